@@ -1,0 +1,1 @@
+"""ktfast: fast, dependable self-supervised knowledge transfer on one GPU or CPU."""
