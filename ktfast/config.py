@@ -1,0 +1,309 @@
+"""The configuration of a run: frozen, validated, read from TOML and overridden by name.
+
+Every option carries its description (the command line's help is made from it) and, where the
+method's paper fixes a value, that value as its default.
+"""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ktfast.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A frozen group of options that refuses unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TrainingConfig(Section):
+    """How a network is trained: SGD with momentum, one schedule, one precision."""
+
+    epochs: float = Field(70.0, gt=0, description="passes over the data; may be fractional")
+    batch_size: int = Field(256, ge=1, description="images a step")
+    accumulate: int = Field(1, ge=1, description="micro-batches a step; batch_size is split")
+    learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
+    bias_rate: float = Field(2.0, gt=0, description="learning-rate factor of biases (no decay)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on weights, not on biases")
+    schedule: Literal["step", "cosine", "constant"] = Field(
+        "step", description="how the learning rate falls"
+    )
+    drop_at: tuple[float, ...] = Field(
+        (2 / 7, 4 / 7, 6 / 7), description="schedule step: fractions of the training at which it drops"
+    )
+    drop_factor: float = Field(0.1, gt=0, lt=1, description="schedule step: factor of each drop")
+    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of the training with a linear rise")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs that have it, else float16; float32 on a CPU"
+    )
+    channels_last: bool = Field(True, description="keep activations channels-last")
+    compile: bool = Field(False, description="torch.compile the network")
+    deterministic: bool = Field(False, description="only deterministic GPU algorithms")
+    checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
+    log_every: int = Field(20, ge=1, description="steps between rows of metrics.jsonl")
+    tensorboard: bool = Field(False, description="also write TensorBoard events, if installed")
+
+
+class DataConfig(Section):
+    """Image folders by role; a role left empty takes the images of the role before it."""
+
+    pretext: Path | None = Field(None, description="images that Jigsaw++ learns from")
+    cluster: Path | None = Field(None, description="images whose features are clustered")
+    transfer: Path | None = Field(None, description="images that get pseudo-labels")
+    train: Path | None = Field(None, description="labelled images that probes learn from")
+    test: Path | None = Field(None, description="labelled images that probes are tested on")
+    short_side: int = Field(256, ge=16, description="px; images are resized once to this side")
+    quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
+    feed: Literal["auto", "dali", "torch", "resident"] = Field(
+        "auto", description="auto: resident if the images fit the budget, else DALI, else torch"
+    )
+    memory_budget_gb: float = Field(2.0, ge=0, description="GB that resident images may take")
+
+    def folders(self) -> dict[str, Path]:
+        """Folder of every role that has one, after the roles' defaults."""
+        roles: dict[str, Path | None] = {"pretext": self.pretext}
+        roles["cluster"] = self.cluster or roles["pretext"]
+        roles["transfer"] = self.transfer or roles["cluster"]
+        roles["train"] = self.train or roles["transfer"]
+        roles["test"] = self.test
+        return {role: folder for role, folder in roles.items() if folder is not None}
+
+
+class PretextConfig(Section):
+    """Jigsaw++: the puzzle and the network that solves it."""
+
+    trunk: Literal["vgg16", "alexnet"] = Field("vgg16", description="network that learns the puzzle")
+    width: float = Field(1.0, gt=0, le=4, description="multiplier of the trunk's channels")
+    batch_norm: bool = Field(False, description="batch-norm after each convolution")
+    crop: int = Field(255, ge=16, description="px; centre crop that is cut into cells")
+    grid: int = Field(3, ge=2, le=4, description="cells along each side")
+    tile_size: int = Field(64, ge=8, description="px; side of a tile")
+    jitter: int | None = Field(
+        None, ge=0, description="px; largest shift of a tile; empty: 18, or what the cell allows"
+    )
+    chroma_shift: int = Field(2, ge=0, description="px; largest extra shift per colour channel")
+    permutations: int = Field(701, ge=2, description="size of the permutation set")
+    min_distance: int = Field(3, ge=2, description="least Hamming distance between permutations")
+    max_occluders: int = Field(2, ge=0, description="at most this many tiles come from another image")
+    gray_probability: float = Field(0.7, ge=0, le=1, description="share of gray images")
+    projection_probability: float = Field(
+        0.5, ge=0, le=1, description="share of colour images without the green-magenta axis"
+    )
+    donor_color: Literal["shared", "independent"] = Field(
+        "shared", description="whether occluders follow the puzzle's colour decision"
+    )
+    statistics: Literal["tile", "channel"] = Field(
+        "tile", description="normalise a tile by one mean and std, or by one per channel"
+    )
+    tile_features: int = Field(1024, ge=8, description="units of the layer each tile passes")
+    hidden: int = Field(4096, ge=8, description="units of the layer all tiles pass together")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the fully connected layers")
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> "PretextConfig":
+        cell = self.crop // self.grid
+        need = self.tile_size + self.chroma_shift + (self.jitter or 0)
+        if need > cell:
+            raise ValueError(
+                f"tile_size {self.tile_size} + jitter {self.jitter or 0} + chroma_shift "
+                f"{self.chroma_shift} = {need} px does not fit a cell of {cell} px "
+                f"(crop {self.crop} / grid {self.grid})"
+            )
+        if self.max_occluders >= self.min_distance:
+            raise ValueError(
+                f"max_occluders {self.max_occluders} hides tiles that tell apart permutations at "
+                f"min_distance {self.min_distance}; it must be smaller"
+            )
+        return self
+
+
+class FeaturesConfig(Section):
+    """Which features are clustered, and how they are read."""
+
+    source: str = Field(
+        "pretext",
+        description="pretext, hog, torchvision:MODEL, or MODULE:CALLABLE (uint8 [B,H,W,3] -> [B,d])",
+    )
+    weights: Path | None = Field(None, description="safetensors for pretext or torchvision sources")
+    layer: str = Field("", description="layer of the trunk; empty: the last that the puzzle trained")
+    pool: int = Field(4, ge=1, description="maps are pooled to pool x pool")
+    pooling: Literal["max", "mean"] = Field("max", description="how maps are pooled")
+    crop: int = Field(0, ge=0, description="px; centre crop that is fed; 0: the puzzle's")
+    batch_size: int = Field(256, ge=1, description="images a step")
+    dtype: Literal["float16", "float32"] = Field("float16", description="type on disk")
+
+
+class ClusterConfig(Section):
+    """K-means over the features."""
+
+    features: Path | None = Field(
+        None, description="cluster this .npy or feature folder instead of the run's own features"
+    )
+    n_clusters: int = Field(2000, ge=2, description="number of clusters = pseudo-labels")
+    normalize: Literal["none", "l2", "pca-l2", "pca-whiten-l2"] = Field(
+        "l2", description="what is done to the features first"
+    )
+    pca: int = Field(256, ge=1, description="dimensions kept by the pca choices of normalize")
+    init: Literal["k-means++", "random"] = Field("k-means++", description="first centres")
+    n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
+    max_iter: int = Field(100, ge=1, description="most iterations")
+    tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
+
+
+class TransferConfig(Section):
+    """The target network and its training on pseudo-labels."""
+
+    target: Literal["alexnet", "vgg16"] = Field("alexnet", description="target architecture")
+    variant: Literal["caffe", "torchvision"] = Field("caffe", description="which AlexNet")
+    width: float = Field(1.0, gt=0, le=4, description="multiplier of the channels")
+    batch_norm: bool = Field(False, description="batch-norm instead of LRN")
+    image_size: int = Field(256, ge=16, description="px; side of the images that crops come from")
+    crop: int = Field(227, ge=16, description="px; random crop (and mirror) fed to the network")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the fully connected layers")
+    training: TrainingConfig = TrainingConfig(epochs=90.0)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "TransferConfig":
+        if self.crop > self.image_size:
+            raise ValueError(f"crop {self.crop} is larger than image_size {self.image_size}")
+        return self
+
+
+class EvaluateConfig(Section):
+    """Probes on frozen layers, beside baselines on the same data."""
+
+    layers: tuple[str, ...] = Field((), description="layers to probe; empty: every conv layer")
+    baselines: tuple[Literal["random", "pretext", "labels"], ...] = Field(
+        ("random", "pretext", "labels"),
+        description="random weights; the target trained by the puzzle itself; trained by labels",
+    )
+    random_clusters: bool = Field(
+        True, description="also cluster the features of an untrained network, for its NMI"
+    )
+    probe_epochs: int = Field(30, ge=1, description="passes of a linear probe over the features")
+    neighbors: int = Field(20, ge=1, description="neighbours of the k-NN probe")
+
+
+class Config(Section):
+    """One run of the whole system."""
+
+    seed: int = Field(0, ge=0, description="the one seed that every random choice depends on")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all that may be used")
+    data: DataConfig = DataConfig()
+    pretext: PretextConfig = PretextConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    transfer: TransferConfig = TransferConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+            raise ValueError(f"{value!r} is no device; expected auto, cpu, cuda or cuda:N")
+        return value
+
+    @model_validator(mode="after")
+    def _crops_fit_images(self) -> "Config":
+        for name, size in (
+            ("pretext.crop", self.pretext.crop),
+            ("features.crop", self.features.crop),
+            ("transfer.image_size", self.transfer.image_size),
+        ):
+            if size > self.data.short_side:
+                raise ValueError(
+                    f"{name} {size} is larger than data.short_side {self.data.short_side}"
+                )
+        return self
+
+
+def load_config(
+    path: str | os.PathLike[str] | None, overrides: dict[str, str] | None = None
+) -> Config:
+    """Read a TOML file and apply overrides.
+
+    Parameters
+    ----------
+    path : TOML file, or None for the paper's defaults.
+    overrides : dotted option name -> value as typed on a command line.
+
+    Raises
+    ------
+    ConfigError : the file cannot be read, or an option is unknown or impossible; names it.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no configuration file {path}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    for name, text in (overrides or {}).items():
+        *sections, leaf = name.split(".")
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[leaf] = _parse_value(text)
+    return parse_config(values)
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Validate nested option values; `ConfigError` names every option that is wrong."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from error
+
+
+def options(section: type[Section] = Config, prefix: str = "") -> dict[str, tuple[Any, Any, str]]:
+    """Every option by its dotted name: (annotation, default, description)."""
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for name, field in section.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            nested = options(annotation, f"{prefix}{name}.")
+            for key, (kind, _, text) in nested.items():
+                default: Any = field.default
+                for part in key.removeprefix(f"{prefix}{name}.").split("."):
+                    default = getattr(default, part)
+                found[key] = (kind, default, text)
+        else:
+            found[f"{prefix}{name}"] = (annotation, field.default, field.description or "")
+    return found
+
+
+def _parse_value(text: str) -> Any:
+    """Read a command-line value as TOML would; bare words are strings, empty is 'not set'."""
+    if text == "":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, options(), n=1)
+        leaf_matches = [key for key in options() if key.endswith("." + name.split(".")[-1])]
+        guess = (close or leaf_matches or [None])[0]
+        hint = f"; did you mean {guess}?" if guess else ""
+        return f"unknown option {name}{hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
