@@ -1,1 +1,33 @@
-"""ktfast: fast, dependable self-supervised knowledge transfer on one GPU or CPU."""
+"""ktfast: fast, dependable self-supervised knowledge transfer on one GPU or CPU.
+
+Importing it loads NumPy at most: the estimator, the ops and everything that needs torch come in
+when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ktfast import ops
+    from ktfast.kmeans import KMeans
+    from ktfast.permutations import permutation_set
+
+__all__ = ["KMeans", "__version__", "ops", "permutation_set"]
+__version__ = "0.1.0"
+
+_HOMES = {"KMeans": "ktfast.kmeans", "permutation_set": "ktfast.permutations"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's module on first use (PEP 562)."""
+    if name == "ops":
+        return importlib.import_module("ktfast.ops")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
