@@ -1,0 +1,207 @@
+"""Bytes of any image file to an RGB image, or one exception that says why not.
+
+Conventions, the same for every feed and for prepared sets:
+- the EXIF orientation is applied; of several frames the first counts;
+- transparency is laid over white (the colour under a transparent pixel is arbitrary);
+- 16-bit gray is divided by 257; wider integers and floats are taken as 0..1, 0..255 or 0..65535,
+  whichever holds all values, and else stretched from their minimum to their maximum;
+- resizing is bilinear with antialiasing (a triangle filter as wide as the reduction).
+
+Only formats whose decoders run in the process are opened: Pillow would hand EPS to Ghostscript.
+"""
+
+import io
+import threading
+import warnings
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from ktfast.errors import DataError
+
+PIXEL_LIMIT = 64_000_000
+"""Images whose header claims more pixels are refused before any is decoded."""
+ASPECT_LIMIT = 50
+"""Images whose longer side is more than this many times the shorter are refused."""
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
+
+
+class DecodeError(DataError):
+    """An image that cannot be decoded; `reason` is the message without the image's name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} cannot be decoded: {reason}")
+        self.reason = reason
+
+
+def decode_rgb(
+    data: bytes | memoryview, name: str, *, pixel_limit: int = PIXEL_LIMIT
+) -> Image.Image:
+    """Decode one image file.
+
+    Parameters
+    ----------
+    data : the whole file.
+    name : what error messages call it.
+    pixel_limit : most pixels the header may claim.
+
+    Returns
+    -------
+    image of mode RGB, upright.
+
+    Raises
+    ------
+    DecodeError : empty, damaged, truncated, of unknown format, too large or too elongated.
+    """
+    if not len(data):
+        raise DecodeError(name, "the file is empty")
+    try:
+        with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.width, image.height, name, pixel_limit)
+            image.load()
+            return _upright(_to_rgb(image), image)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DecodeError(name, "not an image file of a known format") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet hostile bytes with every kind of exception
+        raise DecodeError(name, f"{error} ({type(error).__name__})") from error
+
+
+def decode_square(
+    data: bytes | memoryview, name: str, *, short_side: int, size: int
+) -> npt.NDArray[np.uint8]:
+    """Decode, resize the shorter side to `short_side`, cut the centre: uint8 [size, size, 3]."""
+    return square(decode_rgb(data, name), short_side=short_side, size=size)
+
+
+def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) after resizing the shorter side; the longer one is rounded half up."""
+    shorter, longer = min(height, width), max(height, width)
+    scaled = max(short_side, (2 * longer * short_side + shorter) // (2 * shorter))
+    return (short_side, scaled) if height <= width else (scaled, short_side)
+
+
+def resize_short_side(image: Image.Image, short_side: int) -> Image.Image:
+    """Resize so that the shorter side is `short_side` pixels."""
+    height, width = resized_shape(image.height, image.width, short_side)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def square(image: Image.Image, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
+    """Resize the shorter side, cut the centre: uint8 [size, size, 3].
+
+    Only the pixels of the cut are resampled, which gives the same values as resizing it all.
+    """
+    height, width = resized_shape(image.height, image.width, short_side)
+    top, left = (height - size) // 2, (width - size) // 2
+    if (width, height) == image.size:
+        return np.asarray(image.crop((left, top, left + size, top + size)))
+    x, y = image.width / width, image.height / height
+    box = (left * x, top * y, (left + size) * x, (top + size) * y)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def centre(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Centre cut of uint8 [H, W, 3], a view [size, size, 3]."""
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+    if width < 1 or height < 1:
+        raise DecodeError(name, f"the header claims {width} x {height} pixels")
+    if width * height > pixel_limit:
+        limit = f"more than the limit of {pixel_limit:,}"
+        raise DecodeError(name, f"the header claims {width} x {height} pixels, {limit}")
+    if max(width, height) > ASPECT_LIMIT * min(width, height):
+        raise DecodeError(name, f"{width} x {height} pixels is over {ASPECT_LIMIT}:1 elongated")
+
+
+def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
+    """`rgb` turned as the EXIF orientation of `original` says; damaged EXIF data turns nothing."""
+    try:
+        orientation = original.getexif().get(0x0112, 1)
+    except Exception:  # an unreadable EXIF block beside readable pixels
+        return rgb
+    method = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(orientation)
+    return rgb if method is None else rgb.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image if image.format == "JPEG" else image.copy()  # others may reopen the file
+    if image.mode[0] in "IF":
+        return _wide_gray_to_rgb(image)
+    if image.mode == "LAB":
+        return _lab_to_rgb(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _wide_gray_to_rgb(image: Image.Image) -> Image.Image:
+    """Gray of more than 8 bits (modes I, I;16 and F) to RGB, scaled as the file's head says."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 65535:
+        fits_unit = image.mode == "F" and high <= 1
+        low, high = 0.0, 1.0 if fits_unit else 255.0 if high <= 255 else 65535.0
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8)).convert("RGB")
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    if converted is None:
+        raise ValueError("no conversion from LAB to RGB")
+    return converted
+
+
+class _PillowWarningsIgnored:
+    """Keep Pillow's remarks on odd files from the user, and from becoming errors.
+
+    `warnings.catch_warnings` restores a saved list, which is wrong as soon as two threads
+    overlap; here the first to enter adds one filter and the last to leave takes it away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._filter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._filter = warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        filters = cast(list[Any], warnings.filters)
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0 and self._filter in filters:
+                filters.remove(self._filter)
+
+
+_pillow_warnings_ignored = _PillowWarningsIgnored()

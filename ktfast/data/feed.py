@@ -1,0 +1,269 @@
+"""What every feed is: batches of equal squares, in an order that depends on (seed, epoch) alone.
+
+`make_feed` chooses the implementation; the batches are the same up to the decoder's rounding.
+"""
+
+import importlib.util
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ktfast.data.source import ImageSource
+from ktfast.errors import ConfigError
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all) during long work."""
+
+HOST_BUDGET = 2 << 30
+"""Bytes of main memory that decoded images may take unless `memory_budget` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one batch.
+
+    Attributes
+    ----------
+    images : uint8 [B, S, S, 3], RGB, on the feed's device.
+    sample_ids : int64 [B], on the feed's device.
+    rows : int64 [B], rows of the source, on the feed's device.
+    """
+
+    images: torch.Tensor
+    sample_ids: torch.Tensor
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FeedPlan:
+    """Which rows make up which batch; shared by all feeds.
+
+    Attributes
+    ----------
+    n : images in the source.
+    size, short_side : side of the square and of the image that it is cut from, pixels.
+    batch_size, shuffle, drop_last, seed : as in `make_feed`.
+    device : where batches are delivered.
+    n_threads : threads that decode.
+    """
+
+    n: int
+    size: int
+    short_side: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    device: torch.device
+    n_threads: int
+
+    def __post_init__(self) -> None:
+        for option in ("size", "batch_size", "n_threads"):
+            if getattr(self, option) < 1:
+                raise ConfigError(f"{option} must be at least 1, got {getattr(self, option)}")
+        if self.short_side < self.size:
+            raise ConfigError(
+                f"short_side must be at least size = {self.size} to cut a square from,"
+                f" got {self.short_side}"
+            )
+        if not 0 <= self.seed < 1 << 64:
+            raise ConfigError(f"seed must lie in 0 .. 2^64 - 1, got {self.seed}")
+        if self.drop_last and self.n < self.batch_size:
+            raise ConfigError(
+                f"drop_last leaves no batch: {self.n} images make less than one batch of"
+                f" {self.batch_size}; choose a smaller batch_size"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in one epoch; the last one may be short."""
+        full, rest = divmod(self.n, self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def rows(self, epoch: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
+        """Rows of each batch of an epoch from batch `start` on, int64 [B] each."""
+        if not 0 <= start <= self.batches_per_epoch:
+            raise ConfigError(
+                f"start must lie in 0 .. {self.batches_per_epoch} batches, got {start}"
+            )
+        order = epoch_order(self.n, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        for batch in range(start, self.batches_per_epoch):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool = True) -> npt.NDArray[np.int64]:
+    """Order of n rows in an epoch, int64 [n], a function of (seed, epoch) alone.
+
+    Sorts Philox's raw 64-bit stream, which NumPy keeps stable between versions (it does not
+    promise that for `Generator.permutation`).
+    """
+    if not shuffle:
+        return np.arange(n, dtype=np.int64)
+    keys = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
+    return np.argsort(np.asarray(keys), kind="stable").astype(np.int64, copy=False)
+
+
+class Feed(ABC):
+    """Batches of images, epoch by epoch.
+
+    Attributes
+    ----------
+    kind : name of the implementation.
+    source : where the images come from.
+    plan : which rows make up which batch.
+    """
+
+    kind: str
+
+    def __init__(self, source: ImageSource, plan: FeedPlan) -> None:
+        self.source = source
+        self.plan = plan
+
+    @property
+    def n(self) -> int:
+        """Images in the source."""
+        return self.plan.n
+
+    @property
+    def batch_size(self) -> int:
+        """Images in every batch but perhaps the last."""
+        return self.plan.batch_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in one epoch."""
+        return self.plan.batches_per_epoch
+
+    @abstractmethod
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch from batch `start` on, the same ones in every run.
+
+        Raises
+        ------
+        DataError : an image cannot be read or decoded; the message names it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free threads and memory; the feed cannot be used afterwards."""
+
+    def describe(self) -> str:
+        """One line for the log."""
+        plan = self.plan
+        return (
+            f"{self.kind} feed: {plan.n:,} images, {plan.size} px squares of"
+            f" {plan.short_side} px images, batches of {plan.batch_size} on {plan.device},"
+            f" {plan.n_threads} decoding threads"
+        )
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _batch(self, images: torch.Tensor, rows: npt.NDArray[np.int64]) -> Batch:
+        """A batch on the plan's device from images that are there already."""
+        device = self.plan.device
+        return Batch(
+            images=images,
+            sample_ids=torch.from_numpy(self.source.sample_ids[rows]).to(device),
+            rows=torch.from_numpy(rows.copy()).to(device),
+        )
+
+
+def make_feed(
+    source: ImageSource,
+    *,
+    size: int,
+    short_side: int | None = None,
+    batch_size: int,
+    kind: Literal["auto", "dali", "torch", "resident"] = "auto",
+    shuffle: bool = True,
+    drop_last: bool = False,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    n_threads: int | None = None,
+    memory_budget: int | None = None,
+    progress: Progress | None = None,
+) -> Feed:
+    """Build the feed for a source.
+
+    Parameters
+    ----------
+    source : images.
+    size : side of the squares, pixels.
+    short_side : images are resized to this shorter side first; None: the source's own if it has
+        one, else `size`.
+    batch_size : images in a batch.
+    kind : "resident" (decoded once, kept in memory), "dali" (NVIDIA DALI), "torch" (threads and
+        Pillow) or "auto": resident if the images fit in `memory_budget`, else DALI if it is
+        installed, else torch.
+    shuffle : new order every epoch, else the source's order.
+    drop_last : leave out a last batch that is short.
+    seed : of the order.
+    device : where batches are delivered.
+    n_threads : decoding threads; None: every core this process may use.
+    memory_budget : bytes that decoded images may take; None: 2 GiB of main memory, or a third
+        of what is free on a GPU.
+    progress : called while a resident feed decodes.
+
+    Raises
+    ------
+    ConfigError : an option is impossible, or the kind is not available here.
+    DataError : an image cannot be used (resident feeds decode at once).
+    """
+    plan = FeedPlan(
+        n=source.n,
+        size=size,
+        short_side=short_side or source.short_side or size,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        seed=seed,
+        device=torch.device(device),
+        n_threads=usable_cores() if n_threads is None else n_threads,
+    )
+    has_dali = importlib.util.find_spec("nvidia") is not None and (
+        importlib.util.find_spec("nvidia.dali") is not None
+    )
+    chosen = kind
+    if kind == "auto":
+        budget = _default_budget(plan.device) if memory_budget is None else memory_budget
+        fits = plan.n * plan.size * plan.size * 3 <= budget
+        chosen = "resident" if fits else "dali" if has_dali else "torch"
+    if chosen == "resident":
+        from ktfast.data.resident_feed import ResidentFeed
+
+        return ResidentFeed(source, plan, memory_budget=memory_budget, progress=progress)
+    if chosen == "torch":
+        from ktfast.data.torch_feed import TorchFeed
+
+        return TorchFeed(source, plan)
+    if chosen != "dali":
+        raise ConfigError(f"feed must be auto, dali, torch or resident, got {kind!r}")
+    if not has_dali:
+        raise ConfigError(
+            'feed="dali" needs NVIDIA DALI, which is not installed here: install'
+            ' nvidia-dali-cuda130, or choose feed="torch"'
+        )
+    from ktfast.data.dali_feed import DaliFeed
+
+    return DaliFeed(source, plan)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_budget(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 3
+    return HOST_BUDGET

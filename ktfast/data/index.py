@@ -1,0 +1,219 @@
+"""The list of images in a folder: paths, labels and stable sample ids.
+
+Every later stage names an image by its `sample_id`, a hash of the path below the root, so that
+adding files to the folder changes neither the ids nor the random choices of the others.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+    ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that is not used: its path below the root, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageIndex:
+    """Images below one folder, in the order of their paths.
+
+    Attributes
+    ----------
+    root : folder that the paths are relative to.
+    paths : relative paths with forward slashes, sorted, length n.
+    labels : int64 [n], index into `classes`, or -1 where the image has no class.
+    classes : class names, sorted.
+    sample_ids : int64 [n], 63-bit hash of the relative path; no two alike.
+    sizes : int64 [n], bytes on disk when the folder was listed.
+    skipped : files that are named like images and cannot be one (empty, broken link, not a file).
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    sample_ids: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    skipped: tuple[SkippedImage, ...] = ()
+
+    @classmethod
+    def scan(
+        cls, folder: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+    ) -> "ImageIndex":
+        """List the images below `folder`, at any depth.
+
+        Hidden files and folders are left out. A folder is entered once, by its own path if it
+        lies below `folder` and else through a symbolic link, so links that form a loop end.
+
+        Parameters
+        ----------
+        folder : root of the images.
+        labels : "folder": the class is the first folder below the root (an image that lies in
+            the root itself has none); "none": no classes.
+
+        Raises
+        ------
+        DataError : the folder is missing, unreadable or holds no image.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise DataError(f"image folder {root} does not exist or is not a folder")
+        found, skipped = _list_images(root)
+        if not found:
+            reasons = f" ({len(skipped)} unusable files, first {skipped[0]})" if skipped else ""
+            suffixes = " ".join(IMAGE_SUFFIXES)
+            raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
+        found.sort()
+        paths = tuple(path for path, _ in found)
+        names: list[str] = []
+        if labels == "folder":
+            names = [path.partition("/")[0] if "/" in path else "" for path in paths]
+        classes = tuple(sorted(set(names) - {""}))
+        number = {name: label for label, name in enumerate(classes)}
+        return cls(
+            root=root,
+            paths=paths,
+            labels=np.array(
+                [number.get(name, -1) for name in names] or [-1] * len(paths), np.int64
+            ),
+            classes=classes,
+            sample_ids=sample_ids_of(paths),
+            sizes=np.array([size for _, size in found], np.int64),
+            skipped=tuple(sorted(skipped, key=lambda image: image.path)),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        root: str | os.PathLike[str],
+        paths: Sequence[str],
+        *,
+        labels: npt.ArrayLike | None = None,
+        classes: Sequence[str] = (),
+    ) -> "ImageIndex":
+        """Index a given list of files, in the given order; `DataError` names a missing one."""
+        root = Path(root)
+        try:
+            sizes = [os.stat(root / path).st_size for path in paths]
+        except OSError as error:
+            raise DataError(f"listed image {error.filename}: {error.strerror}") from error
+        return cls(
+            root=root,
+            paths=tuple(paths),
+            labels=np.full(len(paths), -1, np.int64)
+            if labels is None
+            else np.array(labels, np.int64),
+            classes=tuple(classes),
+            sample_ids=sample_ids_of(paths),
+            sizes=np.array(sizes, np.int64),
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every (path, size); changes when a file is added, removed or resized."""
+        digest = hashlib.sha256()
+        for path, size in zip(self.paths, self.sizes.tolist(), strict=True):
+            digest.update(os.fsencode(path) + b"\0%d\n" % size)
+        return digest.hexdigest()
+
+    def take(
+        self, rows: npt.NDArray[np.int64], skipped: Iterable[SkippedImage] = ()
+    ) -> "ImageIndex":
+        """Index of the given rows only, with `skipped` added to what was skipped before."""
+        return ImageIndex(
+            root=self.root,
+            paths=tuple(self.paths[row] for row in rows.tolist()),
+            labels=self.labels[rows],
+            classes=self.classes,
+            sample_ids=self.sample_ids[rows],
+            sizes=self.sizes[rows],
+            skipped=(*self.skipped, *skipped),
+        )
+
+
+def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
+    """63-bit BLAKE2b of each relative path, int64 [n]; `DataError` if two agree."""
+    digests = b"".join(hashlib.blake2b(os.fsencode(path), digest_size=8).digest() for path in paths)
+    ids = (np.frombuffer(digests, "<u8") >> np.uint64(1)).astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    equal = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+    if equal.size:
+        first, second = paths[order[equal[0]]], paths[order[equal[0] + 1]]
+        problem = "is listed twice" if first == second else f"and {second} have the same sample id"
+        raise DataError(f"image {first} {problem}; list each file once, or rename one of them")
+    return ids
+
+
+def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]:
+    """(relative path, size) of every image below `root`, unsorted, and what cannot be one."""
+    found: list[tuple[str, int]] = []
+    skipped: list[SkippedImage] = []
+    n_other = 0
+    entered: set[tuple[int, int]] = set()
+    folders, links = [""], list[str]()
+    while folders or links:
+        # Own folders first, so that a link never decides the class of an image below the root.
+        folder = folders.pop() if folders else links.pop()
+        try:
+            status = os.stat(root / folder)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(root / folder) as entries:
+                visible = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+        except OSError as error:
+            raise DataError(f"cannot list image folder {root / folder}: {error}") from error
+        nested: list[str] = []
+        for entry in visible:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                (links if entry.is_symlink() else nested).append(path)
+            elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+                n_other += 1
+            elif isinstance(size := _file_size(entry), int):
+                found.append((path, size))
+            else:
+                skipped.append(SkippedImage(path, size))
+        folders.extend(reversed(nested))
+        links.sort(reverse=True)
+    if n_other:
+        logger.info("%s: %d files without an image suffix are left out", root, n_other)
+    return found, skipped
+
+
+def _file_size(entry: os.DirEntry[str]) -> int | str:
+    """Size in bytes, or the reason why the entry cannot be an image."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    return status.st_size or "the file is empty"
