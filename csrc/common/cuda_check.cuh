@@ -1,0 +1,44 @@
+// CUDA error handling: every call is checked and throws with its expression, file and line.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#define KTFAST_CUDA_CHECK(expression) \
+  ::ktfast::cuda_check((expression), #expression, __FILE__, __LINE__)
+
+namespace ktfast {
+
+inline void cuda_check(cudaError_t error, const char* expression, const char* file, int line) {
+  if (error == cudaSuccess) return;
+  if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
+  throw std::runtime_error(std::string(cudaGetErrorName(error)) + " (" + cudaGetErrorString(error) +
+                           ") from " + expression + " at " + file + ":" + std::to_string(line));
+}
+
+// Makes `device` current for a scope; entry points hold one so that the caller's device is
+// restored.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    int current = 0;
+    KTFAST_CUDA_CHECK(cudaGetDevice(&current));
+    if (current == device) return;
+    KTFAST_CUDA_CHECK(cudaSetDevice(device));
+    previous_ = current;
+  }
+  ~DeviceGuard() {
+    // A destructor must not throw; a device that was current before can be made current again.
+    if (previous_ >= 0) static_cast<void>(cudaSetDevice(previous_));
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_ = -1;
+};
+
+}  // namespace ktfast

@@ -1,0 +1,180 @@
+"""The only importer of the native modules, and what ops need to know about arrays.
+
+Arrays of NumPy, torch and CuPy are recognised by the module that defines their type, so neither
+torch nor CuPy is imported here: whoever passes such an array has imported it already.
+"""
+
+import functools
+import os
+import sys
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from ktfast import _cpu as cpu
+
+__all__ = [
+    "cpu",
+    "cuda",
+    "device_of",
+    "empty",
+    "has_cuda",
+    "library_of",
+    "n_threads",
+    "native_of",
+    "simd_level",
+    "stream_of",
+]
+
+Library = Literal["numpy", "torch", "cupy"]
+
+
+@functools.cache
+def _cuda_module() -> ModuleType | None:
+    try:
+        from ktfast import _cuda
+    except ImportError:  # a build without CUDA
+        return None
+    return _cuda
+
+
+def has_cuda() -> bool:
+    """Whether CUDA ops can run: the CUDA module was built and a device is there. Never raises."""
+    module = _cuda_module()
+    return module is not None and module.device_count() > 0
+
+
+def cuda() -> ModuleType:
+    """The module of CUDA kernels.
+
+    Raises
+    ------
+    RuntimeError : it was not built, or there is no usable device; the message says what to do.
+    """
+    module = _cuda_module()
+    if module is None:
+        raise RuntimeError(
+            "this build of ktfast has no CUDA module; reinstall it with nvcc on the PATH and "
+            "KTFAST_CUDA=ON in the environment, or pass CPU arrays"
+        )
+    if module.device_count() == 0:
+        raise RuntimeError(
+            "no usable CUDA device was found; check the driver with nvidia-smi, or pass CPU arrays"
+        )
+    return module
+
+
+def library_of(array: Any) -> Library:
+    """The library an array belongs to, by the module of its type.
+
+    Raises
+    ------
+    TypeError : it is no array of NumPy, torch or CuPy.
+    """
+    for kind in type(array).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name == "numpy" and isinstance(array, np.ndarray):
+            return "numpy"
+        if name == "torch" and kind.__name__ == "Tensor":
+            return "torch"
+        if name == "cupy" and kind.__name__ == "ndarray":
+            return "cupy"
+    raise TypeError(f"expected an array of NumPy, torch or CuPy, got {type(array).__name__}")
+
+
+def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
+    """The device that holds an array: ``("cpu", 0)`` or ``("cuda", index)``.
+
+    Raises
+    ------
+    TypeError : it is no array of NumPy, torch or CuPy.
+    ValueError : it is on a device that ktfast has no kernels for.
+    """
+    library = library_of(array)
+    if library == "cupy":
+        return "cuda", int(array.device.id)
+    if library == "torch" and array.device.type != "cpu":
+        if array.device.type != "cuda":
+            raise ValueError(
+                f"the array is on device {array.device}; ktfast computes on cpu and cuda, "
+                "so move it there first"
+            )
+        return "cuda", int(array.device.index)
+    return "cpu", 0
+
+
+def native_of(array: Any) -> ModuleType:
+    """The module of kernels for the array's device: `cpu`, or the result of `cuda`."""
+    return cpu if device_of(array)[0] == "cpu" else cuda()
+
+
+def stream_of(array: Any) -> int:
+    """The address of the stream on which the array's library now queues work on its device."""
+    index = device_of(array)[1]
+    if library_of(array) == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(index).cuda_stream)
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(index):
+        return int(cupy.cuda.get_current_stream().ptr)
+
+
+def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    """Allocate an array in the library and on the device of `like`.
+
+    Parameters
+    ----------
+    shape : lengths of the axes.
+    dtype : a NumPy or torch dtype name, such as "float32" or "bfloat16".
+    like : array of NumPy, torch or CuPy.
+
+    Raises
+    ------
+    TypeError : the library has no such dtype; the message says which one does.
+    """
+    library = library_of(like)
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    if dtype == "bfloat16":
+        raise TypeError(
+            "NumPy and CuPy have no bfloat16; pass torch tensors, or ask for float16 or float32"
+        )
+    if library == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(like.device.id):
+            return cupy.empty(shape, dtype=dtype)
+    return np.empty(shape, dtype=dtype)
+
+
+def n_threads(requested: int | None = None) -> int:
+    """The number of CPU threads an op uses.
+
+    Parameters
+    ----------
+    requested : at least 1; None: OMP_NUM_THREADS if set, else every core this process may use.
+
+    Raises
+    ------
+    ValueError : `requested` is not positive.
+    """
+    if requested is not None:
+        if requested < 1:
+            raise ValueError(f"n_threads must be at least 1, got {requested}")
+        return int(requested)
+    variable = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if variable.isdigit() and int(variable) > 0:
+        return int(variable)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def simd_level() -> str:
+    """The instruction-set level of the CPU kernels: scalar, avx2 or avx512 (KTFAST_SIMD lowers it).
+
+    Raises
+    ------
+    ValueError : KTFAST_SIMD asks for an unknown level or one that is not available here.
+    """
+    return str(cpu.simd_level())

@@ -1,0 +1,9 @@
+"""Types of the CPU kernels: arrays are anything with DLPack, the caller allocates outputs."""
+
+from typing import Any
+
+def simd_level() -> str: ...
+def kmeans_assign(*, x: Any, centers: Any, labels: Any, distances: Any, n_threads: int) -> None: ...
+def kmeans_update(
+    *, x: Any, labels: Any, sample_weight: Any | None, sums: Any, counts: Any, n_threads: int
+) -> None: ...

@@ -1,0 +1,3 @@
+"""Types of the CUDA kernels: those of _cpu with a stream (address) in place of n_threads."""
+
+def device_count() -> int: ...
