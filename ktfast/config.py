@@ -40,10 +40,13 @@ class TrainingConfig(Section):
         "step", description="how the learning rate falls"
     )
     drop_at: tuple[float, ...] = Field(
-        (2 / 7, 4 / 7, 6 / 7), description="schedule step: fractions of the training at which it drops"
+        (2 / 7, 4 / 7, 6 / 7),
+        description="schedule step: when it drops, as fractions of the training",
     )
     drop_factor: float = Field(0.1, gt=0, lt=1, description="schedule step: factor of each drop")
-    warmup: float = Field(0.0, ge=0, lt=1, description="fraction of the training with a linear rise")
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the training that rises linearly"
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 on GPUs that have it, else float16; float32 on a CPU"
     )
@@ -83,7 +86,9 @@ class DataConfig(Section):
 class PretextConfig(Section):
     """Jigsaw++: the puzzle and the network that solves it."""
 
-    trunk: Literal["vgg16", "alexnet"] = Field("vgg16", description="network that learns the puzzle")
+    trunk: Literal["vgg16", "alexnet"] = Field(
+        "vgg16", description="network for the puzzle"
+    )
     width: float = Field(1.0, gt=0, le=4, description="multiplier of the trunk's channels")
     batch_norm: bool = Field(False, description="batch-norm after each convolution")
     crop: int = Field(255, ge=16, description="px; centre crop that is cut into cells")
@@ -94,8 +99,10 @@ class PretextConfig(Section):
     )
     chroma_shift: int = Field(2, ge=0, description="px; largest extra shift per colour channel")
     permutations: int = Field(701, ge=2, description="size of the permutation set")
-    min_distance: int = Field(3, ge=2, description="least Hamming distance between permutations")
-    max_occluders: int = Field(2, ge=0, description="at most this many tiles come from another image")
+    min_distance: int = Field(3, ge=2, description="least Hamming distance of two permutations")
+    max_occluders: int = Field(
+        2, ge=0, description="most tiles that come from another image"
+    )
     gray_probability: float = Field(0.7, ge=0, le=1, description="share of gray images")
     projection_probability: float = Field(
         0.5, ge=0, le=1, description="share of colour images without the green-magenta axis"
@@ -134,10 +141,12 @@ class FeaturesConfig(Section):
 
     source: str = Field(
         "pretext",
-        description="pretext, hog, torchvision:MODEL, or MODULE:CALLABLE (uint8 [B,H,W,3] -> [B,d])",
+        description="pretext, hog, torchvision:MODEL, MODULE:CALLABLE (uint8 [B,H,W,3] to [B,d])",
     )
-    weights: Path | None = Field(None, description="safetensors for pretext or torchvision sources")
-    layer: str = Field("", description="layer of the trunk; empty: the last that the puzzle trained")
+    weights: Path | None = Field(None, description="safetensors of the source, if not the run's")
+    layer: str = Field(
+        "", description="layer of the trunk; empty: the last one trained"
+    )
     pool: int = Field(4, ge=1, description="maps are pooled to pool x pool")
     pooling: Literal["max", "mean"] = Field("max", description="how maps are pooled")
     crop: int = Field(0, ge=0, description="px; centre crop that is fed; 0: the puzzle's")

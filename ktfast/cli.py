@@ -1,0 +1,211 @@
+"""The command line: one sub-command per stage, and run, demo, report, doctor.
+
+Errors that the user can mend are printed as one sentence; the exit status is 2 for bad input, 1
+for a failing machine (full disk), 130 and 143 for Ctrl-C and SIGTERM after a checkpoint.
+"""
+
+import argparse
+import errno
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ktfast import __version__
+from ktfast.errors import InputError
+
+if TYPE_CHECKING:
+    from ktfast.config import Config
+
+STAGES = {
+    "prepare": "decode every image once, resize it and store it for fast feeds",
+    "pretext": "train the deep network on Jigsaw++",
+    "features": "extract the features that are clustered",
+    "cluster": "K-means and a pseudo-label for every image",
+    "transfer": "train the target network on the pseudo-labels",
+    "evaluate": "linear and k-NN probes of every conv layer, beside baselines",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("ktfast").setLevel(logging.INFO)
+    try:
+        options = _parse(arguments)
+        status: int = options.command(options)
+        return status
+    except InputError as error:
+        return _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error}; this command needs the extras: pip install 'ktfast[train]'", 2)
+    except KeyboardInterrupt as stop:
+        signal = getattr(stop, "signal", 2)
+        return _fail("interrupted; the same command goes on from the last checkpoint", 128 + signal)
+    except OSError as error:
+        advice = "free some space and " if error.errno == errno.ENOSPC else ""
+        place = f" ({error.filename})" if error.filename else ""
+        return _fail(
+            f"{error.strerror or error}{place}; what was finished is kept: {advice}run the same "
+            "command again to go on",
+            1,
+        )
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"ktfast: {message}", file=sys.stderr)
+    return status
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ktfast",
+        description="Self-supervised knowledge transfer: Jigsaw++ pretext, K-means pseudo-labels, "
+        "transfer to a fresh network, evaluation.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ktfast {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    chosen = arguments[0] if arguments else ""
+    everything = {"run": "every stage, then the report", **STAGES}
+    for name, text in everything.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=_stages, stages=list(STAGES) if name == "run" else [name])
+        # Reading the options imports pydantic: only the command that is called pays for it.
+        if name == chosen:
+            _add_options(command, name)
+    demo = commands.add_parser("demo", help="the whole pipeline on photographs that come along")
+    demo.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder")
+    demo.set_defaults(command=_demo)
+    report = commands.add_parser("report", help="write the HTML report of a run")
+    report.add_argument("run", type=Path, help="run folder")
+    report.set_defaults(command=_report)
+    doctor = commands.add_parser("doctor", help="what is on, what is off, and the remedy")
+    doctor.set_defaults(command=_doctor)
+    return parser.parse_args(arguments)
+
+
+def _add_options(parser: argparse.ArgumentParser, stage: str) -> None:
+    """One flag per option of the configuration; a stage's own also without their section."""
+    from ktfast.config import options
+
+    parser.add_argument("--run", type=Path, required=True, help="run folder, made if need be")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="TOML file; without it the run folder's own configuration, else the paper's defaults",
+    )
+    parser.add_argument(
+        "--redo",
+        choices=list(STAGES),
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="throw away what this stage left and do it again",
+    )
+    groups: dict[str, Any] = {}
+    for name, (_, default, text) in options().items():
+        section = name.partition(".")[0] if "." in name else "general"
+        group = groups.setdefault(section, parser.add_argument_group(section))
+        flags = [f"--{name}"]
+        if section == stage:
+            flags.append(f"--{name.partition('.')[2]}")
+        shown = "not set" if default is None or default == "" else _show(default)
+        group.add_argument(
+            *flags,
+            dest=f"option.{name}",
+            metavar=name.rpartition(".")[2].upper(),
+            default=argparse.SUPPRESS,
+            help=f"{text} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, tuple):
+        return "[" + ", ".join(_show(item) for item in default) + "]"
+    return f"{default:.4g}" if isinstance(default, float) else str(default)
+
+
+def _configuration(options: argparse.Namespace) -> "Config":
+    from ktfast.config import load_config
+
+    overrides = {
+        key.removeprefix("option."): value
+        for key, value in vars(options).items()
+        if key.startswith("option.")
+    }
+    path = options.config
+    if path is None and (options.run / "config.toml").is_file():
+        path = options.run / "config.toml"
+    return load_config(path, overrides)
+
+
+def _stages(options: argparse.Namespace) -> int:
+    return run_stages(
+        options.run, _configuration(options), options.stages, redo=frozenset(options.redo)
+    )
+
+
+def run_stages(
+    folder: Path, config: "Config", stages: Sequence[str], redo: frozenset[str] = frozenset()
+) -> int:
+    """Run stages in order on a run folder; the report follows the last of all stages."""
+    from ktfast.report import write_report
+    from ktfast.stages.artifacts import open_run
+
+    if config.threads:
+        import torch
+
+        torch.set_num_threads(config.threads)
+    with open_run(folder, config) as run:
+        for name in stages:
+            reason = _needless(config, name) if len(stages) > 1 else None
+            if reason:
+                logging.getLogger("ktfast").info("%s: left out, %s", name, reason)
+                continue
+            stage = importlib.import_module(f"ktfast.stages.{name}")
+            stage.run(run, redo=name in redo)
+        if len(stages) > 1:
+            print(write_report(folder))
+    return 0
+
+
+def _needless(config: "Config", stage: str) -> str | None:
+    """Why a whole run can do without a stage, or None."""
+    if stage in ("pretext", "features") and config.cluster.features is not None:
+        return f"the features are {config.cluster.features}"
+    if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
+        return f"the features come from {config.features.weights or config.features.source}"
+    if stage == "evaluate" and config.data.test is None:
+        return "data.test is not set"
+    return None
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ktfast.demo import demo_config
+
+    return run_stages(options.run, demo_config(options.run), list(STAGES))
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ktfast.report import write_report
+
+    print(write_report(options.run))
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from ktfast.doctor import examine
+
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
+    return 0 if all(finding.on for finding in findings if finding.required) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""What is done to features before they are clustered: nothing, L2, or PCA (whitened) and L2.
+
+The paper does not say; L2-normalised rows are the default here, and PCA to 256 dimensions with
+whitening and L2 is what DeepCluster does (Caron et al. 2018).
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+
+from ktfast.data.feature_store import FeatureStore
+from ktfast.durable import replacing
+from ktfast.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
+
+FIT_ROWS = 100_000  # PCA is fitted on at most this many rows, drawn evenly over the store
+BLOCK_ROWS = 16_384
+
+
+class FeatureTransform:
+    """A fitted map from stored features to the rows that are clustered.
+
+    Parameters
+    ----------
+    choice : what is done.
+    mean, projection : float32 [d] and [d, p] of the PCA, or None.
+    """
+
+    def __init__(
+        self, choice: Choice, mean: Floats | None = None, projection: Floats | None = None
+    ) -> None:
+        self.choice: Choice = choice
+        self.mean = mean
+        self.projection = projection
+
+    @classmethod
+    def fit(cls, store: FeatureStore, choice: Choice, *, dim: int, seed: int) -> "FeatureTransform":
+        """Fit on the features of `store`.
+
+        Parameters
+        ----------
+        store : features [n, d].
+        choice : what is to be done.
+        dim : dimensions that PCA keeps.
+        seed : of PCA's randomised solver.
+        """
+        if not choice.startswith("pca"):
+            return cls(choice)
+        limit = min(store.n, store.dim)
+        if dim > limit:
+            raise ConfigError(
+                f"cluster.pca {dim} is more than the {limit} that features [{store.n}, {store.dim}] "
+                "allow"
+            )
+        rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
+        pca = PCA(dim, svd_solver="randomized", random_state=seed)
+        pca.fit(store.read(rows).astype(np.float32))
+        projection = pca.components_.T
+        if choice == "pca-whiten-l2":
+            projection = projection / np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
+        return cls(choice, pca.mean_.astype(np.float32), projection.astype(np.float32))
+
+    def apply(self, features: npt.NDArray[Any]) -> Floats:
+        """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
+        rows: Floats = features.astype(np.float32)
+        if self.mean is not None and self.projection is not None:
+            rows = (rows - self.mean) @ self.projection
+        if self.choice != "none":
+            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows / np.where(norms == 0, np.float32(1), norms)
+        return rows
+
+    def apply_store(self, store: FeatureStore, scratch: Path, budget: int) -> Floats:
+        """Transform a whole store, in memory if it fits `budget` bytes, else mapped from `scratch`."""
+        dim = store.dim if self.projection is None else self.projection.shape[1]
+        if store.n * dim * 4 <= budget:
+            rows: Floats = np.empty((store.n, dim), np.float32)
+        else:
+            rows = np.lib.format.open_memmap(
+                scratch, mode="w+", dtype=np.float32, shape=(store.n, dim)
+            )
+        for start in range(0, store.n, BLOCK_ROWS):
+            block = np.arange(start, min(start + BLOCK_ROWS, store.n))
+            rows[block[0] : block[-1] + 1] = self.apply(store.read(block))
+        return rows
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the transform as .npz, so that other images can be labelled later."""
+        arrays = {"choice": np.array(self.choice)}
+        if self.mean is not None and self.projection is not None:
+            arrays |= {"mean": self.mean, "projection": self.projection}
+        with replacing(path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""The demo: real photographs that ship inside scikit-image and scikit-learn, cut into views.
+
+Each photograph is a class; its left part gives training views and its right part test views, so
+a probe must recognise the scene from a part of it that no network has seen.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ktfast.config import (
+    ClusterConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    FeaturesConfig,
+    PretextConfig,
+    TrainingConfig,
+    TransferConfig,
+)
+
+SKIMAGE = (
+    "astronaut",
+    "brick",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "motorcycle",
+    "retina",
+    "rocket",
+)
+SKLEARN = ("china", "flower")
+VIEWS = {"train": 40, "test": 12}  # per photograph
+VIEW_SIDE = 128  # px
+
+
+def demo_config(folder: Path) -> Config:
+    """Write the photographs' views below `folder` (once) and return the demo's configuration."""
+    images = folder / "photographs"
+    if not (images / "complete").exists():
+        write_views(images)
+    training = TrainingConfig(
+        epochs=24, batch_size=50, learning_rate=0.02, schedule="cosine", warmup=0.05, log_every=4
+    )
+    return Config(
+        data=DataConfig(
+            pretext=images / "train", test=images / "test", short_side=VIEW_SIDE, quality=95
+        ),
+        pretext=PretextConfig(
+            width=0.25,
+            batch_norm=True,
+            crop=120,
+            tile_size=32,
+            permutations=24,
+            tile_features=128,
+            hidden=256,
+            training=training,
+        ),
+        features=FeaturesConfig(pool=4),
+        cluster=ClusterConfig(n_clusters=30),
+        transfer=TransferConfig(
+            width=0.25, batch_norm=True, image_size=120, crop=99, training=training
+        ),
+        evaluate=EvaluateConfig(),
+    )
+
+
+def write_views(folder: Path) -> None:
+    """Cut square views out of every photograph, JPEG, one folder per photograph."""
+    rng = np.random.default_rng(0)
+    for name, photograph in _photographs().items():
+        image = Image.fromarray(photograph).convert("RGB")
+        width, height = image.size
+        middle = round(width * 0.6)
+        for part, left, right in (("train", 0, middle), ("test", middle, width)):
+            place = folder / part / name
+            place.mkdir(parents=True, exist_ok=True)
+            for number in range(VIEWS[part]):
+                side = round(min(right - left, height) * rng.uniform(0.45, 0.95))
+                x = left + int(rng.integers(0, right - left - side + 1))
+                y = int(rng.integers(0, height - side + 1))
+                view = image.resize((VIEW_SIDE, VIEW_SIDE), box=(x, y, x + side, y + side))
+                view.save(place / f"view-{number:03d}.jpg", quality=95)
+    (folder / "complete").touch()
+
+
+def _photographs() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    found = {}
+    for name in SKIMAGE:
+        photograph = (
+            data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
+        )
+        found[name] = photograph
+    for name in SKLEARN:
+        found[name] = load_sample_image(f"{name}.jpg")
+    return found

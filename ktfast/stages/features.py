@@ -1,0 +1,52 @@
+"""Stage 3: features of every image that is clustered or gets a pseudo-label."""
+
+from functools import partial
+from typing import Any
+
+from ktfast.durable import sha256_file
+from ktfast.errors import ConfigError
+from ktfast.stages.artifacts import Run, run_stage
+from ktfast.stages.extraction import extract, feature_crop
+from ktfast.stages.sets import set_fingerprint, set_name
+
+
+def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
+    """Extract the features of the images to cluster and of those to label.
+
+    Returns
+    -------
+    the result of each set, by name.
+    """
+    if run.config.cluster.features is not None:
+        raise ConfigError(
+            "cluster.features names features that exist already; there is nothing to extract"
+        )
+    results = {}
+    for role in ("cluster", "transfer"):
+        name = set_name(run, role)
+        if name in results:
+            continue
+        results[name] = run_stage(
+            run,
+            f"features/{name}",
+            {
+                **run.config.features.model_dump(mode="json"),
+                "trunk": run.config.pretext.trunk,
+                "crop": feature_crop(run.config),
+            },
+            {"images": set_fingerprint(run, role)} | _teacher_input(run),
+            partial(extract, run, role),
+            redo=redo,
+        )
+    return results
+
+
+def _teacher_input(run: Run) -> dict[str, str]:
+    config = run.config.features
+    if config.weights is not None:
+        if not config.weights.is_file():
+            raise ConfigError(f"features.weights {config.weights} does not exist")
+        return {"weights": sha256_file(config.weights)}
+    if config.source == "pretext":
+        return {"weights": str(run.result("pretext")["fingerprint"])}
+    return {}

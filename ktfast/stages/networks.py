@@ -1,0 +1,192 @@
+"""The two trainings that stages ask for: a network on the puzzle, a classifier on labels.
+
+`pretext` and `transfer` each use one; `evaluate` uses both again for its baselines.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ktfast.models import JigsawNet, build_trunk, initialize, save_weights
+from ktfast.tasks import ClassificationTask, JigsawTask, jigsaw_accuracy
+from ktfast.training import TrainingSummary, train
+from torch import nn
+
+from ktfast.config import PretextConfig, TransferConfig
+from ktfast.data.source import PreparedSet
+from ktfast.durable import replacing
+from ktfast.permutations import permutation_set
+from ktfast.stages.artifacts import Run, resolve_device
+from ktfast.stages.sets import open_feed, open_set
+
+# Puzzles of the final accuracy are drawn from an epoch that training never reaches.
+HELD_OUT_EPOCH = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, its task and the summary of its training."""
+
+    model: nn.Module
+    summary: TrainingSummary
+    metrics: dict[str, Any]
+
+
+def puzzle_permutations(config: PretextConfig) -> npt.NDArray[np.uint8]:
+    """The permutation set of the pretext, uint8 [permutations, grid * grid]."""
+    return permutation_set(config.permutations, grid=config.grid, min_distance=config.min_distance)
+
+
+def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int) -> JigsawTask:
+    """The puzzle task of a network, with every option of the configuration."""
+    return JigsawTask(
+        model,
+        puzzle_permutations(config),
+        seed=seed,
+        tile_size=config.tile_size,
+        jitter=config.jitter,
+        chroma_shift=config.chroma_shift,
+        max_occluders=config.max_occluders,
+        gray_probability=config.gray_probability,
+        projection_probability=config.projection_probability,
+        donor_color=config.donor_color,
+        statistics=config.statistics,
+        n_threads=threads or None,
+    )
+
+
+def pretext_trunk(run: Run, name: str) -> nn.Module:
+    """The convolutional trunk that learns the puzzle."""
+    config = run.config.pretext
+    options: dict[str, Any] = {"width": config.width, "batch_norm": config.batch_norm}
+    if name == "alexnet":
+        target = run.config.transfer
+        options = {
+            "variant": target.variant,
+            "width": target.width,
+            "batch_norm": target.batch_norm,
+            "conv1_stride": 2,
+        }
+    return build_trunk(name, n_classes=0, **options)
+
+
+def train_jigsaw(
+    run: Run, folder: Path, *, trunk: str, name: str, held_out: PreparedSet
+) -> Trained:
+    """Train a trunk on Jigsaw++ and leave its weights in `folder`.
+
+    Parameters
+    ----------
+    run : the run; images come from its role "pretext".
+    folder : where checkpoints and `weights.safetensors` (the trunk's) go.
+    trunk : "vgg16" or "alexnet".
+    name : how the training is called in metrics and on the live line.
+    held_out : images on which the accuracy is measured.
+    """
+    config, device = run.config.pretext, resolve_device(run.config.device)
+    torch.manual_seed(run.config.seed)
+    model = JigsawNet(
+        pretext_trunk(run, trunk),
+        config.permutations,
+        n_tiles=config.grid**2,
+        tile_size=config.tile_size,
+        tile_features=config.tile_features,
+        hidden=config.hidden,
+        dropout=config.dropout,
+    )
+    initialize(model)
+    task = jigsaw_task(model, config, run.config.seed, run.config.threads)
+    feed = open_feed(
+        run,
+        open_set(run, "pretext"),
+        size=config.crop,
+        batch_size=config.training.batch_size,
+        shuffle=True,
+    )
+    summary = train(
+        task,
+        feed,
+        config.training,
+        folder,
+        name=name,
+        seed=run.config.seed,
+        device=device,
+        metrics_path=run.metrics,
+    )
+    feed.close()
+    with replacing(folder / "permutations.npy") as file:
+        np.save(file, puzzle_permutations(config))
+    save_weights(model.trunk, folder / "weights.safetensors", {"trunk": trunk})
+    test_feed = open_feed(
+        run, held_out, size=config.crop, batch_size=config.training.batch_size, shuffle=False
+    )
+    accuracy = jigsaw_accuracy(task, test_feed, epoch=HELD_OUT_EPOCH, max_images=5000)
+    test_feed.close()
+    return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
+
+
+def target_network(config: TransferConfig, n_classes: int) -> nn.Module:
+    """The target network, freshly initialised from torch's global generator."""
+    options: dict[str, Any] = {"dropout": config.dropout, "image_size": config.crop}
+    if config.target == "alexnet":
+        options["variant"] = config.variant
+    model = build_trunk(
+        config.target,
+        n_classes=n_classes,
+        width=config.width,
+        batch_norm=config.batch_norm,
+        **options,
+    )
+    initialize(model)
+    return model
+
+
+def train_classifier(
+    run: Run,
+    folder: Path,
+    images: PreparedSet,
+    labels: npt.NDArray[np.int64],
+    *,
+    n_classes: int,
+    name: str,
+) -> Trained:
+    """Train the target network from scratch on labels (or pseudo-labels).
+
+    Parameters
+    ----------
+    run : the run.
+    folder : where checkpoints and `weights.safetensors` go.
+    images : prepared images.
+    labels : int64 [images.n], in the order of `images`.
+    n_classes : number of labels.
+    name : how the training is called in metrics and on the live line.
+    """
+    config = run.config.transfer
+    torch.manual_seed(run.config.seed)
+    model = target_network(config, n_classes)
+    task = ClassificationTask(
+        model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
+    )
+    feed = open_feed(
+        run,
+        images,
+        size=config.image_size,
+        batch_size=config.training.batch_size,
+        shuffle=True,
+    )
+    summary = train(
+        task,
+        feed,
+        config.training,
+        folder,
+        name=name,
+        seed=run.config.seed,
+        device=resolve_device(run.config.device),
+        metrics_path=run.metrics,
+    )
+    feed.close()
+    save_weights(model, folder / "weights.safetensors", {"target": config.target})
+    return Trained(model, summary, dict(summary.metrics))
