@@ -1,0 +1,106 @@
+"""The run folder: stages are done once, changes are refused, a second process is too."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from ktfast.config import Config
+from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.stages.artifacts import Outcome, Run, open_run, read_run, run_stage
+
+
+def outcome(folder):
+    (folder / "file").write_text("done")
+    return Outcome(fingerprint="f", outputs={"file": "file"}, summary={"n": 1})
+
+
+def test_a_stage_is_done_once(tmp_path):
+    calls = []
+
+    def work(folder):
+        calls.append(folder)
+        return outcome(folder)
+
+    with open_run(tmp_path / "run", Config()) as run:
+        first = run_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
+        second = run_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
+    assert first == second
+    assert len(calls) == 1
+    assert read_run(tmp_path / "run").result("cluster")["summary"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs", "difference"),
+    [
+        ({"k": 3}, {"x": "1"}, "settings.k was 2, is now 3"),
+        ({"k": 2}, {"x": "2"}, "inputs.x was '1', is now '2'"),
+    ],
+)
+def test_another_question_is_refused_until_redo(tmp_path, settings, inputs, difference):
+    with open_run(tmp_path, Config()) as run:
+        run_stage(run, "cluster", {"k": 2}, {"x": "1"}, outcome)
+        with pytest.raises(ConfigError, match=difference):
+            run_stage(run, "cluster", settings, inputs, outcome)
+        assert run.result("cluster")["config"]["k"] == 2
+        run_stage(run, "cluster", settings, inputs, outcome, redo=True)
+
+
+def test_an_interrupted_stage_goes_on(tmp_path):
+    def dies(folder):
+        (folder / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with open_run(tmp_path, Config()) as run:
+        with pytest.raises(OSError, match="No space"):
+            run_stage(run, "cluster", {}, {}, dies)
+        with pytest.raises(DataError, match="ktfast cluster"):
+            run.result("cluster")
+        run_stage(run, "cluster", {}, {}, outcome)
+        assert (run.stage("cluster") / "half").exists()
+
+
+def _open(folder, queue):
+    try:
+        with open_run(folder, Config()):
+            queue.put("opened")
+    except InputError as error:
+        queue.put(str(error))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with open_run(tmp_path, Config()):
+        other = context.Process(target=_open, args=(tmp_path, queue))
+        other.start()
+        assert "another ktfast process" in queue.get(timeout=60)
+        other.join()
+    other = context.Process(target=_open, args=(tmp_path, queue))
+    other.start()
+    assert queue.get(timeout=60) == "opened"
+    other.join()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match="is a file"),
+        open_run(tmp_path / "file", Config()),
+    ):
+        pass
+    with pytest.raises(DataError, match="no run folder"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "result.json").write_text('{"stage": ')
+    with pytest.raises(DataError, match=r"result\.json is damaged"):
+        Run(tmp_path, Config()).result("cluster")
+
+
+def test_results_are_plain_json(tmp_path):
+    with open_run(tmp_path, Config()) as run:
+        run_stage(run, "prepare/a", {"path": tmp_path}, {}, outcome)
+    assert json.loads((tmp_path / "prepare/a/result.json").read_text())["version"]
