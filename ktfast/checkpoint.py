@@ -1,0 +1,131 @@
+"""Checkpoints of a training: whole or absent on disk, verified when read, the last two kept.
+
+A checkpoint is one safetensors file; the rename that puts it in place is the only commit, and its
+header carries a SHA-256 of everything else in it, so there is no second file to fall out of step.
+Nothing in it can run code.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ktfast.durable import write_bytes
+from ktfast.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training after `step` steps: tensors on the CPU and JSON values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class CheckpointFolder:
+    """The checkpoints `checkpoint-<step>.safetensors` of one training.
+
+    Parameters
+    ----------
+    folder : must exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._trusted: list[Path] = []
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None if the folder has none.
+
+        Raises
+        ------
+        DataError : there are checkpoints, but each one is damaged.
+        """
+        for remnant in self.folder.glob(".checkpoint-*.tmp"):
+            remnant.unlink(missing_ok=True)
+        found = self._paths()
+        for path in found:
+            try:
+                checkpoint = _read(path)
+            except (DataError, OSError) as error:
+                logger.warning("%s; trying the checkpoint before it", error)
+                continue
+            self._trusted = [path]
+            return checkpoint
+        if found:
+            raise DataError(
+                f"none of the {len(found)} checkpoints in {self.folder} can be used; delete them"
+                " to start this training again"
+            )
+        return None
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, then delete all but the last two that are known to be whole.
+
+        Raises
+        ------
+        OSError : it could not be written; the earlier checkpoints are as they were.
+        """
+        path = self.folder / f"checkpoint-{step}.safetensors"
+        still = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        text = json.dumps({"step": step, "facts": facts}, allow_nan=False)
+        header = {"ktfast": text, "sha256": _digest(text, still)}
+        write_bytes(path, safetensors.torch.save(still, header))
+        self._trusted = [*(other for other in self._trusted if other != path), path][-KEPT:]
+        for other in self._paths():
+            if other not in self._trusted:
+                other.unlink(missing_ok=True)
+        return path
+
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+        self._trusted = []
+
+    def _paths(self) -> list[Path]:
+        """Checkpoint files, newest first."""
+        steps = {
+            int(number): path
+            for path in self.folder.glob("checkpoint-*.safetensors")
+            if (number := path.stem.removeprefix("checkpoint-")).isdecimal()
+        }
+        return [steps[step] for step in sorted(steps, reverse=True)]
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint; `DataError` if it is not exactly what was written."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        raise DataError(f"checkpoint {path} is damaged ({error})") from error
+    text = header.get("ktfast", "")
+    if not text or header.get("sha256") != _digest(text, tensors):
+        raise DataError(f"checkpoint {path} is damaged (its SHA-256 differs)")
+    values = json.loads(text)
+    return Checkpoint(values["step"], tensors, values["facts"])
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the facts and each tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,194 @@
+"""What a training tells while it runs: rows of metrics.jsonl, one live line, the feed's share."""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ktfast.durable import write_bytes
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 10.0
+
+
+class MetricsLog:
+    """Rows of one stage in a metrics.jsonl that stages share.
+
+    Parameters
+    ----------
+    path : the file, or None to keep nothing.
+    stage : value of "stage" in the rows.
+    """
+
+    def __init__(self, path: Path | None, stage: str) -> None:
+        self.path = path
+        self.stage = stage
+
+    def cut(self, step: int) -> None:
+        """Remove the stage's rows after `step`, and lines that a crash left torn."""
+        if self.path is None or not self.path.is_file():
+            return
+        before = self.path.read_bytes()
+        kept = [line for line in before.splitlines() if self._keeps(line, step)]
+        after = b"".join(line + b"\n" for line in kept)
+        if after != before:
+            write_bytes(self.path, after)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row; it survives the process at once, a power cut after `sync`."""
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Put the rows on disk."""
+        if self.path is not None and self.path.is_file():
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
+
+    def _keeps(self, line: bytes, step: int) -> bool:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return False
+        if not isinstance(row, dict):
+            return False
+        return row.get("stage") != self.stage or row.get("step", 0) <= step
+
+
+class Window:
+    """Sums of the loss and the metrics over the steps since the last row, on the device.
+
+    Adding never waits for a GPU; reading does.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.images = 0
+
+    def add(self, values: dict[str, Tensor], share: float) -> None:
+        """Add the values of a micro-batch that is `share` of its step."""
+        for name, value in values.items():
+            term = value.detach().double() * share
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
+
+    def read(self) -> dict[str, float]:
+        """Mean of each value a step, the loss first."""
+        names = sorted(self.sums, key=lambda name: (name != "loss", name))
+        return {name: float(self.sums[name]) / max(self.steps, 1) for name in names}
+
+    def clear(self) -> None:
+        """Start the next row."""
+        self.sums, self.steps, self.images = {}, 0, 0
+
+
+class FeedWait:
+    """Seconds during which the device had nothing to do because the feed had no batch.
+
+    On a CPU, the time spent in the feed. On a GPU, the idle time on the stream between the end of
+    a step and the start of the next, from events: the host runs ahead, so its own waiting says
+    little.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._began = 0.0
+        self._seconds = 0.0
+        self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def start(self) -> None:
+        """Say that a batch is asked for."""
+        self._began = time.perf_counter()
+        if self._cuda:
+            gap = tuple(
+                torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+                for _ in range(2)
+            )
+            self._gaps.append((gap[0], gap[1]))
+            gap[0].record()
+
+    def stop(self) -> None:
+        """Say that the batch is there."""
+        if self._cuda:
+            self._gaps[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._began
+
+    def read(self) -> float:
+        """Seconds since the last reading; waits for the GPU."""
+        for begin, end in self._gaps:
+            end.synchronize()
+            self._seconds += begin.elapsed_time(end) / 1000
+        seconds, self._seconds, self._gaps = self._seconds, 0.0, []
+        return seconds
+
+
+class LiveLine:
+    """One line about a training: a bar on a terminal, else a log line every ten seconds.
+
+    Parameters
+    ----------
+    name : what is trained.
+    total : steps in all.
+    enabled : False keeps it silent.
+    """
+
+    def __init__(self, name: str, total: int, *, enabled: bool) -> None:
+        self.name = name
+        self.total = total
+        self.enabled = enabled
+        self._last = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "LiveLine":
+        if self.enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[text]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(self.name, total=self.total, text="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, row: dict[str, Any], eta: float) -> None:
+        """Show a row of metrics.jsonl and the seconds that are left."""
+        if not self.enabled:
+            return
+        now, step = time.monotonic(), int(row["step"])
+        text = describe_row(row, self.total, eta)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, text=text)
+        elif step == self.total or now - self._last >= LINE_SECONDS:
+            self._last = now
+            logger.info("%s %s", self.name, text)
+
+
+def describe_row(row: dict[str, Any], total: int, eta: float) -> str:
+    """`1200/9000 epoch 3.1 loss 4.21 accuracy 0.130 | 182 images/s | feed wait 2 % | ETA 12:31`."""
+    known = ("time", "stage", "step", "epoch", "learning_rate", "images_per_second", "loader_wait")
+    values = " ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in known)
+    minutes, seconds = divmod(round(eta), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return (
+        f"{row['step']}/{total} epoch {row['epoch']:.2f} {values} |"
+        f" {row['images_per_second']:.0f} images/s | feed wait {row['loader_wait']:.0%} |"
+        f" ETA {clock}"
+    )

@@ -1,0 +1,205 @@
+"""All that a training needs to go on as if it had never stopped, to and from a checkpoint."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ktfast.checkpoint import Checkpoint
+from ktfast.config import TrainingConfig
+from ktfast.errors import ConfigError
+from ktfast.models.weights import parameter_groups
+from ktfast.progress import Window
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class TrainingState:
+    """Model, optimiser, loss scale, random generators, and sums since the last metrics row.
+
+    Parameters
+    ----------
+    model : moved to the device and, if asked, to channels-last order, in place.
+    config : optimiser and precision.
+    device : where the model is trained.
+
+    Attributes
+    ----------
+    step : steps done.
+    seconds : spent before this session.
+    metrics : values of the last row.
+    throughput : images a second, the median over rows.
+    waited : seconds that the feed kept the device waiting.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, device: torch.device) -> None:
+        self.device = device
+        self.dtype = training_dtype(config.precision, device)
+        self.model = model.to(device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.model.train()
+        if config.compile:
+            self.model.compile()
+        groups = parameter_groups(
+            self.model, config.learning_rate, config.weight_decay, bias_rate=config.bias_rate
+        )
+        self.optimizer = torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, fused=True
+        )
+        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.window = Window()
+        self.step = 0
+        self.seconds = 0.0
+        self.metrics: dict[str, float] = {}
+        self.throughput = 0.0
+        self.waited = 0.0
+
+    def set_rate(self, factor: float) -> None:
+        """Multiply every group's initial learning rate by `factor`."""
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds as tensors."""
+        held = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                held[f"momentum.{name}"] = momentum
+        held["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            held["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        held |= {f"window.{name}": value for name, value in self.window.sums.items()}
+        return held
+
+    def facts(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """What a checkpoint holds as JSON."""
+        return {
+            "question": dict(question),
+            "seconds": seconds,
+            "metrics": self.metrics,
+            "throughput": self.throughput,
+            "waited": self.waited,
+            "scaler": self.scaler.state_dict(),
+            "window_steps": self.window.steps,
+        }
+
+    def restore(
+        self, checkpoint: Checkpoint | None, question: Mapping[str, Any], folder: Path
+    ) -> int | None:
+        """Take over a checkpoint, if there is one, and return its step.
+
+        Raises
+        ------
+        ConfigError : it answers another question, or belongs to another network.
+        """
+        if checkpoint is None:
+            return None
+        facts, tensors = checkpoint.facts, checkpoint.tensors
+        changes = _differences(facts["question"], question)
+        if changes:
+            raise ConfigError(
+                f"{folder} holds a training begun with other settings ({'; '.join(changes)});"
+                " give the old ones back, or use another folder"
+            )
+        own = self.model.state_dict()
+        theirs = _under("model.", tensors)
+        odd = [
+            name
+            for name in own.keys() | theirs.keys()
+            if name not in own or name not in theirs or own[name].shape != theirs[name].shape
+        ]
+        if odd:
+            raise ConfigError(
+                f"{folder} holds a training of another network (for example {min(odd)} differs);"
+                " build the same one, or use another folder"
+            )
+        self.model.load_state_dict(theirs)
+        parameters = dict(self.model.named_parameters())
+        for name, value in _under("momentum.", tensors).items():
+            parameter = parameters[name]
+            # The fused optimiser wants the momentum in the parameter's memory order.
+            momentum = torch.empty_like(parameter, requires_grad=False).copy_(value)
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        if self.scaler.is_enabled() and facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+        window = _under("window.", tensors)
+        self.window.sums = {name: value.to(self.device) for name, value in window.items()}
+        self.window.steps = facts["window_steps"]
+        self.step, self.seconds = checkpoint.step, facts["seconds"]
+        self.metrics, self.throughput = facts["metrics"], facts["throughput"]
+        self.waited = facts["waited"]
+        return self.step
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Type of the matrix products; "auto" is what the device is fast at.
+
+    Raises
+    ------
+    ConfigError : float16 was asked for on a CPU.
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        capability = torch.cuda.get_device_capability(device)[0]
+        return {7: torch.float16}.get(
+            capability, torch.bfloat16 if capability >= 8 else torch.float32
+        )
+    if precision == "float16" and device.type != "cuda":
+        raise ConfigError("precision float16 needs a GPU; use float32 or bfloat16 on a CPU")
+    return _PRECISIONS[precision]
+
+
+@contextmanager
+def global_settings(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[None]:
+    """Seeded generators and the asked-for determinism; what was there before comes back."""
+    devices = []
+    if device.type == "cuda":
+        devices = [torch.cuda.current_device() if device.index is None else device.index]
+    strict, warn = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    cudnn = torch.backends.cudnn
+    tuned, fixed = cudnn.benchmark, cudnn.deterministic
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        try:
+            if config.deterministic:
+                torch.use_deterministic_algorithms(True)
+            cudnn.benchmark, cudnn.deterministic = not config.deterministic, config.deterministic
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warn)
+            cudnn.benchmark, cudnn.deterministic = tuned, fixed
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Every leaf in which two JSON values differ, as `name old -> new`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{name} {before!r} -> {now!r}"]
