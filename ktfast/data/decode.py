@@ -61,7 +61,9 @@ def decode_rgb(
         with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.width, image.height, name, pixel_limit)
             image.load()
-            return _upright(_to_rgb(image), image)
+            turn = _TURNS.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return rgb if turn is None else rgb.transpose(turn)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -108,10 +110,33 @@ def square(image: Image.Image, *, short_side: int, size: int) -> npt.NDArray[np.
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def centre(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Centre cut of uint8 [H, W, 3], a view [size, size, 3]."""
-    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return pixels[top : top + size, left : left + size]
+def is_plain_jpeg(data: bytes | memoryview) -> bool:
+    """Whether every JPEG decoder makes the same upright 8-bit RGB image of the file.
+
+    Baseline or progressive with Huffman codes, three components of 8 bits, no rotation, and an
+    end marker in the last kilobyte. The file must be one that `decode_rgb` accepts.
+    """
+    layout = jpeg_layout(data)
+    if layout is None or layout != (8, 3) or b"\xff\xd9" not in bytes(data[-1024:]):
+        return False
+    with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return image.mode == "RGB" and _orientation(image) == 1
+
+
+def jpeg_layout(data: bytes | memoryview) -> tuple[int, int] | None:
+    """(bits per sample, components) of a baseline or progressive Huffman-coded JPEG, else None."""
+    if bytes(data[:2]) != b"\xff\xd8":
+        return None
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (0xC0, 0xC1, 0xC2):
+            return data[position + 4], data[position + 9]
+        if 0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8):
+            return None
+        fill = marker == 0xFF
+        position += 1 if fill else 2 + (data[position + 2] << 8 | data[position + 3])
+    return None
 
 
 def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
@@ -124,22 +149,24 @@ def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
         raise DecodeError(name, f"{width} x {height} pixels is over {ASPECT_LIMIT}:1 elongated")
 
 
-def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF orientation of `original` says; damaged EXIF data turns nothing."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 .. 8; 1 where there is none or the EXIF data is damaged."""
     try:
-        orientation = original.getexif().get(0x0112, 1)
-    except Exception:  # an unreadable EXIF block beside readable pixels
-        return rgb
-    method = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }.get(orientation)
-    return rgb if method is None else rgb.transpose(method)
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # any of a parser's errors, beside pixels that are readable
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast import durable
+from ktfast.data.parts import is_whole, remove_leftovers
 from ktfast.errors import ConfigError, DataError, InputError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class FeatureWriter:
                 " to start again"
             )
         for shard in manifest["shards"]:
-            if not all(_is_whole(writer.folder, record, hash=True) for record in _files(shard)):
+            if not all(is_whole(writer.folder, record, hashed=True) for record in _files(shard)):
                 logger.warning("%s: %s is damaged and made again", folder, shard["file"])
                 break
             writer._shards.append(shard)
@@ -122,6 +123,7 @@ class FeatureWriter:
         meta = json.loads(json.dumps(meta or {}))  # as it will be read back
         self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": meta}
         self._shards: list[dict[str, Any]] = []
+        remove_leftovers(self.folder)
         self._features = np.empty((shard_rows, dim), dtype)
         self._ids = np.empty(shard_rows, np.int64)
         self._filled = 0
@@ -296,7 +298,7 @@ class FeatureStore:
             )
         shards = manifest["shards"]
         for record in (record for shard in shards for record in _files(shard)):
-            if not _is_whole(path, record, hash=verify):
+            if not is_whole(path, record, hashed=verify):
                 raise DataError(f"{path / record['file']} is damaged; {_REMEDY}")
         arrays = [_map(path / shard["file"]) for shard in shards]
         for array, shard in zip(arrays, shards, strict=True):
@@ -369,15 +371,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _files(shard: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return shard, shard["sample_ids"]
-
-
-def _is_whole(folder: Path, record: dict[str, Any], *, hash: bool) -> bool:
-    path = folder / record["file"]
-    return (
-        path.is_file()
-        and path.stat().st_size == record["bytes"]
-        and (not hash or durable.sha256_file(path) == record["sha256"])
-    )
 
 
 def _write_npy(path: Path, array: Array) -> dict[str, Any]:

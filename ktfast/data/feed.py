@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from ktfast.data.source import ImageSource
+from ktfast.data.threads import usable_cores
 from ktfast.errors import ConfigError
 
 Progress = Callable[[int, int], None]
@@ -256,11 +256,6 @@ def make_feed(
     from ktfast.data.dali_feed import DaliFeed
 
     return DaliFeed(source, plan)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _default_budget(device: torch.device) -> int:

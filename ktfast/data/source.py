@@ -1,14 +1,25 @@
 """Where a feed takes its images from: the files of a folder, or a prepared set."""
 
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from ktfast import durable
 from ktfast.data.decode import decode_rgb, square
 from ktfast.data.index import ImageIndex, SkippedImage
+from ktfast.data.parts import is_whole
 from ktfast.errors import DataError
+
+SCHEMA = 1
+INDEX = "index.json"
+TABLE = "shard-{:05d}.json"
 
 
 class ImageSource(ABC):
@@ -45,6 +56,10 @@ class ImageSource(ABC):
     def read(self, row: int) -> bytes | memoryview:
         """The image as it is stored; `DataError` names it if it cannot be read."""
 
+    def image(self, row: int) -> Image.Image:
+        """The image decoded, upright, mode RGB; `DataError` names it if that fails."""
+        return decode_rgb(self.read(row), self.name(row))
+
     def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
         """Decoded, resized and cut from the centre: uint8 [size, size, 3].
 
@@ -52,8 +67,7 @@ class ImageSource(ABC):
         ------
         DataError : the image cannot be read or decoded; the message names it.
         """
-        image = decode_rgb(self.read(row), self.name(row))
-        return square(image, short_side=short_side, size=size)
+        return square(self.image(row), short_side=short_side, size=size)
 
 
 class FolderSource(ImageSource):
@@ -85,3 +99,112 @@ class FolderSource(ImageSource):
                 return file.read()
         except OSError as error:
             raise DataError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+
+
+class PreparedSet(ImageSource):
+    """Images that `prepare` made small; see there for the layout of the folder.
+
+    Attributes
+    ----------
+    folder : where the set lies.
+    format : "jpeg" or "raw".
+    heights, widths : int64 [n], pixels.
+    """
+
+    short_side: int
+
+    def __init__(self, folder: Path, index: dict[str, Any], tables: list[dict[str, Any]]) -> None:
+        self.folder = folder
+        self.format: str = index["format"]
+        self.short_side = index["short_side"]
+        self.classes = tuple(index["classes"])
+        self.paths = tuple(path for table in tables for path in table["paths"])
+        self.n = len(self.paths)
+        self.sample_ids = _column(tables, "sample_ids")
+        self.labels = _column(tables, "labels")
+        self.heights = _column(tables, "heights")
+        self.widths = _column(tables, "widths")
+        self._offsets = _column(tables, "offsets")
+        self._lengths = _column(tables, "lengths")
+        self._shard = np.repeat(np.arange(len(tables)), [len(table["paths"]) for table in tables])
+        skipped = [*index["skipped"], *(pair for table in tables for pair in table["skipped"])]
+        self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
+        self._fingerprint = durable.sha256_json(
+            [index["classes"], [(s["sha256"], s["table"]["sha256"]) for s in index["shards"]]]
+        )
+        # Read with pread: a file that is cut off under a memory map kills the process.
+        self._descriptors: list[int] = []
+        weakref.finalize(self, _close, self._descriptors)
+        self._names = [str(folder / shard["file"]) for shard in index["shards"]]
+        for name in self._names:
+            self._descriptors.append(os.open(name, os.O_RDONLY))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, verify: bool = False) -> "PreparedSet":
+        """Open a prepared set.
+
+        Parameters
+        ----------
+        folder : written by `prepare`.
+        verify : also compare the SHA-256 of every shard (reads all of it); sizes always are.
+
+        Raises
+        ------
+        DataError : missing, unfinished or damaged; the message names the file.
+        """
+        folder = Path(folder)
+        if not (folder / INDEX).is_file():
+            raise DataError(
+                f"no finished prepared set in {folder} ({INDEX} is missing); run ktfast prepare"
+            )
+        index = durable.read_json(folder / INDEX)
+        if not isinstance(index, dict) or index.get("schema") != SCHEMA:
+            raise DataError(
+                f"{folder / INDEX} is not of schema {SCHEMA}; remove the folder and run"
+                " ktfast prepare"
+            )
+        if index.pop("sha256", None) != durable.sha256_json(index):
+            raise DataError(f"{folder / INDEX} is damaged; run ktfast prepare again")
+        for shard in index["shards"]:
+            for part, hashed in ((shard, verify), (shard["table"], True)):
+                if not is_whole(folder, part, hashed=hashed):
+                    raise DataError(
+                        f"{folder / part['file']} is damaged; run ktfast prepare again, which"
+                        " makes only that part anew"
+                    )
+        tables = [durable.read_json(folder / shard["table"]["file"]) for shard in index["shards"]]
+        return cls(folder, index, tables)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the hashes of all parts."""
+        return self._fingerprint
+
+    def name(self, row: int) -> str:
+        """Original path, and the prepared set."""
+        return f"{self.paths[row]} (row {row} of {self.folder})"
+
+    def read(self, row: int) -> bytes:
+        """The stored file: JPEG, or .npy where the format is "raw"."""
+        length = int(self._lengths[row])
+        shard = int(self._shard[row])
+        data = os.pread(self._descriptors[shard], length, int(self._offsets[row]))
+        if len(data) != length:
+            raise DataError(f"{self._names[shard]} has been cut off; run ktfast prepare again")
+        return data
+
+    def image(self, row: int) -> Image.Image:
+        """The image decoded, mode RGB; `DataError` names it if that fails."""
+        if self.format != "raw":
+            return super().image(row)
+        size = int(self.widths[row]), int(self.heights[row])
+        return Image.frombytes("RGB", size, self.read(row)[-3 * size[0] * size[1] :])
+
+
+def _column(tables: list[dict[str, Any]], name: str) -> npt.NDArray[np.int64]:
+    return np.array([value for table in tables for value in table[name]], np.int64)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
