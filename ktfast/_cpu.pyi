@@ -3,7 +3,27 @@
 from typing import Any
 
 def simd_level() -> str: ...
-def kmeans_assign(*, x: Any, centers: Any, labels: Any, distances: Any, n_threads: int) -> None: ...
+def kmeans_prepared_size(*, n_clusters: int, n_features: int) -> int: ...
+def kmeans_prepare(*, centers: Any, prepared: Any, n_threads: int) -> None: ...
+def kmeans_assign_workspace_size(*, n_features: int, n_threads: int) -> int: ...
+def kmeans_assign(
+    *,
+    x: Any,
+    centers: Any,
+    prepared: Any,
+    workspace: Any,
+    labels: Any,
+    distances: Any,
+    n_threads: int,
+) -> None: ...
+def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
 def kmeans_update(
-    *, x: Any, labels: Any, sample_weight: Any | None, sums: Any, counts: Any, n_threads: int
+    *,
+    x: Any,
+    labels: Any,
+    sample_weight: Any | None,
+    workspace: Any,
+    sums: Any,
+    counts: Any,
+    n_threads: int,
 ) -> None: ...

@@ -10,20 +10,13 @@
 #include <type_traits>
 
 #include "bindings/dlpack.h"
+#include "common/element.h"
 
 namespace ktfast {
 
 namespace py = pybind11;
 
 enum class Device { cpu, cuda };
-
-// 16-bit floats have no standard C++ type; kernels see their bits.
-struct float16_bits {
-  uint16_t bits;
-};
-struct bfloat16_bits {
-  uint16_t bits;
-};
 
 template <class T>
 constexpr DLDataType dl_dtype() {

@@ -4,25 +4,68 @@
 #include "kmeans_update/kmeans_update.h"
 
 namespace ktfast::cpu {
+namespace {
 
-// Each thread owns a range of features and adds the rows in their order, so the sums do not depend
-// on the number of threads.
-void kmeans_update(const KmeansUpdateParams& p) {
-  std::fill_n(p.sums, p.n_clusters * p.n_features, 0.0);
-  std::fill_n(p.counts, p.n_clusters, 0.0);
+// A task adds up this many features of one cluster's rows; its sums stay in the first-level cache.
+constexpr int64_t kTaskFeatures = 256;
+
+// Counting sort: the rows of cluster k, in their order, are order[starts[k]] .. order[starts[k + 1]
+// - 1].
+void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order) {
+  std::fill_n(starts, p.n_clusters + 2, 0);
   for (int64_t row = 0; row < p.n_rows; ++row) {
-    KTFAST_CHECK(p.labels[row] >= 0 && p.labels[row] < p.n_clusters,
+    const int32_t label = p.labels[row];
+    KTFAST_CHECK(label >= 0 && label < p.n_clusters,
                  "labels must lie between 0 and n_clusters - 1");
-    p.counts[p.labels[row]] += p.sample_weight ? p.sample_weight[row] : 1.0;
+    ++starts[label + 2];
   }
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t feature = 0; feature < p.n_features; ++feature) {
-    for (int64_t row = 0; row < p.n_rows; ++row) {
-      const double weight = p.sample_weight ? p.sample_weight[row] : 1.0;
-      p.sums[p.labels[row] * p.n_features + feature] +=
-          weight * static_cast<double>(p.x[row * p.n_features + feature]);
+  for (int64_t k = 2; k <= p.n_clusters + 1; ++k) starts[k] += starts[k - 1];
+  // starts[k + 1] is where the next row of cluster k goes, and ends as the start of cluster k + 1.
+  for (int64_t row = 0; row < p.n_rows; ++row) order[starts[p.labels[row] + 1]++] = row;
+}
+
+template <class T>
+void add_rows(const KmeansUpdateParams& p, const int64_t* first, const int64_t* last, double* sums,
+              int64_t start, int64_t length) {
+  const T* x = static_cast<const T*>(p.x) + start;
+  for (const int64_t* row = first; row != last; ++row) {
+    const T* values = x + *row * p.n_features;
+    if (p.sample_weight == nullptr) {
+      for (int64_t f = 0; f < length; ++f) sums[f] += to_double(values[f]);
+    } else {
+      const double weight = p.sample_weight[*row];
+      for (int64_t f = 0; f < length; ++f) sums[f] += weight * to_double(values[f]);
     }
   }
+}
+
+}  // namespace
+
+int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
+  return n_clusters + 2 + n_rows;
+}
+
+void kmeans_update(const KmeansUpdateParams& p) {
+  if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  int64_t* starts = p.workspace;
+  int64_t* order = starts + p.n_clusters + 2;
+  sort_by_label(p, starts, order);
+  for (int64_t row = 0; row < p.n_rows; ++row) {
+    p.counts[p.labels[row]] += p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+  }
+  const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
+  with_element(p.x_type, [&](auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+    // One by one over the threads, because clusters differ in size.
+#pragma omp parallel for schedule(static, 1) num_threads(p.n_threads)
+    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+      const int64_t k = task / slices;
+      const int64_t start = task % slices * kTaskFeatures;
+      add_rows<T>(p, order + starts[k], order + starts[k + 1], p.sums + k * p.n_features + start,
+                  start, std::min(kTaskFeatures, p.n_features - start));
+    }
+  });
 }
 
 }  // namespace ktfast::cpu

@@ -1,0 +1,95 @@
+"""Matrices of row vectors as the k-means kernels read them: checks, and contiguous blocks of rows."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ktfast._backend import library_of
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
+
+# A kernel's call ends within about a second, so that Ctrl-C is answered, and a block that must be
+# copied (wrong strides, byte order or alignment) stays this small.
+CALL_BYTES = 1 << 28
+COPY_BYTES = 1 << 25
+
+
+def dtype_name(array: Any) -> str:
+    """The dtype's name without its library or byte order, such as "float32"."""
+    return str(array.dtype).removeprefix("torch.") if not is_numpy(array) else str(array.dtype.name)
+
+
+def is_numpy(array: Any) -> bool:
+    """Whether an array belongs to NumPy."""
+    return isinstance(array, np.ndarray)
+
+
+def check_vectors(x: Any, name: str = "x") -> Any:
+    """Return `x`, detached from torch's graph, after checking that kernels can read its rows.
+
+    Raises
+    ------
+    TypeError : not an array of NumPy, torch or CuPy, or of a dtype the kernels do not read.
+    ValueError : not two-dimensional.
+    """
+    if library_of(x) == "torch" and x.requires_grad:
+        x = x.detach()
+    if dtype_name(x) not in DTYPES:
+        raise TypeError(f"{name} must be one of {', '.join(DTYPES)}, got {dtype_name(x)}")
+    if len(x.shape) != 2:
+        raise ValueError(f"{name} must have shape [n, d], got {tuple(x.shape)}")
+    return x
+
+
+def readable(block: Any) -> bool:
+    """Whether kernels can read a matrix where it lies: row-major without gaps, native, aligned."""
+    if library_of(block) == "torch":
+        return bool(block.is_contiguous())
+    if not is_numpy(block):
+        return bool(block.flags.c_contiguous)
+    return bool(block.flags.c_contiguous and block.flags.aligned and block.dtype.isnative)
+
+
+def contiguous(array: Any, dtype: str) -> Any:
+    """The array itself if it is row-major, native and of that dtype, else a copy that is."""
+    if library_of(array) == "torch":
+        torch = sys.modules["torch"]
+        return array.detach().to(getattr(torch, dtype)).contiguous()
+    if is_numpy(array):
+        return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
+    return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
+
+
+def row_blocks(x: Any, call_rows: int) -> Iterator[tuple[slice, Any]]:
+    """Yield the rows of `x` in order, as blocks that the kernels can read.
+
+    Blocks are views where the layout allows it. Otherwise each is copied, with at most
+    `COPY_BYTES` (or one row) at a time.
+
+    Parameters
+    ----------
+    x : [n, d], checked by `check_vectors`.
+    call_rows : the most rows of a block.
+
+    Yields
+    ------
+    the slice of rows and the block [rows, d].
+    """
+    n, d = x.shape
+    row_bytes = max(1, d * (x.element_size() if library_of(x) == "torch" else x.itemsize))
+    in_place = readable(x)
+    limit = CALL_BYTES if in_place else COPY_BYTES
+    step = max(1, min(call_rows, limit // row_bytes))
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        yield rows, x[rows] if in_place else contiguous(x[rows], dtype_name(x))
+
+
+def check_output(array: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse an output array of another shape or dtype."""
+    if tuple(array.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
+    if dtype_name(array) != dtype:
+        raise TypeError(f"{name} must be {dtype}, got {dtype_name(array)}")
