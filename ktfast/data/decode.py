@@ -110,32 +110,44 @@ def square(image: Image.Image, *, short_side: int, size: int) -> npt.NDArray[np.
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def is_plain_jpeg(data: bytes | memoryview) -> bool:
-    """Whether every JPEG decoder makes the same upright 8-bit RGB image of the file.
+def is_safe_jpeg(data: bytes | memoryview) -> bool:
+    """Whether every decoder makes the same picture of the file, if its data is undamaged.
 
-    Baseline or progressive with Huffman codes, three components of 8 bits, no rotation, and an
-    end marker in the last kilobyte. The file must be one that `decode_rgb` accepts.
+    True for baseline and progressive JPEG with Huffman codes, 8-bit gray or colour, of a size
+    that `decode_rgb` accepts, with an end marker in the last kilobyte.
     """
-    layout = jpeg_layout(data)
-    if layout is None or layout != (8, 3) or b"\xff\xd9" not in bytes(data[-1024:]):
+    frame = jpeg_frame(data)
+    if frame is None or b"\xff\xd9" not in bytes(data[-1024:]):
+        return False
+    bits, height, width, components = frame
+    plain = bits == 8 and components in (1, 3) and min(height, width) > 0
+    small = height * width <= PIXEL_LIMIT
+    return plain and small and max(height, width) <= ASPECT_LIMIT * min(height, width)
+
+
+def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
+    """Whether the file, one that `decode_rgb` accepts, can be stored in a prepared set as it is."""
+    frame = jpeg_frame(data)
+    if frame is None or frame[3] != 3 or not is_safe_jpeg(data):
         return False
     with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return image.mode == "RGB" and _orientation(image) == 1
 
 
-def jpeg_layout(data: bytes | memoryview) -> tuple[int, int] | None:
-    """(bits per sample, components) of a baseline or progressive Huffman-coded JPEG, else None."""
+def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
+    """(bits, height, width, components) of a baseline or progressive Huffman-coded JPEG file."""
     if bytes(data[:2]) != b"\xff\xd8":
         return None
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
         if marker in (0xC0, 0xC1, 0xC2):
-            return data[position + 4], data[position + 9]
+            height, width = (data[i] << 8 | data[i + 1] for i in (at + 5, at + 7))
+            return data[at + 4], height, width, data[at + 9]
         if 0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8):
             return None
-        fill = marker == 0xFF
-        position += 1 if fill else 2 + (data[position + 2] << 8 | data[position + 3])
+        is_fill = marker == 0xFF
+        at += 1 if is_fill else 2 + (data[at + 2] << 8 | data[at + 3])
     return None
 
 

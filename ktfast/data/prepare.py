@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ktfast import durable
-from ktfast.data.decode import DecodeError, decode_rgb, is_plain_jpeg, resize_short_side
+from ktfast.data.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
 from ktfast.data.index import ImageIndex, SkippedImage
 from ktfast.data.parts import is_whole, part, remove_leftovers
 from ktfast.data.source import INDEX, SCHEMA, TABLE, FolderSource, PreparedSet
@@ -212,7 +212,7 @@ class _Shards:
         buffer = io.BytesIO()
         if self.options["format"] == "raw":
             np.lib.format.write_array(buffer, np.asarray(image), allow_pickle=False)
-        elif image is original and is_plain_jpeg(data):
+        elif image is original and is_upright_colour_jpeg(data):
             buffer.write(data)
         else:
             image.info.clear()  # neither EXIF nor a colour profile of the original
