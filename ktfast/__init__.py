@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ktfast import ops
+    import ktfast.ops as ops
     from ktfast.kmeans import KMeans
     from ktfast.permutations import permutation_set
 

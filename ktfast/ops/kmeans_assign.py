@@ -116,7 +116,8 @@ def kmeans_assign(
 def _check_pair(x: Any, centers: Any) -> None:
     if device_of(x) != device_of(centers):
         raise ValueError(
-            f"x is on {_device_text(x)}, but centers is on {_device_text(centers)}; move one of them"
+            f"x is on {_device_text(x)}, but centers is on {_device_text(centers)}; "
+            "move one of them"
         )
 
 

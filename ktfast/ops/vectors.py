@@ -1,4 +1,4 @@
-"""Matrices of row vectors as the k-means kernels read them: checks, and contiguous blocks of rows."""
+"""Matrices of row vectors as the k-means kernels read them: checks and blocks of rows."""
 
 import sys
 from collections.abc import Iterator
