@@ -3,8 +3,8 @@
 DALI is handed the encoded images batch by batch in the plan's order, so order, exact resume and
 the last batch are the same as in every other feed. What DALI reads otherwise than Pillow (CMYK,
 PNG with alpha, TIFF, a JPEG without its end ...) is decoded by Pillow first and handed on as PPM,
-which is lossless. From a prepared set of the right size the batches are Pillow's to the bit (on a
-CPU); elsewhere the resampling rounds otherwise, by at most one level, and DALI repeats the outermost
+which is lossless. On a CPU the batches from a prepared set of the right size are Pillow's to the
+bit; elsewhere the resampling rounds otherwise, by at most one level, and DALI repeats the outermost
 pixels where Pillow narrows its filter, which shows in the border of strongly reduced images.
 """
 

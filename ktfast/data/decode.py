@@ -196,7 +196,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _wide_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """Gray of more than 8 bits (modes I, I;16 and F) to RGB, scaled as the file's head says."""
+    """Gray of more than 8 bits (modes I, I;16, F) to RGB, scaled as the module's docstring says."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):

@@ -154,7 +154,7 @@ class ImageIndex:
             classes=self.classes,
             sample_ids=self.sample_ids[rows],
             sizes=self.sizes[rows],
-            skipped=(*self.skipped, *skipped),
+            skipped=tuple(sorted((*self.skipped, *skipped), key=lambda image: image.path)),
         )
 
 
