@@ -84,10 +84,13 @@ class JigsawNet(nn.Module):
         return logits
 
     def _pool(self, maps: Tensor) -> Tensor:
-        """Max-pool to grid x grid: equal windows where they fit, as pool4 has on 64 px tiles."""
+        """Max-pool to grid x grid with equal windows that cover the map.
+
+        Where grid divides the side this is ordinary pooling: pool4 on 64 px tiles. Unlike torch's
+        adaptive pooling it has a deterministic gradient on a GPU.
+        """
         side = maps.shape[-1]
-        if side == self.grid:
+        if side <= self.grid:
             return maps
-        if side % self.grid == 0:
-            return functional.max_pool2d(maps, side // self.grid)
-        return functional.adaptive_max_pool2d(maps, self.grid)
+        stride = side // self.grid
+        return functional.max_pool2d(maps, side - (self.grid - 1) * stride, stride)

@@ -1,6 +1,7 @@
 """First weights, weights on disk, and weights that move from one network to another."""
 
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,14 +160,22 @@ def copy_convolutions(source: Trunk, target: Trunk) -> tuple[str, ...]:
     return common
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path) -> Mapping[str, Tensor]:
     """State dict of a file; nothing in it can run code."""
     if not path.is_file():
         raise DataError(f"there is no weight file {path}")
+    if path.suffix not in (".pt", ".pth"):
+        try:
+            return dict(safetensors.torch.load_file(path))
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged or no safetensors file ({error})") from error
     try:
-        if path.suffix in (".pt", ".pth"):
-            state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-        return dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged or holds no weights ({error})") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        # torch's own message advises to switch the protection off.
+        raise DataError(
+            f"{path} is damaged or holds more than tensors; save the network's state_dict()"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path} holds no plain state dict; save the network's state_dict()")
+    return state
