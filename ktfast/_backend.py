@@ -15,9 +15,12 @@ import numpy as np
 from ktfast import _cpu as cpu
 
 __all__ = [
+    "as_like",
+    "contiguous",
     "cpu",
     "cuda",
     "device_of",
+    "dtype_name",
     "empty",
     "has_cuda",
     "library_of",
@@ -145,6 +148,55 @@ def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         with cupy.cuda.Device(like.device.id):
             return cupy.empty(shape, dtype=dtype)
     return np.empty(shape, dtype=dtype)
+
+
+def dtype_name(array_or_dtype: Any) -> str:
+    """The plain name of a dtype ("float32"), of a NumPy, torch or CuPy array or dtype."""
+    dtype = getattr(array_or_dtype, "dtype", array_or_dtype)
+    text = str(dtype)
+    if text.startswith("torch."):
+        return text.removeprefix("torch.")
+    return str(np.dtype(dtype).name)
+
+
+def contiguous(array: Any) -> Any:
+    """The array itself if its elements lie row-major without gaps, else a copy."""
+    library = library_of(array)
+    if library == "torch":
+        return array.contiguous()
+    if library == "cupy":
+        return sys.modules["cupy"].ascontiguousarray(array)
+    return np.ascontiguousarray(array)
+
+
+def as_like(array: Any, dtype: str, like: Any) -> Any:
+    """Bring an array to a dtype and to the library and device of `like`; copies only if it must.
+
+    Parameters
+    ----------
+    array : array of NumPy, torch or CuPy, or a sequence of numbers.
+    dtype : a dtype name, such as "int64".
+    like : array of NumPy, torch or CuPy.
+    """
+    target = library_of(like)
+    if isinstance(array, (list, tuple, range)):
+        array = np.asarray(array)
+    source = library_of(array)
+    if source != target and source == "torch":
+        array = array.detach().cpu().numpy()
+    elif source != target and source == "cupy":
+        array = array.get()
+    if target == "torch":
+        torch = sys.modules["torch"]
+        kind = getattr(torch, dtype)
+        if source != target:
+            return torch.tensor(np.ascontiguousarray(array), dtype=kind, device=like.device)
+        return array.to(device=like.device, dtype=kind).contiguous()
+    if target == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(like.device.id):
+            return cupy.ascontiguousarray(cupy.asarray(array, dtype=dtype))
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def n_threads(requested: int | None = None) -> int:

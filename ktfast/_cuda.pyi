@@ -1,3 +1,50 @@
 """Types of the CUDA kernels: those of _cpu with a stream (address) in place of n_threads."""
 
+from typing import Any
+
 def device_count() -> int: ...
+def jigsaw_tiles(
+    *,
+    images: Any,
+    permutations: Any,
+    sample_ids: Any,
+    indices: Any | None,
+    tiles: Any,
+    labels: Any,
+    offsets: Any,
+    cells: Any,
+    occluded: Any,
+    donors: Any,
+    gray: Any,
+    projection: Any,
+    donor_gray: Any,
+    donor_projection: Any,
+    seed: int,
+    epoch: int,
+    tile_size: int,
+    jitter: int,
+    chroma_shift: int,
+    max_occluders: int,
+    gray_threshold: int,
+    projection_threshold: int,
+    donor_shares_color: bool,
+    channels_last: bool,
+    statistics: str,
+    stream: int,
+) -> None: ...
+def kmeans_prepared_size(*, n_clusters: int, n_features: int) -> int: ...
+def kmeans_prepare(*, centers: Any, prepared: Any, stream: int) -> None: ...
+def kmeans_assign(
+    *, x: Any, centers: Any, prepared: Any, labels: Any, distances: Any, stream: int
+) -> None: ...
+def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
+def kmeans_update(
+    *,
+    x: Any,
+    labels: Any,
+    sample_weight: Any | None,
+    workspace: Any,
+    sums: Any,
+    counts: Any,
+    stream: int,
+) -> None: ...

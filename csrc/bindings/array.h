@@ -232,6 +232,18 @@ class Array : public AnyArray {
   T* data() const { return static_cast<T*>(address()); }
 };
 
+// Raises unless all arrays lie on the device of the first.
+inline void expect_one_device(std::initializer_list<const AnyArray*> arrays) {
+  const AnyArray* first = *arrays.begin();
+  for (const AnyArray* array : arrays) {
+    if (array->device_index() != first->device_index()) {
+      throw py::value_error(array->name() + " is on device " +
+                            std::to_string(array->device_index()) + ", but " + first->name() +
+                            " is on device " + std::to_string(first->device_index()));
+    }
+  }
+}
+
 // A contiguous array of exactly this shape (-1: any length), the usual case.
 template <class T>
 Array<T> contiguous(const py::object& object, const char* name, Device device,

@@ -4,6 +4,9 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/array.h"
+#include "bindings/bind_jigsaw_tiles.h"
+#include "bindings/bind_kmeans.h"
+#include "common/cuda_check.cuh"
 
 namespace ktfast {
 namespace {
@@ -18,10 +21,68 @@ int device_count() {
   return count;
 }
 
+CUstream_st* stream_at(uintptr_t address) { return reinterpret_cast<CUstream_st*>(address); }
+
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
   m.def("device_count", &device_count, "The number of usable CUDA devices; 0 without a driver.");
+
+  m.def("jigsaw_tiles", [](const py::kwargs& a) {
+    CUstream_st* stream = stream_at(a["stream"].cast<uintptr_t>());
+    with_jigsaw_tiles(Device::cuda, a, [&](const JigsawTilesParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::jigsaw_tiles(p, stream);
+    });
+  });
+
+  m.def("kmeans_prepared_size", &cuda::kmeans_prepared_size,
+        "Length of kmeans_prepare's output, in float32.", py::kw_only(), py::arg("n_clusters"),
+        py::arg("n_features"));
+
+  m.def(
+      "kmeans_prepare",
+      [](const py::object& centers, const py::object& prepared, uintptr_t stream) {
+        with_kmeans_prepare(Device::cuda, centers, prepared, cuda::kmeans_prepared_size,
+                            [&](const KmeansPrepareParams& p, int device) {
+                              const DeviceGuard guard(device);
+                              cuda::kmeans_prepare(p, stream_at(stream));
+                            });
+      },
+      py::kw_only(), py::arg("centers"), py::arg("prepared"), py::arg("stream"));
+
+  m.def(
+      "kmeans_assign",
+      [](const py::object& x, const py::object& centers, const py::object& prepared,
+         const py::object& labels, const py::object& distances, uintptr_t stream) {
+        with_kmeans_assign(Device::cuda, x, centers, prepared, labels, distances,
+                           cuda::kmeans_prepared_size,
+                           [&](const KmeansAssignParams& p, int device) {
+                             const DeviceGuard guard(device);
+                             cuda::kmeans_assign(p, stream_at(stream));
+                           });
+      },
+      py::kw_only(), py::arg("x"), py::arg("centers"), py::arg("prepared"), py::arg("labels"),
+      py::arg("distances"), py::arg("stream"));
+
+  m.def("kmeans_update_workspace_size", &cuda::kmeans_update_workspace_size,
+        "Length of kmeans_update's workspace, in int64.", py::kw_only(), py::arg("n_rows"),
+        py::arg("n_clusters"));
+
+  m.def(
+      "kmeans_update",
+      [](const py::object& x, const py::object& labels, const py::object& sample_weight,
+         const py::object& workspace, const py::object& sums, const py::object& counts,
+         uintptr_t stream) {
+        with_kmeans_update(Device::cuda, x, labels, sample_weight, workspace, sums, counts,
+                           cuda::kmeans_update_workspace_size,
+                           [&](const KmeansUpdateParams& p, int device) {
+                             const DeviceGuard guard(device);
+                             cuda::kmeans_update(p, stream_at(stream));
+                           });
+      },
+      py::kw_only(), py::arg("x"), py::arg("labels"), py::arg("sample_weight"),
+      py::arg("workspace"), py::arg("sums"), py::arg("counts"), py::arg("stream"));
 }
 
 }  // namespace

@@ -1,0 +1,162 @@
+// The arithmetic of one tile, written once for both backends: where it lies, its colour, its
+// statistics, its output numbers, and the share of the work that falls to one lane of a CUDA block.
+//
+// All before the division is integer. A channel value is a numerator over the colour's scale: 1 as
+// is, 3 for gray (R + G + B), 6 for the projection v - a (a.v) / 6, a = [-1, 2, -1]. Sums of
+// numerators are exact, so mean and 1/std, and with them every output bit, are the same on every
+// backend.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "common/host_device.h"
+#include "jigsaw_tiles/jigsaw_tiles.h"
+#include "jigsaw_tiles/tile_choices.h"
+
+namespace ktfast {
+
+enum class Color : int32_t { plain, gray, projection };
+
+// One tile to cut: the first pixel of each channel's rectangle.
+struct TileSource {
+  const uint8_t* channel[3];  // channel c is byte c of a pixel; nullptr: there is no image
+  int64_t row_bytes;
+  int32_t size;
+  Color color;
+};
+
+KTFAST_HD Color color_of(bool gray, bool projection) {
+  return gray ? Color::gray : projection ? Color::projection : Color::plain;
+}
+
+KTFAST_HD TileSource tile_source(const JigsawTilesParams& p, int64_t row, int32_t slot) {
+  const int64_t at = row * p.grid * p.grid + slot;
+  const bool occluded = p.occluded[at] != 0;
+  const int64_t image = image_of(p, occluded ? p.donors[row] : row);
+  TileSource s;
+  s.row_bytes = p.width * 3;
+  s.size = p.tile_size;
+  s.color = occluded ? color_of(p.donor_gray[row] != 0, p.donor_projection[row] != 0)
+                     : color_of(p.gray[row] != 0, p.projection[row] != 0);
+  const int64_t cell_height = p.height / p.grid;
+  const int64_t cell_width = p.width / p.grid;
+  const int64_t top = (p.height - p.grid * cell_height) / 2 + p.cells[at] / p.grid * cell_height;
+  const int64_t left = (p.width - p.grid * cell_width) / 2 + p.cells[at] % p.grid * cell_width;
+  const bool missing = image < 0 || image_of(p, row) < 0;
+  const uint8_t* base = p.images + (missing ? 0 : image) * p.height * s.row_bytes;
+  for (int c = 0; c < 3; ++c) {
+    const int32_t* offset = p.offsets + at * 6 + c * 2;
+    s.channel[c] =
+        missing ? nullptr : base + (top + offset[0]) * s.row_bytes + (left + offset[1]) * 3;
+  }
+  return s;
+}
+
+KTFAST_HD int32_t color_scale(Color color) {
+  return color == Color::plain ? 1 : color == Color::gray ? 3 : 6;
+}
+
+struct Pixel {
+  int32_t value[3];
+};
+
+// The numerators of a pixel, -255..1785.
+KTFAST_HD Pixel numerators(Color color, int32_t r, int32_t g, int32_t b) {
+  if (color == Color::plain) return {{r, g, b}};
+  if (color == Color::gray) return {{r + g + b, r + g + b, r + g + b}};
+  const int32_t k = 2 * g - r - b;  // a.v
+  return {{6 * r + k, 6 * g - 2 * k, 6 * b + k}};
+}
+
+struct TileSums {
+  int64_t sum[3] = {0, 0, 0};
+  int64_t square[3] = {0, 0, 0};
+};
+
+// Output = (numerator - mean) * inverse, per channel.
+struct TileScaling {
+  float mean[3];
+  float inverse[3];
+};
+
+// n * square - sum^2 is n^2 times the variance, exact in int64 for tiles up to kMaxTileSize; the
+// three operations that follow are each correctly rounded, so no backend can differ. std 0
+// becomes 1.
+KTFAST_HD void scale_group(int64_t sum, int64_t square, int64_t n, float* mean, float* inverse) {
+  const int64_t spread = n * square - sum * sum;
+  *mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(n));
+  *inverse = spread == 0
+                 ? 1.0f
+                 : static_cast<float>(static_cast<double>(n) / sqrt(static_cast<double>(spread)));
+}
+
+KTFAST_HD TileScaling tile_scaling(const TileSums& s, TileStatistics statistics, Color color,
+                                   int32_t size) {
+  const int64_t n = int64_t{size} * size;
+  TileScaling f;
+  if (statistics == TileStatistics::channel) {
+    for (int c = 0; c < 3; ++c) {
+      scale_group(s.sum[c], s.square[c], n, &f.mean[c], &f.inverse[c]);
+    }
+    return f;
+  }
+  float mean = 0.0f;
+  float inverse = static_cast<float>(1.0 / (255 * color_scale(color)));
+  if (statistics == TileStatistics::tile) {
+    scale_group(s.sum[0] + s.sum[1] + s.sum[2], s.square[0] + s.square[1] + s.square[2], 3 * n,
+                &mean, &inverse);
+  }
+  for (int c = 0; c < 3; ++c) {
+    f.mean[c] = mean;
+    f.inverse[c] = inverse;
+  }
+  return f;
+}
+
+KTFAST_HD uint32_t float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Round to nearest even. Outputs are finite and below 65504, so NaN and overflow need no care.
+KTFAST_HD uint16_t bfloat16_from(float value) {
+  const uint32_t bits = float_bits(value);
+  return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+KTFAST_HD uint16_t float16_from(float value) {
+  const uint32_t bits = float_bits(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  uint32_t half;
+  if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, which adding 0.5 rounds to
+    float absolute;
+    memcpy(&absolute, &magnitude, sizeof absolute);
+    half = float_bits(absolute + 0.5f) - 0x3F000000u;
+  } else {
+    half = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+
+template <TileDtype dtype>
+struct Output {
+  using Type = uint16_t;
+  static KTFAST_HD Type from(float v) {
+    return dtype == TileDtype::float16 ? float16_from(v) : bfloat16_from(v);
+  }
+};
+template <>
+struct Output<TileDtype::float32> {
+  using Type = float;
+  static KTFAST_HD Type from(float v) { return v; }
+};
+
+KTFAST_HD float normalised(int32_t numerator, float mean, float inverse) {
+  return (static_cast<float>(numerator) - mean) * inverse;
+}
+
+}  // namespace ktfast
