@@ -109,6 +109,7 @@ class PreparedSet(ImageSource):
     folder : where the set lies.
     format : "jpeg" or "raw".
     heights, widths : int64 [n], pixels.
+    lengths : int64 [n], stored bytes.
     """
 
     short_side: int
@@ -125,7 +126,7 @@ class PreparedSet(ImageSource):
         self.heights = _column(tables, "heights")
         self.widths = _column(tables, "widths")
         self._offsets = _column(tables, "offsets")
-        self._lengths = _column(tables, "lengths")
+        self.lengths = _column(tables, "lengths")
         self._shard = np.repeat(np.arange(len(tables)), [len(table["paths"]) for table in tables])
         skipped = [*index["skipped"], *(pair for table in tables for pair in table["skipped"])]
         self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
@@ -186,7 +187,7 @@ class PreparedSet(ImageSource):
 
     def read(self, row: int) -> bytes:
         """The stored file: JPEG, or .npy where the format is "raw"."""
-        length = int(self._lengths[row])
+        length = int(self.lengths[row])
         shard = int(self._shard[row])
         data = os.pread(self._descriptors[shard], length, int(self._offsets[row]))
         if len(data) != length:
