@@ -1,0 +1,56 @@
+// How the threads of a CUDA block share a tile of the product: index arithmetic only, so that it
+// can be checked on a CPU.
+#pragma once
+
+#include <cstdint>
+
+#include "common/host_device.h"
+
+namespace ktfast::cuda {
+
+constexpr int kScreenThreads = 256;
+constexpr int kScreenRows = 128;
+constexpr int kScreenCenters = 128;
+constexpr int kScreenFeatures = 16;  // of one step through shared memory
+constexpr int kThreadRows = 8;
+constexpr int kThreadCenters = 8;
+constexpr int kScreenClasses = kScreenCenters / kThreadCenters;
+constexpr int kStageFloats = kScreenRows * kScreenFeatures / kScreenThreads;
+constexpr int kPaddedRows = kScreenRows + 4;  // spreads the transposing stores over the banks
+
+static_assert(kScreenThreads == kScreenClasses * (kScreenRows / kThreadRows));
+static_assert(kScreenRows == kScreenCenters, "both are staged alike");
+
+struct alignas(16) ScreenShared {  // read 16 bytes at a time
+  float x[kScreenFeatures][kPaddedRows];
+  float c[kScreenFeatures][kScreenCenters];
+  // Per row and class of centres: the two least scores and the centre of the least.
+  float least[kScreenRows][kScreenClasses];
+  float second[kScreenRows][kScreenClasses];
+  int32_t winner[kScreenRows][kScreenClasses];
+};
+static_assert(sizeof(ScreenShared) <= 48 * 1024, "static shared memory");
+
+// Centre i of class `group` within a tile: two runs of four, so that a warp's 16-byte reads touch
+// every bank once.
+KTFAST_HD int center_in_tile(int group, int i) {
+  return i / 4 * (kScreenCenters / 2) + group * 4 + i % 4;
+}
+
+// The lowest centre of a class that exists; 0 if none does (its scores are infinite and never win).
+KTFAST_HD int32_t first_in_class(int group, int64_t n_clusters) {
+  const int first = center_in_tile(group, 0);
+  return first < n_clusters ? first : 0;
+}
+
+// Staging x: two threads share a row and take eight features each.
+KTFAST_HD int staged_row(int thread) { return thread / 2; }
+KTFAST_HD int staged_row_feature(int thread, int i) { return thread % 2 * kStageFloats + i; }
+
+// Staging centres: neighbouring threads take neighbouring centres of every other feature.
+KTFAST_HD int staged_center(int thread) { return thread % kScreenCenters; }
+KTFAST_HD int staged_center_feature(int thread, int i) {
+  return i * (kScreenThreads / kScreenCenters) + thread / kScreenCenters;
+}
+
+}  // namespace ktfast::cuda
