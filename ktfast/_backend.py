@@ -152,6 +152,8 @@ def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
 def dtype_name(array_or_dtype: Any) -> str:
     """The plain name of a dtype ("float32"), of a NumPy, torch or CuPy array or dtype."""
+    if isinstance(array_or_dtype, type):  # np.float32, whose attribute "dtype" is a descriptor
+        return str(np.dtype(array_or_dtype).name)
     dtype = getattr(array_or_dtype, "dtype", array_or_dtype)
     text = str(dtype)
     if text.startswith("torch."):

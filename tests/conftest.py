@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from ktfast import _backend
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,36 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set KTFAST_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that starts the same in every test."""
+    return np.random.default_rng(20180618)
+
+
+class Backend:
+    """Where an op is tested: NumPy arrays on the CPU, or torch tensors on a GPU."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def array(self, values: Any) -> Any:
+        """Bring a NumPy array to the backend."""
+        if self.name == "cpu":
+            return values
+        import torch
+
+        return torch.tensor(values, device="cuda")
+
+    def numpy(self, array: Any) -> np.ndarray:
+        """Bring an op's output back."""
+        return array if self.name == "cpu" else array.cpu().numpy()
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn; cuda skips where there is no device."""
+    if request.param == "cuda" and not _backend.has_cuda():
+        pytest.skip("no CUDA device, or a build without CUDA")
+    return Backend(request.param)
