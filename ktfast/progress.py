@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,19 @@ class MetricsLog:
     ----------
     path : the file, or None to keep nothing.
     stage : value of "stage" in the rows.
+    events : folder for TensorBoard events of the same rows, or None.
     """
 
-    def __init__(self, path: Path | None, stage: str) -> None:
+    def __init__(self, path: Path | None, stage: str, events: Path | None = None) -> None:
         self.path = path
         self.stage = stage
+        self.events = events
+        self._writer: Any = None
 
     def cut(self, step: int) -> None:
         """Remove the stage's rows after `step`, and lines that a crash left torn."""
+        if self.events is not None:
+            self._writer = _event_writer(self.events, step)
         if self.path is None or not self.path.is_file():
             return
         before = self.path.read_bytes()
@@ -46,9 +53,15 @@ class MetricsLog:
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
+        if self._writer is not None:
+            for key, value in row.items():
+                if key not in ("time", "stage", "step"):
+                    self._writer.add_scalar(f"{self.stage}/{key}", value, row["step"])
 
     def sync(self) -> None:
         """Put the rows on disk."""
+        if self._writer is not None:
+            self._writer.flush()
         if self.path is not None and self.path.is_file():
             with open(self.path, "rb+") as file:
                 os.fsync(file.fileno())
@@ -61,6 +74,16 @@ class MetricsLog:
         if not isinstance(row, dict):
             return False
         return row.get("stage") != self.stage or row.get("step", 0) <= step
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, which forgets events after `step`; None if it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.warning("tensorboard is not installed: no events are written to %s", folder)
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 class Window:
@@ -90,45 +113,62 @@ class Window:
         self.sums, self.steps, self.images = {}, 0, 0
 
 
-class FeedWait:
-    """Seconds during which the device had nothing to do because the feed had no batch.
+class Meter:
+    """Images a second, and the seconds in which the device waited for the feed.
 
-    On a CPU, the time spent in the feed. On a GPU, the idle time on the stream between the end of
-    a step and the start of the next, from events: the host runs ahead, so its own waiting says
-    little.
+    On a CPU the wait is the time spent in the feed. On a GPU it is the idle time on the stream
+    between the end of a step and the start of the next, from events: there the host runs ahead,
+    so its own waiting says little.
+
+    Attributes
+    ----------
+    rates : images a second, per row.
+    waited : seconds waited, up to the last row.
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.rates: list[float] = []
+        self.waited = 0.0
         self._cuda = device.type == "cuda"
-        self._began = 0.0
-        self._seconds = 0.0
         self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._row_waited = 0.0
+        self._row_began = self._began = time.perf_counter()
 
-    def start(self) -> None:
-        """Say that a batch is asked for."""
-        self._began = time.perf_counter()
+    @property
+    def seconds(self) -> float:
+        """Seconds since the meter was made."""
+        return time.perf_counter() - self._began
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time the wait for a batch."""
+        began = time.perf_counter()
         if self._cuda:
-            gap = tuple(
-                torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-                for _ in range(2)
-            )
-            self._gaps.append((gap[0], gap[1]))
+            gap = (_event(), _event())
             gap[0].record()
-
-    def stop(self) -> None:
-        """Say that the batch is there."""
+        yield
         if self._cuda:
-            self._gaps[-1][1].record()
+            gap[1].record()
+            self._gaps.append(gap)
         else:
-            self._seconds += time.perf_counter() - self._began
+            self._row_waited += time.perf_counter() - began
 
-    def read(self) -> float:
-        """Seconds since the last reading; waits for the GPU."""
+    def row(self, images: int) -> tuple[float, float]:
+        """Images a second, and share of the time waited, since the last row; waits for the GPU."""
         for begin, end in self._gaps:
             end.synchronize()
-            self._seconds += begin.elapsed_time(end) / 1000
-        seconds, self._seconds, self._gaps = self._seconds, 0.0, []
-        return seconds
+            self._row_waited += begin.elapsed_time(end) / 1000
+        now = time.perf_counter()
+        seconds = now - self._row_began
+        share = self._row_waited / seconds
+        self.rates.append(images / seconds)
+        self.waited += self._row_waited
+        self._row_began, self._row_waited, self._gaps = now, 0.0, []
+        return self.rates[-1], share
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 class LiveLine:

@@ -18,6 +18,7 @@ from ktfast.augment import center_crop, normalize_images, random_crops
 from ktfast.data.feed import Batch, Feed
 from ktfast.errors import InputError
 from ktfast.models import JigsawNet, Trunk
+from ktfast.ops import jigsaw_tiles
 from ktfast.training import StepOutput
 
 __all__ = [
@@ -61,8 +62,6 @@ class JigsawTask:
 
     def puzzles(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Tiles [B, n_tiles, 3, t, t], as the network wants them, and labels int64 [B]."""
-        from ktfast.ops import jigsaw_tiles
-
         device = batch.images.device
         self.permutations = self.permutations.to(device)
         dtype = torch.float32

@@ -23,7 +23,7 @@ from ktfast.data.feed import Batch, Feed
 from ktfast.durable import sha256_json
 from ktfast.errors import DataError, InputError
 from ktfast.interruption import Interrupted, Signals
-from ktfast.progress import FeedWait, LiveLine, MetricsLog
+from ktfast.progress import LiveLine, Meter, MetricsLog
 from ktfast.training_state import TrainingState, global_settings
 
 __all__ = [
@@ -133,62 +133,46 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     total = max(1, math.ceil(config.epochs * feed.batches_per_epoch - 1e-9))
     question = _question(feed, config, name, seed, identity)
-    checkpoints, log = CheckpointFolder(folder), MetricsLog(metrics_path, name)
+    circumstances = _circumstances(feed, device)
+    checkpoints = CheckpointFolder(folder)
+    events = folder / "tensorboard" if config.tensorboard else None
+    log = MetricsLog(metrics_path, name, events)
     with (
         global_settings(config, device, int(sha256_json([name, seed])[:15], 16)),
         Signals() as signals,
         LiveLine(name, total, enabled=progress) as line,
     ):
         state = TrainingState(task.model, config, device)
-        resumed_from = state.restore(checkpoints.load(), question, folder)
+        resumed_from = state.restore(checkpoints.load(), question, circumstances, folder)
         log.cut(state.step)
-        wait, rates = FeedWait(device), list[float]()
-        first, began = state.step, time.perf_counter()
-        row_began = saved = began
-        batches = _batches(feed, first, total)
-        stop = False
+        first, stop, saved = state.step, False, time.monotonic()
+        batches, meter = _batches(feed, first, total), Meter(device)
         while state.step < total and not stop:
-            wait.start()
-            epoch, batch = next(batches)
-            wait.stop()
+            with meter.waiting():
+                epoch, batch = next(batches)
             state.set_rate(learning_rate_factor(config, state.step, total))
             _step(task, state, batch, epoch, config.accumulate)
             done = state.step == total
             if done or state.step % config.log_every == 0:
-                state.metrics = _finite(state, name)
-                now, waited = time.perf_counter(), wait.read()
-                rates.append(state.window.images / (now - row_began))
-                row = {
-                    "time": time.time(),
-                    "stage": name,
-                    "step": state.step,
-                    "epoch": state.step / feed.batches_per_epoch,
-                    **state.metrics,
-                    "learning_rate": state.optimizer.param_groups[0]["lr"],
-                    "images_per_second": rates[-1],
-                    "loader_wait": waited / (now - row_began),
-                }
+                row = _row(state, meter, name, feed.batches_per_epoch)
                 log.append(row)
-                line.show(row, eta=(now - began) / (state.step - first) * (total - state.step))
-                state.throughput, state.waited = statistics.median(rates), state.waited + waited
-                row_began = now
-                state.window.clear()
+                line.show(row, eta=meter.seconds / (state.step - first) * (total - state.step))
             stop = signals.received is not None or state.step - first == stop_after
-            if done or stop or time.perf_counter() - saved >= 60 * config.checkpoint_minutes:
+            if done or stop or time.monotonic() - saved >= 60 * config.checkpoint_minutes:
                 _finite(state, name)
                 log.sync()
-                seconds = state.seconds + time.perf_counter() - began
-                checkpoints.save(state.step, state.tensors(), state.facts(question, seconds))
-                saved = time.perf_counter()
+                facts = state.facts(question, circumstances, meter)
+                checkpoints.save(state.step, state.tensors(), facts)
+                saved = time.monotonic()
         if signals.received is not None:
             raise Interrupted(signals.received)
-        seconds = state.seconds + time.perf_counter() - began
+        seconds = state.seconds + meter.seconds
     return TrainingSummary(
         steps=state.step,
         epochs=state.step / feed.batches_per_epoch,
         seconds=seconds,
         images_per_second=state.throughput,
-        loader_wait=state.waited / seconds,
+        loader_wait=(state.waited + meter.waited) / seconds,
         metrics=state.metrics,
         resumed_from=resumed_from,
         finished=state.step == total,
@@ -254,6 +238,26 @@ def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
             )
 
 
+def _row(
+    state: TrainingState, meter: Meter, name: str, batches_per_epoch: int
+) -> dict[str, float | int | str]:
+    """A row of metrics.jsonl, averaged over the steps since the row before."""
+    state.metrics = _finite(state, name)
+    rate, waited = meter.row(state.window.images)
+    state.throughput = statistics.median(meter.rates)
+    state.window.clear()
+    return {
+        "time": time.time(),
+        "stage": name,
+        "step": state.step,
+        "epoch": state.step / batches_per_epoch,
+        **state.metrics,
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "images_per_second": rate,
+        "loader_wait": waited,
+    }
+
+
 def _finite(state: TrainingState, name: str) -> dict[str, float]:
     """Mean of the loss and metrics since the last row; waits for the device.
 
@@ -288,3 +292,13 @@ def _question(
     }
     as_read_back: dict[str, Any] = json.loads(json.dumps(question))
     return as_read_back
+
+
+def _circumstances(feed: Feed, device: torch.device) -> dict[str, Any]:
+    """What cannot change the quality of a result, but its last bits."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "feed": feed.kind,
+    }

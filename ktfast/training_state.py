@@ -13,7 +13,7 @@ from ktfast.checkpoint import Checkpoint
 from ktfast.config import TrainingConfig
 from ktfast.errors import ConfigError
 from ktfast.models.weights import parameter_groups
-from ktfast.progress import Window
+from ktfast.progress import Meter, Window
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,9 @@ class TrainingState:
     Attributes
     ----------
     step : steps done.
-    seconds : spent before this session.
+    seconds, waited : spent, and spent waiting for the feed, before this session.
     metrics : values of the last row.
     throughput : images a second, the median over rows.
-    waited : seconds that the feed kept the device waiting.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, device: torch.device) -> None:
@@ -84,22 +83,36 @@ class TrainingState:
         held |= {f"window.{name}": value for name, value in self.window.sums.items()}
         return held
 
-    def facts(self, question: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def facts(
+        self, question: Mapping[str, Any], circumstances: Mapping[str, Any], meter: Meter
+    ) -> dict[str, Any]:
         """What a checkpoint holds as JSON."""
         return {
             "question": dict(question),
-            "seconds": seconds,
+            "circumstances": dict(circumstances),
+            "seconds": self.seconds + meter.seconds,
             "metrics": self.metrics,
             "throughput": self.throughput,
-            "waited": self.waited,
+            "waited": self.waited + meter.waited,
             "scaler": self.scaler.state_dict(),
             "window_steps": self.window.steps,
         }
 
     def restore(
-        self, checkpoint: Checkpoint | None, question: Mapping[str, Any], folder: Path
+        self,
+        checkpoint: Checkpoint | None,
+        question: Mapping[str, Any],
+        circumstances: Mapping[str, Any],
+        folder: Path,
     ) -> int | None:
         """Take over a checkpoint, if there is one, and return its step.
+
+        Parameters
+        ----------
+        checkpoint : what was read, or None.
+        question : what must be as it was when the checkpoint was written.
+        circumstances : what may differ, at the price of other last bits.
+        folder : where the checkpoint is, for messages.
 
         Raises
         ------
@@ -144,6 +157,15 @@ class TrainingState:
         self.step, self.seconds = checkpoint.step, facts["seconds"]
         self.metrics, self.throughput = facts["metrics"], facts["throughput"]
         self.waited = facts["waited"]
+        logger.info("resuming %s at step %d", folder, self.step)
+        moved = _differences(facts["circumstances"], dict(circumstances))
+        if moved:
+            logger.warning(
+                "%s is resumed under other circumstances (%s): the result is as good, but not that"
+                " of an uninterrupted run bit for bit",
+                folder,
+                "; ".join(moved),
+            )
         return self.step
 
 

@@ -6,3 +6,13 @@ CONVOLUTION_ORDER = 1e-4
 
 LOCAL_RESPONSE_NORM = 1e-5
 """Relative: two square roots instead of a power, and another order of five float32 sums."""
+
+SUM_ORDER_FLOAT64 = 1e-12
+"""Relative: float64 sums of up to about 1,000 terms of one sign, added in another order."""
+
+FLOAT32_CENTERS = 1e-5
+"""Relative: centres that scikit-learn adds up, or either side rounds, in float32."""
+
+GRADIENT_ORDER = 1e-4
+"""Relative and absolute: float32 gradients of a batch, summed over its parts in another order,
+after a few steps of SGD."""
