@@ -9,6 +9,7 @@ pixels where Pillow narrows its filter, which shows in the border of strongly re
 """
 
 import importlib
+import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,8 @@ from ktfast.data.decode import is_safe_jpeg
 from ktfast.data.feed import Batch, Feed, FeedPlan
 from ktfast.data.source import ImageSource
 from ktfast.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 # Any: DALI declares itself typed, and is so in parts only.
 dali: Any = importlib.import_module("nvidia.dali")
@@ -111,8 +114,18 @@ class DaliFeed(Feed):
             return None
         except RuntimeError as error:
             self._pipeline = None
+            if reader.through_pillow:
+                raise
             self._name_culprit(reader, error)
-            raise
+            logger.warning(
+                "DALI cannot decode one of the images from %s on, which Pillow can; Pillow"
+                " decodes the rest of this epoch. DALI said: %s",
+                self.source.name(int(reader.in_work[0][0])) if reader.in_work else "the first",
+                str(error).partition("encountered:")[2].strip().partition("\n")[0] or error,
+            )
+            reader.begin_again_through_pillow()
+            self._pipeline = self._build()
+            return self._run(reader)
         if self.plan.device.type != "cuda":
             return torch.from_numpy(np.array(images.as_tensor()))
         plugin: Any = importlib.import_module("nvidia.dali.plugin.pytorch")
@@ -182,6 +195,7 @@ class _Reader:
     Attributes
     ----------
     in_work : rows of the batches that DALI has been given and has not returned.
+    through_pillow : whether Pillow decodes every image, and DALI only resizes.
     """
 
     def __init__(
@@ -196,6 +210,7 @@ class _Reader:
         self._ahead: deque[tuple[npt.NDArray[np.int64], Future[list[npt.NDArray[np.uint8]]]]]
         self._ahead = deque()
         self.in_work: deque[npt.NDArray[np.int64]] = deque()
+        self.through_pillow = False
 
     def next(self) -> list[npt.NDArray[np.uint8]]:
         """Encoded images of the next batch; StopIteration at the end."""
@@ -207,6 +222,14 @@ class _Reader:
         encoded = future.result()
         self.in_work.append(rows)
         return encoded
+
+    def begin_again_through_pillow(self) -> None:
+        """Read what is in work once more, and decode it and all that follows with Pillow."""
+        rows = [*self.in_work, *(rows for rows, _ in self._ahead), *self._batches]
+        self.stop()
+        self.in_work.clear()
+        self.through_pillow = True
+        self._batches = iter(rows)
 
     def stop(self) -> None:
         """Read nothing more."""
@@ -220,7 +243,7 @@ class _Reader:
 
     def _encoded(self, row: int) -> bytes | memoryview:
         data = self._source.read(row)
-        if is_safe_jpeg(data):
+        if is_safe_jpeg(data) and not self.through_pillow:
             return data
         image = self._source.image(row)
         return b"P6 %d %d 255\n" % image.size + image.tobytes()

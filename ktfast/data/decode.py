@@ -74,13 +74,6 @@ def decode_rgb(
         raise DecodeError(name, f"{error} ({type(error).__name__})") from error
 
 
-def decode_square(
-    data: bytes | memoryview, name: str, *, short_side: int, size: int
-) -> npt.NDArray[np.uint8]:
-    """Decode, resize the shorter side to `short_side`, cut the centre: uint8 [size, size, 3]."""
-    return square(decode_rgb(data, name), short_side=short_side, size=size)
-
-
 def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width) after resizing the shorter side; the longer one is rounded half up."""
     shorter, longer = min(height, width), max(height, width)
@@ -135,16 +128,23 @@ def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
 
 
 def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
-    """(bits, height, width, components) of a baseline or progressive Huffman-coded JPEG file."""
+    """(bits, height, width, components) of a baseline or progressive Huffman-coded JPEG file.
+
+    None where the segments up to the pixels do not follow each other without a gap: libjpeg, and
+    so Pillow, skips what lies between, other decoders do not.
+    """
     if bytes(data[:2]) != b"\xff\xd8":
         return None
+    frame = None
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
+        if marker == 0xDA:
+            return frame
         if marker in (0xC0, 0xC1, 0xC2):
             height, width = (data[i] << 8 | data[i + 1] for i in (at + 5, at + 7))
-            return data[at + 4], height, width, data[at + 9]
-        if 0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8):
+            frame = data[at + 4], height, width, data[at + 9]
+        elif marker < 0xC0 or (marker < 0xDA and marker not in (0xC4, 0xC8)):
             return None
         is_fill = marker == 0xFF
         at += 1 if is_fill else 2 + (data[at + 2] << 8 | data[at + 3])

@@ -138,6 +138,10 @@ def test_which_jpeg_files_all_decoders_read_alike() -> None:
     assert not is_upright_colour_jpeg(odd["turned.jpg"])
     for name in ("cmyk.jpg", "png named jpg.jpg", "alpha.png"):
         assert not is_safe_jpeg(odd[name])
+    tables = good.index(b"\xff\xc4")
+    for gap in (b"\0", b"\xff\0", b"\xff\xd0"):
+        assert decode_rgb(good[:tables] + gap + good[tables:], "gap").size == (56, 40)
+        assert not is_safe_jpeg(good[:tables] + gap + good[tables:])
     for data in (b"", b"\xff\xd8", good[:30], good[:-2], bomb(), *spoiled_files().values()):
         assert not is_safe_jpeg(data)
 

@@ -174,6 +174,29 @@ def test_dali_names_the_image_it_fails_on(tmp_path: Path) -> None:
         list(feed.epoch(0))
 
 
+@needs_dali
+def test_what_dali_alone_cannot_read_comes_through_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    photo_folder(tmp_path, 11)
+    good = encoded(picture())
+    tables = good.index(b"\xff\xc4")
+    (tmp_path / "gap.jpg").write_bytes(good[:tables] + b"\xff\x00" + good[tables:])
+    source = FolderSource(ImageIndex.scan(tmp_path))
+    with feed_of(source, "torch", batch_size=3) as feed:
+        expected = pixels_of(feed)
+    with feed_of(source, "dali", batch_size=3) as feed:
+        assert np.abs(pixels_of(feed).astype(int) - expected).max() <= 1
+        assert not caplog.records  # seen beforehand, and handed to Pillow
+        monkeypatch.setattr("ktfast.data.dali_feed.is_safe_jpeg", lambda data: True)
+        for epoch in range(2):
+            assert np.abs(pixels_of(feed, epoch).astype(int) - expected).max() <= 1
+            rows = [row for batch in feed.epoch(epoch) for row in batch.rows.tolist()]
+            assert sorted(rows) == list(range(12))
+    assert "DALI cannot decode" in caplog.text
+    assert "Invalid marker" in caplog.text or "nvImageCodec" in caplog.text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vanished_file_is_named(photos: FolderSource, kind: str) -> None:
     Path(photos.name(7)).unlink()
