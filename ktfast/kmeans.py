@@ -257,8 +257,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 sample_weight, np.empty((rows.n, 1)), dtype=np.float64, ensure_non_negative=True
             )
         )
-        if not weight.sum() > 0:
-            raise InputError("sample_weight must hold at least one positive weight, but all are 0")
         return weight
 
     def _initial_centers(

@@ -106,12 +106,8 @@ class Rows:
             self._name_bad_row()
         mean = sums[0] / self.n
         distances = to_host(self.assign(mean[None])[1])
-        if not (distances < _FLOAT32_MAX).all():
-            row = int(np.flatnonzero(~(distances < _FLOAT32_MAX))[0])
-            raise InputError(
-                f"X holds values too large to cluster: the squared distance of row {row} from the "
-                "mean exceeds what float32 can hold (3.4e38); rescale X"
-            )
+        if not (distances < _FLOAT32_MAX).all():  # such distances could not be returned as float32
+            self._name_bad_row()
         return float(distances.sum()) / (self.n * max(1, self.d))
 
     def check_finite(self) -> None:
@@ -167,7 +163,8 @@ class Rows:
                 largest = float(magnitude.max(initial=0))
                 culprit = rows.start + int(magnitude.argmax())
         raise InputError(
-            f"X holds values too large to cluster, up to {largest:.3g} in row {culprit}; rescale X"
+            f"X holds values too large to cluster, up to {largest:.3g} in row {culprit}: squared "
+            "distances exceed what float32 can hold (3.4e38); rescale X"
         )
 
 
