@@ -1,0 +1,167 @@
+"""The pictures of the report: puzzles with their cut rectangles, and images of clusters."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ktfast.errors import DataError
+
+PUZZLE_ARRAYS = {
+    "tiles": 5,
+    "labels": 1,
+    "images": 4,
+    "cells": 2,
+    "offsets": 4,
+    "occluded": 2,
+    "gray": 1,
+}
+MONTAGE_ARRAYS = {"images": 5, "clusters": 1, "sizes": 1}
+_GREEN = 1  # the channel whose rectangle is drawn; the others differ by a pixel or two
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square on a picture, px, with what is written in it."""
+
+    x: int
+    y: int
+    side: int
+    text: str
+    occluded: bool
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """A photograph with the squares cut from it, and the puzzle made of them.
+
+    `gaps` are (start, width) of the lines between the tiles, px, along both axes.
+    """
+
+    source: str
+    height: int
+    width: int
+    cuts: list[Box]
+    mosaic: str
+    mosaic_side: int
+    gaps: list[tuple[int, int]]
+    slots: list[Box]
+    gray: bool
+    label: int
+
+    @property
+    def n_occluded(self) -> int:
+        """How many tiles come from another image."""
+        return sum(slot.occluded for slot in self.slots)
+
+
+@dataclass(frozen=True)
+class Montage:
+    """The most central images of one cluster."""
+
+    cluster: int
+    size: int
+    images: list[str]
+
+
+def data_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
+    """An image uint8 [h, w, 3] as a JPEG with full colour resolution inside a data URI."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def puzzles(arrays: dict[str, NDArray[Any]], limit: int) -> list[Puzzle]:
+    """Lay out the first puzzles of `pretext/examples.npz`.
+
+    Parameters
+    ----------
+    arrays : the arrays named in PUZZLE_ARRAYS: tiles uint8 [m, n, t, t, 3] as the network sees
+        them, images uint8 [m, H, W, 3], cells int [m, n] (source cell of each slot),
+        offsets int [m, n, 3, 2] (y, x in the cell for each channel), occluded [m, n], gray [m].
+    limit : how many at most.
+
+    Raises
+    ------
+    DataError : the arrays do not fit each other.
+    """
+    n_tiles = arrays["tiles"].shape[1]
+    grid = math.isqrt(n_tiles)
+    expected = {"cells": (n_tiles,), "occluded": (n_tiles,), "offsets": (n_tiles, 3, 2)}
+    if (
+        any(arrays[key].shape[1:] != shape for key, shape in expected.items())
+        or grid**2 != n_tiles
+        or {arrays[key].dtype for key in ("tiles", "images")} != {np.dtype(np.uint8)}
+        or arrays["images"].shape[3] != 3
+        or arrays["tiles"].shape[2:] != (arrays["tiles"].shape[2],) * 2 + (3,)
+    ):
+        raise DataError("pretext/examples.npz holds arrays that do not fit each other")
+    return [
+        _puzzle({key: array[row] for key, array in arrays.items()}, grid)
+        for row in range(min(limit, len(arrays["labels"])))
+    ]
+
+
+def montages(arrays: dict[str, NDArray[Any]]) -> list[Montage]:
+    """Lay out `cluster/montage.npz`, largest cluster first.
+
+    Parameters
+    ----------
+    arrays : images uint8 [c, m, s, s, 3], clusters int [c], sizes int [c]; a cluster of fewer than
+        m images is padded, the padding is left out.
+
+    Raises
+    ------
+    DataError : the images are not uint8 RGB.
+    """
+    images, sizes = arrays["images"], arrays["sizes"]
+    if images.dtype != np.uint8 or images.shape[-1] != 3:
+        raise DataError(f"cluster/montage.npz holds {images.dtype} images {images.shape}")
+    return [
+        Montage(
+            cluster=int(arrays["clusters"][row]),
+            size=int(sizes[row]),
+            images=[data_uri(image, 82) for image in images[row][: int(sizes[row])]],
+        )
+        for row in np.argsort(-sizes, kind="stable")
+    ]
+
+
+def _puzzle(example: dict[str, NDArray[Any]], grid: int) -> Puzzle:
+    tiles, image = example["tiles"], example["images"]
+    height, width = image.shape[:2]
+    side = tiles.shape[1]
+    cell_y, cell_x = height // grid, width // grid
+    top, left = (height - grid * cell_y) // 2, (width - grid * cell_x) // 2
+    gap = max(2, side // 12)
+    mosaic_side = grid * side + (grid - 1) * gap
+    mosaic = np.full((mosaic_side, mosaic_side, 3), 128, np.uint8)
+    cuts, slots = [], []
+    for slot, cell in enumerate(example["cells"].tolist()):
+        y, x = (part * (side + gap) for part in divmod(slot, grid))
+        mosaic[y : y + side, x : x + side] = tiles[slot]
+        occluded = bool(example["occluded"][slot])
+        slots.append(Box(x, y, side, "×" if occluded else str(cell + 1), occluded))
+        if not occluded:
+            row, column = divmod(cell, grid)
+            shift_y, shift_x = (int(part) for part in example["offsets"][slot, _GREEN])
+            cut_x, cut_y = left + column * cell_x + shift_x, top + row * cell_y + shift_y
+            cuts.append(Box(cut_x, cut_y, side, str(cell + 1), False))
+    return Puzzle(
+        source=data_uri(image),
+        height=height,
+        width=width,
+        cuts=cuts,
+        mosaic=data_uri(mosaic, 92),
+        mosaic_side=mosaic_side,
+        gaps=[(place * (side + gap) - gap, gap) for place in range(1, grid)],
+        slots=slots,
+        gray=bool(example["gray"]),
+        label=int(example["labels"]),
+    )

@@ -1,0 +1,217 @@
+"""The plots of the report: SVG text that takes its colours from the page (light or dark)."""
+
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ktfast.report.words import amount, number
+
+COLORS = {
+    "transfer": "#2f6fde",
+    "pretext": "#d98218",
+    "labels": "#2a9d6f",
+    "random": "#8b94a3",
+    "loss": "#2f6fde",
+    "accuracy": "#2a9d6f",
+}
+# Stand-ins that the SVG text is rewritten from: matplotlib knows colours, not CSS variables.
+_INK, _RULE = "#010203", "#010204"
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _RULE,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+_WIDTH = 5.75  # inches: 552 px, half of the page's text at its natural size
+
+
+def training_curves(
+    rows: list[dict[str, Any]], *, chance: float | None, name: str
+) -> tuple[str, ...]:
+    """Loss and accuracy of one training over its epochs.
+
+    Parameters
+    ----------
+    rows : rows of metrics.jsonl with "epoch", "loss" and perhaps "accuracy" (0 to 1).
+    chance : accuracy of guessing, drawn as a line (and its loss, -ln chance), or None.
+    name : of the training, makes the SVGs' ids unique.
+
+    Returns
+    -------
+    SVG texts: loss, accuracy; without what no row has.
+    """
+    loss, accuracy = _series(rows, "loss"), _series(rows, "accuracy")
+    plots = []
+    if len(loss):
+        with _panel(f"{name}-loss", 2.35) as (axes, svgs):
+            _curve(axes, loss, COLORS["loss"])
+            axes.set(title="Loss on training batches", ylabel="cross-entropy (nats)")
+            axes.set(xlabel="epoch")
+            if chance:
+                _level(axes, -math.log(chance), "guessing", below=True)
+        plots += svgs
+    if len(accuracy):
+        with _panel(f"{name}-accuracy", 2.35) as (axes, svgs):
+            _curve(axes, accuracy * [1, 100], COLORS["accuracy"])
+            axes.set(title="Accuracy on training batches", ylabel="accuracy (%)")
+            axes.set(xlabel="epoch", ylim=(0, None))
+            if chance:
+                _level(axes, 100 * chance, "guessing", below=False)
+        plots += svgs
+    return tuple(plots)
+
+
+def probe_curves(
+    models: dict[str, dict[str, float]], names: dict[str, str], *, title: str, unit: str
+) -> str:
+    """Accuracy of several models over layers, as SVG text.
+
+    Parameters
+    ----------
+    models : model -> layer -> accuracy in percent; a model has the same colour in every plot.
+    names : model -> its name in the legend.
+    title : of the plot, also makes its ids unique.
+    unit : label of the accuracy.
+    """
+    layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
+    with _panel(title, 3.1) as (axes, svgs):
+        for model, row in models.items():
+            places = [layers.index(layer) for layer in row]
+            first = model == "transfer"
+            axes.plot(
+                places, list(row.values()), color=COLORS.get(model, _INK), marker="o",
+                markersize=4.5, label=names.get(model, model), linewidth=2.6 if first else 1.7,
+                zorder=3 if first else 2,
+            )  # fmt: skip
+        axes.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) < 8 else 40)
+        axes.set(title=title, ylabel=unit, ylim=(0, None))
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, handlelength=1.5)
+    return svgs[0]
+
+
+def cluster_plots(sizes: NDArray[np.int64], history: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Histogram of cluster sizes and the course of inertia, as SVG texts.
+
+    Parameters
+    ----------
+    sizes : images in each cluster, int [k]; empty if unknown.
+    history : rows of history.json with "inertia".
+    """
+    inertia = [value for row in history if (value := number(row.get("inertia"))) is not None]
+    plots = []
+    if len(sizes):
+        with _panel("cluster-sizes", 2.6) as (axes, svgs):
+            axes.hist(sizes, bins=_size_bins(sizes).tolist(), color=COLORS["transfer"])
+            middle = float(np.median(sizes))
+            axes.axvline(middle, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"median {amount(middle)}", (middle, 1), xycoords=("data", "axes fraction"),
+                xytext=(5, -9), textcoords="offset points", fontsize=8.5,
+            )  # fmt: skip
+            axes.set(title="Cluster sizes", xlabel="images in a cluster", ylabel="clusters")
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        plots += svgs
+    if inertia:
+        with _panel("inertia", 2.6) as (axes, svgs):
+            steps = np.arange(1, len(inertia) + 1)
+            axes.plot(steps, inertia, color=COLORS["transfer"], marker="o", markersize=2.5)
+            axes.set(title="K-means", xlabel="iteration", ylabel="inertia (sum of squares)")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plots += svgs
+    return tuple(plots)
+
+
+def _size_bins(sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Bins of whole width, so that no bin holds more integers than another."""
+    width = max(1, math.ceil((int(sizes.max()) - int(sizes.min()) + 1) / 40))
+    edges = np.arange(int(sizes.min()), int(sizes.max()) + 2 * width, width, dtype=np.float64)
+    return edges - 0.5
+
+
+def _series(rows: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    """Rows (epoch, value) [m, 2] where both are finite numbers."""
+    pairs = [
+        (row["epoch"], row[key])
+        for row in rows
+        if isinstance(row.get("epoch"), int | float) and isinstance(row.get(key), int | float)
+    ]
+    series = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return series[np.isfinite(series).all(1)]
+
+
+def _curve(axes: Axes, series: NDArray[np.float64], color: str) -> None:
+    """Draw the values pale and their running mean on top."""
+    x, y = series.T
+    span = max(1, len(y) // 40)
+    if span > 1:
+        axes.plot(x, y, color=color, alpha=0.28, linewidth=0.9)
+        padded = np.pad(y, (span // 2, (span - 1) // 2), "edge")
+        y = np.convolve(padded, np.full(span, 1 / span), "valid")
+    axes.plot(x, y, color=color, marker="o" if len(y) == 1 else "")
+    axes.margins(x=0.01)
+
+
+def _level(axes: Axes, value: float, text: str, *, below: bool) -> None:
+    axes.axhline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.7)
+    axes.annotate(
+        text, (1, value), xycoords=("axes fraction", "data"), xytext=(-3, -11 if below else 4),
+        textcoords="offset points", ha="right", fontsize=8.5,
+    )  # fmt: skip
+
+
+@contextmanager
+def _panel(name: str, height: float) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on, and a list that receives the SVG text when the block ends."""
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    svgs: list[str] = []
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure.subplots(), svgs
+        svgs.append(_svg(figure))
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element without prologue, metadata or ids of groups."""
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    # The page's own font, which is narrower than the one the layout was measured with.
+    text = re.sub(r"'[^']*DejaVu[^;\"]*", "inherit", text)
+    size = r'width="[\d.]+pt" height="[\d.]+pt"'
+    return re.sub(size, 'class="plot" role="img"', text, count=1)
