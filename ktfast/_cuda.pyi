@@ -2,6 +2,8 @@
 
 from typing import Any
 
+architectures: str
+
 def device_count() -> int: ...
 def jigsaw_tiles(
     *,

@@ -26,6 +26,8 @@ CUstream_st* stream_at(uintptr_t address) { return reinterpret_cast<CUstream_st*
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
+  m.attr("architectures") = KTFAST_CUDA_ARCHITECTURES;  // as CMake was told, such as "90-real 120"
+
   m.def("device_count", &device_count, "The number of usable CUDA devices; 0 without a driver.");
 
   m.def("jigsaw_tiles", [](const py::kwargs& a) {

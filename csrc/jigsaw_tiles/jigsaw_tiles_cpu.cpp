@@ -4,6 +4,7 @@
 #include <omp.h>
 #endif
 
+#include "common/check.h"
 #include "common/cpu_features.h"
 #include "jigsaw_tiles/tile_choices.h"
 #include "jigsaw_tiles/tile_kernels.h"
@@ -82,6 +83,7 @@ TileKernels tile_kernels_scalar() { return {&read_tile, &write_tile}; }
 
 void jigsaw_tiles(const JigsawTilesParams& p) {
   check_params(p);
+  KTFAST_CHECK(p.n_threads >= 1, "n_threads must be at least 1");
   if (p.batch == 0) return;
   const TileKernels kernels = best_kernels();
   const int64_t tiles = p.batch * p.grid * p.grid;

@@ -1,0 +1,193 @@
+"""What the native modules do with arrays they cannot use: an exception that names the argument."""
+
+import gc
+import sys
+
+import numpy as np
+import pytest
+
+from ktfast import _backend
+
+
+def arguments():
+    """Valid arguments of the native jigsaw_tiles: 2 images, 4 tiles of 3 px."""
+    batch, n_tiles, t = 2, 4, 3
+    return {
+        "images": np.arange(batch * 16 * 16 * 3, dtype=np.uint8).reshape(batch, 16, 16, 3),
+        "permutations": np.arange(4, dtype=np.uint8)[None],
+        "sample_ids": np.arange(batch),
+        "indices": None,
+        "tiles": np.zeros((batch, n_tiles, 3, t, t), np.float32),
+        "labels": np.zeros(batch, np.int64),
+        "offsets": np.zeros((batch, n_tiles, 3, 2), np.int32),
+        "cells": np.zeros((batch, n_tiles), np.int32),
+        "occluded": np.zeros((batch, n_tiles), np.uint8),
+        "donors": np.zeros(batch, np.int64),
+        "gray": np.zeros(batch, np.uint8),
+        "projection": np.zeros(batch, np.uint8),
+        "donor_gray": np.zeros(batch, np.uint8),
+        "donor_projection": np.zeros(batch, np.uint8),
+        "workspace": np.zeros((2, 3 * t * t), np.int16),
+        "n_threads": 2,
+        "seed": 1,
+        "epoch": 0,
+        "tile_size": t,
+        "jitter": 2,
+        "chroma_shift": 1,
+        "max_occluders": 1,
+        "gray_threshold": 2**31,
+        "projection_threshold": 2**31,
+        "donor_shares_color": True,
+        "channels_last": False,
+        "statistics": "tile",
+    }
+
+
+def call(**change):
+    given = {**arguments(), **change}
+    _backend.cpu.jigsaw_tiles(**given)
+    return given["tiles"]
+
+
+def misaligned(shape, dtype):
+    """An array whose elements start one byte late."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.zeros(size + 1, np.uint8)[1:].view(dtype).reshape(shape)
+
+
+class OnGpu:
+    """An array that says it lies on a CUDA device."""
+
+    def __dlpack_device__(self):
+        return (2, 1)
+
+    def __dlpack__(self, **_):
+        raise AssertionError("must not be asked for its memory")
+
+
+class Legacy:
+    """A producer from before DLPack version 1: no max_version, an unversioned capsule."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, stream=None):
+        return self.array.__dlpack__()
+
+
+class NoCapsule(Legacy):
+    def __dlpack__(self, **_):
+        return self.array
+
+
+class Broken(Legacy):
+    def __dlpack__(self, **_):
+        raise RuntimeError("out of order")
+
+
+class Interrupted(Legacy):
+    def __dlpack__(self, **_):
+        raise KeyboardInterrupt
+
+
+IMAGES = arguments()["images"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": [1, 2]}, TypeError, "images must be an array .* got list"),
+        ({"images": IMAGES.astype(np.int8)}, TypeError, "images must be uint8, got int8"),
+        ({"sample_ids": np.zeros(2)}, TypeError, "sample_ids must be int64, got float64"),
+        ({"labels": np.zeros(2, bool)}, TypeError, "labels must be int64, got bool"),
+        ({"tiles": np.zeros((2, 4, 3, 3, 3))}, TypeError, "tiles must be .* got float64"),
+        ({"images": IMAGES[0]}, ValueError, r"images must have shape \(any, .* got \(16,"),
+        ({"labels": np.zeros(3, np.int64)}, ValueError, r"must have shape \(2,\), got \(3,\)"),
+        ({"images": IMAGES[:, ::-1]}, ValueError, "images must be contiguous"),
+        ({"images": IMAGES[:, :, ::2]}, ValueError, "images must be contiguous"),
+        ({"permutations": np.zeros((1, 5), np.uint8)}, ValueError, "1, 4, 9 or 16 columns, got 5"),
+        ({"images": OnGpu()}, ValueError, "images is on CUDA device 1, but must be on the CPU"),
+        ({"images": NoCapsule(IMAGES)}, TypeError, "did not return a capsule"),
+        ({"images": Broken(IMAGES)}, ValueError, "images could not be read .* out of order"),
+        ({"images": Interrupted(IMAGES)}, KeyboardInterrupt, None),
+        ({"sample_ids": misaligned(2, np.int64)}, ValueError, "sample_ids is not aligned"),
+        ({"tile_size": 9, "workspace": np.zeros((2, 243), np.int16),
+          "tiles": np.zeros((2, 4, 3, 9, 9), np.float32)}, ValueError, "must fit into a cell"),
+        ({"max_occluders": 5}, ValueError, "max_occluders must be 0 to the number of tiles"),
+        ({"statistics": "own"}, ValueError, "statistics must be tile, channel or none, got 'own'"),
+        ({"images": IMAGES[:1]}, ValueError, "there are more rows than images"),
+        ({"workspace": np.zeros((1, 27), np.int16)}, ValueError, "workspace must have shape"),
+        ({"n_threads": 0, "workspace": np.zeros((0, 27), np.int16)}, ValueError, "n_threads"),
+    ],
+)  # fmt: skip
+def test_unusable_arguments(change, error, message):
+    with pytest.raises(error, match=message):
+        call(**change)
+
+
+def test_missing_arguments_are_named():
+    given = arguments()
+    del given["sample_ids"]
+    with pytest.raises(KeyError, match="sample_ids"):
+        _backend.cpu.jigsaw_tiles(**given)
+
+
+@pytest.mark.parametrize("name", ["tiles", "labels", "workspace"])
+def test_read_only_outputs_are_refused(name):
+    array = arguments()[name]
+    array.flags.writeable = False
+    with pytest.raises(ValueError, match=f"{name} is read-only"):
+        call(**{name: array})
+
+
+def test_read_only_inputs_are_accepted():
+    given = arguments()
+    for name in ("images", "permutations", "sample_ids"):
+        given[name].flags.writeable = False
+    assert np.array_equal(call(**given), call())
+
+
+def test_producers_older_than_version_1():
+    assert np.array_equal(call(images=Legacy(IMAGES)), call())
+
+
+def test_a_mapped_file(tmp_path):
+    IMAGES.tofile(tmp_path / "images")
+    mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=IMAGES.shape)
+    assert np.array_equal(call(images=mapped), call())
+
+
+def test_torch_tensors():
+    torch = pytest.importorskip("torch")
+    tiles = torch.zeros(2, 4, 3, 3, 3)
+    call(images=torch.from_numpy(IMAGES), tiles=tiles)
+    assert np.array_equal(tiles.numpy(), call())
+    with pytest.raises(ValueError, match=r"tiles could not be read .* require gradient"):
+        call(tiles=torch.zeros(2, 4, 3, 3, 3, requires_grad=True))
+    with pytest.raises(ValueError, match="images"):
+        call(images=torch.zeros(2, 16, 16, 3, dtype=torch.uint8, device="meta"))
+
+
+def test_freed_tensors():
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(IMAGES).clone()
+    images.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=r"images has no memory \(was it freed\?\)"):
+        call(images=images)
+
+
+def test_calls_keep_no_reference_and_leak_nothing():
+    given = arguments()
+    before = {name: sys.getrefcount(value) for name, value in given.items()}
+    for _ in range(100):
+        _backend.cpu.jigsaw_tiles(**given)
+        with pytest.raises(ValueError, match="labels must have shape"):
+            _backend.cpu.jigsaw_tiles(**{**given, "labels": np.zeros(3, np.int64)})
+    gc.collect()
+    after = {name: sys.getrefcount(value) for name, value in given.items()}
+    assert {n: c for n, c in after.items() if isinstance(given[n], np.ndarray)} == {
+        n: c for n, c in before.items() if isinstance(given[n], np.ndarray)
+    }

@@ -1,0 +1,77 @@
+"""The CUDA module as a file: it loads without a driver and holds code for every GPU it promises."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPEC = importlib.util.find_spec("ktfast._cuda")
+pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
+
+
+def run_python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def cuobjdump(*options):
+    """The output of cuobjdump, of the CUDA toolkit or of triton's package, about the module."""
+    triton = importlib.util.find_spec("triton")
+    tool = shutil.which("cuobjdump")
+    if tool is None and triton is not None and triton.origin is not None:
+        tool = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if tool is None or not Path(tool).exists():
+        pytest.skip("no cuobjdump: neither the CUDA toolkit nor triton is installed")
+    done = subprocess.run([tool, *options, SPEC.origin], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def architectures():
+    """The promised machine codes and intermediate codes, such as {"90"} and {"120"}."""
+    from ktfast import _cuda
+
+    names = _cuda.architectures.split()
+    real = {n.split("-")[0] for n in names if not n.endswith("-virtual")}
+    virtual = {n.split("-")[0] for n in names if not n.endswith("-real")}
+    return real, virtual
+
+
+def test_importing_it_loads_no_cuda_library():
+    maps = "open('/proc/self/maps').read()"
+    loaded = run_python(f"import ktfast._cuda; m = {maps}; print('libcuda' in m, 'cudart' in m)",
+                        PYTHONPATH=str(Path(SPEC.origin).parents[1]))  # fmt: skip
+    assert loaded == ["False", "False"]
+
+
+def test_without_a_device_it_says_so():
+    """CUDA_VISIBLE_DEVICES hides the devices of a machine that has some."""
+    code = """if True:
+        from ktfast import _backend
+        print(_backend.has_cuda())
+        try:
+            _backend.cuda()
+        except RuntimeError as error:
+            print("no usable CUDA device" in str(error))
+    """
+    folder = str(Path(SPEC.origin).parents[1])
+    assert run_python(code, PYTHONPATH=folder, CUDA_VISIBLE_DEVICES="") == ["False", "True"]
+
+
+def test_every_promised_gpu_has_machine_code():
+    real, virtual = architectures()
+    assert set(re.findall(r"\.sm_(\d+)\.cubin", cuobjdump("--list-elf"))) == real
+    assert set(re.findall(r"\.sm_(\d+)\.ptx", cuobjdump("--list-ptx"))) == virtual
+
+
+def test_no_kernel_spills():
+    usage = cuobjdump("--dump-resource-usage")
+    kernels = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:\d+ SHARED:\d+ LOCAL:(\d+)", usage)
+    assert len(kernels) >= len(architectures()[0])
+    assert [name for name, _, local in kernels if local != "0"] == []
