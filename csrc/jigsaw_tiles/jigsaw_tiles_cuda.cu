@@ -1,5 +1,6 @@
-#include "common/cuda_check.cuh"
 #include "jigsaw_tiles/jigsaw_tiles.h"
+
+#include "common/cuda_check.cuh"
 #include "jigsaw_tiles/tile_choices.h"
 #include "jigsaw_tiles/tile_lane.h"
 #include "jigsaw_tiles/tile_math.h"

@@ -1,3 +1,5 @@
+#include "kmeans_assign/kmeans_assign.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -5,7 +7,6 @@
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "kmeans_assign/assign_math.h"
-#include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_assign/score_tile.h"
 
 #if defined(_OPENMP)

@@ -1,9 +1,10 @@
+#include "kmeans_assign/kmeans_assign.h"
+
 #include <limits>
 
 #include "common/check.h"
 #include "common/cuda_check.cuh"
 #include "kmeans_assign/assign_math.h"
-#include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_assign/screen_tile.h"
 
 namespace ktfast::cuda {

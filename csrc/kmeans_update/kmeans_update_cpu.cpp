@@ -1,7 +1,8 @@
+#include "kmeans_update/kmeans_update.h"
+
 #include <algorithm>
 
 #include "common/check.h"
-#include "kmeans_update/kmeans_update.h"
 
 namespace ktfast::cpu {
 namespace {

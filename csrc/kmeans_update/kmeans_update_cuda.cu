@@ -1,8 +1,9 @@
+#include "kmeans_update/kmeans_update.h"
+
 #include <limits>
 
 #include "common/check.h"
 #include "common/cuda_check.cuh"
-#include "kmeans_update/kmeans_update.h"
 
 namespace ktfast::cuda {
 namespace {

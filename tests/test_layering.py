@@ -1,0 +1,159 @@
+"""Imports and includes point down only, and importing ktfast stays cheap."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ktfast"
+CSRC = ROOT / "csrc"
+
+# From the bottom up. A unit is a folder or a file of the package (kmeans.py and kmeans_*.py are
+# one); it may import itself and what stands below it, not its neighbours.
+LAYERS = [
+    {"errors"},
+    {"durable", "interruption"},
+    {"_cpu", "_cuda"},
+    {"_backend"},
+    {"ops"},
+    {"augment", "checkpoint", "config", "data", "evaluation", "kmeans", "models", "permutations",
+     "progress"},
+    {"training_state"},
+    {"training"},
+    {"tasks"},
+    {"teachers"},
+    {"stages", "report"},
+    {"demo", "doctor"},
+    {"cli"},
+]  # fmt: skip
+HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
+STAGES = {"prepare", "pretext", "features", "cluster", "transfer", "evaluate"}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def unit_of(dotted):
+    name = dotted.removeprefix("ktfast.").split(".")[0]
+    return "kmeans" if name.startswith("kmeans_") else name
+
+
+def dotted_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path):
+    """Every module a file imports, at its top or inside a function, absolute."""
+    package = dotted_name(path) if path.name == "__init__.py" else dotted_name(path.parent)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def inside(names):
+    """The imports that lead into the package, without what it merely re-exports."""
+    modules = {dotted_name(p) for p in MODULES} | {"ktfast._cpu", "ktfast._cuda"}
+    return {name for name in names if name in modules}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: dotted_name(p))
+def test_imports_point_down(path):
+    unit = unit_of(dotted_name(path))
+    imported = {unit_of(name) for name in inside(imports_of(path))} - {unit}
+    if unit == "reference":
+        assert imported == set()
+        return
+    assert unit in HEIGHT, f"{unit} has no place yet: put it into LAYERS"
+    wrong = {other for other in imported if HEIGHT.get(other, len(LAYERS)) >= HEIGHT[unit]}
+    assert wrong == set(), f"{unit} may not import {wrong}"
+    assert unit == "_backend" or not imported & {"_cpu", "_cuda"}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_no_stage_imports_another(stage):
+    path = PACKAGE / "stages" / f"{stage}.py"
+    if not path.exists():
+        pytest.skip(f"there is no stage {stage} yet")
+    others = {f"ktfast.stages.{name}" for name in STAGES - {stage}}
+    assert inside(imports_of(path)) & others == set()
+
+
+def test_the_specification_is_independent():
+    for path in (PACKAGE / "reference").glob("*.py"):
+        roots = {name.split(".")[0] for name in imports_of(path)}
+        assert roots <= {"ktfast", "numpy", "math", "typing", "dataclasses"}, path.name
+
+
+def test_imports_of_every_form_are_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "ktfast" / "data" / "module.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import ktfast.cli\ndef f():\n    from ktfast import _cpu\n    from ..ops import x\n"
+    )
+    assert set(imports_of(path)) == {
+        "ktfast.cli", "ktfast", "ktfast._cpu", "ktfast.ops", "ktfast.ops.x"
+    }  # fmt: skip
+
+
+def test_importing_ktfast_is_light():
+    code = (
+        "import sys, ktfast, ktfast.ops;"
+        "print([m for m in ('torch', 'cupy', 'pydantic', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# --- C++ ------------------------------------------------------------------------------------------
+OPS = sorted(p.name for p in CSRC.iterdir() if p.is_dir() and p.name not in ("common", "bindings"))
+SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cuh", ".cpp", ".cu"})
+
+
+def includes_of(path):
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CSRC)))
+def test_includes_point_down(path):
+    folder = path.parent.name
+    own = {name.split("/")[0] for name in includes_of(path) if "/" in name} & {
+        "bindings", "common", *OPS
+    }  # fmt: skip
+    allowed = {"common": {"common"}, "bindings": {"bindings", "common", *OPS}}
+    assert own <= allowed.get(folder, {folder, "common"})
+    if folder != "bindings":
+        assert not any("pybind11" in name or "dlpack" in name for name in includes_of(path))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_starts_with_its_contract(op):
+    """Both entry points include their contract first, and the contract needs no CUDA header."""
+    contract = f"{op}/{op}.h"
+    assert (CSRC / contract).exists()
+    assert not any("cuda" in name for name in includes_of(CSRC / contract))
+    for path in (CSRC / op).glob(f"{op}_c*.c*"):
+        assert includes_of(path)[0] == contract, path.name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in SOURCES if re.search(r"_avx\w*\.(cpp|h)$", p.name)],
+    ids=lambda p: p.name,
+)
+def test_isa_files_instantiate_no_shared_templates(path):
+    """Library templates compiled with ISA flags could be the copy the linker keeps for everyone."""
+    heavy = {"algorithm", "vector", "string", "memory", "functional", "map", "numeric", "limits"}
+    assert heavy & set(includes_of(path)) == set()
