@@ -21,7 +21,7 @@ from ktfast.checkpoint import CheckpointFolder
 from ktfast.config import TrainingConfig
 from ktfast.data.feed import Batch, Feed
 from ktfast.durable import sha256_json
-from ktfast.errors import DataError, InputError
+from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.interruption import Interrupted, Signals
 from ktfast.progress import LiveLine, Meter, MetricsLog
 from ktfast.training_state import TrainingState, global_settings
@@ -123,12 +123,17 @@ def train(
 
     Raises
     ------
-    ConfigError : the checkpoints come from other settings, other data or another network.
+    ConfigError : the feed has another batch size, or the checkpoints come from other settings,
+        other data or another network.
     DataError : there are checkpoints, but none can be used; or the feed lacks batches.
     DivergedError : the loss is no longer finite.
     Interrupted : SIGINT or SIGTERM came, and a checkpoint was written.
     OSError : a checkpoint could not be written; the earlier ones are as they were.
     """
+    if feed.batch_size != config.batch_size:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, but the feed gives batches of {feed.batch_size}"
+        )
     device, folder = torch.device(device), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     total = max(1, math.ceil(config.epochs * feed.batches_per_epoch - 1e-9))
@@ -153,7 +158,8 @@ def train(
             state.set_rate(learning_rate_factor(config, state.step, total))
             _step(task, state, batch, epoch, config.accumulate)
             done = state.step == total
-            if done or state.step % config.log_every == 0:
+            # Counted from the end, so that the last row is never the mean of a few steps only.
+            if (total - state.step) % config.log_every == 0:
                 row = _row(state, meter, name, feed.batches_per_epoch)
                 log.append(row)
                 line.show(row, eta=meter.seconds / (state.step - first) * (total - state.step))

@@ -68,7 +68,7 @@ def test_summary_and_rows(whole):
     assert summary.images_per_second > 0
     assert 0 <= summary.loader_wait < 1
     written = rows(folder)
-    assert [row["step"] for row in written] == [4, 8, 12, 16, 20, 21]
+    assert [row["step"] for row in written] == [1, 5, 9, 13, 17, 21]
     assert written[-1]["loss"] == summary.metrics["loss"]
     assert {"accuracy", "epoch", "learning_rate", "time", "stage"} <= written[0].keys()
     assert written[-1]["epoch"] == 3.5
@@ -298,6 +298,12 @@ def test_another_question_is_refused(tmp_path, changes, message):
     assert weights_hash(task.model) == before
 
 
+def test_another_batch_size_than_the_feeds_is_refused(tmp_path):
+    feed = toy_feed(8)
+    with pytest.raises(ConfigError, match="batch_size is 12, but the feed gives batches of 8"):
+        train(toy_task(feed), feed, toy_config(), tmp_path, name="toy", seed=2)
+
+
 def test_when_to_write_may_change(whole, tmp_path):
     toy_train(tmp_path, stop_after=3)
     _, digest = toy_train(tmp_path, toy_config(log_every=2, checkpoint_minutes=1e-6))
@@ -325,7 +331,7 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path, bad):
 
     task.step = step
     with pytest.raises(
-        DivergedError, match=r"loss of toy became (nan|inf) at step 8.*learning_rate"
+        DivergedError, match=r"loss of toy became (nan|inf) at step 9.*learning_rate"
     ):
         train(task, feed, toy_config(checkpoint_minutes=60.0), tmp_path, name="toy", seed=2)
     assert list(tmp_path.glob("checkpoint-*")) == []
