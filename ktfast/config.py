@@ -86,9 +86,7 @@ class DataConfig(Section):
 class PretextConfig(Section):
     """Jigsaw++: the puzzle and the network that solves it."""
 
-    trunk: Literal["vgg16", "alexnet"] = Field(
-        "vgg16", description="network for the puzzle"
-    )
+    trunk: Literal["vgg16", "alexnet"] = Field("vgg16", description="network for the puzzle")
     width: float = Field(1.0, gt=0, le=4, description="multiplier of the trunk's channels")
     batch_norm: bool = Field(False, description="batch-norm after each convolution")
     crop: int = Field(255, ge=16, description="px; centre crop that is cut into cells")
@@ -100,9 +98,7 @@ class PretextConfig(Section):
     chroma_shift: int = Field(2, ge=0, description="px; largest extra shift per colour channel")
     permutations: int = Field(701, ge=2, description="size of the permutation set")
     min_distance: int = Field(3, ge=2, description="least Hamming distance of two permutations")
-    max_occluders: int = Field(
-        2, ge=0, description="most tiles that come from another image"
-    )
+    max_occluders: int = Field(2, ge=0, description="most tiles that come from another image")
     gray_probability: float = Field(0.7, ge=0, le=1, description="share of gray images")
     projection_probability: float = Field(
         0.5, ge=0, le=1, description="share of colour images without the green-magenta axis"
@@ -144,9 +140,7 @@ class FeaturesConfig(Section):
         description="pretext, hog, torchvision:MODEL, MODULE:CALLABLE (uint8 [B,H,W,3] to [B,d])",
     )
     weights: Path | None = Field(None, description="safetensors of the source, if not the run's")
-    layer: str = Field(
-        "", description="layer of the trunk; empty: the last one trained"
-    )
+    layer: str = Field("", description="layer of the trunk; empty: the last one trained")
     pool: int = Field(4, ge=1, description="maps are pooled to pool x pool")
     pooling: Literal["max", "mean"] = Field("max", description="how maps are pooled")
     crop: int = Field(0, ge=0, description="px; centre crop that is fed; 0: the puzzle's")

@@ -4,9 +4,11 @@ Each photograph is a class; its left part gives training views and its right par
 a probe must recognise the scene from a part of it that no network has seen.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ktfast.config import (
@@ -31,7 +33,6 @@ SKIMAGE = (
     "hubble_deep_field",
     "immunohistochemistry",
     "moon",
-    "motorcycle",
     "retina",
     "rocket",
 )
@@ -71,8 +72,14 @@ def demo_config(folder: Path) -> Config:
     )
 
 
-def write_views(folder: Path) -> None:
-    """Cut square views out of every photograph, JPEG, one folder per photograph."""
+def write_views(folder: Path, views: Mapping[str, int] = VIEWS) -> None:
+    """Cut square views out of every photograph, JPEG, one folder per photograph.
+
+    Parameters
+    ----------
+    folder : gets `train/<photograph>/` and `test/<photograph>/`.
+    views : views of each photograph for "train" and "test".
+    """
     rng = np.random.default_rng(0)
     for name, photograph in _photographs().items():
         image = Image.fromarray(photograph).convert("RGB")
@@ -81,7 +88,7 @@ def write_views(folder: Path) -> None:
         for part, left, right in (("train", 0, middle), ("test", middle, width)):
             place = folder / part / name
             place.mkdir(parents=True, exist_ok=True)
-            for number in range(VIEWS[part]):
+            for number in range(views[part]):
                 side = round(min(right - left, height) * rng.uniform(0.45, 0.95))
                 x = left + int(rng.integers(0, right - left - side + 1))
                 y = int(rng.integers(0, height - side + 1))
@@ -90,16 +97,10 @@ def write_views(folder: Path) -> None:
     (folder / "complete").touch()
 
 
-def _photographs() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _photographs() -> dict[str, npt.NDArray[np.uint8]]:
     from skimage import data
     from sklearn.datasets import load_sample_image
 
-    found = {}
-    for name in SKIMAGE:
-        photograph = (
-            data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
-        )
-        found[name] = photograph
-    for name in SKLEARN:
-        found[name] = load_sample_image(f"{name}.jpg")
+    found: dict[str, npt.NDArray[np.uint8]] = {name: getattr(data, name)() for name in SKIMAGE}
+    found |= {name: load_sample_image(f"{name}.jpg") for name in SKLEARN}
     return found

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ktfast.errors import ConfigError
-from ktfast.models.weights import load_weights
+from ktfast.models import Trunk, load_weights
 from ktfast.tasks import normalize_images
 
 Teacher = Callable[[Tensor], Tensor]
 
 
 def trunk_teacher(
-    trunk: nn.Module,
+    trunk: Trunk,
     layer: str,
     *,
     pool: int,
@@ -42,15 +42,16 @@ def trunk_teacher(
     pool : side of the pooled map.
     pooling : "max" or "mean".
     """
-    layers: tuple[str, ...] = trunk.layers  # type: ignore[assignment]
-    if layer not in layers:
-        raise ConfigError(f"features.layer {layer!r} is unknown; the trunk has {', '.join(layers)}")
+    if layer not in trunk.layers:
+        raise ConfigError(
+            f"features.layer {layer!r} is unknown; the trunk has {', '.join(trunk.layers)}"
+        )
     shrink = functional.adaptive_max_pool2d if pooling == "max" else functional.adaptive_avg_pool2d
     trunk.eval()
 
     @torch.inference_mode()
     def teach(images: Tensor) -> Tensor:
-        maps = trunk.features(normalize_images(images, "image"), layer)  # type: ignore[operator]
+        maps = trunk.features(normalize_images(images, "image"), layer)
         return shrink(maps, pool).flatten(1).float()
 
     return teach

@@ -1,9 +1,9 @@
 """The configuration: what it accepts, what it refuses and how it says so."""
 
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 from ktfast.config import Config, load_config, options, parse_config
 from ktfast.errors import ConfigError

@@ -55,8 +55,8 @@ class FeatureTransform:
         limit = min(store.n, store.dim)
         if dim > limit:
             raise ConfigError(
-                f"cluster.pca {dim} is more than the {limit} that features [{store.n}, {store.dim}] "
-                "allow"
+                f"cluster.pca {dim} is more than the {limit} that features of shape "
+                f"[{store.n}, {store.dim}] allow"
             )
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         pca = PCA(dim, svd_solver="randomized", random_state=seed)
@@ -70,14 +70,14 @@ class FeatureTransform:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
         rows: Floats = features.astype(np.float32)
         if self.mean is not None and self.projection is not None:
-            rows = (rows - self.mean) @ self.projection
+            rows = np.asarray((rows - self.mean) @ self.projection, np.float32)
         if self.choice != "none":
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows / np.where(norms == 0, np.float32(1), norms)
+            rows /= np.where(norms == 0, np.float32(1), norms)
         return rows
 
     def apply_store(self, store: FeatureStore, scratch: Path, budget: int) -> Floats:
-        """Transform a whole store, in memory if it fits `budget` bytes, else mapped from `scratch`."""
+        """Transform a whole store, in memory within `budget` bytes, else mapped from `scratch`."""
         dim = store.dim if self.projection is None else self.projection.shape[1]
         if store.n * dim * 4 <= budget:
             rows: Floats = np.empty((store.n, dim), np.float32)

@@ -1,18 +1,17 @@
 """Stage 4: K-means over the features, and a pseudo-label for every image of the transfer set."""
 
-import io
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ktfast.data.feature_store import FeatureStore
-from ktfast.ops import kmeans_assign
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from ktfast.data.feature_store import FeatureStore
 from ktfast.data.source import PreparedSet
 from ktfast.durable import replacing, sha256_file, write_json
+from ktfast.ops import kmeans_assign
 from ktfast.stages.artifacts import Outcome, Run, run_stage
 from ktfast.stages.clustering import align_labels, clustering_quality, fit_clusters
 from ktfast.stages.sets import open_set, set_fingerprint, set_name
@@ -126,7 +125,4 @@ def _save_montage(
 
 def _thumbnails(images: PreparedSet, rows: set[int]) -> dict[int, npt.NDArray[np.uint8]]:
     side = (MONTAGE_SIDE, MONTAGE_SIDE)
-    return {
-        row: np.asarray(ImageOps.fit(Image.open(io.BytesIO(images.read(row))).convert("RGB"), side))
-        for row in sorted(rows)
-    }
+    return {row: np.asarray(ImageOps.fit(images.image(row), side)) for row in sorted(rows)}

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ktfast.data.feature_store import FeatureStore
-from ktfast.evaluation.clustering import normalized_mutual_information, purity
-from ktfast.kmeans import KMeans
 
+from ktfast.data.feature_store import FeatureStore
 from ktfast.data.source import PreparedSet
 from ktfast.data.transform import FeatureTransform
 from ktfast.errors import ConfigError
+from ktfast.evaluation.clustering import normalized_mutual_information, purity
+from ktfast.kmeans import KMeans
 from ktfast.stages.artifacts import Run
 
 

@@ -7,23 +7,22 @@ puzzle itself (no clustering), and trained on the true labels.
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from ktfast.data.feature_store import FeatureStore
+from ktfast.durable import read_json, sha256_file, sha256_json, write_json
+from ktfast.errors import ConfigError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import linear_probe
 from ktfast.evaluation.pooling import conv_features
-from ktfast.models import initialize, load_weights
-from ktfast.tasks import center_crop, normalize_images
-from torch import Tensor, nn
-
-from ktfast.durable import read_json, sha256_file, sha256_json, write_json
-from ktfast.errors import ConfigError
+from ktfast.models import Trunk, initialize, load_weights
 from ktfast.stages.artifacts import Outcome, Run, resolve_device, run_stage
 from ktfast.stages.clustering import align_labels, clustering_quality, fit_clusters
-from ktfast.stages.extraction import default_layer, extract
+from ktfast.stages.extraction import extract
 from ktfast.stages.networks import (
     pretext_trunk,
     target_network,
@@ -31,6 +30,7 @@ from ktfast.stages.networks import (
     train_jigsaw,
 )
 from ktfast.stages.sets import open_feed, open_set, set_fingerprint
+from ktfast.tasks import center_crop, normalize_images
 from ktfast.teachers import trunk_teacher
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _probe(run: Run, name: str) -> dict[str, Any]:
         def prepare(batch: Tensor) -> Tensor:
             return normalize_images(center_crop(batch, run.config.transfer.crop), normalization)
 
-        features[role] = conv_features(model, feed, layers, prepare=prepare)
+        features[role] = conv_features(model, feed, layers, prepare=prepare, dtype="float16")
         feed.close()
         translate = np.array([classes.index(key) for key in images.classes])
         labels[role] = translate[images.labels]
@@ -172,7 +172,7 @@ def _probe(run: Run, name: str) -> dict[str, Any]:
     return row
 
 
-def _load_model(run: Run, name: str) -> tuple[nn.Module, str]:
+def _load_model(run: Run, name: str) -> tuple[Trunk, Literal["image", "imagenet"]]:
     """A model with its weights, and how the images it saw were normalised."""
     torch.manual_seed(run.config.seed)
     model = target_network(run.config.transfer, 0)
@@ -190,7 +190,7 @@ def _random_clusters(run: Run, folder: Path) -> dict[str, float]:
     initialize(trunk)
     trunk.to(resolve_device(run.config.device))
     config = run.config.features
-    layer = config.layer or default_layer(run.config)
+    layer = config.layer or trunk.layers[-1]
     teacher = trunk_teacher(trunk, layer, pool=config.pool, pooling=config.pooling)
     extract(run, "train", folder / "random_features", teacher)
     store = FeatureStore.open(folder / "random_features")

@@ -3,12 +3,10 @@
 import time
 from pathlib import Path
 
-import torch
-from ktfast.data.feature_store import FeatureStore, FeatureWriter
-from ktfast.models import load_weights
-
 from ktfast.config import Config
+from ktfast.data.feature_store import FeatureStore, FeatureWriter
 from ktfast.errors import ConfigError
+from ktfast.models import load_weights
 from ktfast.stages.artifacts import Outcome, Run, resolve_device
 from ktfast.stages.networks import pretext_trunk
 from ktfast.stages.sets import open_feed, open_set
@@ -26,19 +24,18 @@ def feature_crop(config: Config) -> int:
     return config.features.crop or config.pretext.crop
 
 
-def default_layer(config: Config) -> str:
-    """The last layer that the puzzle trained."""
-    return "conv4_3" if config.pretext.trunk == "vgg16" else "conv5"
-
-
 def build_teacher(run: Run) -> Teacher:
     """The teacher that `features.source` names."""
     config, device = run.config.features, resolve_device(run.config.device)
     if config.source == "pretext":
         trunk = pretext_trunk(run, run.config.pretext.trunk)
         load_weights(trunk, config.weights or run.stage("pretext") / "weights.safetensors")
-        layer = config.layer or default_layer(run.config)
-        return trunk_teacher(trunk.to(device), layer, pool=config.pool, pooling=config.pooling)
+        return trunk_teacher(
+            trunk.to(device),
+            config.layer or trunk.layers[-1],
+            pool=config.pool,
+            pooling=config.pooling,
+        )
     if config.source == "hog":
         return hog_teacher(n_threads=run.config.threads or None)
     if config.source.startswith("torchvision:"):
@@ -53,7 +50,6 @@ def build_teacher(run: Run) -> Teacher:
 
 def extract(run: Run, role: str, folder: Path, teacher: Teacher | None = None) -> Outcome:
     """Write the features of a role's images to `folder`, continuing what is there."""
-    folder.mkdir(exist_ok=True)
     config = run.config.features
     teacher = teacher or build_teacher(run)
     feed = open_feed(
@@ -64,18 +60,15 @@ def extract(run: Run, role: str, folder: Path, teacher: Teacher | None = None) -
         shuffle=False,
     )
     meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
-    clock = time.monotonic()
-    done = 0
-    writer: FeatureWriter | None = None
-    with torch.inference_mode():
-        for batch in feed.epoch(0):
-            features = teacher(batch.images).cpu().numpy()
-            if writer is None:
-                writer = FeatureWriter(folder, dim=features.shape[1], dtype=config.dtype, meta=meta)
-            writer.append(features, batch.sample_ids.cpu().numpy())
-            done += len(features)
+    clock, done = time.monotonic(), 0
+    first = next(iter(feed.epoch(0)))
+    dim = teacher(first.images).shape[1]
+    writer = FeatureWriter.resume(folder, dim=dim, dtype=config.dtype, meta=meta)
+    for batch in feed.epoch(0, writer.rows_done // config.batch_size):
+        features = teacher(batch.images)
+        writer.append(features.cpu().numpy(), batch.sample_ids.cpu().numpy(), batch.rows.cpu())
+        done += len(features)
     feed.close()
-    assert writer is not None
     writer.close()
     store = FeatureStore.open(folder)
     return Outcome(

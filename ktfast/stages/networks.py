@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from ktfast.models import JigsawNet, build_trunk, initialize, save_weights
-from ktfast.tasks import ClassificationTask, JigsawTask, jigsaw_accuracy
-from ktfast.training import TrainingSummary, train
 from torch import nn
 
 from ktfast.config import PretextConfig, TransferConfig
 from ktfast.data.source import PreparedSet
 from ktfast.durable import replacing
+from ktfast.models import JigsawNet, Trunk, build_trunk, initialize, save_weights
 from ktfast.permutations import permutation_set
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.sets import open_feed, open_set
+from ktfast.tasks import ClassificationTask, JigsawTask, jigsaw_accuracy
+from ktfast.training import TrainingSummary, train
 
 # Puzzles of the final accuracy are drawn from an epoch that training never reaches.
 HELD_OUT_EPOCH = 2**31 - 1
@@ -58,8 +58,8 @@ def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int
     )
 
 
-def pretext_trunk(run: Run, name: str) -> nn.Module:
-    """The convolutional trunk that learns the puzzle."""
+def pretext_trunk(run: Run, name: str) -> Trunk:
+    """The convolutional trunk that learns the puzzle, up to its last layer that does."""
     config = run.config.pretext
     options: dict[str, Any] = {"width": config.width, "batch_norm": config.batch_norm}
     if name == "alexnet":
@@ -70,7 +70,9 @@ def pretext_trunk(run: Run, name: str) -> nn.Module:
             "batch_norm": target.batch_norm,
             "conv1_stride": 2,
         }
-    return build_trunk(name, n_classes=0, **options)
+    trunk = build_trunk(name, n_classes=0, **options)
+    trunk.truncate(trunk.puzzle_layer)
+    return trunk
 
 
 def train_jigsaw(
@@ -128,7 +130,7 @@ def train_jigsaw(
     return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
 
 
-def target_network(config: TransferConfig, n_classes: int) -> nn.Module:
+def target_network(config: TransferConfig, n_classes: int) -> Trunk:
     """The target network, freshly initialised from torch's global generator."""
     options: dict[str, Any] = {"dropout": config.dropout, "image_size": config.crop}
     if config.target == "alexnet":

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ktfast.data.prepare import prepare
-
 from ktfast.data.index import ImageIndex
+from ktfast.data.prepare import prepare
 from ktfast.data.source import PreparedSet
 from ktfast.errors import ConfigError, DataError
 from ktfast.stages.artifacts import Outcome, Run, run_stage

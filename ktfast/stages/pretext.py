@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ktfast.ops import jigsaw_tiles
 
 from ktfast.durable import replacing, sha256_file
+from ktfast.ops import jigsaw_tiles
 from ktfast.stages.artifacts import Outcome, Run, run_stage
 from ktfast.stages.networks import HELD_OUT_EPOCH, puzzle_permutations, train_jigsaw
 from ktfast.stages.sets import open_feed, open_set, set_fingerprint

@@ -1,0 +1,288 @@
+"""The stages end to end, on real photographs, through the command line's own entry point."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from ktfast.cli import main
+from ktfast.demo import write_views
+
+TINY = """
+seed = 3
+device = "cpu"
+threads = 2
+
+[data]
+short_side = 90
+
+[pretext]
+width = 0.125
+batch_norm = true
+crop = 90
+tile_size = 26
+permutations = 12
+tile_features = 16
+hidden = 32
+training = { epochs = 2, batch_size = 32, learning_rate = 0.02, log_every = 2 }
+
+[features]
+batch_size = 50
+
+[cluster]
+n_clusters = 10
+
+[transfer]
+width = 0.125
+batch_norm = true
+image_size = 90
+crop = 80
+training = { epochs = 2, batch_size = 32, learning_rate = 0.02, log_every = 2 }
+
+[evaluate]
+probe_epochs = 2
+neighbors = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    write_views(folder, {"train": 8, "test": 3})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(photographs, recipe, tmp_path_factory):
+    """A run of every stage."""
+    folder = tmp_path_factory.mktemp("run") / "all"
+    assert main(["run", *arguments(folder, recipe, photographs)]) == 0
+    return folder
+
+
+def arguments(folder, recipe, photographs):
+    return [
+        *("--run", str(folder), "--config", str(recipe)),
+        *("--data.pretext", str(photographs / "train"), "--data.test", str(photographs / "test")),
+    ]
+
+
+def result(folder, stage):
+    return json.loads((folder / stage / "result.json").read_text())
+
+
+def test_every_stage_leaves_its_artifacts(finished):
+    assert result(finished, "prepare/pretext")["summary"]["images"] == 14 * 8
+    assert result(finished, "pretext")["summary"]["chance"] == pytest.approx(1 / 12)
+    assert result(finished, "features/pretext")["summary"]["rows"] == 14 * 8
+    with np.load(finished / "cluster/labels.npz") as labels:
+        assert len(labels["labels"]) == len(set(labels["sample_ids"])) == 14 * 8
+    weights = load_file(finished / "transfer/weights.safetensors")
+    assert weights["classifier.6.weight"].shape[0] == 10
+    summary = result(finished, "evaluate")["summary"]
+    assert summary["models"] == ["transfer", "random", "pretext", "labels"]
+    assert set(summary["linear"]["transfer"]) == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    assert 0 <= summary["random_clusters"]["nmi"] <= 1
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {
+        *("pretext", "transfer", "baseline_pretext", "baseline_labels")
+    }
+    page = (finished / "report.html").read_text()
+    assert "<img" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_same_command_does_nothing_twice(finished, recipe, photographs):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+    assert main(["run", *arguments(finished, recipe, photographs)]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+
+
+def test_another_option_is_refused_with_the_difference(finished, recipe, photographs, capsys):
+    status = main(["pretext", *arguments(finished, recipe, photographs), "--width", "0.25"])
+    assert status == 2
+    assert "settings.width was 0.125, is now 0.25" in capsys.readouterr().err
+
+
+def test_a_stage_without_its_input_says_which_command_makes_it(
+    recipe, photographs, tmp_path, capsys
+):
+    assert main(["prepare", *arguments(tmp_path, recipe, photographs)]) == 0
+    assert main(["transfer", *arguments(tmp_path, recipe, photographs)]) == 2
+    assert "ktfast cluster" in capsys.readouterr().err
+
+
+def run_command(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ktfast.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env=os.environ | ({"PYTHONPATH": os.getcwd()} if os.environ.get("PYTHONPATH") else {}),
+    )
+
+
+@pytest.mark.parametrize("signal", ["TERM", "INT", "KILL"])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    signal, finished, recipe, photographs, tmp_path, request
+):
+    import signal as signals
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "prepare", folder / "prepare")
+    process = run_command("pretext", *arguments(folder, recipe, photographs))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (folder / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(getattr(signals, f"SIG{signal}"))
+    _, error = process.communicate(timeout=60)
+    if process.returncode != 0:  # it may have been done before the signal came
+        assert process.returncode == {"TERM": 143, "INT": 130, "KILL": -9}[signal], error
+    assert main(["pretext", *arguments(folder, recipe, photographs)]) == 0
+    ours, theirs = (
+        load_file(place / "pretext/weights.safetensors") for place in (folder, finished)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_hog_and_differing_data_sets(recipe, photographs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(photographs / "train" / "coffee", other / "coffee")
+    shutil.copytree(photographs / "train" / "rocket", other / "rocket")
+    command = [*arguments(tmp_path / "run", recipe, photographs), "--data.transfer", str(other)]
+    command += ["--data.train", str(photographs / "train"), "--evaluate.baselines", "[]"]
+    assert main(["run", *command, "--features.source", "hog"]) == 0
+    assert not (tmp_path / "run/pretext").exists()
+    with np.load(tmp_path / "run/cluster/labels.npz") as labels:
+        assert len(labels["labels"]) == 16
+    assert result(tmp_path / "run", "features/pretext")["summary"]["rows"] == 14 * 8
+
+
+def brightness(images):
+    """A teacher of one's own: mean colour of the four quarters."""
+    side = images.shape[1] // 2 * 2
+    quarters = images[:, :side, :side].float().reshape(len(images), 2, side // 2, 2, side // 2, 3)
+    return quarters.mean(dim=(2, 4)).flatten(1)
+
+
+def test_features_of_any_model(recipe, photographs, finished, tmp_path, monkeypatch):
+    from torchvision.models import resnet18
+
+    shutil.copytree(finished / "prepare", tmp_path / "a" / "prepare")
+    save_file(resnet18().state_dict(), tmp_path / "resnet18.safetensors")
+    command = ["features", *arguments(tmp_path / "a", recipe, photographs)]
+    weights = ["--weights", str(tmp_path / "resnet18.safetensors")]
+    assert main([*command, "--source", "torchvision:resnet18", *weights]) == 0
+    assert result(tmp_path / "a", "features/pretext")["summary"]["dim"] == 512
+
+    shutil.copytree(finished / "prepare", tmp_path / "b" / "prepare")
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    command = ["features", *arguments(tmp_path / "b", recipe, photographs)]
+    assert main([*command, "--source", "test_stages:brightness"]) == 0
+    assert result(tmp_path / "b", "features/pretext")["summary"]["dim"] == 12
+
+
+def test_clustering_of_a_matrix_from_elsewhere(recipe, photographs, finished, tmp_path):
+    shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "matrix.npy", rng.normal(size=(14 * 8, 7)).astype(np.float32))
+    command = ["cluster", *arguments(tmp_path / "run", recipe, photographs)]
+    assert main([*command, "--features", str(tmp_path / "matrix.npy")]) == 0
+    assert result(tmp_path / "run", "cluster")["summary"]["used"] == 10
+
+
+class TestBadInput:
+    """One clear sentence each, exit status 2, and nothing lost."""
+
+    def status(self, capsys, *command):
+        status = main(list(command))
+        return status, capsys.readouterr().err.strip().splitlines()[-1]
+
+    def test_empty_folder(self, recipe, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        status, message = self.status(
+            capsys,
+            *("run", "--run", str(tmp_path / "run"), "--config", str(recipe)),
+            *("--data.pretext", str(tmp_path / "empty")),
+        )
+        assert status == 2
+        assert str(tmp_path / "empty") in message
+
+    def test_folder_of_one_image(self, recipe, photographs, tmp_path, capsys):
+        (tmp_path / "one").mkdir()
+        shutil.copy(next((photographs / "train/coffee").iterdir()), tmp_path / "one")
+        status, message = self.status(
+            capsys,
+            *("run", "--run", str(tmp_path / "run"), "--config", str(recipe)),
+            *("--data.pretext", str(tmp_path / "one"), "--cluster.n_clusters", "2"),
+        )
+        assert status == 2
+        assert "holds one image" in message
+
+    def test_fewer_images_than_clusters(self, recipe, photographs, tmp_path, capsys):
+        status, message = self.status(
+            capsys,
+            *("run", *arguments(tmp_path / "run", recipe, photographs)),
+            *("--cluster.n_clusters", "1000"),
+        )
+        assert status == 2
+        assert "1000 is more than the 112 images" in message
+        assert not (tmp_path / "run/pretext").exists()
+
+    def test_typo_in_the_configuration(self, photographs, tmp_path, capsys):
+        (tmp_path / "c.toml").write_text("[pretext]\nperumtations = 3\n")
+        status, message = self.status(
+            capsys, *("run", *arguments(tmp_path / "run", tmp_path / "c.toml", photographs))
+        )
+        assert status == 2
+        assert "did you mean pretext.permutations" in message
+
+    def test_images_that_cannot_be_decoded_are_listed(self, recipe, photographs, tmp_path, capsys):
+        shutil.copytree(photographs / "train" / "moon", tmp_path / "images" / "moon")
+        (tmp_path / "images/moon/broken.jpg").write_bytes(b"\xff\xd8\xff junk")
+        command = ("prepare", "--run", str(tmp_path / "run"), "--config", str(recipe))
+        assert main([*command, "--data.pretext", str(tmp_path / "images")]) == 2  # 10 clusters
+        summary = result(tmp_path / "run", "prepare/pretext")["summary"]
+        assert summary["images"] == 8
+        assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]
+
+    def test_full_disk(self, recipe, photographs, finished, tmp_path, capsys, monkeypatch):
+        shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ktfast.durable.os.fsync", full)
+            status, message = self.status(
+                capsys, *("pretext", *arguments(tmp_path / "run", recipe, photographs))
+            )
+        assert status == 1
+        assert "No space left on device" in message
+        assert "free some space" in message
+        assert main(["pretext", *arguments(tmp_path / "run", recipe, photographs)]) == 0
+
+    def test_an_unknown_source(self, recipe, photographs, finished, tmp_path, capsys):
+        shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+        status, message = self.status(
+            capsys,
+            *("features", *arguments(tmp_path / "run", recipe, photographs), "--source", "sift"),
+        )
+        assert status == 2
+        assert "'sift' is unknown" in message
