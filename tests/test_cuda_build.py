@@ -13,9 +13,15 @@ SPEC = importlib.util.find_spec("ktfast._cuda")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
 
 
-def run_python(code, **environment):
+def run_python(code, folder, **environment):
+    """Run code in `folder`, where no ktfast lies, with the ktfast under test."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(SPEC.origin).parents[1]), **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -43,14 +49,13 @@ def architectures():
     return real, virtual
 
 
-def test_importing_it_loads_no_cuda_library():
+def test_importing_it_loads_no_cuda_library(tmp_path):
     maps = "open('/proc/self/maps').read()"
-    loaded = run_python(f"import ktfast._cuda; m = {maps}; print('libcuda' in m, 'cudart' in m)",
-                        PYTHONPATH=str(Path(SPEC.origin).parents[1]))  # fmt: skip
-    assert loaded == ["False", "False"]
+    code = f"import ktfast._cuda; m = {maps}; print('libcuda' in m, 'cudart' in m)"
+    assert run_python(code, tmp_path) == ["False", "False"]
 
 
-def test_without_a_device_it_says_so():
+def test_without_a_device_it_says_so(tmp_path):
     """CUDA_VISIBLE_DEVICES hides the devices of a machine that has some."""
     code = """if True:
         from ktfast import _backend
@@ -60,8 +65,7 @@ def test_without_a_device_it_says_so():
         except RuntimeError as error:
             print("no usable CUDA device" in str(error))
     """
-    folder = str(Path(SPEC.origin).parents[1])
-    assert run_python(code, PYTHONPATH=folder, CUDA_VISIBLE_DEVICES="") == ["False", "True"]
+    assert run_python(code, tmp_path, CUDA_VISIBLE_DEVICES="") == ["False", "True"]
 
 
 def test_every_promised_gpu_has_machine_code():

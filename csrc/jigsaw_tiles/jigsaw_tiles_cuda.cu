@@ -9,8 +9,8 @@ namespace ktfast::cuda {
 namespace {
 
 // A block owns one tile: 256 threads read its pixels once, keep the numerators in shared memory
-// (6 t^2 bytes: 24 KB at t = 64) and write the outputs from there. Tiles above kMaxStagedSize, whose
-// numerators exceed the 48 KB every device grants, are read twice instead.
+// (6 t^2 bytes: 24 KB at t = 64) and write the outputs from there. Tiles above kMaxStagedSize,
+// whose numerators exceed the 48 KB every device grants, are read twice instead.
 //
 // As compiled by nvcc 13.0 (registers of the staged / the other kernel, no spills, no stack):
 //   sm_75 64 / 64   sm_80 42 / 58   sm_90 44 / 48   sm_100 48 / 60   sm_120 48 / 54
