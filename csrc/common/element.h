@@ -35,6 +35,11 @@ KTFAST_HD float to_float(bfloat16_bits value) {
 }
 // Subnormal halves become 2^-14 (1 + m) - 2^-14, so flush-to-zero modes cannot lose them.
 KTFAST_HD float to_float(float16_bits value) {
+#if defined(__CUDA_ARCH__)
+  float converted;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(converted) : "h"(value.bits));
+  return converted;
+#else
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
   const uint32_t exponent = magnitude & 0x0f800000u;
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
@@ -43,6 +48,7 @@ KTFAST_HD float to_float(float16_bits value) {
   const float normal = float_from_bits(magnitude + rebias);
   const float absolute = exponent == 0 ? subnormal : normal;
   return sign != 0 ? -absolute : absolute;
+#endif
 }
 
 KTFAST_HD double to_double(double value) { return value; }
