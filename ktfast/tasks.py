@@ -25,10 +25,8 @@ __all__ = [
     "ClassificationScores",
     "ClassificationTask",
     "JigsawTask",
-    "center_crop",
     "classification_scores",
     "jigsaw_accuracy",
-    "normalize_images",
 ]
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ktfast.augment import normalize_images
 from ktfast.errors import ConfigError
 from ktfast.models import Trunk, load_weights
-from ktfast.tasks import normalize_images
 
 Teacher = Callable[[Tensor], Tensor]
 

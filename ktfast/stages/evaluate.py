@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ktfast.augment import center_crop, normalize_images
 from ktfast.data.feature_store import FeatureStore
 from ktfast.durable import read_json, sha256_file, sha256_json, write_json
 from ktfast.errors import ConfigError
@@ -30,7 +31,6 @@ from ktfast.stages.networks import (
     train_jigsaw,
 )
 from ktfast.stages.sets import open_feed, open_set, set_fingerprint
-from ktfast.tasks import center_crop, normalize_images
 from ktfast.teachers import trunk_teacher
 
 logger = logging.getLogger(__name__)
