@@ -1,0 +1,192 @@
+"""Every op on the GPU against its CPU twin, on fresh random inputs; run by gpu_measure.py.
+
+Each call is made twice. The first results are overwritten before they are freed, so that the second
+call, which gets the same memory, shows what it leaves unwritten; and both must be the same, or
+something races. On a side stream the inputs arrive late: work on a wrong stream would see zeros.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ktfast import KMeans, ops
+
+Row = dict[str, Any]
+Job = tuple[Row, Callable[[], list[Row]]]  # what identifies a case, and what runs it
+Inputs = list[torch.Tensor]
+
+cuda: Any = torch.cuda  # parts of it carry no types
+OVERWRITTEN = -77
+LATE = 20_000_000  # clock cycles, about 10 ms
+
+
+class Case(NamedTuple):
+    """One comparison: inputs are made on the CPU, `call` runs wherever they then lie."""
+
+    text: str
+    inputs: Callable[[np.random.Generator], Inputs]
+    call: Callable[..., Sequence[Any]]
+    outputs: tuple[str, str]
+
+
+def tiles_case(batch: int, side: int, grid: int, tile: int, **options: Any) -> Case:
+    height, width = side, side + 3
+
+    def inputs(rng: np.random.Generator) -> Inputs:
+        images = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+        permutations = np.array([rng.permutation(grid**2) for _ in range(701)], dtype=np.uint8)
+        ids = rng.integers(-(2**63), 2**63, batch)
+        return [torch.from_numpy(a) for a in (images, permutations, ids)]
+
+    def call(images: Any, permutations: Any, ids: Any) -> Sequence[Any]:
+        return ops.jigsaw_tiles(
+            images, permutations, sample_ids=ids, seed=7, epoch=3, tile_size=tile, **options
+        )
+
+    sizes = f"B {batch}, {height}x{width}, {grid}x{grid} of {tile} px"
+    text = ", ".join([sizes, *(f"{name} {value}" for name, value in options.items())])
+    return Case(text, inputs, call, ("tiles", "labels"))
+
+
+def vectors(rng: np.random.Generator, n: int, d: int, dtype: str) -> torch.Tensor:
+    """Overlapping clusters away from the origin [n, d]."""
+    means = rng.normal(size=(20, d)).astype(np.float32) * 4 + 10
+    rows = rng.normal(size=(n, d)).astype(np.float32) + means[rng.integers(0, 20, n)]
+    return torch.from_numpy(rows).to(getattr(torch, dtype))
+
+
+def assign_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
+    def inputs(rng: np.random.Generator) -> Inputs:
+        return [vectors(rng, n, d, dtype), vectors(rng, k, d, "float32")]
+
+    call = functools.partial(ops.kmeans_assign, distance_dtype="float64")
+    return Case(f"n {n}, d {d}, k {k}, {dtype}", inputs, call, ("labels", "distances"))
+
+
+def update_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
+    def inputs(rng: np.random.Generator) -> Inputs:
+        skewed = (k * rng.random(n) ** 3).astype(np.int32)  # clusters of very different sizes
+        return [
+            vectors(rng, n, d, dtype),
+            torch.from_numpy(skewed),
+            torch.from_numpy(rng.random(n)),
+        ]
+
+    def call(x: Any, labels: Any, weight: Any) -> Sequence[Any]:
+        return ops.kmeans_update(x, labels, k, sample_weight=weight)
+
+    return Case(f"n {n}, d {d}, k {k}, {dtype}, weighted", inputs, call, ("sums", "counts"))
+
+
+def fit_case(n: int, d: int, k: int) -> Case:
+    def call(x: Any) -> Sequence[Any]:
+        model = KMeans(k, init=x[:k], max_iter=8, tol=0).fit(x)
+        return model.labels_, model.cluster_centers_
+
+    def inputs(rng: np.random.Generator) -> Inputs:
+        return [vectors(rng, n, d, "float32")]
+
+    return Case(f"n {n}, d {d}, k {k}, at most 8 iterations", inputs, call, ("labels", "centers"))
+
+
+SMALL = {
+    "jigsaw_tiles": [tiles_case(5, 70, 3, 19, channels_last=True)],
+    "kmeans_assign": [assign_case(131, 33, 129)],
+    "kmeans_update": [update_case(200, 7, 3)],
+    "KMeans": [fit_case(150, 5, 4)],
+}
+CASES = {
+    "jigsaw_tiles": [
+        tiles_case(64, 255, 3, 64),
+        tiles_case(64, 255, 3, 64, dtype="float16", channels_last=True),
+        tiles_case(33, 101, 2, 31, dtype="bfloat16", donor_color="independent"),
+        tiles_case(17, 250, 4, 47, statistics="channel", max_occluders=5),
+        *SMALL["jigsaw_tiles"],
+    ],
+    "kmeans_assign": [
+        assign_case(20_000, 256, 2000),
+        assign_case(3_000, 4096, 2000),
+        assign_case(5_000, 257, 1001, "float16"),
+        assign_case(5_000, 100, 300, "bfloat16"),
+        *SMALL["kmeans_assign"],
+    ],
+    "kmeans_update": [
+        update_case(200_000, 256, 2000),
+        update_case(10_000, 4096, 2000),
+        update_case(5_000, 257, 1001, "float16"),
+        *SMALL["kmeans_update"],
+    ],
+    "KMeans": [fit_case(20_000, 64, 100), *SMALL["KMeans"]],
+}
+
+
+def on_cupy(case: Case, inputs: Inputs) -> Iterator[Inputs]:
+    """The results of two calls on CuPy arrays, brought to the CPU."""
+    import cupy
+
+    arrays = [cupy.asarray(tensor.numpy()) for tensor in inputs]
+    for _ in range(2):
+        outputs = case.call(*arrays)
+        yield [torch.from_numpy(cupy.asnumpy(output)) for output in outputs]
+        for output in outputs:
+            output.fill(OVERWRITTEN)
+        del outputs, output
+
+
+def on_stream(case: Case, inputs: Inputs, stream: torch.cuda.Stream) -> Iterator[Inputs]:
+    """The results of two calls on torch tensors that reach the GPU late, brought to the CPU."""
+    with torch.cuda.stream(stream):
+        sources = [tensor.pin_memory() for tensor in inputs]
+        arrays = [torch.zeros_like(tensor, device="cuda") for tensor in inputs]
+        cuda._sleep(LATE)
+        for array, source in zip(arrays, sources, strict=True):
+            array.copy_(source, non_blocking=True)
+        yield from twice(case, arrays)
+
+
+def twice(case: Case, arrays: Inputs) -> Iterator[Inputs]:
+    for _ in range(2):
+        outputs = case.call(*arrays)
+        yield [output.cpu().clone() for output in outputs]
+        for output in outputs:
+            output.fill_(OVERWRITTEN)
+        del outputs, output
+
+
+def runs_of(case: Case, way: str, inputs: Inputs) -> list[Inputs]:
+    if way == "CPU":
+        return list(twice(case, inputs))
+    if way == "CuPy":
+        return list(on_cupy(case, inputs))
+    side = way == "side stream"
+    return list(on_stream(case, inputs, cuda.Stream() if side else torch.cuda.current_stream()))
+
+
+def compare(case: Case, way: str, seed: int) -> list[Row]:
+    """One row per output: how much of it equals the twin's, and the largest differences."""
+    inputs = case.inputs(np.random.default_rng(seed))
+    wanted = [output.clone() for output in case.call(*inputs)]
+    first, second = runs_of(case, way, inputs)
+    rows = []
+    for name, twin, got, again in zip(case.outputs, wanted, first, second, strict=True):
+        row: Row = {"output": name, "equal": float((got == twin).double().mean())}
+        row["same_again"] = torch.equal(got, again)
+        if twin.is_floating_point():
+            difference = float((got.double() - twin.double()).abs().max())
+            row["largest_difference"] = difference
+            row["relative_difference"] = difference / (float(twin.abs().max()) or 1.0)
+        rows.append(row)
+    return rows
+
+
+def comparisons(op: str, *, device: str, small: bool, seed: int) -> Iterator[Job]:
+    """The cases of an op; the first also on a side stream and, at full size, in CuPy."""
+    ways = ["CPU"] if device == "cpu" else ["default stream", "side stream"]
+    if device == "cuda" and not small:
+        ways.append("CuPy")
+    for place, case in enumerate((SMALL if small else CASES)[op]):
+        for way in ways if place == 0 else ways[:1]:
+            yield {"case": case.text, "way": way}, functools.partial(compare, case, way, seed)

@@ -1,0 +1,108 @@
+"""What a session on a GPU found, as JSON and as Markdown tables; written by gpu_session.py."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Section:
+    """What came out of one part of the session."""
+
+    name: str
+    problem: str = ""  # empty: it ran to its end
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    ends: float = 0.0
+
+    def left(self) -> float:
+        """Seconds until its time is up."""
+        return self.ends - time.monotonic()
+
+    def failed(self) -> bool:
+        return bool(self.problem) or any(map(row_failed, self.rows))
+
+
+def row_failed(row: Row) -> bool:
+    bad = row.get("error") or row.get("failed") or row.get("errors")
+    return bool(bad) or row.get("equal", 1) < 1 or row.get("same_again") is False
+
+
+def add_shares(sections: list[Section]) -> None:
+    """Put every rate beside its ceiling, where that was measured."""
+    rows = [row for section in sections for row in section.rows]
+    peaks = {row.get("engine"): row for row in rows if row.get("section") == "ceilings"}
+    for rate, ceiling, share in (
+        ("gb_per_s", "copy", "of_copy"),
+        ("tflop_per_s", "matmul bfloat16", "of_bfloat16_matmul"),
+    ):
+        peak = peaks.get(ceiling, {}).get(rate)
+        for row in rows:
+            if peak and rate in row:
+                row[share] = row[rate] / peak
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, float):
+        value = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """Rows as Markdown: every key that occurs is a column."""
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "section"))
+    yield "| " + " | ".join(name.replace("_", " ") for name in columns) + " |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield "| " + " | ".join(text_of(row.get(name, "")) for name in columns) + " |"
+
+
+def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
+    yield f"# ktfast on {facts['device']}\n"
+    yield from (f"- {name}: {value}" for name, value in facts.items())
+    yield "\n## Sections\n"
+    yield from table(
+        [
+            {
+                "part": section.name,
+                "result": "failed" if section.failed() else "ok",
+                "seconds": section.seconds,
+                "problem": section.problem,
+            }
+            for section in sections
+        ]
+    )
+    groups: dict[str, list[Row]] = {}
+    for section in sections:
+        for row in section.rows:
+            groups.setdefault(row.get("section", section.name), []).append(row)
+    for name, rows in groups.items():
+        yield f"\n## {name}\n"
+        yield from table(rows)
+
+
+def write_results(out: Path, facts: dict[str, Any], sections: list[Section]) -> None:
+    """Both files, each whole or not at all."""
+    add_shares(sections)
+    found = [
+        {
+            "name": section.name,
+            "seconds": round(section.seconds, 1),
+            "problem": section.problem,
+            "failed": section.failed(),
+            "rows": section.rows,
+        }
+        for section in sections
+    ]
+    for name, text in (
+        ("gpu_session.json", json.dumps({"facts": facts, "sections": found}, indent=1)),
+        ("gpu_session.md", "\n".join(markdown(facts, sections))),
+    ):
+        partial = out / (name + ".part")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(out / name)
