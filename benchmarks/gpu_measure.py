@@ -255,13 +255,14 @@ def time_update(device: Device, size: tuple[int, int, int], engine: str, skew: i
     n, d, k = size
     draw = torch.rand(n, device=device.name, generator=device.random)
     labels = (k * draw**skew).int().clamp(max=k - 1)
+    ones = torch.ones(n, device=device.name)  # bincount would wait for the device
     matrices = [mixture(device, n, d, 1)[0] for _ in range(device.sets(n * d * 4))]
 
     def call(x: torch.Tensor) -> object:
         if engine == "ktfast":
             return ops.kmeans_update(x, labels, k)
         sums = torch.zeros(k, d, device=device.name).index_add_(0, labels, x)
-        return sums, torch.bincount(labels, minlength=k)
+        return sums, torch.zeros(k, device=device.name).index_add_(0, labels, ones)
 
     row = device.time([functools.partial(call, x) for x in matrices])
     sum_bytes = 8 if engine == "ktfast" else 4

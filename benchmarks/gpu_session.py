@@ -182,7 +182,8 @@ class Session:
 # --- reading what the processes say ---------------------------------------------------------------
 def tail(output: str, length: int = 600) -> str:
     """The end of an output, where the reason usually stands."""
-    return " / ".join(output.strip().splitlines())[-length:]
+    lines = [line.strip() for line in output.splitlines()]
+    return " / ".join(line for line in lines if line.strip("^~ "))[-length:]
 
 
 def json_rows(output: str) -> Iterator[Row]:
