@@ -102,6 +102,30 @@ def test_extreme_scales(level, scale):
     check(x, centers, labels, distances)
 
 
+@pytest.fixture
+def flush_denormal():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("scale", [1e-19, 1e-38])
+def test_a_caller_that_flushes_subnormal_numbers(level, scale, request):
+    # At 1e-19 the products are subnormal, at 1e-38 the rows are.
+    generator = np.random.default_rng(0)
+    x = (generator.normal(size=(500, 16)) * scale).astype(np.float32)
+    centers = PreparedCenters(generator.normal(size=(50, 16)) * scale)
+    expected = reference.assign(x, centers.centers)
+    request.getfixturevalue("flush_denormal")
+    for n_threads in (1, 2):
+        labels, distances = kmeans_assign(x, centers, n_threads=n_threads, distance_dtype="float64")
+        assert labels.tolist() == expected[0].tolist()
+        np.testing.assert_allclose(distances, expected[1], rtol=SUM_ORDER_FLOAT64)
+    own = PreparedCenters(centers.centers)
+    assert kmeans_assign(x, own)[0].tolist() == expected[0].tolist()
+
+
 def test_offset_of_the_data_costs_no_accuracy():
     x, centers = example(300, 40, 30, "float64")
     labels, _ = kmeans_assign(x, centers)

@@ -60,6 +60,20 @@ def test_threads_and_splits_give_the_same_bits(monkeypatch):
     np.testing.assert_array_equal(actual[0], expected[0])
 
 
+def test_a_caller_that_flushes_subnormal_numbers():
+    x, labels, weight = example(100, 7, 3)
+    x = (x * 1e-40).astype(np.float32)
+    expected = reference.update(x, labels, 3, weight)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        sums, counts = kmeans_update(x, labels, 3, sample_weight=weight)
+    finally:
+        torch.set_flush_denormal(False)
+    assert sums.tobytes() == expected[0].tobytes()
+    np.testing.assert_array_equal(counts, expected[1])
+
+
 def test_layouts():
     x, labels, weight = example(60, 11, 4)
     for array in (np.asfortranarray(x), x.astype(">f4"), np.concatenate([x, x], 1)[:, :11]):

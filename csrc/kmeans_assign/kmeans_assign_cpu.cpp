@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/cpu_features.h"
+#include "common/float_environment.h"
 #include "kmeans_assign/assign_math.h"
 #include "kmeans_assign/score_tile.h"
 
@@ -278,33 +279,38 @@ void kmeans_prepare(const KmeansPrepareParams& p) {
   const Prepared at(p.n_clusters, d);
   float* prepared = aligned(p.prepared);
   float* mean = prepared + at.mean;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t f = 0; f < d; ++f) {
-    double sum = 0;
-    for (int64_t k = 0; k < p.n_clusters; ++k) sum += p.centers[k * d + f];
-    mean[f] = static_cast<float>(sum / static_cast<double>(p.n_clusters));
-  }
   double largest = 0;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads) reduction(max : largest)
-  for (int64_t padded = 0; padded < at.n_panels * kPanelWidth; ++padded) {
-    float* to =
-        prepared + at.panels + padded / kPanelWidth * kPanelWidth * d + padded % kPanelWidth;
-    float& half_norm = prepared[at.half_norms + padded];
-    if (padded >= p.n_clusters) {
-      for (int64_t f = 0; f < d; ++f) to[f * kPanelWidth] = 0;
-      half_norm = kInfinity;
-      continue;
-    }
-    double norm = 0;
+#pragma omp parallel num_threads(p.n_threads) reduction(max : largest)
+  {
+    const DefaultFloatEnvironment environment;
+#pragma omp for schedule(static)
     for (int64_t f = 0; f < d; ++f) {
-      const double difference = p.centers[padded * d + f] - static_cast<double>(mean[f]);
-      norm += difference * difference;
-      to[f * kPanelWidth] = static_cast<float>(difference);
+      double sum = 0;
+      for (int64_t k = 0; k < p.n_clusters; ++k) sum += p.centers[k * d + f];
+      mean[f] = static_cast<float>(sum / static_cast<double>(p.n_clusters));
     }
-    half_norm = static_cast<float>(norm / 2);
-    // Not std::max: a norm that is not a number must make every comparison exact.
-    if (!(norm <= largest)) largest = std::isnan(norm) ? HUGE_VAL : norm;
+#pragma omp for schedule(static)
+    for (int64_t padded = 0; padded < at.n_panels * kPanelWidth; ++padded) {
+      float* to =
+          prepared + at.panels + padded / kPanelWidth * kPanelWidth * d + padded % kPanelWidth;
+      float& half_norm = prepared[at.half_norms + padded];
+      if (padded >= p.n_clusters) {
+        for (int64_t f = 0; f < d; ++f) to[f * kPanelWidth] = 0;
+        half_norm = kInfinity;
+        continue;
+      }
+      double norm = 0;
+      for (int64_t f = 0; f < d; ++f) {
+        const double difference = p.centers[padded * d + f] - static_cast<double>(mean[f]);
+        norm += difference * difference;
+        to[f * kPanelWidth] = static_cast<float>(difference);
+      }
+      half_norm = static_cast<float>(norm / 2);
+      // Not std::max: a norm that is not a number must make every comparison exact.
+      if (!(norm <= largest)) largest = std::isnan(norm) ? HUGE_VAL : norm;
+    }
   }
+  const DefaultFloatEnvironment environment;
   prepared[0] = std::nextafter(static_cast<float>(std::sqrt(largest)), kInfinity);
 }
 
@@ -327,11 +333,15 @@ void kmeans_assign(const KmeansAssignParams& given) {
   const int64_t stride = round_up(Workspace::size(p.n_features), 16);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-    for (int64_t block = 0; block < n_blocks; ++block) {
+#pragma omp parallel num_threads(p.n_threads)
+    {
+      const DefaultFloatEnvironment environment;
       const Workspace work(p.workspace + thread_index() * stride, p.n_features);
-      const int64_t first = block * block_rows;
-      assign_block<T>(p, kernels, work, first, std::min(block_rows, p.n_rows - first));
+#pragma omp for schedule(static)
+      for (int64_t block = 0; block < n_blocks; ++block) {
+        const int64_t first = block * block_rows;
+        assign_block<T>(p, kernels, work, first, std::min(block_rows, p.n_rows - first));
+      }
     }
   });
 }

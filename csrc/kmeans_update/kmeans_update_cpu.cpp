@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/float_environment.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -52,19 +53,26 @@ void kmeans_update(const KmeansUpdateParams& p) {
   int64_t* starts = p.workspace;
   int64_t* order = starts + p.n_clusters + 2;
   sort_by_label(p, starts, order);
-  for (int64_t row = 0; row < p.n_rows; ++row) {
-    p.counts[p.labels[row]] += p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+  {
+    const DefaultFloatEnvironment environment;
+    for (int64_t row = 0; row < p.n_rows; ++row) {
+      p.counts[p.labels[row]] += p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+    }
   }
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    // One by one over the threads, because clusters differ in size.
-#pragma omp parallel for schedule(static, 1) num_threads(p.n_threads)
-    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
-      const int64_t k = task / slices;
-      const int64_t start = task % slices * kTaskFeatures;
-      add_rows<T>(p, order + starts[k], order + starts[k + 1], p.sums + k * p.n_features + start,
-                  start, std::min(kTaskFeatures, p.n_features - start));
+#pragma omp parallel num_threads(p.n_threads)
+    {
+      const DefaultFloatEnvironment environment;
+      // One by one over the threads, because clusters differ in size.
+#pragma omp for schedule(static, 1)
+      for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+        const int64_t k = task / slices;
+        const int64_t start = task % slices * kTaskFeatures;
+        add_rows<T>(p, order + starts[k], order + starts[k + 1], p.sums + k * p.n_features + start,
+                    start, std::min(kTaskFeatures, p.n_features - start));
+      }
     }
   });
 }
