@@ -1,5 +1,6 @@
 """What the native modules do with arrays they cannot use: an exception that names the argument."""
 
+import ctypes
 import gc
 import sys
 
@@ -93,6 +94,18 @@ class Interrupted(Legacy):
         raise KeyboardInterrupt
 
 
+class OnOtherDevice(Legacy):
+    """A CPU array whose capsule says device 1, as one of two GPUs would."""
+
+    def __dlpack__(self, **_):
+        capsule = self.array.__dlpack__()
+        address = ctypes.pythonapi.PyCapsule_GetPointer
+        address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        # DLTensor: the address of the data, the device's type, the device's index.
+        ctypes.c_int32.from_address(address(capsule, b"dltensor") + 12).value = 1
+        return capsule
+
+
 IMAGES = arguments()["images"]
 
 
@@ -133,6 +146,62 @@ def test_missing_arguments_are_named():
     del given["sample_ids"]
     with pytest.raises(KeyError, match="sample_ids"):
         _backend.cpu.jigsaw_tiles(**given)
+
+
+def kmeans_arguments():
+    """Valid arguments of the native k-means functions: 4 rows, 3 features, 2 clusters."""
+    cpu = _backend.cpu
+    x, centers = np.ones((4, 3), np.float32), np.eye(2, 3)
+    prepared = np.empty(cpu.kmeans_prepared_size(n_clusters=2, n_features=3), np.float32)
+    prepare = {"centers": centers, "prepared": prepared, "n_threads": 1}
+    cpu.kmeans_prepare(**prepare)
+    assign_size = cpu.kmeans_assign_workspace_size(n_features=3, n_threads=1)
+    update_size = cpu.kmeans_update_workspace_size(n_rows=4, n_clusters=2)
+    labels = np.zeros(4, np.int32)
+    return {
+        "kmeans_prepare": prepare,
+        "kmeans_assign": {
+            "x": x,
+            "centers": centers,
+            "prepared": prepared,
+            "workspace": np.empty(assign_size, np.float32),
+            "labels": labels,
+            "distances": np.zeros(4),
+            "n_threads": 1,
+        },
+        "kmeans_update": {
+            "x": x,
+            "labels": labels,
+            "sample_weight": np.ones(4),
+            "workspace": np.empty(update_size, np.int64),
+            "sums": np.zeros((2, 3)),
+            "counts": np.zeros(2),
+            "n_threads": 1,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("kmeans_prepare", "prepared"),
+        *(("kmeans_assign", name) for name in ("centers", "prepared", "labels", "distances")),
+        *(("kmeans_update", name) for name in ("labels", "sample_weight", "sums", "counts")),
+        ("kmeans_update", "workspace"),
+    ],
+)
+def test_arrays_on_several_devices_are_refused(function, name):
+    given = kmeans_arguments()[function]
+    getattr(_backend.cpu, function)(**given)
+    given[name] = OnOtherDevice(given[name])
+    with pytest.raises(ValueError, match=rf"{name} is on device 1, but \w+ is on device 0"):
+        getattr(_backend.cpu, function)(**given)
+
+
+def test_no_clusters_are_refused():
+    given = kmeans_arguments()["kmeans_update"]
+    with pytest.raises(ValueError, match="sums must hold at least one row"):
+        _backend.cpu.kmeans_update(**{**given, "sums": np.zeros((0, 3)), "counts": np.zeros(0)})
 
 
 @pytest.mark.parametrize("name", ["tiles", "labels", "workspace"])

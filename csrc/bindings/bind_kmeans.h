@@ -51,6 +51,7 @@ void with_kmeans_prepare(Device device, const py::object& centers, const py::obj
   const auto prepared_ =
       at_least<float>(prepared, "prepared", device, prepared_size(p.n_clusters, p.n_features));
   p.prepared = prepared_.data();
+  expect_one_device({&centers_, &prepared_});
   const py::gil_scoped_release release;
   run(p, centers_.device_index());
 }
@@ -76,6 +77,7 @@ void with_kmeans_assign(Device device, const py::object& x, const py::object& ce
   p.labels = labels_.data();
   const auto distances_ = contiguous<double>(distances, "distances", device, {p.n_rows});
   p.distances = distances_.data();
+  expect_one_device({&x_, &centers_, &prepared_, &labels_, &distances_});
   const py::gil_scoped_release release;
   run(p, x_.device_index());
 }
@@ -106,6 +108,8 @@ void with_kmeans_update(Device device, const py::object& x, const py::object& la
   const auto workspace_ =
       at_least<int64_t>(workspace, "workspace", device, workspace_size(p.n_rows, p.n_clusters));
   p.workspace = workspace_.data();
+  expect_one_device({&x_, &labels_, &sums_, &counts_, &workspace_});
+  if (weight_) expect_one_device({&x_, &*weight_});
   const py::gil_scoped_release release;
   run(p, x_.device_index());
 }

@@ -50,6 +50,7 @@ int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
 void kmeans_update(const KmeansUpdateParams& p) {
   if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  KTFAST_CHECK(p.n_clusters > 0, "sums must hold at least one row");
   int64_t* starts = p.workspace;
   int64_t* order = starts + p.n_clusters + 2;
   sort_by_label(p, starts, order);

@@ -146,6 +146,7 @@ int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
 
 void kmeans_update(const KmeansUpdateParams& p, CUstream_st* stream) {
   if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_clusters > 0, "sums must hold at least one row");
   const Layout at(p.n_rows, p.n_clusters);
   const unsigned feature_blocks = grid_size(p.n_features, kSumThreads);
   KTFAST_CHECK(feature_blocks <= 65535, "x has more features than one launch can take");
