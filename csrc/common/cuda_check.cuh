@@ -14,6 +14,8 @@ namespace ktfast {
 
 inline void cuda_check(cudaError_t error, const char* expression, const char* file, int line) {
   if (error == cudaSuccess) return;
+  // The runtime also keeps the error for cudaGetLastError, where the next launch would find it.
+  static_cast<void>(cudaGetLastError());
   if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
   throw std::runtime_error(std::string(cudaGetErrorName(error)) + " (" + cudaGetErrorString(error) +
                            ") from " + expression + " at " + file + ":" + std::to_string(line));
