@@ -4,11 +4,12 @@ Arrays of NumPy, torch and CuPy are recognised by the module that defines their 
 torch nor CuPy is imported here: whoever passes such an array has imported it already.
 """
 
+import contextlib
 import functools
 import os
 import sys
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ __all__ = [
     "library_of",
     "n_threads",
     "native_of",
+    "on_device",
     "simd_level",
     "stream_of",
 ]
@@ -112,6 +114,19 @@ def native_of(array: Any) -> ModuleType:
     return cpu if device_of(array)[0] == "cpu" else cuda()
 
 
+def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Make the array's GPU the current one for a block; does nothing for arrays on the CPU.
+
+    torch exports arrays of the current GPU only, and CuPy allocates there.
+    """
+    kind, index = device_of(array)
+    if kind == "cpu":
+        return contextlib.nullcontext()
+    module = sys.modules[library_of(array)]
+    device = module.cuda.device if library_of(array) == "torch" else module.cuda.Device
+    return cast("contextlib.AbstractContextManager[Any]", device(index))
+
+
 def stream_of(array: Any) -> int:
     """The address of the stream on which the array's library now queues work on its device."""
     index = device_of(array)[1]
@@ -167,7 +182,8 @@ def contiguous(array: Any) -> Any:
     if library == "torch":
         return array.contiguous()
     if library == "cupy":
-        return sys.modules["cupy"].ascontiguousarray(array)
+        with on_device(array):
+            return sys.modules["cupy"].ascontiguousarray(array)
     return np.ascontiguousarray(array)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ktfast._backend import device_of, empty, library_of
+from ktfast._backend import device_of, empty, library_of, on_device
 from ktfast.errors import InputError
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_update import kmeans_update
@@ -131,7 +131,8 @@ class Rows:
             return array
         if library_of(self.like) == "torch":
             return sys.modules["torch"].from_numpy(array).to(self.like.device)
-        return sys.modules["cupy"].asarray(array)
+        with on_device(self.like):
+            return sys.modules["cupy"].asarray(array)
 
     def to_library(self, array: Any) -> Any:
         """Bring a result into the library and to the device of the rows."""

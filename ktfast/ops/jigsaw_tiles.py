@@ -145,26 +145,27 @@ def jigsaw_tiles(
     outputs["labels"] = outputs.pop("permutation")
     outputs["donors"] = outputs.pop("donor")
     native = _backend.native_of(images)
-    native.jigsaw_tiles(
-        images=images,
-        permutations=permutations,
-        sample_ids=sample_ids,
-        indices=indices,
-        tiles=tiles,
-        seed=_below(seed, "seed", 64),
-        epoch=_below(epoch, "epoch", 32),
-        tile_size=t,
-        jitter=jitter,
-        chroma_shift=chroma_shift,
-        max_occluders=max_occluders,
-        gray_threshold=_threshold(gray_probability, "gray_probability"),
-        projection_threshold=_threshold(projection_probability, "projection_probability"),
-        donor_shares_color=donor_color == "shared",
-        statistics=statistics,
-        channels_last=bool(channels_last),
-        **outputs,
-        **_execution(images, n_threads, 3 * t * t),
-    )
+    with _backend.on_device(images):
+        native.jigsaw_tiles(
+            images=images,
+            permutations=permutations,
+            sample_ids=sample_ids,
+            indices=indices,
+            tiles=tiles,
+            seed=_below(seed, "seed", 64),
+            epoch=_below(epoch, "epoch", 32),
+            tile_size=t,
+            jitter=jitter,
+            chroma_shift=chroma_shift,
+            max_occluders=max_occluders,
+            gray_threshold=_threshold(gray_probability, "gray_probability"),
+            projection_threshold=_threshold(projection_probability, "projection_probability"),
+            donor_shares_color=donor_color == "shared",
+            statistics=statistics,
+            channels_last=bool(channels_last),
+            **outputs,
+            **_execution(images, n_threads, 3 * t * t),
+        )
     if channels_last:
         tiles = _channels_second(tiles)
     return (tiles, choices.permutation, *([choices] if return_choices else []))

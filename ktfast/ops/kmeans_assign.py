@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ktfast._backend import cpu, device_of, empty, native_of, stream_of
+from ktfast._backend import cpu, device_of, empty, native_of, on_device, stream_of
 from ktfast._backend import n_threads as resolve_threads
 from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
 
@@ -29,13 +29,14 @@ class PreparedCenters:
         self.n_clusters, self.n_features = (int(length) for length in centers.shape)
         if self.n_clusters == 0:
             raise ValueError("centers must hold at least one row, got shape " + str(centers.shape))
-        self.centers = contiguous(centers, "float64")
         native = native_of(centers)
         size = native.kmeans_prepared_size(n_clusters=self.n_clusters, n_features=self.n_features)
         self.prepared = empty((size,), "float32", like=centers)
-        native.kmeans_prepare(
-            centers=self.centers, prepared=self.prepared, **_launch(centers, n_threads)
-        )
+        with on_device(centers):
+            self.centers = contiguous(centers, "float64")
+            native.kmeans_prepare(
+                centers=self.centers, prepared=self.prepared, **_launch(centers, n_threads)
+            )
 
 
 def kmeans_assign(
@@ -99,17 +100,19 @@ def kmeans_assign(
         size = cpu.kmeans_assign_workspace_size(n_features=d, n_threads=options["n_threads"])
         options["workspace"] = empty((size,), "float32", like=x)
     products = _CALL_PRODUCTS * options.get("n_threads", 1000)
-    for rows, block in row_blocks(x, max(1, int(products / max(1, centers.n_clusters * d)))):
-        native.kmeans_assign(
-            x=block,
-            centers=centers.centers,
-            prepared=centers.prepared,
-            labels=labels[rows],
-            distances=distances[rows],
-            **options,
-        )
-    if out is None and distance_dtype == "float32":
-        distances = contiguous(distances, "float32")
+    call_rows = max(1, int(products / max(1, centers.n_clusters * d)))
+    with on_device(x):
+        for rows, block in row_blocks(x, call_rows):
+            native.kmeans_assign(
+                x=block,
+                centers=centers.centers,
+                prepared=centers.prepared,
+                labels=labels[rows],
+                distances=distances[rows],
+                **options,
+            )
+        if out is None and distance_dtype == "float32":
+            distances = contiguous(distances, "float32")
     return labels, distances
 
 

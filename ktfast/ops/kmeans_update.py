@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ktfast._backend import cpu, empty, native_of, stream_of
+from ktfast._backend import cpu, empty, native_of, on_device, stream_of
 from ktfast._backend import n_threads as resolve_threads
 from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
 
@@ -55,18 +55,11 @@ def kmeans_update(
     if n_clusters < 1:
         raise ValueError(f"n_clusters must be at least 1, got {n_clusters}")
     check_output(labels, "labels", (n,), "int32")
-    if sample_weight is not None:
-        if tuple(sample_weight.shape) != (n,):
-            raise ValueError(
-                f"sample_weight must have shape ({n},), got {tuple(sample_weight.shape)}"
-            )
-        sample_weight = contiguous(sample_weight, "float64")
-    labels = contiguous(labels, "int32")
+    if sample_weight is not None and tuple(sample_weight.shape) != (n,):
+        raise ValueError(f"sample_weight must have shape ({n},), got {tuple(sample_weight.shape)}")
     if out is None:
         sums = empty((n_clusters, d), "float64", like=x)
         counts = empty((n_clusters,), "float64", like=x)
-        sums[:] = 0
-        counts[:] = 0
     else:
         sums, counts = out
         check_output(sums, "sums", (n_clusters, d), "float64")
@@ -78,17 +71,24 @@ def kmeans_update(
     else:
         options = {"stream": stream_of(x)}
     workspace: Any = None
-    for rows, block in row_blocks(x, _CALL_ROWS):
-        if workspace is None:  # the first block is the largest
-            size = native.kmeans_update_workspace_size(n_rows=len(block), n_clusters=n_clusters)
-            workspace = empty((size,), "int64", like=x)
-        native.kmeans_update(
-            x=block,
-            labels=labels[rows],
-            sample_weight=None if sample_weight is None else sample_weight[rows],
-            workspace=workspace,
-            sums=sums,
-            counts=counts,
-            **options,
-        )
+    with on_device(x):
+        if out is None:
+            sums[:] = 0
+            counts[:] = 0
+        labels = contiguous(labels, "int32")
+        if sample_weight is not None:
+            sample_weight = contiguous(sample_weight, "float64")
+        for rows, block in row_blocks(x, _CALL_ROWS):
+            if workspace is None:  # the first block is the largest
+                size = native.kmeans_update_workspace_size(n_rows=len(block), n_clusters=n_clusters)
+                workspace = empty((size,), "int64", like=x)
+            native.kmeans_update(
+                x=block,
+                labels=labels[rows],
+                sample_weight=None if sample_weight is None else sample_weight[rows],
+                workspace=workspace,
+                sums=sums,
+                counts=counts,
+                **options,
+            )
     return sums, counts
