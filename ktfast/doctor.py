@@ -32,20 +32,18 @@ def _findings() -> Iterator[Finding]:
     python = sys.version.split()[0]
     yield Finding("ktfast", True, f"{ktfast.__version__} on Python {python}", required=True)
     cores = len(os.sched_getaffinity(0))
-    yield Finding(
-        "C++ kernels", True, f"{_backend.simd_level()} on {cores} cores", required=True
-    )
+    yield Finding("C++ kernels", True, f"{_backend.simd_level()} on {cores} cores", required=True)
     yield _cuda_kernels()
     yield _torch()
     for package, module, part, remedy in (
-        ("torchvision", "torchvision", "features from torchvision models", "ktfast[train]"),
-        ("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", "ktfast[train]"),
-        ("pydantic", "pydantic", "configurations", "ktfast[train]"),
-        ("safetensors", "safetensors", "weights on disk", "ktfast[train]"),
-        ("matplotlib", "matplotlib", "the report", "ktfast[train]"),
-        ("scikit-image", "skimage", "the demo and HOG features", "ktfast[train]"),
-        ("cupy-cuda13x", "cupy", "CuPy arrays", "ktfast[gpu]"),
-        ("faiss-cpu", "faiss", "a rival in benchmarks", "ktfast[bench]"),
+        ("torchvision", "torchvision", "features from torchvision models", ".[train]"),
+        ("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", ".[train]"),
+        ("pydantic", "pydantic", "configurations", ".[train]"),
+        ("safetensors", "safetensors", "weights on disk", ".[train]"),
+        ("matplotlib", "matplotlib", "the report", ".[train]"),
+        ("scikit-image", "skimage", "the demo and HOG features", ".[train]"),
+        ("cupy-cuda13x", "cupy", "CuPy arrays", ".[gpu]"),
+        ("faiss-cpu", "faiss", "a rival in benchmarks", ".[bench]"),
         ("tensorboard", "tensorboard", "TensorBoard events", "tensorboard"),
     ):
         yield _package(package, module, part, remedy)
@@ -67,7 +65,7 @@ def _cuda_kernels() -> Finding:
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("torch", False, "every stage needs it: pip install 'ktfast[train]'")
+        return Finding("torch", False, f"every stage needs it: {_remedy('.[train]')}")
     import torch
 
     where = (
@@ -83,5 +81,10 @@ def _package(package: str, module: str, part: str, remedy: str) -> Finding:
         importlib.import_module(module)
     except ImportError as error:
         broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
-        return Finding(package, False, f"for {part}{broken}: pip install '{remedy}'")
+        return Finding(package, False, f"for {part}{broken}: {_remedy(remedy)}")
     return Finding(package, True, f"{metadata.version(package)}, for {part}")
+
+
+def _remedy(what: str) -> str:
+    place = " in the checkout of ktfast" if what.startswith(".") else ""
+    return f'pip install "{what}"{place}'

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import torch
+
 from ktfast.config import Config
 from ktfast.data.feature_store import FeatureStore, FeatureWriter
 from ktfast.errors import ConfigError
@@ -31,7 +33,7 @@ def build_teacher(run: Run) -> Teacher:
         trunk = pretext_trunk(run, run.config.pretext.trunk)
         load_weights(trunk, config.weights or run.stage("pretext") / "weights.safetensors")
         return trunk_teacher(
-            trunk.to(device),
+            trunk.to(device).to(memory_format=torch.channels_last),
             config.layer or trunk.layers[-1],
             pool=config.pool,
             pooling=config.pooling,

@@ -4,6 +4,7 @@ What cannot be decoded is listed with its reason; nothing is dropped silently. W
 later stage impossible (too few images, labels that do not match) is found here, before the hours.
 """
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
 
 
 def _prepare(run: Run, index: ImageIndex, folder: Path) -> Outcome:
-    data = run.config.data
+    data, clock = run.config.data, time.monotonic()
     images = prepare(
         index,
         folder,
@@ -58,6 +59,7 @@ def _prepare(run: Run, index: ImageIndex, folder: Path) -> Outcome:
             "classes": len(images.classes),
             "skipped": [[skip.path, skip.reason] for skip in images.skipped],
         },
+        throughput=("images/s", images.n / max(time.monotonic() - clock, 1e-9)),
     )
 
 
