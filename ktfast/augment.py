@@ -84,8 +84,9 @@ def normalize_images(images: Tensor, how: Literal["imagenet", "image"]) -> Tenso
 
 def draw(sample_ids: Tensor, n: int, *, seed: int, epoch: int, number: int) -> Tensor:
     """Uniform integers in 0 .. n - 1, int64 [B], one per sample id."""
-    key = number
-    for part in (epoch, seed):
+    # Mixed one by one: number ^ epoch alone would make one epoch's left another epoch's top.
+    key = 0
+    for part in (number, epoch, seed):
         key = _mix_int(key ^ part)
     bits = _mix(sample_ids ^ _signed(key))
     return ((bits >> 32) & 0xFFFFFFFF) * n >> 32

@@ -55,7 +55,7 @@ def test_splitmix64_is_the_published_one():
 def test_draws_are_splitmix64_of_seed_epoch_id_and_number():
     ids = torch.tensor([0, 1, 2**63 - 1, 123456789012345678, -5])
     for seed, epoch, number in [(0, 0, 0), (7, 3, 2), (2**64 - 1, 2**31 - 1, 1)]:
-        key = splitmix64(splitmix64(number ^ epoch) ^ seed)
+        key = splitmix64(splitmix64(splitmix64(number) ^ epoch) ^ seed)
         bits = [splitmix64((int(i) % 2**64) ^ key) for i in ids]
         for n in (1, 2, 29, 2**31 - 1):
             expected = [(value >> 32) * n >> 32 for value in bits]
@@ -68,12 +68,23 @@ def test_draws_are_uniform_and_independent():
     for other in (
         draw(ids, 6, seed=1, epoch=0, number=1),
         draw(ids, 6, seed=1, epoch=1, number=0),
+        draw(ids, 6, seed=1, epoch=1, number=1),
         draw(ids, 6, seed=2, epoch=0, number=0),
         draw(ids + 1, 6, seed=1, epoch=0, number=0),
     ):
         table = np.bincount((first * 6 + other).numpy(), minlength=36)
         # Chi-square with 35 degrees of freedom: 99.99 % lie below 74.
         assert ((table - 60_000 / 36) ** 2 / (60_000 / 36)).sum() < 74
+
+
+def test_draws_of_neighbouring_epochs_share_nothing():
+    ids = torch.arange(1000)
+    seen = {
+        tuple(draw(ids, 2**31, seed=0, epoch=epoch, number=number).tolist())
+        for epoch in range(8)
+        for number in range(3)
+    }
+    assert len(seen) == 8 * 3
 
 
 @pytest.mark.parametrize("mirror", [True, False])
