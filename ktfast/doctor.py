@@ -78,11 +78,15 @@ def _torch() -> Finding:
 
 def _package(package: str, module: str, part: str, remedy: str) -> Finding:
     try:
-        importlib.import_module(module)
-    except ImportError as error:
+        found = importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:  # a library it loads may be broken
         broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
         return Finding(package, False, f"for {part}{broken}: {_remedy(remedy)}")
-    return Finding(package, True, f"{metadata.version(package)}, for {part}")
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:  # the module comes from a package of another name
+        version = getattr(found, "__version__", "of unknown version")
+    return Finding(package, True, f"{version}, for {part}")
 
 
 def _remedy(what: str) -> str:

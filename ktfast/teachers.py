@@ -7,6 +7,7 @@ other network and hand-made features all serve, and only their clusters reach th
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,8 +130,11 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
 def callable_teacher(path: str) -> Teacher:
     """A function named `package.module:function`, uint8 [B, S, S, 3] -> float [B, d].
 
-    It gets a torch tensor on the run's device and may return a torch tensor or a NumPy array.
+    It gets a torch tensor on the run's device and may return a torch tensor or a NumPy array. The
+    module may lie in the working directory, which an installed command does not search by itself.
     """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     module_name, _, attribute = path.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)

@@ -211,7 +211,11 @@ class FeatureWriter:
         if not finite.all():
             bad = int(np.argmin(finite))
             largest = np.abs(block[bad].astype(np.float64)).max()
-            remedy = "store float32" if np.isfinite(block[bad]).all() else "check the model"
+            remedy = (
+                "store float32 (features.dtype)"
+                if np.isfinite(block[bad]).all()
+                else "check the model"
+            )
             raise InputError(
                 f"features of sample {ids[bad]} are not finite in {stored.dtype}"
                 f" (largest magnitude {largest:g}); {remedy}"
