@@ -6,9 +6,10 @@ method's paper fixes a value, that value as its default.
 
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,7 +24,9 @@ else:
 class Section(BaseModel):
     """A frozen group of options that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class TrainingConfig(Section):
@@ -56,6 +59,10 @@ class TrainingConfig(Section):
     checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
     log_every: int = Field(20, ge=1, description="steps between rows of metrics.jsonl")
     tensorboard: bool = Field(False, description="also write TensorBoard events, if installed")
+
+
+ROLES = ("pretext", "cluster", "transfer", "train", "test")
+"""What images are used for, in the order of the stages."""
 
 
 class DataConfig(Section):
@@ -202,7 +209,9 @@ class EvaluateConfig(Section):
 class Config(Section):
     """One run of the whole system."""
 
-    seed: int = Field(0, ge=0, description="the one seed that every random choice depends on")
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="the one seed that every random choice depends on"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all that may be used")
     data: DataConfig = DataConfig()
@@ -215,8 +224,7 @@ class Config(Section):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
             raise ValueError(f"{value!r} is no device; expected auto, cpu, cuda or cuda:N")
         return value
 
@@ -256,12 +264,15 @@ def load_config(
             raise ConfigError(f"there is no configuration file {path}") from error
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    kinds = options()
     for name, text in (overrides or {}).items():
         *sections, leaf = name.split(".")
         table = values
         for section in sections:
             table = table.setdefault(section, {})
-        table[leaf] = _parse_value(text)
+            if not isinstance(table, dict):
+                raise ConfigError(f"{path}: {section} must be a table of options, got {table!r}")
+        table[leaf] = _parse_value(text, kinds[name][0] if name in kinds else None)
     return parse_config(values)
 
 
@@ -290,14 +301,21 @@ def options(section: type[Section] = Config, prefix: str = "") -> dict[str, tupl
     return found
 
 
-def _parse_value(text: str) -> Any:
-    """Read a command-line value as TOML would; bare words are strings, empty is 'not set'."""
+def _parse_value(text: str, kind: Any) -> Any:
+    """Read a command-line value of an option's type.
+
+    Text and paths are taken as they are, the rest as in TOML; lists may also be given as a,b,c.
+    Empty is 'not set', or the empty list.
+    """
+    if kind is str or (Path in get_args(kind) and text):
+        return text
+    is_list = get_origin(kind) is tuple
     if text == "":
-        return None
+        return [] if is_list else None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return [part.strip() for part in text.split(",")] if is_list else text
 
 
 def _explain(item: Any) -> str:

@@ -60,6 +60,66 @@ def test_an_interrupted_stage_goes_on(tmp_path):
         assert (run.stage("cluster") / "half").exists()
 
 
+def test_bad_input_that_did_nothing_is_forgotten(tmp_path):
+    def refuses(folder):
+        raise ConfigError("no such source")
+
+    with open_run(tmp_path, Config()) as run:
+        run_stage(run, "prepare/a", {}, {}, outcome)
+        before = (tmp_path / "config.toml").read_bytes()
+    with open_run(tmp_path, Config(seed=1)) as run:
+        with pytest.raises(ConfigError, match="no such source"):
+            run_stage(run, "features/a", {"source": "sift"}, {}, refuses)
+        assert (tmp_path / "config.toml").read_bytes() == before
+        run_stage(run, "features/a", {"source": "hog"}, {}, outcome)
+    assert read_run(tmp_path).config.seed == 1
+
+
+def test_files_that_were_lost_are_made_again(tmp_path, caplog):
+    def content(folder):
+        return (folder / "file").read_text()[:1].replace("d", "f")
+
+    with open_run(tmp_path, Config()) as run:
+        run_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+        run_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+        assert "made whole" not in caplog.text
+        for damage in (
+            lambda: (tmp_path / "cluster/file").unlink(),
+            lambda: (tmp_path / "cluster/file").write_text("x"),
+            lambda: (tmp_path / "cluster/result.json").write_text("{"),
+        ):
+            damage()
+            caplog.clear()
+            run_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+            assert "is made whole again" in caplog.text
+            assert (tmp_path / "cluster/file").read_text() == "done"
+
+
+def test_a_redo_that_was_killed_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    with open_run(tmp_path, Config()) as run:
+        run_stage(run, "cluster", {"k": 2}, {}, outcome)
+        (tmp_path / "cluster/extra").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr("ktfast.stages.artifacts.shutil.rmtree", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run_stage(run, "cluster", {"k": 3}, {}, outcome, redo=True)
+        run_stage(run, "cluster", {"k": 3}, {}, outcome)
+        assert not (tmp_path / "cluster/extra").exists()
+        run_stage(run, "cluster", {"k": 4}, {}, outcome, redo=True)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_the_log_says_how_a_run_ended(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path, Config()):
+        1 / 0  # noqa: B018
+    with pytest.raises(InputError), open_run(tmp_path, Config()):
+        raise InputError("k is wrong: ü\udce9")
+    log = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "ended by ZeroDivisionError" in log
+    assert "ended by InputError: k is wrong: ü" in log
+
+
 def _open(folder, queue):
     try:
         with open_run(folder, Config()):

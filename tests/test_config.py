@@ -35,6 +35,14 @@ def test_toml_round_trip(tmp_path):
     assert load_config(tmp_path / "config.toml") == config
 
 
+def test_relative_folders_are_written_as_absolute_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, {"data.pretext": "photos", "cluster.features": "x.npy"})
+    written = tomllib.loads(to_toml(config))
+    assert written["data"]["pretext"] == str(tmp_path / "photos")
+    assert written["cluster"]["features"] == str(tmp_path / "x.npy")
+
+
 def test_overrides_are_read_as_toml(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("seed = 4\n[pretext.training]\nepochs = 3\n")
@@ -55,6 +63,37 @@ def test_overrides_are_read_as_toml(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("data.pretext", "2018", Path("2018")),
+        ("data.pretext", "true", Path("true")),
+        ("data.test", "", None),
+        ("features.layer", "", ""),
+        ("features.source", "nan", "nan"),
+        ("evaluate.layers", "conv1, conv2", ("conv1", "conv2")),
+        ("evaluate.baselines", "random", ("random",)),
+        ("evaluate.baselines", "", ()),
+        ("pretext.training.drop_at", "0.3,0.6", (0.3, 0.6)),
+        ("pretext.jitter", "", None),
+        ("transfer.target", "vgg16", "vgg16"),
+    ],
+)
+def test_overrides_are_read_by_the_type_of_their_option(name, text, value):
+    section, _, leaf = name.rpartition(".")
+    found = load_config(None, {name: text})
+    for part in [*section.split("."), leaf]:
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_a_section_that_is_no_table_is_named(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("data = 3\n")
+    with pytest.raises(ConfigError, match="data must be a table"):
+        load_config(path, {"data.pretext": "a"})
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"pretext": {"widht": 1}}, "unknown option pretext.widht; did you mean pretext.width"),
@@ -65,6 +104,9 @@ def test_overrides_are_read_as_toml(tmp_path):
         ({"data": {"short_side": 200}}, "pretext.crop 255 is larger than data.short_side 200"),
         ({"transfer": {"crop": 300}}, "crop 300 is larger than image_size 256"),
         ({"device": "gpu"}, "'gpu' is no device"),
+        ({"device": "auto:1"}, "'auto:1' is no device"),
+        ({"seed": 2**32}, "seed: .* less than 4294967296"),
+        ({"pretext": {"training": {"epochs": float("inf")}}}, "epochs: .* finite"),
         ({"transfer": {"target": "resnet"}}, "transfer.target"),
     ],
 )

@@ -2,7 +2,8 @@
 
 Each stage owns one folder. It writes `begun.json` (what it was asked to do, and from which
 inputs) when it starts and `result.json` when it is done. The same question again is answered by
-the result that is there; a different question is refused, so nothing finished is lost silently.
+the result that is there, as long as its files are; a different question is refused, so nothing
+finished is lost silently.
 """
 
 import dataclasses
@@ -23,13 +24,11 @@ from typing import Any
 import tomli_w
 
 import ktfast
-from ktfast.config import Config, load_config
+from ktfast.config import ROLES, Config, load_config
 from ktfast.durable import read_json, sha256_json, write_bytes, write_json
 from ktfast.errors import ConfigError, DataError, InputError
 
 logger = logging.getLogger(__name__)
-
-STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "evaluate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Run:
         path = self.stage(name) / "result.json"
         if not path.is_file():
             raise DataError(
-                f"{self.folder} has no finished stage {name!r}; run `ktfast {name}` on it first"
+                f"{self.folder} has no finished stage {name!r}; run "
+                f"`ktfast {name.split('/')[0]}` on it first"
             )
         result: dict[str, Any] = read_json(path)
         return result
@@ -92,7 +92,7 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[Run]:
             raise InputError(
                 f"another ktfast process is working on {folder}; wait for it or give another folder"
             ) from error
-        handler = logging.FileHandler(folder / "log.txt")
+        handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="replace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         package_logger = logging.getLogger("ktfast")
         package_logger.addHandler(handler)
@@ -101,9 +101,21 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[Run]:
             if not (folder / "config.toml").is_file():
                 _record(run)
             yield run
+        except BaseException as error:
+            _log_end(handler, error)
+            raise
         finally:
             package_logger.removeHandler(handler)
             handler.close()
+
+
+def _log_end(handler: logging.Handler, error: BaseException) -> None:
+    """Keep why a run ended in its log; on the terminal the command line tells it."""
+    expected = isinstance(error, InputError | OSError | KeyboardInterrupt)
+    trace = None if expected else (type(error), error, error.__traceback__)
+    text = f"ended by {type(error).__name__}: {error}"
+    record = logging.LogRecord(logger.name, logging.ERROR, __file__, 0, text, None, trace)
+    handler.handle(record)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
@@ -122,6 +134,7 @@ def run_stage(
     work: Callable[[Path], Outcome],
     *,
     redo: bool = False,
+    fingerprint: Callable[[Path], str] | None = None,
 ) -> dict[str, Any]:
     """Do a stage's work once.
 
@@ -133,6 +146,8 @@ def run_stage(
     inputs : fingerprints of the artifacts it reads.
     work : fills the folder; it must continue from what an interrupted call left there.
     redo : throw away what the folder holds first.
+    fingerprint : of the files that are in the folder now; where it raises, or is not the result's,
+        the work is done again. None: the result alone is what the stage makes.
 
     Returns
     -------
@@ -143,22 +158,25 @@ def run_stage(
     ConfigError : the folder holds the (begun) answer to a different question; shows which.
     """
     folder = run.stage(name)
-    if redo and folder.exists():
-        shutil.rmtree(folder)
+    if redo:
+        discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked = json.loads(json.dumps({"settings": settings, "inputs": inputs}, default=str))
     begun_path, result_path = folder / "begun.json", folder / "result.json"
     if begun_path.is_file():
         _refuse_change(name, folder, read_json(begun_path), asked)
         if result_path.is_file():
-            logger.info("%s: up to date", name)
-            finished: dict[str, Any] = read_json(result_path)
-            return finished
+            finished, problem = _finished(result_path, fingerprint)
+            if problem is None:
+                logger.info("%s: up to date", name)
+                return finished
+            logger.warning("%s is not as it was left and is made whole again: %s", folder, problem)
     else:
         write_json(begun_path, asked)
     logger.info("%s: started", name)
     started, clock = time.time(), time.monotonic()
-    outcome = work(folder)
+    with _recorded(run, folder):
+        outcome = work(folder)
     result = {
         "stage": name,
         "version": ktfast.__version__,
@@ -173,13 +191,54 @@ def run_stage(
         "summary": outcome.summary,
     }
     write_json(result_path, json.loads(json.dumps(result, default=str)))
-    _record(run)
     logger.info("%s: done in %.1f s", name, result["seconds"])
     return result
 
 
+def discard(folder: Path) -> None:
+    """Remove a stage's folder; one that is removed in part is never taken for a stage's."""
+    trash = folder.with_name(f".{folder.name}.discarded")
+    if trash.exists():
+        shutil.rmtree(trash)
+    if folder.exists():
+        folder.rename(trash)
+        shutil.rmtree(trash)
+
+
+def _finished(
+    path: Path, fingerprint: Callable[[Path], str] | None
+) -> tuple[dict[str, Any], str | None]:
+    """A stage's result, and what is wrong with its files."""
+    try:
+        result: dict[str, Any] = read_json(path)
+        if fingerprint is not None and fingerprint(path.parent) != result["fingerprint"]:
+            return result, "its files have changed"
+    except (DataError, OSError, KeyError, TypeError) as error:
+        return {}, str(error)
+    return result, None
+
+
+@contextmanager
+def _recorded(run: Run, folder: Path) -> Iterator[None]:
+    """Record the configuration of the work in a stage's folder.
+
+    If its input is bad and nothing was done, it is forgotten, so that it can be put right.
+    """
+    config = run.folder / "config.toml"
+    before = config.read_bytes() if config.is_file() else None
+    _record(run)
+    try:
+        yield
+    except InputError:
+        if [path.name for path in folder.iterdir()] == ["begun.json"]:
+            discard(folder)
+            if before is not None:
+                write_bytes(config, before)
+        raise
+
+
 def _record(run: Run) -> None:
-    """Write the configuration and environment that the newest result was made with."""
+    """Write the configuration and environment of the newest work."""
     write_bytes(run.folder / "config.toml", to_toml(run.config).encode())
     write_json(run.folder / "environment.json", environment(run.config))
 
@@ -208,8 +267,15 @@ def fingerprint_of(*parts: Any) -> str:
 
 
 def to_toml(config: Config) -> str:
-    """The configuration as TOML; options that are not set are left out."""
-    return tomli_w.dumps(_drop_none(config.model_dump(mode="json")))
+    """The configuration as TOML; options that are not set are left out.
+
+    Paths of data become absolute, so that a run can be continued from any working directory.
+    """
+    values = _drop_none(config.model_dump(mode="json"))
+    for section, name in (*(("data", role) for role in ROLES), ("cluster", "features")):
+        if name in values[section]:
+            values[section][name] = os.path.abspath(values[section][name])
+    return tomli_w.dumps(values)
 
 
 def _drop_none(value: Any) -> Any:
@@ -258,4 +324,10 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r} was asked for, but torch finds no CUDA device")
+    index = device.partition(":")[2]
+    if index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r} was asked for, but torch finds {torch.cuda.device_count()} CUDA "
+            "devices, counted from cuda:0"
+        )
     return device
