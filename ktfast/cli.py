@@ -1,21 +1,26 @@
 """The command line: one sub-command per stage, and run, demo, report, doctor.
 
 Errors that the user can mend are printed as one sentence; the exit status is 2 for bad input, 1
-for a failing machine (full disk), 130 and 143 for Ctrl-C and SIGTERM after a checkpoint.
+for a failing machine (full disk or memory), 130 and 143 for Ctrl-C and SIGTERM.
 """
 
 import argparse
+import contextlib
+import difflib
 import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ktfast import __version__
-from ktfast.errors import InputError
+from ktfast.errors import ConfigError, InputError
+from ktfast.interruption import Interrupted
 
 if TYPE_CHECKING:
     from ktfast.config import Config
@@ -28,6 +33,7 @@ STAGES = {
     "transfer": "train the target network on the pseudo-labels",
     "evaluate": "linear and k-NN probes of every conv layer, beside baselines",
 }
+BASELINES = ("baseline_pretext", "baseline_labels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,10 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch takes large CPU tensors from fresh pages at every step; huge pages cost a 512th of the
     # page faults. Read once, when torch first allocates. Training: +17 % images per CPU-second.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # With --redo the same command would throw away again what it did so far.
+    redone = any(argument.startswith("--redo") for argument in arguments)
+    again = "the same command without --redo" if redone else "the same command"
     try:
-        options = _parse(arguments)
-        status: int = options.command(options)
-        return status
+        with _sigterm_raises():
+            options = _parse(arguments)
+            status: int = options.command(options)
+            return status
     except InputError as error:
         return _fail(str(error), 2)
     except ModuleNotFoundError as error:
@@ -51,16 +61,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             2,
         )
     except KeyboardInterrupt as stop:
-        signal = getattr(stop, "signal", 2)
-        return _fail("interrupted; the same command goes on from the last checkpoint", 128 + signal)
+        number = getattr(stop, "signal", signal.SIGINT)
+        return _fail(f"interrupted; {again} goes on from what was saved", 128 + number)
     except OSError as error:
         advice = "free some space and " if error.errno == errno.ENOSPC else ""
         place = f" ({error.filename})" if error.filename else ""
         return _fail(
-            f"{error.strerror or error}{place}; what was finished is kept: {advice}run the same "
-            "command again to go on",
+            f"{error.strerror or error}{place}; what was finished is kept: {advice}run {again} "
+            "to go on",
             1,
         )
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        reason = str(error).partition(". ")[0] or "out of memory"
+        return _fail(
+            f"{reason}; give a smaller batch_size or more training.accumulate, or a smaller "
+            "data.memory_budget_gb",
+            1,
+        )
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no file is left half written."""
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where Python allows no handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, status: int) -> int:
@@ -89,11 +125,27 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     demo.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder")
     demo.set_defaults(command=_demo)
     report = commands.add_parser("report", help="write the HTML report of a run")
-    report.add_argument("run", type=Path, help="run folder")
+    places = report.add_mutually_exclusive_group(required=True)
+    places.add_argument("folder", nargs="?", type=Path, help="run folder")
+    places.add_argument("--run", type=Path, help="the same")
     report.set_defaults(command=_report)
     doctor = commands.add_parser("doctor", help="what is on, what is off, and the remedy")
     doctor.set_defaults(command=_doctor)
-    return parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(_unknown(unknown[0], options.command is _stages))
+    return options
+
+
+def _unknown(argument: str, has_options: bool) -> str:
+    name = argument.lstrip("-").partition("=")[0]
+    close: list[str] = []
+    if argument.startswith("--") and has_options:
+        from ktfast.config import options
+
+        close = difflib.get_close_matches(name, ["run", "config", "redo", *options()], n=1)
+        close = close or [key for key in options() if key.endswith("." + name)][:1]
+    return f"unknown argument {argument}" + (f"; did you mean --{close[0]}?" if close else "")
 
 
 def _add_options(parser: argparse.ArgumentParser, stage: str) -> None:
@@ -108,11 +160,12 @@ def _add_options(parser: argparse.ArgumentParser, stage: str) -> None:
     )
     parser.add_argument(
         "--redo",
-        choices=list(STAGES),
+        choices=[*STAGES, *BASELINES],
         action="append",
         default=[],
         metavar="STAGE",
-        help="throw away what this stage left and do it again",
+        help="throw away what this stage left and do it again: "
+        f"{', '.join([*STAGES, *BASELINES])}; may be given several times",
     )
     groups: dict[str, Any] = {}
     for name, (_, default, text) in options().items():
@@ -152,31 +205,51 @@ def _configuration(options: argparse.Namespace) -> "Config":
 
 
 def _stages(options: argparse.Namespace) -> int:
-    return run_stages(
-        options.run, _configuration(options), options.stages, redo=frozenset(options.redo)
-    )
+    config = _configuration(options)
+    if not options.run.exists() and not config.data.folders():
+        raise InputError(
+            f"there is no run folder {options.run}, and data.pretext is not set: give a run's "
+            "folder, or the folder of the training images to begin one"
+        )
+    done = {*options.stages, *(BASELINES if "evaluate" in options.stages else ())}
+    if useless := sorted(set(options.redo) - done):
+        raise InputError(f"--redo {useless[0]}: this command does {', '.join(sorted(done))} only")
+    return run_stages(options.run, config, options.stages, redo=frozenset(options.redo))
 
 
 def run_stages(
     folder: Path, config: "Config", stages: Sequence[str], redo: frozenset[str] = frozenset()
 ) -> int:
-    """Run stages in order on a run folder; the report follows the last of all stages."""
+    """Run stages in order on a run folder.
+
+    One stage alone has its images prepared if need be; several are checked against each other
+    before the long ones, and the report follows the last.
+    """
     from ktfast.report import write_report
-    from ktfast.stages.artifacts import open_run
+    from ktfast.stages.artifacts import discard, open_run
+    from ktfast.stages.feasibility import check_feasible
+    from ktfast.stages.sets import is_prepared
 
     if config.threads:
         import torch
 
         torch.set_num_threads(config.threads)
+    whole = len(stages) > 1
     with open_run(folder, config) as run:
+        if "prepare" not in stages and not is_prepared(run):
+            importlib.import_module("ktfast.stages.prepare").run(run)
         for name in stages:
-            reason = _needless(config, name) if len(stages) > 1 else None
+            reason = _needless(config, name) if whole else None
             if reason:
                 logging.getLogger("ktfast").info("%s: left out, %s", name, reason)
                 continue
-            stage = importlib.import_module(f"ktfast.stages.{name}")
-            stage.run(run, redo=name in redo)
-        if len(stages) > 1:
+            if name == "evaluate":
+                for baseline in redo.intersection(BASELINES):
+                    discard(run.stage(baseline))
+            importlib.import_module(f"ktfast.stages.{name}").run(run, redo=name in redo)
+            if name == "prepare":
+                check_feasible(run)
+        if whole:
             print(write_report(folder))
     return 0
 
@@ -195,13 +268,15 @@ def _needless(config: "Config", stage: str) -> str | None:
 def _demo(options: argparse.Namespace) -> int:
     from ktfast.demo import demo_config
 
+    if options.run.exists() and not options.run.is_dir():
+        raise InputError(f"{options.run} is a file; give a folder for the run")
     return run_stages(options.run, demo_config(options.run), list(STAGES))
 
 
 def _report(options: argparse.Namespace) -> int:
     from ktfast.report import write_report
 
-    print(write_report(options.run))
+    print(write_report(options.run or options.folder))
     return 0
 
 

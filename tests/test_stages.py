@@ -13,7 +13,11 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from ktfast.cli import main
+from ktfast.config import load_config
+from ktfast.data.source import PreparedSet
 from ktfast.demo import write_views
+from ktfast.durable import sha256_file
+from ktfast.errors import ConfigError
 
 TINY = """
 seed = 3
@@ -112,6 +116,85 @@ def test_the_same_command_does_nothing_twice(finished, recipe, photographs):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
 
 
+def remove_images(run):
+    next((run / "prepare/pretext").glob("shard-*.tar")).unlink()
+    return "prepare/pretext"
+
+
+def cut_features(run):
+    path = next((run / "features/pretext").glob("features-*.npy"))
+    path.write_bytes(path.read_bytes()[:-1])
+    return "features/pretext"
+
+
+def remove_labels(run):
+    (run / "cluster/labels.npz").unlink()
+    return "cluster"
+
+
+def remove_weights(run):
+    (run / "transfer/weights.safetensors").unlink()
+    return "transfer"
+
+
+@pytest.mark.parametrize(
+    "damage", [remove_images, cut_features, remove_labels, remove_weights], ids=lambda f: f.__name__
+)
+def test_artifacts_that_were_lost_are_made_again(
+    damage, finished, recipe, photographs, tmp_path, caplog
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    stage = damage(folder)
+    caplog.clear()
+    assert main([stage.partition("/")[0], *arguments(folder, recipe, photographs)]) == 0
+    assert "is made whole again" in caplog.text
+    assert result(folder, stage)["fingerprint"] == result(finished, stage)["fingerprint"]
+
+
+def test_a_missing_shard_names_the_command_that_mends_it(
+    finished, recipe, photographs, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "prepare", folder / "prepare")
+    remove_images(folder)
+    assert main(["pretext", *arguments(folder, recipe, photographs)]) == 2
+    assert "run ktfast prepare again" in capsys.readouterr().err
+
+
+def test_labels_of_other_images_are_refused(finished, recipe, photographs, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("transfer", "evaluate"))
+    path = folder / "cluster/labels.npz"
+    with np.load(path) as file:
+        labels, ids = file["labels"], file["sample_ids"]
+    np.savez(path, labels=labels, sample_ids=ids[::-1])
+    record = result(folder, "cluster") | {"fingerprint": sha256_file(path)}
+    (folder / "cluster/result.json").write_text(json.dumps(record))
+    assert main(["transfer", *arguments(folder, recipe, photographs)]) == 2
+    assert "labels other images" in capsys.readouterr().err
+
+
+def test_redo_of_a_baseline_or_the_probes_keeps_the_other(finished, recipe, photographs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    weights = folder / "baseline_labels/weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    command = ["evaluate", *arguments(folder, recipe, photographs), "--evaluate.layers", "conv1"]
+    assert main([*command, "--evaluate.random_clusters", "false", "--redo", "evaluate"]) == 0
+    assert weights.stat().st_mtime_ns == before
+    assert set(result(folder, "evaluate")["summary"]["linear"]["labels"]) == {"conv1"}
+
+
+def test_the_images_may_move(finished, recipe, photographs, tmp_path):
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(finished, folder)
+    shutil.copytree(photographs, moved)
+    assert main(["run", *arguments(folder, recipe, moved)]) == 0
+    # Without a recipe the run goes on with its own configuration.
+    assert main(["transfer", "--run", str(folder)]) == 0
+
+
 def test_another_option_is_refused_with_the_difference(finished, recipe, photographs, capsys):
     status = main(["pretext", *arguments(finished, recipe, photographs), "--width", "0.25"])
     assert status == 2
@@ -135,6 +218,55 @@ def run_command(*arguments):
         cwd="/",
         env=os.environ | ({"PYTHONPATH": os.getcwd()} if os.environ.get("PYTHONPATH") else {}),
     )
+
+
+@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("INT", 130)])
+def test_signals_outside_of_a_training_end_in_one_sentence(name, status, recipe, tmp_path):
+    import signal as signals
+
+    # Reading the pipe as a recipe blocks until the test writes it: no race, and no training.
+    pipe = tmp_path / "recipe.toml"
+    os.mkfifo(pipe)
+    process = run_command("prepare", "--run", str(tmp_path / "run"), "--config", str(pipe))
+    writer = None
+    while writer is None and process.poll() is None:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.01)
+    process.send_signal(getattr(signals, f"SIG{name}"))
+    _, error = process.communicate(timeout=60)
+    assert writer is not None, error
+    os.close(writer)
+    assert process.returncode == status
+    assert error.strip().splitlines() == [
+        "ktfast: interrupted; the same command goes on from what was saved"
+    ]
+
+
+@pytest.mark.parametrize("stage", ["prepare", "features", "cluster", "evaluate"])
+def test_a_stage_that_sigterm_ends_goes_on(
+    stage, finished, recipe, photographs, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for path in (folder / stage).rglob("result.json"):
+        path.unlink()
+    inner = {
+        "prepare": "ktfast.stages.prepare.prepare",
+        "features": "ktfast.stages.extraction.FeatureWriter.append",
+        "cluster": "ktfast.stages.clustering.FeatureTransform.fit",
+        "evaluate": "ktfast.stages.evaluate.cluster_images",
+    }[stage]
+    with monkeypatch.context() as patch:
+        patch.setattr(inner, lambda *_, **__: os.kill(os.getpid(), 15))
+        if stage == "features":
+            shutil.rmtree(folder / "features")
+        assert main([stage, *arguments(folder, recipe, photographs)]) == 143
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert main([stage, *arguments(folder, recipe, photographs)]) == 0
+    name = {"prepare": "prepare/pretext", "features": "features/pretext"}.get(stage, stage)
+    assert result(folder, name)["fingerprint"] == result(finished, name)["fingerprint"]
 
 
 @pytest.mark.parametrize("signal", ["TERM", "INT", "KILL"])
@@ -207,6 +339,78 @@ def test_clustering_of_a_matrix_from_elsewhere(recipe, photographs, finished, tm
     assert result(tmp_path / "run", "cluster")["summary"]["used"] == 10
 
 
+def test_clustering_of_a_float64_matrix_larger_than_the_budget(
+    recipe, photographs, finished, tmp_path
+):
+    shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "matrix.npy", rng.normal(size=(14 * 8, 7)))
+    command = ["cluster", *arguments(tmp_path / "run", recipe, photographs)]
+    command += ["--features", str(tmp_path / "matrix.npy"), "--normalize", "pca-l2", "--pca", "5"]
+    assert main(command) == 0
+    labels = (tmp_path / "run/cluster/labels.npz").read_bytes()
+    assert main([*command, "--data.memory_budget_gb", "0", "--redo", "cluster"]) == 0
+    assert (tmp_path / "run/cluster/labels.npz").read_bytes() == labels
+    left = {path.name for path in (tmp_path / "run/cluster").iterdir()}
+    assert left == {
+        *("begun.json", "result.json", "centers.npy", "labels.npz", "transform.npz"),
+        *("history.json", "montage.npz"),
+    }
+
+
+def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted((photographs / "train").rglob("view-00[0-3].jpg")):
+        shutil.copy(path, flat / f"{path.parent.name}-{path.name}")
+    command = ["--run", str(tmp_path / "run"), "--config", str(recipe), "--data.pretext", str(flat)]
+    assert main(["run", *command]) == 0
+    assert "nmi" not in result(tmp_path / "run", "cluster")["summary"]
+    assert not (tmp_path / "run/evaluate").exists()
+    other = [*("--run", str(tmp_path / "other")), *command[2:]]
+    assert main(["run", *other, "--data.test", str(photographs / "test")]) == 2
+    assert f"data.train ({flat}) has no labels" in capsys.readouterr().err
+    # Labelled images of other kinds: fewer classes in the test set.
+    test = tmp_path / "test"
+    for name in ("moon", "coins"):
+        shutil.copytree(photographs / "test" / name, test / name)
+    command += ["--data.train", str(photographs / "train"), "--data.test", str(test)]
+    assert main(["evaluate", *command, "--evaluate.baselines", "random"]) == 0
+    assert set(result(tmp_path / "run", "evaluate")["summary"]["knn"]) == {"transfer", "random"}
+
+
+def test_layers_that_do_not_fit_together_are_probed_one_by_one(
+    finished, recipe, photographs, tmp_path, monkeypatch
+):
+    from ktfast.stages import probing
+    from ktfast.stages.artifacts import Run
+
+    run = Run(finished, load_config(recipe, {"data.pretext": "a", "data.test": "b"}))
+    monkeypatch.setattr(probing, "open_set", lambda _, role: open_prepared(finished, role))
+    monkeypatch.setattr(probing, "LEAST_BUDGET", 1)
+    model = probing.target_network(run.config.transfer, 0)
+    small = Run(
+        finished,
+        load_config(
+            recipe,
+            {"data.pretext": "a", "data.test": "b", "data.memory_budget_gb": "0.003"},
+        ),
+    )
+    together, apart = list(probing._passes(run, model)), list(probing._passes(small, model))
+    assert len(together) == 1
+    assert len(apart) > 1
+    assert sum(apart, ()) == together[0]
+    none = load_config(
+        recipe, {"data.pretext": "a", "data.test": "b", "data.memory_budget_gb": "0"}
+    )
+    with pytest.raises(ConfigError, match=r"layer conv1 .* raise it"):
+        probing.check_probe_memory(Run(finished, none))
+
+
+def open_prepared(run, role):
+    return PreparedSet.open(run / "prepare" / ("test" if role == "test" else "pretext"))
+
+
 class TestBadInput:
     """One clear sentence each, exit status 2, and nothing lost."""
 
@@ -244,6 +448,55 @@ class TestBadInput:
         assert status == 2
         assert "1000 is more than the 112 images" in message
         assert not (tmp_path / "run/pretext").exists()
+
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("features.layer", "conv9", "features.layer 'conv9' is unknown"),
+            ("evaluate.layers", "conv9", "evaluate.layers: 'conv9' is unknown"),
+            ("features.crop", "4", "features.crop 4 is too small"),
+            ("features.source", "sift", "'sift' is unknown"),
+            ("transfer.target", "vgg16", "leave it out"),
+            ("transfer.crop", "16", "image_size 16 is too small"),
+            ("transfer.training.precision", "float16", "needs a GPU"),
+            ("evaluate.neighbors", "113", "evaluate.neighbors 113 is more than the 112 images"),
+            ("features.weights", "nowhere.safetensors", "does not exist"),
+        ],
+    )
+    def test_what_would_fail_hours_later_is_refused_at_once(
+        self, option, value, message, recipe, photographs, tmp_path, capsys
+    ):
+        command = ("run", *arguments(tmp_path / "run", recipe, photographs))
+        status, said = self.status(capsys, *command, f"--{option}", value)
+        assert status == 2
+        assert message in said
+        assert not (tmp_path / "run/pretext").exists()
+
+    def test_images_beside_the_classes(self, recipe, photographs, tmp_path, capsys):
+        shutil.copytree(photographs / "train", tmp_path / "mixed")
+        shutil.copy(next((photographs / "test/moon").iterdir()), tmp_path / "mixed/loose.jpg")
+        status, message = self.status(
+            capsys,
+            *("run", *arguments(tmp_path / "run", recipe, photographs)),
+            *("--data.pretext", str(tmp_path / "mixed")),
+        )
+        assert status == 2
+        assert "1 images lie in no class's folder, the first is loose.jpg" in message
+
+    def test_typos_on_the_command_line(self, tmp_path, capsys):
+        run = ("--run", str(tmp_path / "run"))
+        status, message = self.status(capsys, "run", *run, "--pretext.widht", "3")
+        assert status == 2
+        assert message.endswith("unknown argument --pretext.widht; did you mean --pretext.width?")
+        status, message = self.status(capsys, "evaluate", *run)
+        assert status == 2
+        assert "there is no run folder" in message
+        assert not (tmp_path / "run").exists()
+        (tmp_path / "run").touch()
+        for command in (("run", *run), ("demo", *run), ("prepare", *run)):
+            assert self.status(capsys, *command)[0] == 2
+        status, message = self.status(capsys, "cluster", *run, "--redo", "pretext")
+        assert status == 2
 
     def test_typo_in_the_configuration(self, photographs, tmp_path, capsys):
         (tmp_path / "c.toml").write_text("[pretext]\nperumtations = 3\n")

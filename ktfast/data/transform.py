@@ -5,6 +5,7 @@ whitening and L2 is what DeepCluster does (Caron et al. 2018).
 """
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,15 +77,24 @@ class FeatureTransform:
             rows /= np.where(norms == 0, np.float32(1), norms)
         return rows
 
-    def apply_store(self, store: FeatureStore, scratch: Path, budget: int) -> Floats:
-        """Transform a whole store, in memory within `budget` bytes, else mapped from `scratch`."""
+    def apply_store(self, store: FeatureStore, folder: Path, budget: int) -> Floats:
+        """Transform a whole store, in memory within `budget` bytes, else in a file of `folder`.
+
+        The file has no name, so that nothing is left of it however the process ends.
+
+        Raises
+        ------
+        OSError : the disk has no room for the file.
+        """
         dim = store.dim if self.projection is None else self.projection.shape[1]
-        if store.n * dim * 4 <= budget:
+        size = store.n * dim * 4
+        if size <= budget:
             rows: Floats = np.empty((store.n, dim), np.float32)
         else:
-            rows = np.lib.format.open_memmap(
-                scratch, mode="w+", dtype=np.float32, shape=(store.n, dim)
-            )
+            with tempfile.TemporaryFile(dir=folder) as file:
+                # A map of a file with holes would kill the process when the disk is full.
+                os.posix_fallocate(file.fileno(), 0, size)
+                rows = np.memmap(file, np.float32, "r+", shape=(store.n, dim))
         for start in range(0, store.n, BLOCK_ROWS):
             block = np.arange(start, min(start + BLOCK_ROWS, store.n))
             rows[block[0] : block[-1] + 1] = self.apply(store.read(block))

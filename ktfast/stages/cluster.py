@@ -11,9 +11,9 @@ from PIL import ImageOps
 from ktfast.data.feature_store import FeatureStore
 from ktfast.data.source import PreparedSet
 from ktfast.durable import replacing, sha256_file, write_json
-from ktfast.ops import kmeans_assign
+from ktfast.errors import ConfigError
 from ktfast.stages.artifacts import Outcome, Run, run_stage
-from ktfast.stages.clustering import align_labels, clustering_quality, fit_clusters
+from ktfast.stages.clustering import cluster_images, clustering_quality
 from ktfast.stages.sets import open_set, set_fingerprint, set_name
 
 MONTAGE_CLUSTERS, MONTAGE_IMAGES, MONTAGE_SIDE = 12, 10, 64
@@ -35,6 +35,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         inputs,
         partial(_cluster, run, to_fit, to_label),
         redo=redo,
+        fingerprint=lambda folder: sha256_file(folder / "labels.npz"),
     )
 
 
@@ -42,6 +43,8 @@ def feature_folders(run: Run) -> tuple[Path, Path]:
     """Where the features to cluster and those to label are."""
     external = run.config.cluster.features
     if external is not None:
+        if not external.exists():
+            raise ConfigError(f"cluster.features {external} does not exist")
         return external, external
     folders = []
     for role in ("cluster", "transfer"):
@@ -53,25 +56,16 @@ def feature_folders(run: Run) -> tuple[Path, Path]:
 
 def _cluster(run: Run, to_fit: Path, to_label: Path, folder: Path) -> Outcome:
     config = run.config.cluster
-    store, images = FeatureStore.open(to_fit), open_set(run, "transfer")
-    transform, kmeans, rows = fit_clusters(run, store, folder)
-    centers = kmeans.cluster_centers_
-    if to_label != to_fit:
-        store = FeatureStore.open(to_label)
-        rows = transform.apply_store(store, folder / "scratch-labels.npy", 0)
-    labels, distances = kmeans_assign(rows, centers, n_threads=run.config.threads or None)
-    labels = align_labels(labels, store, images)
-    distances = align_labels(distances, store, images)
-    for scratch in folder.glob("scratch*.npy"):
-        scratch.unlink()
-
+    images = open_set(run, "transfer")
+    clusters = cluster_images(run, to_fit, to_label, images, folder)
+    kmeans, labels = clusters.kmeans, clusters.labels
     with replacing(folder / "centers.npy") as file:
-        np.save(file, centers)
-    transform.save(folder / "transform.npz")
+        np.save(file, kmeans.cluster_centers_)
+    clusters.transform.save(folder / "transform.npz")
     with replacing(folder / "labels.npz") as file:
         np.savez(file, sample_ids=images.sample_ids, labels=labels)
     write_json(folder / "history.json", kmeans.history_)
-    _save_montage(run, images, labels, distances, folder)
+    _save_montage(run, images, labels, clusters.distances, folder)
     sizes = np.bincount(labels, minlength=config.n_clusters)
     return Outcome(
         fingerprint=sha256_file(folder / "labels.npz"),

@@ -1,5 +1,6 @@
 """Fit K-means to stored features and bring labels into the order of the images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,39 @@ from ktfast.data.transform import FeatureTransform
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information, purity
 from ktfast.kmeans import KMeans
+from ktfast.ops import kmeans_assign
 from ktfast.stages.artifacts import Run
 
 
-def fit_clusters(
-    run: Run, store: FeatureStore, folder: Path
-) -> tuple[FeatureTransform, KMeans, npt.NDArray[np.float32]]:
-    """Fit the transform and K-means; returns them and the transformed rows."""
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of one store of features, and where they put the images of another.
+
+    Attributes
+    ----------
+    labels, distances : int [n] and squared distance float32 [n] to the centre, in the order of
+        the images that were labelled.
+    """
+
+    transform: FeatureTransform
+    kmeans: KMeans
+    labels: npt.NDArray[Any]
+    distances: npt.NDArray[np.float32]
+
+
+def cluster_images(
+    run: Run, to_fit: Path, to_label: Path, images: PreparedSet, scratch: Path
+) -> Clusters:
+    """Fit K-means to the features in `to_fit`; label `images` by those in `to_label`."""
     config, seed = run.config.cluster, run.config.seed
+    store = FeatureStore.open(to_fit)
     if store.n < config.n_clusters:
         raise ConfigError(
             f"cluster.n_clusters {config.n_clusters} is more than the {store.n} rows of features"
         )
     transform = FeatureTransform.fit(store, config.normalize, dim=config.pca, seed=seed)
     budget = int(run.config.data.memory_budget_gb * 1e9)
-    rows = transform.apply_store(store, folder / "scratch.npy", budget)
+    rows = transform.apply_store(store, scratch, budget)
     kmeans = KMeans(
         config.n_clusters,
         init=config.init,
@@ -37,7 +56,19 @@ def fit_clusters(
         n_threads=run.config.threads or None,
     )
     kmeans.fit(rows)
-    return transform, kmeans, rows
+    if to_label != to_fit:
+        del rows
+        store = FeatureStore.open(to_label)
+        rows = transform.apply_store(store, scratch, budget)
+    labels, distances = kmeans_assign(
+        rows, kmeans.cluster_centers_, n_threads=run.config.threads or None
+    )
+    return Clusters(
+        transform,
+        kmeans,
+        align_labels(labels, store, images),
+        align_labels(distances, store, images),
+    )
 
 
 def align_labels(
@@ -66,7 +97,7 @@ def align_labels(
 
 def clustering_quality(images: PreparedSet, labels: npt.NDArray[Any]) -> dict[str, float]:
     """NMI and purity against the true labels, where the images have some."""
-    if not images.classes:
+    if not (images.labels >= 0).any():
         return {}
     return {
         "nmi": normalized_mutual_information(images.labels, labels),

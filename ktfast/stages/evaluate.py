@@ -5,32 +5,28 @@ puzzle itself (no clustering), and trained on the true labels.
 """
 
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from ktfast.augment import center_crop, normalize_images
-from ktfast.data.feature_store import FeatureStore
-from ktfast.durable import read_json, sha256_file, sha256_json, write_json
+from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
-from ktfast.evaluation.knn import knn_accuracy
-from ktfast.evaluation.linear import linear_probe
-from ktfast.evaluation.pooling import conv_features
-from ktfast.models import Trunk, initialize, load_weights
+from ktfast.models import initialize
 from ktfast.stages.artifacts import Outcome, Run, resolve_device, run_stage
-from ktfast.stages.clustering import align_labels, clustering_quality, fit_clusters
+from ktfast.stages.clustering import cluster_images, clustering_quality
 from ktfast.stages.extraction import extract
 from ktfast.stages.networks import (
     pretext_trunk,
-    target_network,
+    target_trunk,
     train_classifier,
     train_jigsaw,
+    weights_fingerprint,
 )
-from ktfast.stages.sets import open_feed, open_set, set_fingerprint
+from ktfast.stages.probing import probe_model
+from ktfast.stages.sets import open_set, set_fingerprint, set_name
 from ktfast.teachers import trunk_teacher
 
 logger = logging.getLogger(__name__)
@@ -48,7 +44,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
     }
     for name in config.evaluate.baselines:
         if name != "random":
-            inputs[name] = str(_train_baseline(run, name, redo)["fingerprint"])
+            inputs[name] = str(_train_baseline(run, name)["fingerprint"])
     return run_stage(
         run,
         "evaluate",
@@ -59,15 +55,10 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
     )
 
 
-def _train_baseline(run: Run, name: str, redo: bool) -> dict[str, Any]:
+def _train_baseline(run: Run, name: str) -> dict[str, Any]:
     config = run.config
     target = config.transfer.model_dump(mode="json")
     if name == "pretext":
-        if config.transfer.target != "alexnet":
-            raise ConfigError(
-                "evaluate.baselines: 'pretext' trains an AlexNet on the puzzle, but "
-                f"transfer.target is {config.transfer.target!r}; leave it out"
-            )
         settings = {"pretext": config.pretext.model_dump(mode="json"), "target": target}
         inputs = {"images": set_fingerprint(run, "pretext")}
     else:
@@ -79,14 +70,18 @@ def _train_baseline(run: Run, name: str, redo: bool) -> dict[str, Any]:
         {"seed": config.seed, **settings},
         inputs,
         partial(_fit_baseline, run, name),
-        redo=redo,
+        fingerprint=weights_fingerprint,
     )
 
 
 def _fit_baseline(run: Run, name: str, folder: Path) -> Outcome:
     if name == "pretext":
         trained = train_jigsaw(
-            run, folder, trunk="alexnet", name="baseline_pretext", held_out=open_set(run, "test")
+            run,
+            folder,
+            trunk=partial(target_trunk, run.config.transfer),
+            name="baseline_pretext",
+            held_out=open_set(run, "test"),
         )
     else:
         images = open_set(run, "train")
@@ -99,7 +94,7 @@ def _fit_baseline(run: Run, name: str, folder: Path) -> Outcome:
             name="baseline_labels",
         )
     return Outcome(
-        fingerprint=sha256_file(folder / "weights.safetensors"),
+        fingerprint=weights_fingerprint(folder),
         outputs={"weights": "weights.safetensors"},
         summary={**trained.metrics, "steps": trained.summary.steps},
         throughput=("images/s", trained.summary.images_per_second),
@@ -115,7 +110,7 @@ def _evaluate(run: Run, folder: Path) -> Outcome:
         path = folder / f"probe-{name}.json"
         if not path.is_file():
             logger.info("evaluate: probing %s", name)
-            write_json(path, _probe(run, name))
+            write_json(path, probe_model(run, name))
         rows[name] = read_json(path)
     summary: dict[str, Any] = {
         "metric": "mean per-class accuracy",
@@ -125,75 +120,31 @@ def _evaluate(run: Run, folder: Path) -> Outcome:
         "linear_top1": {name: row["linear_top1"] for name, row in rows.items()},
         "protocol": next(iter(rows.values()))["protocol"],
     }
-    if run.config.evaluate.random_clusters and run.config.features.source == "pretext":
+    config = run.config
+    of_puzzle = config.features.source == "pretext" and config.cluster.features is None
+    if config.evaluate.random_clusters and of_puzzle:
         summary["random_clusters"] = _random_clusters(run, folder)
     return Outcome(
         fingerprint=sha256_json(summary), outputs={"probes": "probe-*.json"}, summary=summary
     )
 
 
-def _probe(run: Run, name: str) -> dict[str, Any]:
-    """Probe every asked layer of one model; accuracies in [0, 1] by layer."""
-    config = run.config.evaluate
-    model, normalization = _load_model(run, name)
-    layers = config.layers or tuple(key for key in model.layers if key.startswith("conv"))
-    features, labels = {}, {}
-    classes = open_set(run, "train").classes
-    for role in ("train", "test"):
-        images = open_set(run, role)
-        feed = open_feed(
-            run, images, size=run.config.transfer.image_size, batch_size=256, shuffle=False
-        )
-
-        def prepare(batch: Tensor) -> Tensor:
-            return normalize_images(center_crop(batch, run.config.transfer.crop), normalization)
-
-        features[role] = conv_features(model, feed, layers, prepare=prepare, dtype="float16")
-        feed.close()
-        translate = np.array([classes.index(key) for key in images.classes])
-        labels[role] = translate[images.labels]
-    row: dict[str, Any] = {"linear": {}, "linear_top1": {}, "knn": {}}
-    for layer in layers:
-        data = (features["train"][layer], labels["train"], features["test"][layer], labels["test"])
-        probe = linear_probe(
-            *data, n_classes=len(classes), epochs=config.probe_epochs, seed=run.config.seed
-        )
-        row["linear"][layer] = probe.mean_per_class
-        row["linear_top1"][layer] = probe.top1
-        row["knn"][layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
-        row["protocol"] = probe.protocol
-        logger.info(
-            "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
-            name,
-            layer,
-            100 * probe.mean_per_class,
-            100 * row["knn"][layer],
-        )
-    return row
-
-
-def _load_model(run: Run, name: str) -> tuple[Trunk, Literal["image", "imagenet"]]:
-    """A model with its weights, and how the images it saw were normalised."""
-    torch.manual_seed(run.config.seed)
-    model = target_network(run.config.transfer, 0)
-    if name != "random":
-        stage = name if name == "transfer" else f"baseline_{name}"
-        load_weights(model, run.stage(stage) / "weights.safetensors")
-    device = resolve_device(run.config.device)
-    return model.to(device).eval(), "image" if name == "pretext" else "imagenet"
-
-
 def _random_clusters(run: Run, folder: Path) -> dict[str, float]:
-    """Cluster the features of the untrained pretext trunk in the same way."""
+    """Quality of the clusters of an untrained trunk's features, made as those of the run."""
+    images = open_set(run, "transfer")
     torch.manual_seed(run.config.seed)
-    trunk = pretext_trunk(run, run.config.pretext.trunk)
+    trunk = pretext_trunk(run.config.pretext)
     initialize(trunk)
     trunk.to(resolve_device(run.config.device))
     config = run.config.features
     layer = config.layer or trunk.layers[-1]
     teacher = trunk_teacher(trunk, layer, pool=config.pool, pooling=config.pooling)
-    extract(run, "train", folder / "random_features", teacher)
-    store = FeatureStore.open(folder / "random_features")
-    _, kmeans, _ = fit_clusters(run, store, folder)
-    images = open_set(run, "train")
-    return clustering_quality(images, align_labels(kmeans.labels_, store, images))
+    places = {
+        role: folder / f"random_features-{set_name(run, role)}" for role in ("cluster", "transfer")
+    }
+    for place, role in {place: role for role, place in places.items()}.items():
+        extract(run, role, place, teacher)
+    clusters = cluster_images(run, places["cluster"], places["transfer"], images, folder)
+    for place in set(places.values()):
+        shutil.rmtree(place)
+    return clustering_quality(images, clusters.labels)

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+from ktfast.data.feature_store import FeatureStore
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError
 from ktfast.stages.artifacts import Run, run_stage
@@ -37,6 +38,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
             {"images": set_fingerprint(run, role)} | _teacher_input(run),
             partial(extract, run, role),
             redo=redo,
+            fingerprint=lambda folder: FeatureStore.open(folder).fingerprint,
         )
     return results
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,16 @@ from torch import nn
 
 from ktfast.config import PretextConfig, TransferConfig
 from ktfast.data.source import PreparedSet
-from ktfast.durable import replacing
-from ktfast.models import JigsawNet, Trunk, build_trunk, initialize, save_weights
+from ktfast.durable import replacing, sha256_file
+from ktfast.errors import ConfigError
+from ktfast.models import (
+    JigsawNet,
+    Trunk,
+    build_trunk,
+    initialize,
+    load_weights,
+    save_weights,
+)
 from ktfast.permutations import permutation_set
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.sets import open_feed, open_set
@@ -24,6 +33,8 @@ from ktfast.training import TrainingSummary, train
 
 # Puzzles of the final accuracy are drawn from an epoch that training never reaches.
 HELD_OUT_EPOCH = 2**31 - 1
+HELD_OUT_IMAGES = 5000
+WEIGHTS = "weights.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,40 +69,37 @@ def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int
     )
 
 
-def pretext_trunk(run: Run, name: str) -> Trunk:
+def pretext_trunk(config: PretextConfig) -> Trunk:
     """The convolutional trunk that learns the puzzle, up to its last layer that does."""
-    config = run.config.pretext
-    options: dict[str, Any] = {"width": config.width, "batch_norm": config.batch_norm}
-    if name == "alexnet":
-        target = run.config.transfer
-        options = {
-            "variant": target.variant,
-            "width": target.width,
-            "batch_norm": target.batch_norm,
-            "conv1_stride": 2,
-        }
-    trunk = build_trunk(name, n_classes=0, **options)
+    options = {"conv1_stride": 2} if config.trunk == "alexnet" else {}
+    trunk = build_trunk(
+        config.trunk, n_classes=0, width=config.width, batch_norm=config.batch_norm, **options
+    )
     trunk.truncate(trunk.puzzle_layer)
     return trunk
 
 
-def train_jigsaw(
-    run: Run, folder: Path, *, trunk: str, name: str, held_out: PreparedSet
-) -> Trained:
-    """Train a trunk on Jigsaw++ and leave its weights in `folder`.
+def target_trunk(config: TransferConfig) -> Trunk:
+    """The target's AlexNet as a trunk for the puzzle: conv1 has stride 2, its weights fit."""
+    if config.target != "alexnet":
+        raise ConfigError(
+            "evaluate.baselines: 'pretext' trains an AlexNet on the puzzle, but transfer.target is "
+            f"{config.target!r}; leave it out"
+        )
+    return build_trunk(
+        "alexnet",
+        n_classes=0,
+        variant=config.variant,
+        width=config.width,
+        batch_norm=config.batch_norm,
+        conv1_stride=2,
+    )
 
-    Parameters
-    ----------
-    run : the run; images come from its role "pretext".
-    folder : where checkpoints and `weights.safetensors` (the trunk's) go.
-    trunk : "vgg16" or "alexnet".
-    name : how the training is called in metrics and on the live line.
-    held_out : images on which the accuracy is measured.
-    """
-    config, device = run.config.pretext, resolve_device(run.config.device)
-    torch.manual_seed(run.config.seed)
-    model = JigsawNet(
-        pretext_trunk(run, trunk),
+
+def jigsaw_network(trunk: Trunk, config: PretextConfig) -> JigsawNet:
+    """The puzzle network over a trunk."""
+    return JigsawNet(
+        trunk,
         config.permutations,
         n_tiles=config.grid**2,
         tile_size=config.tile_size,
@@ -99,34 +107,62 @@ def train_jigsaw(
         hidden=config.hidden,
         dropout=config.dropout,
     )
+
+
+def load_all(model: nn.Module, path: Path) -> None:
+    """Load weights; `ConfigError` if the file lacks some of the model's."""
+    missing = load_weights(model, path).missing
+    if missing:
+        raise ConfigError(
+            f"{path} lacks {len(missing)} weights of {type(model).__name__}, the first is "
+            f"{missing[0]}; give weights of the same network"
+        )
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Fingerprint of the weights that a training left."""
+    return sha256_file(folder / WEIGHTS)
+
+
+def train_jigsaw(
+    run: Run, folder: Path, *, trunk: Callable[[], Trunk], name: str, held_out: PreparedSet
+) -> Trained:
+    """Train a trunk on Jigsaw++ and leave its weights in `folder`.
+
+    Parameters
+    ----------
+    run : the run; images come from its role "pretext".
+    folder : where checkpoints and `weights.safetensors` (the trunk's) go.
+    trunk : builds the trunk.
+    name : how the training is called in metrics and on the live line.
+    held_out : images on which the accuracy is measured.
+    """
+    config, device = run.config.pretext, resolve_device(run.config.device)
+    torch.manual_seed(run.config.seed)
+    model = jigsaw_network(trunk(), config)
     initialize(model)
     task = jigsaw_task(model, config, run.config.seed, run.config.threads)
-    feed = open_feed(
-        run,
-        open_set(run, "pretext"),
-        size=config.crop,
-        batch_size=config.training.batch_size,
-        shuffle=True,
-    )
-    summary = train(
-        task,
-        feed,
-        config.training,
-        folder,
-        name=name,
-        seed=run.config.seed,
-        device=device,
-        metrics_path=run.metrics,
-    )
-    feed.close()
+    batch_size = config.training.batch_size
+    with open_feed(
+        run, open_set(run, "pretext"), size=config.crop, batch_size=batch_size, shuffle=True
+    ) as feed:
+        summary = train(
+            task,
+            feed,
+            config.training,
+            folder,
+            name=name,
+            seed=run.config.seed,
+            device=device,
+            metrics_path=run.metrics,
+        )
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
-    save_weights(model.trunk, folder / "weights.safetensors", {"trunk": trunk})
-    test_feed = open_feed(
-        run, held_out, size=config.crop, batch_size=config.training.batch_size, shuffle=False
-    )
-    accuracy = jigsaw_accuracy(task, test_feed, epoch=HELD_OUT_EPOCH, max_images=5000)
-    test_feed.close()
+    save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
+    # In order of their paths the first of many images would be those of a few classes.
+    shuffle = held_out.n > HELD_OUT_IMAGES
+    with open_feed(run, held_out, size=config.crop, batch_size=batch_size, shuffle=shuffle) as feed:
+        accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
     return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
 
 
@@ -172,23 +208,22 @@ def train_classifier(
     task = ClassificationTask(
         model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
     )
-    feed = open_feed(
+    with open_feed(
         run,
         images,
         size=config.image_size,
         batch_size=config.training.batch_size,
         shuffle=True,
-    )
-    summary = train(
-        task,
-        feed,
-        config.training,
-        folder,
-        name=name,
-        seed=run.config.seed,
-        device=resolve_device(run.config.device),
-        metrics_path=run.metrics,
-    )
-    feed.close()
-    save_weights(model, folder / "weights.safetensors", {"target": config.target})
+    ) as feed:
+        summary = train(
+            task,
+            feed,
+            config.training,
+            folder,
+            name=name,
+            seed=run.config.seed,
+            device=resolve_device(run.config.device),
+            metrics_path=run.metrics,
+        )
+    save_weights(model, folder / WEIGHTS, {"target": config.target})
     return Trained(model, summary, dict(summary.metrics))

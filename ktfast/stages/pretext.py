@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktfast.durable import replacing, sha256_file
+from ktfast.durable import replacing
 from ktfast.ops import jigsaw_tiles
 from ktfast.stages.artifacts import Outcome, Run, run_stage
-from ktfast.stages.networks import HELD_OUT_EPOCH, puzzle_permutations, train_jigsaw
+from ktfast.stages.networks import (
+    HELD_OUT_EPOCH,
+    pretext_trunk,
+    puzzle_permutations,
+    train_jigsaw,
+    weights_fingerprint,
+)
 from ktfast.stages.sets import open_feed, open_set, set_fingerprint
 
 EXAMPLES = 12
@@ -25,6 +31,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         {"images": set_fingerprint(run, "pretext")},
         partial(_train, run),
         redo=redo,
+        fingerprint=weights_fingerprint,
     )
 
 
@@ -32,11 +39,15 @@ def _train(run: Run, folder: Path) -> Outcome:
     config = run.config.pretext
     held_out = "test" if "test" in run.config.data.folders() else "pretext"
     trained = train_jigsaw(
-        run, folder, trunk=config.trunk, name="pretext", held_out=open_set(run, held_out)
+        run,
+        folder,
+        trunk=partial(pretext_trunk, config),
+        name="pretext",
+        held_out=open_set(run, held_out),
     )
     _save_examples(run, folder)
     return Outcome(
-        fingerprint=sha256_file(folder / "weights.safetensors"),
+        fingerprint=weights_fingerprint(folder),
         outputs={"weights": "weights.safetensors", "permutations": "permutations.npy"},
         summary={
             **trained.metrics,
@@ -54,11 +65,10 @@ def _train(run: Run, folder: Path) -> Outcome:
 def _save_examples(run: Run, folder: Path) -> None:
     """Keep a few puzzles as the network sees them, with what was drawn for each."""
     config = run.config.pretext
-    feed = open_feed(
+    with open_feed(
         run, open_set(run, "pretext"), size=config.crop, batch_size=EXAMPLES, shuffle=True
-    )
-    batch = next(iter(feed.epoch(0)))
-    feed.close()
+    ) as feed:
+        batch = next(iter(feed.epoch(0)))
     tiles, labels, choices = jigsaw_tiles(
         batch.images,
         puzzle_permutations(config),

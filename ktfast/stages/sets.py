@@ -1,13 +1,22 @@
 """The prepared image sets of a run, by role, and the feeds over them."""
 
+import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from ktfast.config import Config
 from ktfast.data.feed import Feed, make_feed
 from ktfast.data.source import PreparedSet
 from ktfast.errors import ConfigError
 from ktfast.stages.artifacts import Run, resolve_device
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
 
 
 def set_names(config: Config) -> dict[str, str]:
@@ -25,6 +34,12 @@ def set_name(run: Run, role: str) -> str:
     if role not in names:
         raise ConfigError(f"data.{role} is not set: give a folder of images")
     return names[role]
+
+
+def is_prepared(run: Run) -> bool:
+    """Whether the images of every role were prepared."""
+    names = set_names(run.config).values()
+    return all((run.stage(f"prepare/{name}") / "result.json").is_file() for name in names)
 
 
 def set_fingerprint(run: Run, role: str) -> str:
@@ -49,7 +64,11 @@ def open_feed(
     drop_last: bool = False,
 ) -> Feed:
     """A feed of centre crops [B, size, size, 3] of a prepared set, as the run is configured."""
-    config = run.config
+    config, device = run.config, resolve_device(run.config.device)
+    budget = int(config.data.memory_budget_gb * 1e9)
+    if device.startswith("cuda") and config.data.feed == "auto":
+        # Resident images lie on the GPU, which needs its memory for the training too.
+        budget = min(budget, torch.cuda.mem_get_info(device)[0] // 3)
     return make_feed(
         source,
         kind=config.data.feed,
@@ -59,7 +78,24 @@ def open_feed(
         shuffle=shuffle,
         drop_last=drop_last,
         seed=config.seed,
-        device=resolve_device(config.device),
+        device=device,
         n_threads=config.threads or None,
-        memory_budget=int(config.data.memory_budget_gb * 1e9),
+        memory_budget=budget,
     )
+
+
+def progress_log(name: str) -> Callable[[int, int], None]:
+    """A function of (images done, images in all) that logs every few seconds."""
+    clock = shown = time.monotonic()
+    first: int | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if now - shown >= PROGRESS_SECONDS:
+            shown = now
+            rate = (done - first) / (now - clock)
+            logger.info("%s: %d of %d images, %.0f images/s", name, done, total, rate)
+
+    return progress

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ktfast.durable import sha256_file
+from ktfast.errors import DataError
 from ktfast.stages.artifacts import Outcome, Run, run_stage
-from ktfast.stages.networks import train_classifier
+from ktfast.stages.networks import train_classifier, weights_fingerprint
 from ktfast.stages.sets import open_set, set_fingerprint
 
 
@@ -24,22 +25,31 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         },
         partial(_train, run),
         redo=redo,
+        fingerprint=weights_fingerprint,
     )
 
 
 def _train(run: Run, folder: Path) -> Outcome:
-    with np.load(run.stage("cluster") / "labels.npz") as file:
+    images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
+    if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
+        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which makes it anew")
+    with np.load(path, allow_pickle=False) as file:
         labels = file["labels"].astype(np.int64)
+        if not np.array_equal(file["sample_ids"], images.sample_ids):
+            raise DataError(
+                f"{path} labels other images than those of data.transfer; run `ktfast cluster "
+                "--redo cluster` first"
+            )
     trained = train_classifier(
         run,
         folder,
-        open_set(run, "transfer"),
+        images,
         labels,
         n_classes=run.config.cluster.n_clusters,
         name="transfer",
     )
     return Outcome(
-        fingerprint=sha256_file(folder / "weights.safetensors"),
+        fingerprint=weights_fingerprint(folder),
         outputs={"weights": "weights.safetensors"},
         summary={
             **trained.metrics,
