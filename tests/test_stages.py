@@ -515,6 +515,23 @@ class TestBadInput:
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]
 
+    def test_a_misspelt_flag(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["run", "--run", "x", "--pretext.widht", "3"])
+        assert "did you mean --pretext.width?" in capsys.readouterr().err
+
+    def test_a_shard_that_vanished(self, recipe, photographs, finished, tmp_path, capsys):
+        shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+        shard = tmp_path / "run/prepare/pretext/shard-00000.tar"
+        before = shard.read_bytes()
+        shard.unlink()
+        command = arguments(tmp_path / "run", recipe, photographs)
+        status, message = self.status(capsys, "features", *command, "--source", "hog")
+        assert status == 2
+        assert "run ktfast prepare again" in message
+        assert main(["prepare", *command]) == 0
+        assert shard.read_bytes() == before
+
     def test_full_disk(self, recipe, photographs, finished, tmp_path, capsys, monkeypatch):
         shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
 
