@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tolerances import FLOAT32_CENTERS, SUM_ORDER_FLOAT64
 
+import ktfast
 from ktfast import KMeans, _backend
 from ktfast.errors import InputError
 from ktfast.kmeans_relocation import relocate_empty
@@ -385,7 +387,11 @@ print(raised, flush=True)
 
 def test_interrupt_ends_a_fit_within_a_second_and_keeps_the_old_state():
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",  # not the checkout, whose ktfast may not be built
+        env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     )
     with process:
         assert process.stdout.readline() == "ready\n"

@@ -515,11 +515,6 @@ class TestBadInput:
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]
 
-    def test_a_misspelt_flag(self, capsys):
-        with pytest.raises(SystemExit):
-            main(["run", "--run", "x", "--pretext.widht", "3"])
-        assert "did you mean --pretext.width?" in capsys.readouterr().err
-
     def test_a_shard_that_vanished(self, recipe, photographs, finished, tmp_path, capsys):
         shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
         shard = tmp_path / "run/prepare/pretext/shard-00000.tar"

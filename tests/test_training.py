@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 from toy_training import toy_config, toy_feed, toy_task, toy_train, weights_hash
 
+import ktfast
 from ktfast.augment import normalize_images
 from ktfast.errors import ConfigError, DataError
 from ktfast.training import DivergedError, Interrupted, StepOutput, learning_rate_factor, train
@@ -223,7 +224,7 @@ def test_training_outside_the_main_thread_leaves_signals_alone(whole, tmp_path):
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
     """kill -9 at moments spread over a training that saves after every step."""
     script = Path(__file__).with_name("toy_training.py")
-    paths = [str(script.parent), str(script.parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(script.parent), str(Path(ktfast.__file__).parents[1])]
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(script)],
         stdin=subprocess.PIPE,
