@@ -54,14 +54,18 @@ def demo_config(folder: Path) -> Config:
             pretext=images / "train", test=images / "test", short_side=VIEW_SIDE, quality=95
         ),
         pretext=PretextConfig(
-            width=0.25,
+            width=0.125,
             batch_norm=True,
             crop=120,
             tile_size=32,
             permutations=24,
             tile_features=128,
             hidden=256,
-            training=training,
+            dropout=0.0,
+            # A puzzle stays unsolved for some 300 steps before the network catches on.
+            training=training.model_copy(
+                update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.05}
+            ),
         ),
         features=FeaturesConfig(pool=4),
         cluster=ClusterConfig(n_clusters=30),
