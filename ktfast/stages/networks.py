@@ -51,20 +51,19 @@ def puzzle_permutations(config: PretextConfig) -> npt.NDArray[np.uint8]:
     return permutation_set(config.permutations, grid=config.grid, min_distance=config.min_distance)
 
 
+def puzzle_options(config: PretextConfig) -> dict[str, Any]:
+    """The options of `ktfast.ops.jigsaw_tiles` that the configuration fixes."""
+    names = {"tile_size", "jitter", "chroma_shift", "max_occluders", "donor_color", "statistics"}
+    return config.model_dump(include=names | {"gray_probability", "projection_probability"})
+
+
 def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int) -> JigsawTask:
     """The puzzle task of a network, with every option of the configuration."""
     return JigsawTask(
         model,
         puzzle_permutations(config),
         seed=seed,
-        tile_size=config.tile_size,
-        jitter=config.jitter,
-        chroma_shift=config.chroma_shift,
-        max_occluders=config.max_occluders,
-        gray_probability=config.gray_probability,
-        projection_probability=config.projection_probability,
-        donor_color=config.donor_color,
-        statistics=config.statistics,
+        **puzzle_options(config),
         n_threads=threads or None,
     )
 

@@ -13,6 +13,7 @@ from ktfast.stages.artifacts import Outcome, Run, run_stage
 from ktfast.stages.networks import (
     HELD_OUT_EPOCH,
     pretext_trunk,
+    puzzle_options,
     puzzle_permutations,
     train_jigsaw,
     weights_fingerprint,
@@ -75,14 +76,7 @@ def _save_examples(run: Run, folder: Path) -> None:
         sample_ids=batch.sample_ids,
         seed=run.config.seed,
         epoch=HELD_OUT_EPOCH,
-        tile_size=config.tile_size,
-        jitter=config.jitter,
-        chroma_shift=config.chroma_shift,
-        max_occluders=config.max_occluders,
-        gray_probability=config.gray_probability,
-        projection_probability=config.projection_probability,
-        donor_color=config.donor_color,
-        statistics=config.statistics,
+        **puzzle_options(config),
         return_choices=True,
     )
     # Two standard deviations on either side fill the range that a screen can show.
