@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-import tomllib
 
-from ktfast.config import Config, load_config, options, parse_config
+from ktfast.config import Config, load_config, options, parse_config, tomllib
 from ktfast.errors import ConfigError
 from ktfast.stages.artifacts import to_toml
 
