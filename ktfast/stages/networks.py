@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ktfast.config import PretextConfig, TransferConfig
+from ktfast.config import PretextConfig, TrainingConfig, TransferConfig
 from ktfast.data.source import PreparedSet
 from ktfast.durable import replacing, sha256_file
 from ktfast.errors import ConfigError
@@ -29,7 +29,7 @@ from ktfast.permutations import permutation_set
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.sets import open_feed, open_set
 from ktfast.tasks import ClassificationTask, JigsawTask, jigsaw_accuracy
-from ktfast.training import TrainingSummary, train
+from ktfast.training import Task, TrainingSummary, train
 
 # Puzzles of the final accuracy are drawn from an epoch that training never reaches.
 HELD_OUT_EPOCH = 2**31 - 1
@@ -136,31 +136,21 @@ def train_jigsaw(
     name : how the training is called in metrics and on the live line.
     held_out : images on which the accuracy is measured.
     """
-    config, device = run.config.pretext, resolve_device(run.config.device)
+    config = run.config.pretext
     torch.manual_seed(run.config.seed)
     model = jigsaw_network(trunk(), config)
     initialize(model)
     task = jigsaw_task(model, config, run.config.seed, run.config.threads)
-    batch_size = config.training.batch_size
-    with open_feed(
-        run, open_set(run, "pretext"), size=config.crop, batch_size=batch_size, shuffle=True
-    ) as feed:
-        summary = train(
-            task,
-            feed,
-            config.training,
-            folder,
-            name=name,
-            seed=run.config.seed,
-            device=device,
-            metrics_path=run.metrics,
-        )
+    images = open_set(run, "pretext")
+    summary = _train(run, task, images, config.crop, config.training, folder, name)
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
     save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
     # In order of their paths the first of many images would be those of a few classes.
     shuffle = held_out.n > HELD_OUT_IMAGES
-    with open_feed(run, held_out, size=config.crop, batch_size=batch_size, shuffle=shuffle) as feed:
+    with open_feed(
+        run, held_out, size=config.crop, batch_size=config.training.batch_size, shuffle=shuffle
+    ) as feed:
         accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
     return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
 
@@ -207,22 +197,29 @@ def train_classifier(
     task = ClassificationTask(
         model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
     )
-    with open_feed(
-        run,
-        images,
-        size=config.image_size,
-        batch_size=config.training.batch_size,
-        shuffle=True,
-    ) as feed:
-        summary = train(
+    summary = _train(run, task, images, config.image_size, config.training, folder, name)
+    save_weights(model, folder / WEIGHTS, {"target": config.target})
+    return Trained(model, summary, dict(summary.metrics))
+
+
+def _train(
+    run: Run,
+    task: Task,
+    images: PreparedSet,
+    size: int,
+    config: TrainingConfig,
+    folder: Path,
+    name: str,
+) -> TrainingSummary:
+    """Train on shuffled centre squares of `size` px, as the run is configured."""
+    with open_feed(run, images, size=size, batch_size=config.batch_size, shuffle=True) as feed:
+        return train(
             task,
             feed,
-            config.training,
+            config,
             folder,
             name=name,
             seed=run.config.seed,
             device=resolve_device(run.config.device),
             metrics_path=run.metrics,
         )
-    save_weights(model, folder / WEIGHTS, {"target": config.target})
-    return Trained(model, summary, dict(summary.metrics))
