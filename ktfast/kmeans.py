@@ -5,11 +5,9 @@ size n x k is kept, and the result is the same, bit for bit, for any number of t
 into shards.
 """
 
-import logging
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,26 +24,15 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ktfast._backend import library_of
 from ktfast.errors import InputError
-from ktfast.kmeans_relocation import relocate_empty
+from ktfast.kmeans_lloyd import inertia_of, lloyd, rounded
 from ktfast.kmeans_rows import Float64, Rows, float64_on_host, to_host
 from ktfast.kmeans_seeding import kmeans_plus_plus
-
-_logger = logging.getLogger(__name__)
 
 _TRANSFORM_ROWS = 4096
 # NumPy dtypes that are clustered as they are; others are converted to float64.
 _NUMPY_DTYPES = (np.float64, np.float32, np.float16, np.uint8, np.int8)
 
 Init = str | Callable[..., Any] | npt.ArrayLike
-
-
-class _Run(NamedTuple):
-    """The outcome of one initialisation."""
-
-    centers: Float64
-    labels: Any
-    inertia: float
-    history: list[dict[str, float]]
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -139,11 +126,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         variance = rows.mean_variance()
         random_state = check_random_state(self.random_state)
         runs = (
-            self._run(
+            lloyd(
                 rows,
                 self._initial_centers(X, rows, weight, random_state),
                 weight,
-                self.tol * variance,
+                max_iter=self.max_iter,
+                tolerance=self.tol * variance,
+                verbose=self.verbose,
             )
             for _ in range(n_init)
         )
@@ -190,7 +179,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Return minus the (weighted) sum of squared distances of X to the nearest centres."""
         rows, centers = self._fitted(X)
         weight = self._weight(rows, sample_weight)
-        return -_inertia(rows.assign(centers)[1], weight)
+        return -inertia_of(rows.assign(centers)[1], weight)
 
     def _check_parameters(self) -> int:
         """Refuse parameters out of range; return the number of initialisations."""
@@ -281,56 +270,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 )
             if not np.isfinite(centers).all():
                 raise InputError("init contains NaN or infinity; initial centers must be finite")
-        return _rounded(centers, rows.center_dtype)
-
-    def _run(self, rows: Rows, centers: Float64, weight: Float64 | None, tolerance: float) -> _Run:
-        """Lloyd's algorithm from `centers`; its labels are those of the centres it returns."""
-        history: list[dict[str, float]] = []
-        run: _Run | None = None
-        for iteration in range(self.max_iter):
-            started = time.perf_counter()
-            labels, distances = rows.assign(centers)
-            inertia = _inertia(distances, weight)
-            moved = rows.n if run is None else int((labels != run.labels).sum())
-            # Rounding alone can move rows without a gain: keep what was as good.
-            if run is not None and not inertia < run.inertia and moved > 0:
-                return run
-            run = _Run(centers, labels, inertia, history)
-            sums, counts = rows.update(labels, self.n_clusters, weight)
-            relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
-            following = centers.copy()
-            filled = counts > 0
-            following[filled] = sums[filled] / counts[filled, None]
-            following = _rounded(following, rows.center_dtype)
-            shift = float(((following - centers) ** 2).sum())
-            history.append(
-                {
-                    "inertia": inertia,
-                    "moved": moved,
-                    "shift": shift,
-                    "seconds": time.perf_counter() - started,
-                }
-            )
-            _logger.log(
-                logging.INFO if self.verbose else logging.DEBUG,
-                "k-means iteration %d: inertia %.9g, %d rows moved, shift %.3g",
-                iteration + 1,
-                inertia,
-                moved,
-                shift,
-            )
-            if shift == 0:
-                return run
-            centers = following
-            if shift <= tolerance and not relocated:
-                break
-        return self._finished(rows, centers, weight, run)
-
-    def _finished(self, rows: Rows, centers: Float64, weight: Float64 | None, run: Any) -> _Run:
-        """The run with the centres of its last update, unless these are no better."""
-        labels, distances = rows.assign(centers)
-        inertia = _inertia(distances, weight)
-        return _Run(centers, labels, inertia, run.history) if inertia <= run.inertia else run
+        return rounded(centers, rows.center_dtype)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -357,14 +297,3 @@ def _is_array(value: Any) -> bool:
 
 def _is_matrix(value: Any) -> bool:
     return _is_array(value) and len(value.shape) == 2
-
-
-def _rounded(centers: Float64, dtype: str) -> Float64:
-    """Centres as the result's dtype holds them, in float64, so that labels match the result."""
-    return centers.astype(dtype).astype(np.float64)
-
-
-def _inertia(distances: Any, weight: Float64 | None) -> float:
-    """Sum in NumPy's fixed order, which no thread count changes."""
-    host = to_host(distances)
-    return float(host.sum() if weight is None else (host * weight).sum())
