@@ -1,4 +1,4 @@
-"""The command line: one sub-command per stage, and run, demo, report, doctor.
+"""The command line: one sub-command per stage, and run, demo, report, doctor, bench.
 
 Errors that the user can mend are printed as one sentence; the exit status is 2 for bad input, 1
 for a failing machine (full disk or memory), 130 and 143 for Ctrl-C and SIGTERM.
@@ -34,6 +34,8 @@ STAGES = {
     "evaluate": "linear and k-NN probes of every conv layer, beside baselines",
 }
 BASELINES = ("baseline_pretext", "baseline_labels")
+# `ktfast bench SUBJECT`: the module ktfast.bench.SUBJECT has add_options(parser) and run(options).
+BENCHMARKS: dict[str, str] = {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except ModuleNotFoundError as error:
+        extras = "train,bench" if arguments[0] == "bench" else "train"
         return _fail(
-            f"{error.name} is not installed; this command needs the training extras: "
-            'pip install ".[train]" in the checkout of ktfast',
+            f"{error.name} is not installed; this command needs more than the core: "
+            f'pip install ".[{extras}]" in the checkout of ktfast',
             2,
         )
     except KeyboardInterrupt as stop:
@@ -131,10 +134,23 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     report.set_defaults(command=_report)
     doctor = commands.add_parser("doctor", help="what is on, what is off, and the remedy")
     doctor.set_defaults(command=_doctor)
+    bench = commands.add_parser("bench", help="measure against other libraries, on this machine")
+    _add_benchmarks(bench, arguments[1] if chosen == "bench" and len(arguments) > 1 else "")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise ConfigError(_unknown(unknown[0], options.command is _stages))
     return options
+
+
+def _add_benchmarks(parser: argparse.ArgumentParser, chosen: str) -> None:
+    subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
+    for name, text in BENCHMARKS.items():
+        subject = subjects.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # The subjects' libraries are many: only the one that is called is loaded.
+        if name == chosen:
+            module = importlib.import_module(f"ktfast.bench.{name}")
+            module.add_options(subject)
+            subject.set_defaults(command=module.run)
 
 
 def _unknown(argument: str, has_options: bool) -> str:

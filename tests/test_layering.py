@@ -29,6 +29,7 @@ LAYERS = [
     {"tasks"},
     {"teachers"},
     {"stages", "report"},
+    {"bench"},
     {"demo", "doctor"},
     {"cli"},
 ]  # fmt: skip

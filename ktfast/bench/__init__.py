@@ -1,0 +1,1 @@
+"""Benchmarks against other libraries: one module per subject of `ktfast bench`."""
