@@ -3,6 +3,7 @@
 
 #include "bindings/bind_jigsaw_tiles.h"
 #include "bindings/bind_kmeans.h"
+#include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
 
 namespace ktfast {
@@ -72,6 +73,16 @@ PYBIND11_MODULE(_cpu, m) {
       },
       py::kw_only(), py::arg("x"), py::arg("labels"), py::arg("sample_weight"),
       py::arg("workspace"), py::arg("sums"), py::arg("counts"), py::arg("n_threads"));
+
+  m.def(
+      "machine_peak",
+      [](const std::string& kind, double seconds, int n_threads) {
+        const MachinePeakParams p{peak_kind(kind), seconds, n_threads};
+        const py::gil_scoped_release release;
+        return cpu::machine_peak(p);
+      },
+      "Operations (or copied bytes) a second; 0 where the processor lacks the instructions.",
+      py::kw_only(), py::arg("kind"), py::arg("seconds"), py::arg("n_threads"));
 }
 
 }  // namespace
