@@ -35,7 +35,9 @@ STAGES = {
 }
 BASELINES = ("baseline_pretext", "baseline_labels")
 # `ktfast bench SUBJECT`: the module ktfast.bench.SUBJECT has add_options(parser) and run(options).
-BENCHMARKS: dict[str, str] = {}
+BENCHMARKS = {
+    "kmeans": "K-means: ktfast and other libraries on the same data and first centres",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -138,7 +138,9 @@ def run_row(
         return {"problem": f"aborted (exit {128 - done.returncode}){_last_line(done.stderr)}"}
     if done.returncode > 0:
         return {"problem": f"failed (exit {done.returncode}){_last_line(done.stderr)}"}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    # Libraries may say something as they are unloaded.
+    results = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(json.loads(results[-1]))
 
 
 def _last_line(stderr: str) -> str:
