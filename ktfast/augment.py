@@ -4,6 +4,7 @@ Every random choice is a pure function of (seed, epoch, sample id, number of the
 SplitMix64 (Steele, Lea and Flood 2014): batch size, order and device cannot change it.
 """
 
+import functools
 from typing import Literal
 
 import torch
@@ -44,11 +45,27 @@ def random_crops(
     ids = sample_ids.to(images.device, non_blocking=True)
     top = draw(ids, room_y + 1, seed=seed, epoch=epoch, number=_TOP)
     left = draw(ids, room_x + 1, seed=seed, epoch=epoch, number=_LEFT)
+    flipped = draw(ids, 2, seed=seed, epoch=epoch, number=_MIRROR).bool() & mirror
+    cut = _copy_squares if images.device.type == "cpu" else _gather_squares
+    return cut(images, top, left, flipped, crop)
+
+
+def _copy_squares(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, crop: int) -> Tensor:
+    """Squares image by image: on a CPU 15 to 20 times faster than a gather of pixels."""
+    squares = images.new_empty((len(images), crop, crop, images.shape[3]))
+    places = zip(top.tolist(), left.tolist(), flipped.tolist(), strict=True)
+    for image, square, (y, x, flip) in zip(images, squares, places, strict=True):
+        part = image[y : y + crop, x : x + crop]
+        square.copy_(part.flip(1) if flip else part)
+    return squares
+
+
+def _gather_squares(
+    images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, crop: int
+) -> Tensor:
+    """The same in a few kernels, without waiting for the choices."""
     across = torch.arange(crop, device=images.device)
-    columns = left[:, None] + across
-    if mirror:
-        flipped = draw(ids, 2, seed=seed, epoch=epoch, number=_MIRROR).bool()
-        columns = torch.where(flipped[:, None], left[:, None] + (crop - 1 - across), columns)
+    columns = left[:, None] + torch.where(flipped[:, None], crop - 1 - across, across)
     rows = top[:, None] + across
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     return images[batch, rows[:, :, None], columns[:, None, :]]
@@ -70,16 +87,32 @@ def normalize_images(images: Tensor, how: Literal["imagenet", "image"]) -> Tenso
     how : "imagenet" (ImageNet's mean and std per channel) or "image" (each image's own mean and
         std over all pixels and channels, as the puzzle's tiles; std 0 becomes 1).
     """
-    pixels = images.float()
+    height, width = images.shape[1:3]
     if how == "imagenet":
-        mean = pixels.new_tensor(IMAGENET_MEAN)
-        scale = 1 / pixels.new_tensor(IMAGENET_STD)
+        # Whole rows of pixels: a constant per channel alone would be read three values at a time.
+        rows = images.float().flatten(2)
+        mean, scale = _imagenet_rows(width, images.device)
+        rows.sub_(mean).mul_(scale)
     elif how == "image":
-        variance, mean = torch.var_mean(pixels, dim=(1, 2, 3), correction=0, keepdim=True)
-        scale = torch.where(variance > 0, variance, 1).rsqrt()
+        rows = images.float().flatten(1)
+        # Less its first value before its mean, an image of one value becomes zeros exactly.
+        rows.sub_(rows[:, :1].clone()).sub_(rows.mean(1, keepdim=True))
+        variance = torch.linalg.vector_norm(rows, dim=1, keepdim=True).square_() / rows.shape[1]
+        rows.mul_(torch.where(variance > 0, variance, 1).rsqrt())
     else:
         raise InputError(f"how must be 'imagenet' or 'image', got {how!r}")
-    return pixels.sub_(mean).mul_(scale).permute(0, 3, 1, 2)
+    return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=16)
+def _imagenet_rows(width: int, device: torch.device) -> Tensor:
+    """Mean and 1 / std of a row of pixels, float32 [2, width * 3].
+
+    Kept, because a copy to a GPU that starts in ordinary memory waits for all queued work.
+    """
+    values = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
+    values[1].reciprocal_()
+    return values.repeat(1, width).to(device)
 
 
 def draw(sample_ids: Tensor, n: int, *, seed: int, epoch: int, number: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from photographs import MemoryFeed, squares
 from torch import nn
 
+from ktfast import augment
 from ktfast.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -114,6 +115,15 @@ def test_crops_do_not_depend_on_the_batch():
     assert torch.equal(random_crops(images[order], ids[order], **options), together[order])
     assert torch.equal(random_crops(images[3:4], ids[3:4], **options), together[3:4])
     assert not torch.equal(random_crops(images, ids, **{**options, "epoch": 5}), together)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_gather_cuts_what_copies_cut(mirror):
+    images, ids = torch.from_numpy(squares(24, 20)), torch.arange(24) * 7
+    top, left = (draw(ids, 6, seed=0, epoch=0, number=number) for number in (0, 1))
+    flipped = draw(ids, 2, seed=0, epoch=0, number=2).bool() & mirror
+    copied = augment._copy_squares(images, top, left, flipped, 15)
+    assert torch.equal(augment._gather_squares(images, top, left, flipped, 15), copied)
 
 
 def test_crops_at_the_edges():
