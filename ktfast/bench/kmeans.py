@@ -27,22 +27,24 @@ from ktfast.ops import kmeans_assign
 logger = logging.getLogger(__name__)
 
 PEERS = tuple(name for name in ENGINES if name != "ktfast")
+DEFAULT_PEERS = "faiss,sklearn,superkmeans,sklearnex,torch"
 # What OpenBLAS can be told to take the processor for; wheels choose worse by themselves on some.
 _CORE_TYPES = {"avx512": ("SkylakeX", "Haswell"), "avx2": ("Haswell",), "scalar": ()}
 # A core type is another setting only if it is faster by more than a trial's noise.
 _TRIAL_GAIN = 0.95
-_TRIAL_ROWS = 20_000
+_TRIAL_ROWS = 10_000
 _TRIAL_ITERATIONS = 2
-_TRIAL_SECONDS = 2.0
+_TRIAL_SECONDS = 1.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
     parser.add_argument(
         "--against",
-        default=",".join(PEERS),
+        default=DEFAULT_PEERS,
         metavar="PEER,...",
-        help="the libraries to measure beside ktfast (default: %(default)s)",
+        help=f"the libraries to measure beside ktfast, of {', '.join(PEERS)} (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--data",
@@ -63,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         type=float,
-        default=8.0,
+        default=12.0,
         metavar="SECONDS",
         help="begin no further repeat of an engine after this long (default: %(default)s)",
     )
@@ -95,6 +97,7 @@ def _positive(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure, print and save one table for each data set; returns the exit status."""
     peers = _peers(options.against)
+    options.out.mkdir(parents=True, exist_ok=True)  # or it would be known only after minutes
     for source in options.data:
         x = load(source, options.rows)
         clusters = options.clusters or default_clusters(source, len(x))

@@ -88,10 +88,11 @@ def _cells(row: Row, threads: int) -> list[str]:
     own = row["peak_rss"] - row["data_bytes"]
     idle = row["idle_rss"] - row["data_bytes"]
     each = Spread(row["seconds_per_iteration"], *row["range"])
+    fits = len(row["seconds"])
     return [
         row["engine"],
         row["setting"],
-        each.text(),
+        each.text() if fits > 1 else f"{each.median:.3f} (one fit)",
         f"{row['ratio']:.2f}" if "ratio" in row else "-",
         f"{row['cpu_seconds_per_iteration']:.3f}",
         f"{float(np.median(row['seconds'])):.2f}",
