@@ -21,10 +21,11 @@ from ktfast.models import (
     copy_convolutions,
     initialize,
     load_weights,
+    normalization,
     parameter_groups,
     save_weights,
 )
-from ktfast.models.alexnet import LocalResponseNorm
+from ktfast.models.normalization import LocalResponseNorm
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_lrn_is_torchs(channels, order):
     x = torch.randn(3, channels, 7, 5).mul(40).relu().to(memory_format=order).requires_grad_()
     weight = torch.randn(3, channels, 7, 5)
     results = []
-    for norm in (LocalResponseNorm(channels), nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)):
+    for norm in (LocalResponseNorm(), nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)):
         y = norm(x)
         (gradient,) = torch.autograd.grad((y * weight).sum(), x)
         results.append((y, gradient))
@@ -152,14 +153,33 @@ def test_lrn_is_torchs(channels, order):
 
 def test_lrn_by_hand():
     # Three channels of value 10: every sum is 300, so x / (1 + 1e-4 / 5 * 300) ** 0.75.
-    y = LocalResponseNorm(3)(torch.full((1, 3, 1, 1), 10.0))
+    y = LocalResponseNorm()(torch.full((1, 3, 1, 1), 10.0))
     assert y.flatten().tolist() == pytest.approx([10 / 1.006**0.75] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_gradient_of_lrn_is_that_of_its_values(size):
+    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(LocalResponseNorm(size, alpha=2.0), x)
+
+
+def test_lrn_is_the_same_in_parts(monkeypatch):
+    x = torch.randn(5, 16, 6, 6).mul(40).requires_grad_()
+    results = []
+    for values in (1 << 20, 2 * 16 * 36, 1):
+        monkeypatch.setattr(normalization, "PART_VALUES", values)
+        y = LocalResponseNorm()(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    for y, gradient in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+    assert LocalResponseNorm()(x[:0]).shape == (0, 16, 6, 6)
 
 
 def test_lrn_computes_in_float32_under_autocast():
     x = torch.full((1, 8, 2, 2), 3.0, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        y = LocalResponseNorm(8, alpha=1.0)(x)
+        y = LocalResponseNorm(alpha=1.0)(x)
     expected = functional.local_response_norm(x.float(), 5, 1.0, 0.75, 1.0).bfloat16()
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, expected)

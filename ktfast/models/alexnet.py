@@ -7,11 +7,10 @@ rounds up); Krizhevsky 2014 ("one weird trick") for torchvision's. For the puzzl
 
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from ktfast.errors import ConfigError
+from ktfast.models.normalization import LocalResponseNorm
 from ktfast.models.trunk import LayerStack, Trunk, scaled
 
 # Per layer: channels, kernel, padding, convolution groups (None: the `groups` option or 1).
@@ -29,39 +28,6 @@ _TORCHVISION = (
     (256, 3, 1, False),
     (256, 3, 1, False),
 )
-
-
-class LocalResponseNorm(nn.Module):
-    """x / (1 + alpha / size * sum of squares over `size` neighbouring channels) ** 0.75.
-
-    Equal to `torch.nn.LocalResponseNorm(size, alpha, 0.75, 1)`, whose three-dimensional average
-    pooling is 3 to 5 times slower on a CPU and has no deterministic gradient on a GPU. Here the
-    sum is a 1x1 convolution with a banded matrix, and the power two square roots.
-
-    Parameters
-    ----------
-    channels : channels of the maps.
-    size : channels in the sum, odd.
-    alpha : weight of the sum; divided by `size`, as in Caffe.
-    """
-
-    def __init__(self, channels: int, size: int = 5, alpha: float = 1e-4) -> None:
-        super().__init__()
-        index = torch.arange(channels)
-        near = (index[:, None] - index[None, :]).abs() <= size // 2
-        band = near.float()[:, :, None, None] * (alpha / size)
-        self.register_buffer("band", band, persistent=False)
-        self.register_buffer("one", torch.ones(channels), persistent=False)
-        self.band: Tensor
-        self.one: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised maps [B, C, h, w], in x's type; computed in float32."""
-        # 1 + a small sum would round to 1 in half precision.
-        with torch.autocast(x.device.type, enabled=False):
-            wide = x.float()
-            root = functional.conv2d(wide.square(), self.band, self.one).rsqrt()
-            return (wide * (root * root.sqrt())).to(x.dtype)
 
 
 class AlexNet(Trunk):
@@ -125,7 +91,7 @@ class AlexNet(Trunk):
                 modules.append(nn.MaxPool2d(3, stride=2, ceil_mode=caffe))
                 ends[f"pool{number}"] = len(modules)
             if number in (1, 2) and caffe and lrn and not batch_norm:
-                modules.append(LocalResponseNorm(after))
+                modules.append(LocalResponseNorm())
         self.features = LayerStack(modules, ends)
         self._add_classifier(
             n_classes, image_size, scaled(4096, width), dropout, dropout_first=not caffe
