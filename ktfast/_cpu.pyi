@@ -3,6 +3,7 @@
 from typing import Any
 
 def simd_level() -> str: ...
+def jigsaw_tiles_workspace_size(*, tile_size: int, n_threads: int) -> int: ...
 def jigsaw_tiles(
     *,
     images: Any,

@@ -28,7 +28,7 @@ def arguments():
         "projection": np.zeros(batch, np.uint8),
         "donor_gray": np.zeros(batch, np.uint8),
         "donor_projection": np.zeros(batch, np.uint8),
-        "workspace": np.zeros((2, 3 * t * t), np.int16),
+        "workspace": workspace(t),
         "n_threads": 2,
         "seed": 1,
         "epoch": 0,
@@ -42,6 +42,11 @@ def arguments():
         "channels_last": False,
         "statistics": "tile",
     }
+
+
+def workspace(tile_size):
+    size = _backend.cpu.jigsaw_tiles_workspace_size(tile_size=tile_size, n_threads=2)
+    return np.zeros(size, np.int16)
 
 
 def call(**change):
@@ -127,13 +132,13 @@ IMAGES = arguments()["images"]
         ({"images": Broken(IMAGES)}, ValueError, "images could not be read .* out of order"),
         ({"images": Interrupted(IMAGES)}, KeyboardInterrupt, None),
         ({"sample_ids": misaligned(2, np.int64)}, ValueError, "sample_ids is not aligned"),
-        ({"tile_size": 9, "workspace": np.zeros((2, 243), np.int16),
+        ({"tile_size": 9, "workspace": workspace(9),
           "tiles": np.zeros((2, 4, 3, 9, 9), np.float32)}, ValueError, "must fit into a cell"),
         ({"max_occluders": 5}, ValueError, "max_occluders must be 0 to the number of tiles"),
         ({"statistics": "own"}, ValueError, "statistics must be tile, channel or none, got 'own'"),
         ({"images": IMAGES[:1]}, ValueError, "there are more rows than images"),
-        ({"workspace": np.zeros((1, 27), np.int16)}, ValueError, "workspace must have shape"),
-        ({"n_threads": 0, "workspace": np.zeros((0, 27), np.int16)}, ValueError, "n_threads"),
+        ({"workspace": workspace(3)[:-1]}, ValueError, "workspace is too small"),
+        ({"n_threads": 0}, ValueError, "n_threads must be 1 to"),
     ],
 )  # fmt: skip
 def test_unusable_arguments(change, error, message):

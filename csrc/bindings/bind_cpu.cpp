@@ -16,6 +16,10 @@ PYBIND11_MODULE(_cpu, m) {
       "simd_level", [] { return simd_name(simd_level()); },
       "The instruction-set level the kernels use: scalar, avx2 or avx512.");
 
+  m.def("jigsaw_tiles_workspace_size", &cpu::jigsaw_tiles_workspace_size,
+        "Length of jigsaw_tiles's workspace, in int16.", py::kw_only(), py::arg("tile_size"),
+        py::arg("n_threads"));
+
   m.def("jigsaw_tiles", [](const py::kwargs& a) {
     with_jigsaw_tiles_workspace(a, [](const JigsawTilesParams& p) { cpu::jigsaw_tiles(p); });
   });

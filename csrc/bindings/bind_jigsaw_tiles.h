@@ -112,16 +112,16 @@ void with_jigsaw_tiles(Device device, const py::kwargs& a, Run run) {
   run(p, images.device_index());
 }
 
-// The CPU's own arguments: one buffer of numerators per thread.
+// The CPU's own arguments: buffers of numerators, one per thread.
 template <class Run>
 void with_jigsaw_tiles_workspace(const py::kwargs& a, Run run) {
   const int n_threads = a["n_threads"].cast<int>();
-  const int64_t t = a["tile_size"].cast<int64_t>();
-  const auto workspace = contiguous<int16_t>(py::object(a["workspace"]), "workspace", Device::cpu,
-                                             {n_threads, 3 * t * t});
+  const auto workspace =
+      contiguous<int16_t>(py::object(a["workspace"]), "workspace", Device::cpu, {-1});
   with_jigsaw_tiles(Device::cpu, a, [&](JigsawTilesParams& p, int) {
     p.n_threads = n_threads;
     p.workspace = workspace.data();
+    p.workspace_size = workspace.size();
     run(p);
   });
 }

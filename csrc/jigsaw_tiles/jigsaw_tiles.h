@@ -58,13 +58,15 @@ struct JigsawTilesParams {
   uint8_t* donor_gray;        // [batch]; 0 without a donor
   uint8_t* donor_projection;  // [batch]; 0 without a donor
 
-  int16_t* workspace;  // [n_threads, 3 * t * t], CPU only
-  int n_threads;       // CPU only
+  int16_t* workspace;      // [workspace_size], CPU only
+  int64_t workspace_size;  // at least jigsaw_tiles_workspace_size, CPU only
+  int n_threads;           // CPU only
 };
 
 namespace cpu {
+int64_t jigsaw_tiles_workspace_size(int64_t tile_size, int64_t n_threads);
 void jigsaw_tiles(const JigsawTilesParams& p);
-}
+}  // namespace cpu
 namespace cuda {
 void jigsaw_tiles(const JigsawTilesParams& p, CUstream_st* stream);
 }

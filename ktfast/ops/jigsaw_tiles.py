@@ -7,6 +7,7 @@ CVPR 2018 (arXiv 1805.00385), and its authors' released code.
 import dataclasses
 import math
 import operator
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -60,6 +61,7 @@ def jigsaw_tiles(
     statistics: Literal["tile", "channel", "none"] = "tile",
     dtype: Any = "float32",
     channels_last: bool = False,
+    out: Any = None,
     indices: Any = None,
     n_threads: int | None = None,
     return_choices: bool = False,
@@ -92,6 +94,9 @@ def jigsaw_tiles(
         per "channel", a std of 0 counting as 1; "none": value / 255.
     dtype : "float32", "float16" or "bfloat16" (torch only), or the library's own.
     channels_last : same shape, but memory ordered [B, n_tiles, t, t, 3].
+    out : array for the tiles, of the shape, dtype and memory order that they would have, returned
+        in place of a new one: on a CPU new memory costs more than the tiles. torch's autograd is
+        told of the change, so that a backward pass that needs the earlier tiles raises.
     indices : int64 [B], the image of each row. An index outside the images is an error on the CPU;
         on a GPU, where a check would wait for the device, it gives label -1 and tiles of zeros.
     n_threads : CPU only; None: OMP_NUM_THREADS or every usable core.
@@ -128,8 +133,12 @@ def jigsaw_tiles(
         return _backend.empty(shape, kind, images)
 
     t = int(tile_size)
-    tile_shape = (t, t, 3) if channels_last else (3, t, t)
-    tiles = new((batch, n_tiles, *tile_shape), _output_dtype(dtype))
+    shape = (batch, n_tiles, 3, t, t)
+    if out is None:
+        tile_shape = (t, t, 3) if channels_last else (3, t, t)
+        tiles = new((batch, n_tiles, *tile_shape), _output_dtype(dtype))
+    else:
+        tiles = _checked_out(out, shape, _output_dtype(dtype), channels_last, images)
     choices = JigsawChoices(
         permutation=new((batch,), "int64"),
         offsets=new((batch, n_tiles, 3, 2), "int32"),
@@ -164,26 +173,58 @@ def jigsaw_tiles(
             statistics=statistics,
             channels_last=bool(channels_last),
             **outputs,
-            **_execution(images, n_threads, 3 * t * t),
+            **_execution(images, n_threads, t),
         )
-    if channels_last:
-        tiles = _channels_second(tiles)
-    return (tiles, choices.permutation, *([choices] if return_choices else []))
+    if out is None:
+        out = _channels_second(tiles) if channels_last else tiles
+    elif _backend.library_of(out) == "torch" and not out.is_inference():
+        sys.modules["torch"].autograd.graph.increment_version(out)
+    return (out, choices.permutation, *([choices] if return_choices else []))
 
 
-def _execution(images: Any, n_threads: int | None, elements: int) -> dict[str, Any]:
+def _execution(images: Any, n_threads: int | None, tile_size: int) -> dict[str, Any]:
     """Where the kernel runs: its stream, or its threads and a buffer of one tile for each."""
     if _backend.device_of(images)[0] == "cuda":
         return {"stream": _backend.stream_of(images)}
     threads = _backend.n_threads(n_threads)
-    return {"n_threads": threads, "workspace": np.empty((threads, elements), dtype=np.int16)}
+    size = _backend.cpu.jigsaw_tiles_workspace_size(tile_size=tile_size, n_threads=threads)
+    return {"n_threads": threads, "workspace": np.empty(size, dtype=np.int16)}
+
+
+def _axes(tiles: Any, order: tuple[int, ...]) -> Any:
+    """A view with the axes in another order."""
+    return tiles.permute(order) if _backend.library_of(tiles) == "torch" else tiles.transpose(order)
 
 
 def _channels_second(tiles: Any) -> Any:
     """View [B, n, t, t, 3] as [B, n, 3, t, t]."""
-    if _backend.library_of(tiles) == "torch":
-        return tiles.permute(0, 1, 4, 2, 3)
-    return tiles.transpose(0, 1, 4, 2, 3)
+    return _axes(tiles, (0, 1, 4, 2, 3))
+
+
+def _checked_out(
+    out: Any, shape: tuple[int, ...], dtype: str, channels_last: bool, images: Any
+) -> Any:
+    """The caller's array for the tiles, its axes in the order of its memory."""
+    try:
+        place = _backend.library_of(out), _backend.device_of(out)
+    except TypeError as error:
+        raise TypeError(f"out: {error}") from None
+    if place != (_backend.library_of(images), _backend.device_of(images)):
+        raise ValueError("out must be of the library and on the device of the images")
+    if _backend.dtype_name(out) != dtype:
+        raise TypeError(f"out must be {dtype} as dtype says, got {_backend.dtype_name(out)}")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out must have shape {list(shape)}, got {list(out.shape)}")
+    if place[0] == "torch" and out.requires_grad:
+        raise ValueError("out must not require a gradient; pass out.detach()")
+    stored = _axes(out, (0, 1, 3, 4, 2)) if channels_last else out
+    whole = stored.is_contiguous() if place[0] == "torch" else stored.flags.c_contiguous
+    if not whole:
+        order = "[B, n_tiles, t, t, 3] as channels_last says" if channels_last else "row-major"
+        raise ValueError(f"out must lie in memory without gaps, ordered {order}")
+    if place[0] == "numpy" and not out.flags.writeable:
+        raise ValueError("out is read-only; pass an array that can be written")
+    return stored
 
 
 def _checked_images(images: Any) -> Any:
