@@ -30,6 +30,12 @@ __all__ = [
 ]
 
 
+# Options of `jigsaw_tiles` that are fixed by the batch and the network.
+_SET_BY_TASK = (
+    "sample_ids", "epoch", "indices", "return_choices", "dtype", "channels_last", "out",
+)  # fmt: skip
+
+
 class JigsawTask:
     """Which permutation was applied to the tiles of an image (Jigsaw++).
 
@@ -53,35 +59,57 @@ class JigsawTask:
         self.permutations = torch.as_tensor(np.asarray(permutations))
         self.seed = seed
         self.options = options
-        # Fixed by the batch, not by the task; `puzzles` sets them.
-        for name in ("sample_ids", "epoch", "indices", "return_choices", "dtype", "channels_last"):
+        self._kept: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
+        for name in _SET_BY_TASK:
             if name in options:
                 raise InputError(f"JigsawTask sets {name} itself; leave it out")
 
-    def puzzles(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Tiles [B, n_tiles, 3, t, t], as the network wants them, and labels int64 [B]."""
-        device = batch.images.device
+    def step(self, batch: Batch, epoch: int) -> StepOutput:
+        """Cross-entropy and accuracy of a batch.
+
+        Its tiles take the memory of the step before, whose backward pass must be done by then:
+        if it comes later, autograd raises.
+        """
+        tiles, labels = self.puzzles(batch, epoch, reuse=True)
+        return _classify(self.model(tiles), labels)
+
+    def puzzles(self, batch: Batch, epoch: int, *, reuse: bool = False) -> tuple[Tensor, Tensor]:
+        """The puzzles of a batch, as the network wants them.
+
+        Parameters
+        ----------
+        batch : images; they are read where they lie, in a resident feed's pool too.
+        epoch : of the random choices.
+        reuse : write over the tiles of the last call with `reuse`.
+
+        Returns
+        -------
+        tiles [B, n_tiles, 3, t, t] and labels int64 [B].
+        """
+        device = batch.pool.device
         self.permutations = self.permutations.to(device)
         dtype = torch.float32
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         first = next(iter(self.model.trunk.features.convolutions().values())).weight
+        channels_last = first.is_contiguous(memory_format=torch.channels_last)
+        kind = dtype, device, channels_last
+        kept = self._kept.get(kind) if reuse else None
         tiles, labels = jigsaw_tiles(
-            batch.images,
+            batch.pool,
             self.permutations,
+            indices=batch.indices,
             sample_ids=batch.sample_ids.to(device, non_blocking=True),
             seed=self.seed,
             epoch=epoch,
             dtype=str(dtype).removeprefix("torch."),
-            channels_last=first.is_contiguous(memory_format=torch.channels_last),
+            channels_last=channels_last,
+            out=None if kept is None or len(kept) < len(batch) else kept[: len(batch)],
             **self.options,
         )
+        if reuse and len(tiles) > (0 if kept is None else len(kept)) and not tiles.is_inference():
+            self._kept = {kind: tiles}
         return tiles, labels
-
-    def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Cross-entropy and accuracy of a batch."""
-        tiles, labels = self.puzzles(batch, epoch)
-        return _classify(self.model(tiles), labels)
 
 
 class ClassificationTask:

@@ -1,6 +1,7 @@
 """Tasks and their augmentation: every choice from (seed, epoch, sample id), real puzzles solved."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,6 +244,58 @@ def test_the_first_loss_is_that_of_a_guess():
     assert float(output.loss.detach()) == pytest.approx(math.log(6), rel=0.01)
 
 
+def test_steps_share_the_memory_of_their_tiles():
+    """Gradients are those of tiles in memory of their own, the last, short batch included."""
+    batches = list(MemoryFeed(squares(20, 40), 8).epoch(0))
+    assert [len(batch) for batch in batches] == [8, 8, 4]
+    task, seen = puzzle_task(), []
+    task.model.to(memory_format=torch.channels_last)
+    task.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].data_ptr()))
+
+    def gradients(loss):
+        task.model.zero_grad()
+        loss.backward()
+        return [parameter.grad.clone() for parameter in task.model.parameters()]
+
+    for batch in (batches[2], *batches):  # the memory grows once
+        shared = gradients(task.step(batch, 0).loss)
+        tiles, labels = task.puzzles(batch, 0)
+        alone = gradients(nn.functional.cross_entropy(task.model(tiles), labels))
+        assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
+    steps, apart = seen[::2], seen[1::2]
+    assert len(set(steps[1:])) == 1
+    assert not set(steps) & set(apart)
+
+
+def test_a_step_before_the_last_ones_backward_pass_is_noticed():
+    batch = next(iter(MemoryFeed(squares(8, 40), 8).epoch(0)))
+    task = puzzle_task()
+    first = task.step(batch, 0)
+    task.step(batch, 1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first.loss.backward()
+    with torch.inference_mode():
+        task.step(batch, 0)
+    task.step(batch, 0).loss.backward()
+
+
+def test_puzzles_are_cut_where_resident_images_lie(monkeypatch):
+    """One pass from the whole set to tiles: a batch is never gathered."""
+    feed, task = MemoryFeed(squares(30, 40), 8), puzzle_task()
+    gathered = list(feed.epoch(0))
+    expected = [task.puzzles(batch, 0) for batch in gathered]
+    monkeypatch.setattr(Batch, "images", property(lambda _: pytest.fail("gathered")))
+    for batch, (tiles, labels) in zip(gathered, expected, strict=True):
+        resident = replace(batch, pool=feed.images, indices=batch.rows)
+        got, same = task.puzzles(resident, 0)
+        assert torch.equal(got, tiles)
+        assert torch.equal(same, labels)
+        part = resident.part(1, 4).to(torch.device("cpu"))
+        assert torch.equal(part.rows, batch.rows[1:4])
+        loss = task.step(part, 0).loss
+        assert torch.equal(loss, task.step(batch.part(1, 4), 0).loss)
+
+
 def test_options_that_the_task_sets_are_refused():
     with pytest.raises(InputError, match="JigsawTask sets epoch itself"):
         puzzle_task(epoch=1)
@@ -253,7 +306,7 @@ def test_a_few_puzzles_are_learnt_by_heart(tmp_path):
     task = puzzle_task(6, max_occluders=0, gray_probability=0.0)
     chance = jigsaw_accuracy(task, feed, epoch=0)
     puzzles = task.puzzles
-    task.puzzles = lambda batch, epoch: puzzles(batch, 0)
+    task.puzzles = lambda batch, epoch, **options: puzzles(batch, 0, **options)
     config = TrainingConfig(
         epochs=150.0,
         batch_size=16,

@@ -3,6 +3,7 @@
 `make_feed` chooses the implementation; the batches are the same up to the decoder's rounding.
 """
 
+import functools
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -26,18 +27,50 @@ HOST_BUDGET = 2 << 30
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one batch.
+    """Images of one batch, all tensors on one device.
 
     Attributes
     ----------
-    images : uint8 [B, S, S, 3], RGB, on the feed's device.
-    sample_ids : int64 [B], on the feed's device.
-    rows : int64 [B], rows of the source, on the feed's device.
+    pool : uint8 [N, S, S, 3], RGB, that holds the images: those of the batch, or a resident feed's
+        whole set.
+    sample_ids : int64 [B].
+    rows : int64 [B], rows of the source.
+    indices : int64 [B], the image in the pool of each row; None: the pool is the batch. Ops that
+        take `indices` read the pool without a copy.
     """
 
-    images: torch.Tensor
+    pool: torch.Tensor
     sample_ids: torch.Tensor
     rows: torch.Tensor
+    indices: torch.Tensor | None = None
+
+    @functools.cached_property
+    def images(self) -> torch.Tensor:
+        """The images in order, uint8 [B, S, S, 3]; a copy where they lie in a larger pool."""
+        return self.pool if self.indices is None else self.pool.index_select(0, self.indices)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Its rows from `start` to `stop`, without a copy."""
+        return Batch(
+            pool=self.pool[start:stop] if self.indices is None else self.pool,
+            sample_ids=self.sample_ids[start:stop],
+            rows=self.rows[start:stop],
+            indices=None if self.indices is None else self.indices[start:stop],
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; of a pool elsewhere only its own images are copied."""
+        stays = self.pool.device == device
+        indices = self.indices if stays else None
+        return Batch(
+            pool=self.pool if stays else self.images.to(device, non_blocking=True),
+            sample_ids=self.sample_ids.to(device, non_blocking=True),
+            rows=self.rows.to(device, non_blocking=True),
+            indices=indices,
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +205,7 @@ class Feed(ABC):
         """A batch on the plan's device from images that are there already."""
         device = self.plan.device
         return Batch(
-            images=images,
+            pool=images,
             sample_ids=torch.from_numpy(self.source.sample_ids[rows]).to(device),
             rows=torch.from_numpy(rows.copy()).to(device),
         )

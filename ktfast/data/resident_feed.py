@@ -1,7 +1,7 @@
 """The feed that decodes every image once and keeps the squares in memory, on the GPU if asked.
 
-After the first pass an epoch costs one gather per batch, so it is the fastest feed wherever
-n * size * size * 3 bytes fit.
+After the first pass a batch is a list of rows, which ops with `indices` read where the images lie:
+the fastest feed wherever n * size * size * 3 bytes fit.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ class ResidentFeed(Feed):
 
     Attributes
     ----------
-    images : uint8 [n, S, S, 3], row = row of the source, on the plan's device. Ops that take
-        `indices` read from it without a copy.
+    images : uint8 [n, S, S, 3], row = row of the source, on the plan's device; the pool of every
+        batch.
     """
 
     kind = "resident"
@@ -63,8 +63,8 @@ class ResidentFeed(Feed):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from batch `start` on; see `Feed.epoch`."""
         for rows in self.plan.rows(epoch, start):
-            where = torch.from_numpy(rows.copy()).to(self.plan.device)
-            yield self._batch(self.images.index_select(0, where), rows)
+            batch = self._batch(self.images, rows)
+            yield replace(batch, indices=batch.rows)
 
     def close(self) -> None:
         """Free the images."""

@@ -281,6 +281,15 @@ def test_resident_images_are_there_for_ops_with_indices(photos: FolderSource) ->
     assert seen[-1] == (23, 23)
     assert feed.images.shape == (23, 28, 28, 3)
     np.testing.assert_array_equal(feed.images[3].numpy(), photos.square(3, short_side=28, size=28))
+    for batch in feed.epoch(2):
+        assert batch.pool.data_ptr() == feed.images.data_ptr()  # nothing is gathered ...
+        assert batch.indices is not None
+        assert torch.equal(batch.images, feed.images[batch.rows])  # ... until it is asked for
+        assert torch.equal(batch.part(1, 3).images, batch.images[1:3])
+        assert batch.to(torch.device("cpu")).pool.data_ptr() == feed.images.data_ptr()
+        elsewhere = batch.to(torch.device("meta"))
+        assert elsewhere.indices is None
+        assert elsewhere.images.shape == batch.images.shape
     feed.close()
     assert feed.images.numel() == 0
 
