@@ -1,21 +1,34 @@
-"""Images per CPU-second turned into Jigsaw++ puzzles, beside a plain PIL and torchvision baseline.
+"""How near jigsaw_tiles comes to the speed of memory, and how far it is from data-loader code.
 
-    python benchmarks/bench_jigsaw_tiles.py [--batch 128] [--repeats 15]
+    python benchmarks/bench_jigsaw_tiles.py [--batch 256] [--repeats 15] [--threads 1 2]
 
-The baseline makes the same tiles from the same choices, which it is given for free: crops of PIL
-bands, torchvision's tensors, one mean and std per tile. Its tiles are compared with ktfast's before
-the clock starts. One thread; CPU-seconds of the process; the contestants take turns in every
-round. Both write new memory each time, as a training loop would; the line "into warm memory" shows
-what the kernel does when its output needs no new pages, and the copy is what memory allows.
+Two comparisons, both in CPU-seconds of the process, the contestants taking turns in every round:
+
+1. Images per CPU-second, one thread, beside a plain PIL and torchvision baseline that makes the
+   same tiles from the same choices, which it is given for free. Its tiles are compared with
+   ktfast's before the clock starts.
+2. The share of the memory's speed. Counted are the bytes that must move: each source pixel of a
+   tile read once, each output written once. Measured beside it is a memcpy that moves as many (it
+   reads one half and writes the other) with as many threads. CPU-seconds are divided by the number
+   of threads, so that other work on the machine counts less. "New memory" is mapped for the call,
+   as an allocator does for large arrays, for the copy as well; "used memory" was written before.
+
+KTFAST_SIMD=avx2 or scalar lowers the instruction set.
 """
 
 import argparse
+import ctypes
+import mmap
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+# Before OpenMP is loaded: threads that wait for the next call must not count as work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import PIL
@@ -29,6 +42,7 @@ from ktfast import _backend, ops, permutation_set
 TILE, GRID, SIZE = 64, 3, 255
 TOLERANCE = 1e-5  # absolute, of numbers around 1: float32 sums in another order
 PROJECTION = torch.eye(3) - torch.tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+KINDS = [(kind, last) for kind in ("float32", "float16", "bfloat16") for last in (False, True)]
 
 
 def baseline(images: list[Image.Image], choices: dict[str, list[Any]]) -> torch.Tensor:
@@ -53,27 +67,6 @@ def baseline(images: list[Image.Image], choices: dict[str, list[Any]]) -> torch.
     return torch.stack(batch).view(len(images), GRID * GRID, 3, TILE, TILE)
 
 
-class WarmMemory:
-    """While open, big outputs come from memory that is already mapped."""
-
-    def __init__(self) -> None:
-        self.kept: dict[Any, Any] = {}
-        self.allocate = _backend.empty
-
-    def __enter__(self) -> None:
-        _backend.empty = self.empty
-
-    def __exit__(self, *_: object) -> None:
-        _backend.empty = self.allocate
-
-    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        if len(shape) < 5:
-            return self.allocate(shape, dtype, like)
-        if (shape, dtype) not in self.kept:
-            self.kept[shape, dtype] = self.allocate(shape, dtype, like)
-        return self.kept[shape, dtype]
-
-
 def photograph_like(batch: int) -> torch.Tensor:
     """Smooth random images, so that PIL and the kernels see neither noise nor constants."""
     rng = np.random.default_rng(0)
@@ -82,9 +75,59 @@ def photograph_like(batch: int) -> torch.Tensor:
     return fine.byte().permute(0, 2, 3, 1).contiguous()
 
 
-def measure(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+class Puzzles:
+    """Calls of the op on one batch of images."""
+
+    def __init__(self, batch: int) -> None:
+        self.images = photograph_like(batch)
+        self.permutations = torch.from_numpy(permutation_set(701).astype(np.uint8))
+        self.ids = torch.arange(batch)
+
+    def make(self, n_threads: int = 1, **options: Any) -> tuple[Any, ...]:
+        return ops.jigsaw_tiles(
+            self.images, self.permutations, sample_ids=self.ids, seed=1, epoch=0,
+            n_threads=n_threads, **options,
+        )  # fmt: skip
+
+    def memory(self, kind: str, channels_last: bool) -> torch.Tensor:
+        """New memory for the tiles: pages that nobody has touched."""
+        dtype = getattr(torch, kind)
+        size = len(self.ids) * GRID * GRID * 3 * TILE * TILE * dtype.itemsize
+        tiles = torch.frombuffer(mmap.mmap(-1, size), dtype=dtype)
+        tiles = tiles.view(len(self.ids), GRID * GRID, -1)
+        if channels_last:
+            return tiles.unflatten(2, (TILE, TILE, 3)).permute(0, 1, 4, 2, 3)
+        return tiles.unflatten(2, (3, TILE, TILE))
+
+
+class Copy:
+    """memcpy of a number of bytes, in threads."""
+
+    def __init__(self, n_bytes: int, n_threads: int) -> None:
+        self.part = n_bytes // n_threads
+        self.source = np.ones(self.part * n_threads, np.uint8)
+        self.used = np.ones_like(self.source)
+        self.n_threads = n_threads
+        self.pool = ThreadPoolExecutor(n_threads)
+
+    def into(self, target: np.ndarray) -> None:
+        starts = range(0, self.part * self.n_threads, self.part)
+        places = [(target.ctypes.data + at, self.source.ctypes.data + at) for at in starts]
+        work = [self.pool.submit(ctypes.memmove, *place, self.part) for place in places[1:]]
+        ctypes.memmove(*places[0], self.part)  # releases the interpreter lock
+        for done in work:
+            done.result()
+
+    def into_used(self) -> None:
+        self.into(self.used)
+
+    def into_new(self) -> None:
+        self.into(np.frombuffer(mmap.mmap(-1, self.source.nbytes), np.uint8))
+
+
+def measure(calls: dict[Any, Callable[[], object]], repeats: int) -> dict[Any, list[float]]:
     """CPU-seconds of every call, in rounds in which all take turns, after one warm-up round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
             start = time.process_time()
@@ -94,70 +137,92 @@ def measure(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, l
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    images = photograph_like(arguments.batch)
-    pictures = [Image.fromarray(image.numpy()) for image in images]
-    permutations = permutation_set(701)
-    warm = WarmMemory()
-
-    def make(**options: Any) -> tuple[Any, ...]:
-        return ops.jigsaw_tiles(
-            images,
-            permutations,
-            sample_ids=range(arguments.batch),
-            seed=1,
-            epoch=0,
-            n_threads=1,
-            **options,
-        )
-
-    def make_warm(**options: Any) -> tuple[Any, ...]:
-        with warm:
-            return make(**options)
-
-    tiles, _, drawn = make(return_choices=True)
+def against_baseline(puzzles: Puzzles, repeats: int) -> None:
+    """Images per CPU-second on one thread."""
+    pictures = [Image.fromarray(image.numpy()) for image in puzzles.images]
+    tiles, _, drawn = puzzles.make(return_choices=True)
     choices = {name: values.tolist() for name, values in vars(drawn).items()}
     difference = float((baseline(pictures, choices) - tiles).abs().max())
     if difference > TOLERANCE:
         raise SystemExit(f"the baseline's tiles differ by {difference:.2g}")
-    half = {"dtype": torch.bfloat16, "channels_last": True}
+    half = {"dtype": "bfloat16", "channels_last": True}
+    used = puzzles.make(**half)[0]
     seconds = measure(
         {
             "PIL + torchvision, float32": lambda: baseline(pictures, choices),
-            "ktfast, float32": make,
-            "ktfast, bfloat16 channels-last": lambda: make(**half),
-            "ktfast, float32, into warm memory": make_warm,
-            "ktfast, bfloat16 channels-last, into warm memory": lambda: make_warm(**half),
-            "copy of the float32 tiles to new memory": tiles.clone,
-            "copy of the float32 tiles to warm memory": lambda: warm.empty(
-                tiles.shape, "float32", tiles
-            ).copy_(tiles),
+            "ktfast, float32": puzzles.make,
+            "ktfast, float32, out=": lambda: puzzles.make(out=tiles),
+            "ktfast, bfloat16 channels-last, out=": lambda: puzzles.make(**half, out=used),
         },
-        arguments.repeats,
+        repeats,
     )
+    print(f"largest difference from the baseline {difference:.1e}\n")
+    print(f"| one thread {'':25} | images/CPU-s |   quartiles   | ratio |")
+    print(f"|{'-' * 38}|{'-' * 14}|{'-' * 15}|{'-' * 7}|")
+    base = statistics.median(next(iter(seconds.values())))
+    for name, times in seconds.items():
+        low, middle, high = (len(pictures) / t for t in statistics.quantiles(times, n=4)[::-1])
+        quartiles = f"{low:6.0f}-{high:<6.0f}"
+        print(
+            f"| {name:36} | {middle:12.0f} | {quartiles} | {base * middle / len(pictures):5.1f} |"
+        )
 
+
+def against_copy(puzzles: Puzzles, n_threads: int, repeats: int) -> None:
+    """The share of memcpy's speed, by bytes that must move."""
+    n = len(puzzles.ids)
+    pixels = n * GRID * GRID * 3 * TILE * TILE
+    calls: dict[Any, Callable[[], object]] = {}
+    moved = {}
+    for kind, last in KINDS:
+        options = {"dtype": kind, "channels_last": last}
+        moved[kind] = pixels * (1 + getattr(torch, kind).itemsize)
+        used = puzzles.memory(kind, last)
+        copy = Copy(moved[kind] // 2, n_threads)
+
+        def make(out: torch.Tensor | None, options: dict[str, Any] = options) -> None:
+            if out is None:
+                out = puzzles.memory(options["dtype"], options["channels_last"])
+            puzzles.make(n_threads, out=out, **options)
+
+        calls[kind, last, "new"] = lambda make=make: make(None)
+        calls[kind, last, "new copy"] = copy.into_new
+        calls[kind, last, "used"] = lambda make=make, used=used: make(used)
+        calls[kind, last, "used copy"] = copy.into_used
+    seconds = {key: statistics.median(t) for key, t in measure(calls, repeats).items()}
+    print(f"\n| {n_threads} thread{'s' * (n_threads > 1):1} "
+          "                 | memory | images/s | GB/s | memcpy GB/s | share |")  # fmt: skip
+    print(f"|{'-' * 28}|{'-' * 8}|{'-' * 10}|{'-' * 6}|{'-' * 13}|{'-' * 7}|")
+    for kind, last in KINDS:
+        for memory in ("new", "used"):
+            own, copied = (seconds[kind, last, memory + x] / n_threads for x in ("", " copy"))
+            label = f"{kind}, channels {'last' if last else 'first'}"
+            print(
+                f"| {label:26} | {memory:6} | {n / own:8.0f} | {moved[kind] / own / 1e9:4.1f} | "
+                f"{moved[kind] / copied / 1e9:11.1f} | {copied / own:5.0%} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    puzzles = Puzzles(arguments.batch)
     print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, one thread, "
-        f"{_backend.simd_level()}; torch {torch.__version__}, torchvision "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_backend.simd_level()}, "
+        f"load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, torchvision "
         f"{torchvision.__version__}, Pillow {PIL.__version__}"
     )
     print(
-        f"{arguments.batch} images of {SIZE} px, 9 tiles of {TILE} px, {arguments.repeats} rounds; "
-        f"largest difference from the baseline {difference:.1e}"
+        f"{arguments.batch} images of {SIZE} px, 9 tiles of {TILE} px, medians of "
+        f"{arguments.repeats} rounds"
     )
-    base = statistics.median(next(iter(seconds.values())))
-    print(f"{'':50}{'images/CPU-s':>13}{'quartiles':>16}{'ratio':>8}")
-    for name, times in seconds.items():
-        low, middle, high = statistics.quantiles(times, n=4)
-        quartiles = f"{arguments.batch / high:.0f}-{arguments.batch / low:.0f}"
-        rate = arguments.batch / middle
-        print(f"{name:50}{rate:13.0f}{quartiles:>16}{base / middle:8.1f}")
+    against_baseline(puzzles, arguments.repeats)
+    for n_threads in arguments.threads:
+        against_copy(puzzles, n_threads, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -177,14 +177,20 @@ struct Avx2 {
     __m256 high;
   };
 
+  static KTFAST_HD Floats floats(Words words, const Scale& low, const Scale& high) {
+    return {normalise(_mm256_castsi256_si128(words), low),
+            normalise(_mm256_extracti128_si256(words, 1), high)};
+  }
+
   template <TileDtype dtype>
-  static KTFAST_HD auto normalised(Words words, const Scale& low, const Scale& high) {
-    const __m256 a = normalise(_mm256_castsi256_si128(words), low);
-    const __m256 b = normalise(_mm256_extracti128_si256(words, 1), high);
+  static KTFAST_HD auto outputs(const int16_t* from, const Scale& s) {
+    const __m256 low = normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), s);
+    const __m256 high =
+        normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + kLanes)), s);
     if constexpr (dtype == TileDtype::float32) {
-      return Floats{a, b};
+      return Floats{low, high};
     } else {
-      return to_16_bits<dtype>(a, b);
+      return to_16_bits<dtype>(low, high);
     }
   }
 

@@ -11,18 +11,18 @@
 namespace ktfast::cpu {
 namespace {
 
-// Among the 48 words of 32 pixels those that hold a channel's bytes, and the shift that brings each
-// byte down.
+// Among the 48 words of 32 pixels those that hold a channel's bytes; and 1 for those bytes, by
+// which a multiplication of bytes and addition of pairs leaves them alone.
 struct ChannelWords {
   alignas(64) int16_t word[32];
-  alignas(64) int16_t shift[32];
+  alignas(64) int8_t select[64];
 };
 
 constexpr ChannelWords channel_words(int c) {
   ChannelWords w{};
   for (int x = 0; x < 32; ++x) {
     w.word[x] = static_cast<int16_t>((3 * x + c) / 2);
-    w.shift[x] = static_cast<int16_t>((3 * x + c) % 2 * 8);
+    w.select[2 * x + (3 * x + c) % 2] = 1;
   }
   return w;
 }
@@ -47,6 +47,22 @@ constexpr InterleavedWords interleaved_words(int j) {
   return w;
 }
 
+// The upper and lower words of 32 floats in two registers.
+struct FloatWords {
+  alignas(64) int16_t upper[32];
+  alignas(64) int16_t lower[32];
+};
+
+constexpr FloatWords float_words() {
+  FloatWords w{};
+  for (int i = 0; i < 32; ++i) {
+    w.upper[i] = static_cast<int16_t>(2 * i + 1);
+    w.lower[i] = static_cast<int16_t>(2 * i);
+  }
+  return w;
+}
+
+constexpr FloatWords kFloatWords = float_words();
 constexpr ChannelWords kChannelWords[3] = {channel_words(0), channel_words(1), channel_words(2)};
 constexpr InterleavedWords kInterleavedWords[3] = {interleaved_words(0), interleaved_words(1),
                                                    interleaved_words(2)};
@@ -95,8 +111,7 @@ struct Avx512 {
     const __m512i words = _mm512_permutex2var_epi16(_mm512_loadu_si512(from),
                                                     _mm512_load_si512(kChannelWords[c].word),
                                                     _mm512_castsi256_si512(rest));
-    const __m512i low = _mm512_srlv_epi16(words, _mm512_load_si512(kChannelWords[c].shift));
-    return _mm512_and_si512(low, _mm512_set1_epi16(255));
+    return _mm512_maddubs_epi16(words, _mm512_load_si512(kChannelWords[c].select));
   }
 
   static KTFAST_HD void interleave(Words (&v)[3]) {
@@ -125,13 +140,6 @@ struct Avx512 {
     return _mm512_mul_ps(_mm512_sub_ps(number, s.mean), s.inverse);
   }
 
-  // bfloat16_from() of tile_math.h, but for the shift.
-  static KTFAST_HD __m512i round_to_bfloat16(__m512 v) {
-    const __m512i bits = _mm512_castps_si512(v);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
-  }
-
   template <TileDtype dtype>
   static KTFAST_HD Words to_16_bits(__m512 low, __m512 high) {
     if constexpr (dtype == TileDtype::float16) {
@@ -139,11 +147,16 @@ struct Avx512 {
       return _mm512_inserti64x4(_mm512_castsi256_si512(halves),
                                 _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
     } else {
-      const __m512i upper_halves = _mm512_set_epi16(                       //
-          63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,  //
-          31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-      return _mm512_permutex2var_epi16(round_to_bfloat16(low), upper_halves,
-                                       round_to_bfloat16(high));
+      // bfloat16_from() of tile_math.h on the words of 32 floats: the upper ones go up where the
+      // lower ones, plus one if the upper is odd, exceed half.
+      const __m512i a = _mm512_castps_si512(low);
+      const __m512i b = _mm512_castps_si512(high);
+      const __m512i upper = _mm512_permutex2var_epi16(a, _mm512_load_si512(kFloatWords.upper), b);
+      const __m512i lower = _mm512_permutex2var_epi16(a, _mm512_load_si512(kFloatWords.lower), b);
+      const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi16(1));
+      const __mmask32 up =
+          _mm512_cmpgt_epu16_mask(_mm512_adds_epu16(lower, odd), _mm512_set1_epi16(INT16_MIN));
+      return _mm512_mask_add_epi16(upper, up, upper, _mm512_set1_epi16(1));
     }
   }
 
@@ -152,14 +165,20 @@ struct Avx512 {
     __m512 high;
   };
 
+  static KTFAST_HD Floats floats(Words words, const Scale& low, const Scale& high) {
+    return {normalise(_mm512_castsi512_si256(words), low),
+            normalise(_mm512_extracti64x4_epi64(words, 1), high)};
+  }
+
   template <TileDtype dtype>
-  static KTFAST_HD auto normalised(Words words, const Scale& low, const Scale& high) {
-    const __m512 a = normalise(_mm512_castsi512_si256(words), low);
-    const __m512 b = normalise(_mm512_extracti64x4_epi64(words, 1), high);
+  static KTFAST_HD auto outputs(const int16_t* from, const Scale& s) {
+    const __m512 low = normalise(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)), s);
+    const __m512 high =
+        normalise(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + kLanes)), s);
     if constexpr (dtype == TileDtype::float32) {
-      return Floats{a, b};
+      return Floats{low, high};
     } else {
-      return to_16_bits<dtype>(a, b);
+      return to_16_bits<dtype>(low, high);
     }
   }
 

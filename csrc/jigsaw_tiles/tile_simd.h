@@ -8,7 +8,8 @@
 //   repeat(v)              the same where all three are v[0]
 //   Sums                   of numbers and of their squares, in 32-bit lanes
 //   Scale                  the means and inverses of kLanes neighbouring outputs
-//   normalised<dtype>      kPixels outputs: Words of 16-bit types, two registers of floats
+//   outputs<dtype>         of kPixels numbers in memory: Words of 16-bit types, registers of floats
+//   floats                 of kPixels numbers in a register, with a scale for each half
 //   put(outputs, stream, to)  streamed outputs must lie on a register's boundary
 #pragma once
 
@@ -37,53 +38,65 @@ KTFAST_HD void color_vectors(typename V::Words (&v)[3]) {
   }
 }
 
-// The n <= kPixels pixels from x on; what is beyond a row's end counts as black.
-template <class V>
-KTFAST_HD void load_pixels(const uint8_t* const (&row)[3], int32_t x, int32_t n,
-                           typename V::Words (&v)[3]) {
-  const uint8_t* from[3] = {row[0] + 3 * x, row[1] + 3 * x, row[2] + 3 * x};
-  uint8_t rest[3][3 * V::kPixels];
-  if (n < V::kPixels) {
-    memset(rest, 0, sizeof rest);
-    for (int c = 0; c < 3; ++c) {
-      memcpy(rest[c], from[c], 3 * static_cast<size_t>(n));
-      from[c] = rest[c];
-    }
+// Colours kPixels pixels, adds them to the sums and keeps them; what spills over the end of a row
+// is written again.
+template <class V, Color color, int channels>
+KTFAST_HD void keep_pixels(const uint8_t* red, const uint8_t* green, const uint8_t* blue,
+                           int64_t pitch, typename V::Sums (&sums)[channels], int16_t* kept) {
+  typename V::Words v[3] = {V::template load_channel<0>(red), V::template load_channel<1>(green),
+                            V::template load_channel<2>(blue)};
+  color_vectors<V, color>(v);
+  for (int c = 0; c < channels; ++c) {
+    sums[c].add(v[c]);
+    V::store(kept + c * pitch, v[c]);
   }
-  v[0] = V::template load_channel<0>(from[0]);
-  v[1] = V::template load_channel<1>(from[1]);
-  v[2] = V::template load_channel<2>(from[2]);
 }
+
+// The last pixels of a row, fewer than kPixels, followed by black ones.
+template <class V>
+struct RestOfRow {
+  uint8_t bytes[3 * V::kPixels] = {};
+
+  __attribute__((noinline)) RestOfRow(const uint8_t* from, int32_t n) {
+    memcpy(bytes, from, 3 * static_cast<size_t>(n));
+  }
+};
 
 template <class V, Color color>
 TileSums read_colored(const TileSource& s, FetchAhead ahead, int16_t* kept) {
   constexpr int kChannels = color == Color::gray ? 1 : 3;
-  const int64_t pitch = plane_pitch(s.size);
-  const int32_t steps = (s.size + V::kPixels - 1) / V::kPixels;
+  const int32_t size = s.size;
+  const int64_t pitch = plane_pitch(size);
+  const int64_t row_bytes = s.row_bytes;
+  const int32_t steps = (size + V::kPixels - 1) / V::kPixels;
+  const uint8_t* red = s.channel[0];
+  const uint8_t* green = s.channel[1];
+  const uint8_t* blue = s.channel[2];
   TileSums total;
   typename V::Sums sums[kChannels];
   int32_t since = 0;
-  for (int32_t y = 0; y < s.size; ++y) {
+  for (int32_t y = 0; y < size; ++y) {
     if (since + steps > kStepsBetweenEmptying) {
       for (int c = 0; c < kChannels; ++c) sums[c].empty_into(&total.sum[c], &total.square[c]);
       since = 0;
     }
     since += steps;
     ahead.row();
-    const int64_t at = y * s.row_bytes;
-    const uint8_t* const row[3] = {s.channel[0] + at, s.channel[1] + at, s.channel[2] + at};
-    if (y + kRowsAhead < s.size) {
-      fetch_row<3>(row[1] + kRowsAhead * s.row_bytes, 3 * int64_t{s.size});
+    if (y + kRowsAhead < size) fetch_row<3>(green + kRowsAhead * row_bytes, 3 * int64_t{size});
+    int32_t x = 0;
+    for (; x + V::kPixels <= size; x += V::kPixels) {
+      keep_pixels<V, color>(red + 3 * x, green + 3 * x, blue + 3 * x, pitch, sums, kept + x);
     }
-    for (int32_t x = 0; x < s.size; x += V::kPixels) {
-      typename V::Words v[3];
-      load_pixels<V>(row, x, s.size - x < V::kPixels ? s.size - x : V::kPixels, v);
-      color_vectors<V, color>(v);
-      for (int c = 0; c < kChannels; ++c) {
-        sums[c].add(v[c]);
-        V::store(kept + c * pitch + y * s.size + x, v[c]);  // what spills over is written again
-      }
+    if (x < size) {
+      const RestOfRow<V> r(red + 3 * x, size - x);
+      const RestOfRow<V> g(green + 3 * x, size - x);
+      const RestOfRow<V> b(blue + 3 * x, size - x);
+      keep_pixels<V, color>(r.bytes, g.bytes, b.bytes, pitch, sums, kept + x);
     }
+    red += row_bytes;
+    green += row_bytes;
+    blue += row_bytes;
+    kept += size;
   }
   for (int c = 0; c < kChannels; ++c) sums[c].empty_into(&total.sum[c], &total.square[c]);
   for (int c = kChannels; c < 3; ++c) {
@@ -128,14 +141,10 @@ KTFAST_HD int32_t to_boundary(const T* to) {
 
 // Writes the first n <= kPixels outputs of one or two registers.
 template <class V, class Registers, class T>
-KTFAST_HD void put_first(const Registers& outputs, int32_t n, bool stream, T* to) {
-  if (n >= V::kPixels) {
-    V::put(outputs, stream, to);
-  } else if (n > 0) {
-    T all[V::kPixels];
-    V::put(outputs, false, all);
-    memcpy(to, all, static_cast<size_t>(n) * sizeof(T));
-  }
+__attribute__((noinline)) void put_part(const Registers& outputs, int32_t n, T* to) {
+  T all[V::kPixels];
+  V::put(outputs, false, all);
+  memcpy(to, all, static_cast<size_t>(n) * sizeof(T));
 }
 
 // One plane of numerators to `copies` planes of outputs that lie alike on registers' boundaries.
@@ -145,12 +154,17 @@ void write_plane(const int16_t* kept, int32_t n, const typename V::Scale& scale,
   const int32_t start = to_boundary<V>(to[0]);
   const int32_t head = start < n ? start : n;
   if (head > 0) {
-    const auto outputs = V::template normalised<dtype>(V::load(kept), scale, scale);
-    for (T* out : to) put_first<V>(outputs, head, false, out);
+    const auto outputs = V::template outputs<dtype>(kept, scale);
+    for (T* out : to) put_part<V>(outputs, head, out);
   }
-  for (int32_t i = head; i < n; i += V::kPixels) {
-    const auto outputs = V::template normalised<dtype>(V::load(kept + i), scale, scale);
-    for (T* out : to) put_first<V>(outputs, n - i, stream, out + i);
+  int32_t i = head;
+  for (; i + V::kPixels <= n; i += V::kPixels) {
+    const auto outputs = V::template outputs<dtype>(kept + i, scale);
+    for (T* out : to) V::put(outputs, stream, out + i);
+  }
+  if (i < n) {
+    const auto outputs = V::template outputs<dtype>(kept + i, scale);
+    for (T* out : to) put_part<V>(outputs, n - i, out + i);
   }
 }
 
@@ -170,17 +184,20 @@ void write_planar(const TileSource& s, const int16_t* kept, const TileScaling& f
   }
 }
 
-// The first n <= kPixels pixels, interleaved. 16-bit outputs are made channel by channel and then
-// mixed, which converts gray ones once; floats are made from mixed numerators, as they would fill
-// twice as many registers to mix.
-template <class V, TileDtype dtype, bool gray, class T>
-KTFAST_HD void write_pixels(const int16_t* kept, int64_t pitch, const typename V::Scale (&scale)[3],
-                            int32_t n, bool stream, T* to) {
+// Three registers' worth of outputs: kPixels pixels, interleaved. 16-bit outputs are made channel
+// by channel and then mixed, which converts gray ones once; floats are made from mixed numerators,
+// as they would fill twice as many registers to mix.
+template <class V, TileDtype dtype, bool gray, class Put>
+KTFAST_HD void mix_pixels(const int16_t* kept, int64_t pitch, const typename V::Scale (&scale)[3],
+                          Put put) {
   constexpr bool kFloats = dtype == TileDtype::float32;
   typename V::Words v[3];
   for (int c = 0; c < (gray ? 1 : 3); ++c) {
-    v[c] = V::load(kept + c * pitch);
-    if constexpr (!kFloats) v[c] = V::template normalised<dtype>(v[c], scale[c], scale[c]);
+    if constexpr (kFloats) {
+      v[c] = V::load(kept + c * pitch);
+    } else {
+      v[c] = V::template outputs<dtype>(kept + c * pitch, scale[c]);
+    }
   }
   if constexpr (gray) {
     V::repeat(v);
@@ -188,13 +205,10 @@ KTFAST_HD void write_pixels(const int16_t* kept, int64_t pitch, const typename V
     V::interleave(v);
   }
   for (int j = 0; j < 3; ++j) {
-    const int32_t left = 3 * n - j * V::kPixels;
     if constexpr (kFloats) {
-      const auto outputs = V::template normalised<dtype>(v[j], scale[2 * j * V::kLanes % 3],
-                                                         scale[(2 * j + 1) * V::kLanes % 3]);
-      put_first<V>(outputs, left, stream, to + j * V::kPixels);
+      put(V::floats(v[j], scale[2 * j * V::kLanes % 3], scale[(2 * j + 1) * V::kLanes % 3]), j);
     } else {
-      put_first<V>(v[j], left, stream, to + j * V::kPixels);
+      put(v[j], j);
     }
   }
 }
@@ -207,15 +221,25 @@ void write_interleaved(int32_t size, const int16_t* kept, const TileScaling& f, 
   constexpr int kStep = dtype == TileDtype::float32 ? 1 : 0;
   const typename V::Scale scale[3] = {scale_of<V>(f, 0, kStep), scale_of<V>(f, 1, kStep),
                                       scale_of<V>(f, 2, kStep)};
+  const auto write_part = [&](int32_t first, int32_t n) {
+    mix_pixels<V, dtype, gray>(kept + first, pitch, scale, [&](const auto& outputs, int j) {
+      const int32_t left = 3 * n - j * V::kPixels;
+      T* to = out + 3 * first + j * V::kPixels;
+      if (left > 0) put_part<V>(outputs, left < V::kPixels ? left : V::kPixels, to);
+    });
+  };
   // 3 * 11 is 1 modulo 8, 16 and 32: after `head` pixels an output lies on a register's boundary.
   constexpr int32_t kOutputs = static_cast<int32_t>(2 * V::kPixels / sizeof(T));
   const int32_t start = to_boundary<V>(out) * 11 % kOutputs;
   const int32_t head = start < plane ? start : plane;
-  if (head > 0) write_pixels<V, dtype, gray>(kept, pitch, scale, head, false, out);
-  for (int32_t i = head; i < plane; i += V::kPixels) {
-    const int32_t n = plane - i < V::kPixels ? plane - i : V::kPixels;
-    write_pixels<V, dtype, gray>(kept + i, pitch, scale, n, stream, out + 3 * i);
+  if (head > 0) write_part(0, head);
+  int32_t i = head;
+  for (; i + V::kPixels <= plane; i += V::kPixels) {
+    mix_pixels<V, dtype, gray>(kept + i, pitch, scale, [&](const auto& outputs, int j) {
+      V::put(outputs, stream, out + 3 * i + j * V::kPixels);
+    });
   }
+  if (i < plane) write_part(i, plane - i);
 }
 
 template <class V, TileDtype dtype>
