@@ -148,6 +148,20 @@ def test_outputs_of_the_wrong_kind(rng):
         jigsaw_tiles(torch.from_numpy(images), PERMUTATIONS, **options, out=tensor)
 
 
+# --- limits ---------------------------------------------------------------------------------------
+def test_sums_of_the_largest_tiles_do_not_overflow(simd, rng):
+    """512 px of the largest numerators there are, 1785 of projected yellow, and a few others."""
+    images = np.full((2, 512, 512, 3), (255, 255, 0), np.uint8)
+    images[1, rng.integers(0, 512, 9), rng.integers(0, 512, 9)] = 0
+    options = {"sample_ids": np.arange(2), "seed": 0, "epoch": 0, "tile_size": 512, "jitter": 0}
+    options.update(chroma_shift=0, gray_probability=0.0, projection_probability=1.0)
+    for statistics in ("tile", "channel"):
+        options["statistics"] = statistics
+        tiles, _ = jigsaw_tiles(images, [[0]], **options)
+        wanted, _, _ = reference.jigsaw_tiles(images, np.zeros((1, 1), np.int64), **options)
+        assert np.array_equal(tiles, wanted)
+
+
 # --- bounds ---------------------------------------------------------------------------------------
 @pytest.fixture
 def fenced():

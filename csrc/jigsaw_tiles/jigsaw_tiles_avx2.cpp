@@ -51,8 +51,8 @@ constexpr ChannelBytes kChannelBytes[3] = {channel_bytes(0), channel_bytes(1), c
 constexpr InterleavedBytes kInterleavedBytes[3] = {interleaved_bytes(0), interleaved_bytes(1),
                                                    interleaved_bytes(2)};
 
-KTFAST_HD __m256i load_table(const int8_t* table) {
-  return _mm256_load_si256(reinterpret_cast<const __m256i*>(table));
+KTFAST_HD __m256i load_aligned(const void* from) {
+  return _mm256_load_si256(static_cast<const __m256i*>(from));
 }
 
 // Sixteen bytes to each lane.
@@ -80,19 +80,23 @@ struct Avx2 {
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v, _mm256_set1_epi16(1)));
       square = _mm256_add_epi32(square, _mm256_madd_epi16(v, v));
     }
-    KTFAST_HD void empty_into(int64_t* total, int64_t* total_square) {
-      *total += across(sum);
-      *total_square += across(square);
-      *this = Sums();
+    KTFAST_HD void load(const int32_t (&from)[2][16]) {
+      sum = load_aligned(from[0]);
+      square = load_aligned(from[1]);
     }
-    static KTFAST_HD int64_t across(__m256i v) {
-      const __m256i wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
-                                            _mm256_cvtepi32_epi64(_mm256_extracti128_si256(v, 1)));
-      const __m128i pair =
-          _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-      return _mm_extract_epi64(pair, 0) + _mm_extract_epi64(pair, 1);
+    KTFAST_HD void save(int32_t (&to)[2][16]) const {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to[0]), sum);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(to[1]), square);
     }
   };
+
+  static KTFAST_HD int64_t across(__m256i v) {
+    const __m256i wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
+                                          _mm256_cvtepi32_epi64(_mm256_extracti128_si256(v, 1)));
+    const __m128i pair =
+        _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    return _mm_extract_epi64(pair, 0) + _mm_extract_epi64(pair, 1);
+  }
 
   static KTFAST_HD Words load(const int16_t* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
@@ -111,8 +115,8 @@ struct Avx2 {
   static KTFAST_HD Words load_channel(const uint8_t* from) {
     const __m256i first = load_lanes(from, from + 24);
     const __m256i last = load_lanes(from + 8, from + 32);
-    return _mm256_or_si256(_mm256_shuffle_epi8(first, load_table(kChannelBytes[c].first)),
-                           _mm256_shuffle_epi8(last, load_table(kChannelBytes[c].last)));
+    return _mm256_or_si256(_mm256_shuffle_epi8(first, load_aligned(kChannelBytes[c].first)),
+                           _mm256_shuffle_epi8(last, load_aligned(kChannelBytes[c].last)));
   }
 
   // From the lanes' registers, each with its part of both lanes, to registers in order.
@@ -127,9 +131,9 @@ struct Avx2 {
     const Words channel[3] = {v[0], v[1], v[2]};
     for (int j = 0; j < 3; ++j) {
       const auto& bytes = kInterleavedBytes[j].own;
-      const __m256i r = _mm256_shuffle_epi8(channel[0], load_table(bytes[0]));
-      const __m256i g = _mm256_shuffle_epi8(channel[1], load_table(bytes[1]));
-      const __m256i b = _mm256_shuffle_epi8(channel[2], load_table(bytes[2]));
+      const __m256i r = _mm256_shuffle_epi8(channel[0], load_aligned(bytes[0]));
+      const __m256i g = _mm256_shuffle_epi8(channel[1], load_aligned(bytes[1]));
+      const __m256i b = _mm256_shuffle_epi8(channel[2], load_aligned(bytes[2]));
       v[j] = _mm256_or_si256(_mm256_or_si256(r, g), b);
     }
     join_lanes(v);
@@ -138,7 +142,7 @@ struct Avx2 {
   static KTFAST_HD void repeat(Words (&v)[3]) {
     const Words gray = v[0];
     for (int j = 0; j < 3; ++j) {
-      v[j] = _mm256_shuffle_epi8(gray, load_table(kInterleavedBytes[j].all));
+      v[j] = _mm256_shuffle_epi8(gray, load_aligned(kInterleavedBytes[j].all));
     }
     join_lanes(v);
   }
@@ -210,6 +214,6 @@ struct Avx2 {
 
 }  // namespace
 
-TileKernels tile_kernels_avx2() { return {&read_tile<Avx2>, &write_tile<Avx2>}; }
+TileKernels tile_kernels_avx2() { return tile_kernels<Avx2>(); }
 
 }  // namespace ktfast::cpu

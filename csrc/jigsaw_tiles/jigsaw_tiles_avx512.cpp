@@ -85,17 +85,21 @@ struct Avx512 {
       sum = _mm512_add_epi32(sum, _mm512_madd_epi16(v, _mm512_set1_epi16(1)));
       square = _mm512_add_epi32(square, _mm512_madd_epi16(v, v));
     }
-    KTFAST_HD void empty_into(int64_t* total, int64_t* total_square) {
-      *total += across(sum);
-      *total_square += across(square);
-      *this = Sums();
+    KTFAST_HD void load(const int32_t (&from)[2][16]) {
+      sum = _mm512_load_si512(from[0]);
+      square = _mm512_load_si512(from[1]);
     }
-    static KTFAST_HD int64_t across(__m512i v) {
-      const __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(v));
-      const __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(v, 1));
-      return _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+    KTFAST_HD void save(int32_t (&to)[2][16]) const {
+      _mm512_store_si512(to[0], sum);
+      _mm512_store_si512(to[1], square);
     }
   };
+
+  static KTFAST_HD int64_t across(__m512i v) {
+    const __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(v));
+    const __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(v, 1));
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
+  }
 
   static KTFAST_HD Words load(const int16_t* from) { return _mm512_loadu_si512(from); }
   static KTFAST_HD void store(int16_t* to, Words v) { _mm512_storeu_si512(to, v); }
@@ -197,6 +201,6 @@ struct Avx512 {
 
 }  // namespace
 
-TileKernels tile_kernels_avx512() { return {&read_tile<Avx512>, &write_tile<Avx512>}; }
+TileKernels tile_kernels_avx512() { return tile_kernels<Avx512>(); }
 
 }  // namespace ktfast::cpu

@@ -1,5 +1,7 @@
 #include "jigsaw_tiles/jigsaw_tiles.h"
 
+#include <algorithm>
+
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -27,10 +29,13 @@ constexpr int64_t kStreamBytes = int64_t{8} << 20;
 constexpr int64_t kFetchBytes = int64_t{512} << 10;
 constexpr int64_t kFetchShare = 6;
 
-TileSums read_tile(const TileSource& source, bool channels_last, FetchAhead /*ahead*/,
-                   int16_t* kept) {
-  return read_lane<true>(source, channels_last, 0, 1, kept);
+// The scalar kernels take whole tiles.
+void read_tile(const TileSource& source, TileRows /*rows*/, bool channels_last,
+               FetchAhead* /*ahead*/, int16_t* kept, RowSums* sums) {
+  sums->total = read_lane<true>(source, channels_last, 0, 1, kept);
 }
+
+TileSums total_sums(const TileSource& /*source*/, RowSums* sums) { return sums->total; }
 
 template <TileDtype dtype>
 void write_as(const TileSource& source, const int16_t* kept, const TileScaling& f,
@@ -39,8 +44,8 @@ void write_as(const TileSource& source, const int16_t* kept, const TileScaling& 
                     static_cast<typename Output<dtype>::Type*>(target.out));
 }
 
-void write_tile(const TileSource& source, const int16_t* kept, const TileScaling& f,
-                const TileTarget& target) {
+void write_tile(const TileSource& source, TileRows /*rows*/, const int16_t* kept,
+                const TileScaling& f, const TileTarget& target) {
   switch (target.dtype) {
     case TileDtype::float32:
       return write_as<TileDtype::float32>(source, kept, f, target);
@@ -83,22 +88,56 @@ FetchAhead fetch_ahead(const JigsawTilesParams& p, int64_t row, int32_t slot) {
   return ahead;
 }
 
-// Cuts, colours, normalises and writes one tile through the buffer `kept`.
-void make_tile(const JigsawTilesParams& p, const TileKernels& kernels, int64_t tile, bool stream,
-               int16_t* kept) {
+// A tile between its first row read and its last row written.
+struct TileInWork {
+  TileSource source;
+  FetchAhead ahead;
+  RowSums sums;
+  int16_t* kept;
+  TileTarget target;
+
+  bool has_image() const { return source.channel[0] != nullptr; }
+};
+
+TileInWork begin_tile(const JigsawTilesParams& p, int64_t tile, bool stream, int16_t* kept) {
   const int64_t n_tiles = int64_t{p.grid} * p.grid;
   const int64_t row = tile / n_tiles;
   const int32_t slot = static_cast<int32_t>(tile % n_tiles);
   const int64_t bytes = int64_t{3} * p.tile_size * p.tile_size * element_bytes(p.dtype);
   char* out = static_cast<char*>(p.tiles) + tile * bytes;
-  const TileSource source = tile_source(p, row, slot);
-  if (source.channel[0] == nullptr) {
-    clear_lane(static_cast<int32_t>(bytes), 0, 1, out);
-    return;
+  const TileInWork begun{tile_source(p, row, slot),
+                         fetch_ahead(p, row, slot),
+                         RowSums(),
+                         kept,
+                         {out, p.dtype, p.channels_last, stream}};
+  if (!begun.has_image()) clear_lane(static_cast<int32_t>(bytes), 0, 1, out);
+  return begun;
+}
+
+// Makes the tiles first .. last - 1. Some rows of a tile are read, then as many of the one before
+// are written, and so on.
+void make_tiles(const JigsawTilesParams& p, const TileKernels& kernels, int64_t first, int64_t last,
+                bool stream, int16_t* kept) {
+  TileInWork work[2];
+  for (int64_t tile = first; tile <= last; ++tile) {
+    TileInWork& next = work[tile % 2];
+    TileInWork& done = work[(tile + 1) % 2];
+    if (tile < last) next = begin_tile(p, tile, stream, kept + tile % 2 * kept_size(p.tile_size));
+    const bool reads = tile < last && next.has_image();
+    const bool writes = tile > first && done.has_image();
+    TileScaling scaling{};
+    if (writes) {
+      const TileSums sums = kernels.total(done.source, &done.sums);
+      scaling = tile_scaling(sums, p.statistics, done.source.color, p.tile_size);
+    }
+    for (int32_t y = 0; y < p.tile_size; y += kernels.rows_in_turn) {
+      const TileRows rows{y, std::min(y + kernels.rows_in_turn, p.tile_size)};
+      if (reads) {
+        kernels.read(next.source, rows, p.channels_last, &next.ahead, next.kept, &next.sums);
+      }
+      if (writes) kernels.write(done.source, rows, done.kept, scaling, done.target);
+    }
   }
-  const TileSums sums = kernels.read(source, p.channels_last, fetch_ahead(p, row, slot), kept);
-  const TileScaling scaling = tile_scaling(sums, p.statistics, source.color, p.tile_size);
-  kernels.write(source, kept, scaling, {out, p.dtype, p.channels_last, stream});
 }
 
 // Orders a thread's streamed stores before what it tells other threads.
@@ -110,12 +149,12 @@ void publish_streamed_stores() {
 
 }  // namespace
 
-TileKernels tile_kernels_scalar() { return {&read_tile, &write_tile}; }
+TileKernels tile_kernels_scalar() { return {&read_tile, &total_sums, &write_tile, kMaxTileSize}; }
 
 int64_t jigsaw_tiles_workspace_size(int64_t tile_size, int64_t n_threads) {
   KTFAST_CHECK(tile_size >= 1 && tile_size <= kMaxTileSize, "tile_size must be 1 to 512");
   KTFAST_CHECK(n_threads >= 1 && n_threads <= INT32_MAX, "n_threads must be 1 to 2^31 - 1");
-  return n_threads * kept_size(static_cast<int32_t>(tile_size)) + kKeptAlignment / 2;
+  return n_threads * 2 * kept_size(static_cast<int32_t>(tile_size)) + kKeptAlignment / 2;
 }
 
 void jigsaw_tiles(const JigsawTilesParams& p) {
@@ -134,12 +173,14 @@ void jigsaw_tiles(const JigsawTilesParams& p) {
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < p.batch; ++row) choose_row(p, row);
 #if defined(_OPENMP)
-    int16_t* kept = aligned + omp_get_thread_num() * kept_size(p.tile_size);
+    const int64_t thread = omp_get_thread_num();
+    const int64_t threads = omp_get_num_threads();
 #else
-    int16_t* kept = aligned;
+    const int64_t thread = 0;
+    const int64_t threads = 1;
 #endif
-#pragma omp for schedule(static) nowait
-    for (int64_t tile = 0; tile < tiles; ++tile) make_tile(p, kernels, tile, stream, kept);
+    make_tiles(p, kernels, tiles * thread / threads, tiles * (thread + 1) / threads, stream,
+               aligned + thread * 2 * kept_size(p.tile_size));
     publish_streamed_stores();
   }
 }

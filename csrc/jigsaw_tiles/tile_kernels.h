@@ -1,5 +1,5 @@
-// The two inner loops of a tile on the CPU, one implementation per instruction-set level, and the
-// buffer between them.
+// The two inner loops of a tile on the CPU, one implementation per instruction-set level, and what
+// lies between them.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace ktfast::cpu {
 inline constexpr int64_t kPlaneSpill = 32;
 inline constexpr int64_t kKeptAlignment = 64;  // bytes
 
-// Numbers (int16) from one channel's plane to the next, and in a thread's whole buffer.
+// Numbers (int16) from one channel's plane to the next, and in a tile's whole buffer.
 KTFAST_HD int64_t plane_pitch(int32_t tile_size) {
   return int64_t{tile_size} * tile_size + kPlaneSpill;
 }
@@ -59,12 +59,30 @@ struct TileTarget {
   bool stream;  // past the caches; a store fence must follow before other threads may read
 };
 
+// Rows first .. last - 1 of a tile.
+struct TileRows {
+  int32_t first;
+  int32_t last;
+};
+
+// The sums of the rows read so far: a level's lanes, and what they were emptied into.
+struct RowSums {
+  alignas(64) int32_t lanes[3][2][16] = {};  // of numbers and squares, per channel
+  int32_t steps = 0;                         // since the lanes were empty
+  TileSums total;
+};
+
 struct TileKernels {
-  // Keeps the numerators of a tile in `kept` and returns their sums.
-  TileSums (*read)(const TileSource& source, bool channels_last, FetchAhead ahead, int16_t* kept);
-  // Writes the outputs of the tile that `read` kept.
-  void (*write)(const TileSource& source, const int16_t* kept, const TileScaling& scaling,
-                const TileTarget& target);
+  // Keeps the numerators of some rows of a tile in `kept` and adds them to the sums.
+  void (*read)(const TileSource& source, TileRows rows, bool channels_last, FetchAhead* ahead,
+               int16_t* kept, RowSums* sums);
+  // Sums of all rows.
+  TileSums (*total)(const TileSource& source, RowSums* sums);
+  // Writes the outputs of some rows of a tile that was read.
+  void (*write)(const TileSource& source, TileRows rows, const int16_t* kept,
+                const TileScaling& scaling, const TileTarget& target);
+  // Rows that `read` and `write` take at a time, and so take turns in.
+  int32_t rows_in_turn;
 };
 
 TileKernels tile_kernels_scalar();
