@@ -154,7 +154,8 @@ def test_sums_of_the_largest_tiles_do_not_overflow(simd, rng):
     images = np.full((2, 512, 512, 3), (255, 255, 0), np.uint8)
     images[1, rng.integers(0, 512, 9), rng.integers(0, 512, 9)] = 0
     options = {"sample_ids": np.arange(2), "seed": 0, "epoch": 0, "tile_size": 512, "jitter": 0}
-    options.update(chroma_shift=0, gray_probability=0.0, projection_probability=1.0)
+    options.update(chroma_shift=0, max_occluders=0)
+    options.update(gray_probability=0.0, projection_probability=1.0)
     for statistics in ("tile", "channel"):
         options["statistics"] = statistics
         tiles, _ = jigsaw_tiles(images, [[0]], **options)
