@@ -9,7 +9,9 @@ pixels where Pillow narrows its filter, which shows in the border of strongly re
 """
 
 import importlib
+import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ktfast.data import hardware_decoder
 from ktfast.data.decode import is_safe_jpeg
 from ktfast.data.feed import Batch, Feed, FeedPlan
+from ktfast.data.hardware_decoder import TIMED, WARM_UP
 from ktfast.data.source import ImageSource
 from ktfast.errors import ConfigError, DataError
 
@@ -39,12 +43,33 @@ DECODED_AHEAD = 2
 
 
 class DaliFeed(Feed):
-    """Decodes with DALI: in `plan.n_threads` threads, and on the GPU if that is the device."""
+    """Decodes with DALI: in `plan.n_threads` threads, and on the GPU if that is the device.
+
+    Parameters
+    ----------
+    source, plan : as of every feed.
+    hw_decoder_load : share of the JPEG data for the GPU's hardware decoder, 0 .. 1; None: the
+        fastest of a few in a long epoch, DALI's default in a short one.
+
+    Attributes
+    ----------
+    hw_decoder_load : the share; None: not measured (yet), DALI's default.
+    """
 
     kind = "dali"
 
-    def __init__(self, source: ImageSource, plan: FeedPlan) -> None:
+    def __init__(
+        self, source: ImageSource, plan: FeedPlan, *, hw_decoder_load: float | None = None
+    ) -> None:
         super().__init__(source, plan)
+        if hw_decoder_load is not None and not 0 <= hw_decoder_load <= 1:
+            raise ConfigError(f"hw_decoder_load must lie in 0 .. 1, got {hw_decoder_load}")
+        self.hw_decoder_load = hw_decoder_load
+        self._measures = (
+            hw_decoder_load is None
+            and plan.batches_per_epoch >= hardware_decoder.WORTH_BATCHES
+            and hardware_decoder.is_in(plan.device)
+        )
         self._pool = ThreadPoolExecutor(plan.n_threads, thread_name_prefix="ktfast-read")
         self._inlet = _Inlet()
         self._pipeline: Any = None
@@ -56,7 +81,25 @@ class DaliFeed(Feed):
             raise ConfigError("the feed is closed; make a new one")
         if self._inlet.reader is not None:
             raise ConfigError("a DALI feed runs one epoch at a time; close the other one first")
-        reader = _Reader(self.source, self.plan.rows(epoch, start), self._pool)
+        if self._measures:
+            self._measures = False
+            self.hw_decoder_load = hardware_decoder.fastest_load(self._seconds_of)
+        yield from self._batches(self.plan.rows(epoch, start))
+
+    def describe(self) -> str:
+        """One line for the log."""
+        load = self.hw_decoder_load
+        share = "" if load is None else f", {load:.0%} of the JPEG data to the hardware decoder"
+        return super().describe() + share
+
+    def close(self) -> None:
+        """Stop the threads and free the pipeline."""
+        self._closed = True
+        self._pipeline = None
+        self._pool.shutdown(cancel_futures=True)
+
+    def _batches(self, rows: Iterator[npt.NDArray[np.int64]]) -> Iterator[Batch]:
+        reader = _Reader(self.source, rows, self._pool)
         self._inlet.reader = reader
         try:
             if self._pipeline is None:
@@ -68,11 +111,19 @@ class DaliFeed(Feed):
             self._rewind()
             self._inlet.reader = None
 
-    def close(self) -> None:
-        """Stop the threads and free the pipeline."""
-        self._closed = True
-        self._pipeline = None
-        self._pool.shutdown(cancel_futures=True)
+    def _seconds_of(self, load: float) -> float:
+        """Seconds of a batch of the first epoch, decoded with a share for the hardware."""
+        rows = itertools.chain.from_iterable(self.plan.rows(0) for _ in range(WARM_UP + TIMED))
+        self.hw_decoder_load, self._pipeline = load, None
+        batches = self._batches(itertools.islice(rows, WARM_UP + TIMED))
+        for _ in itertools.islice(batches, WARM_UP):
+            pass
+        began = time.perf_counter()
+        for batch in batches:
+            if batch.pool.device.type == "cuda":
+                torch.cuda.synchronize(batch.pool.device)
+        self._pipeline = None  # the next one has another share
+        return (time.perf_counter() - began) / TIMED
 
     def _build(self) -> Any:
         plan = self.plan
@@ -88,6 +139,8 @@ class DaliFeed(Feed):
             "output_type": types.RGB,
             "jpeg_fancy_upsampling": True,  # as libjpeg, and so Pillow, does
         }
+        if self.hw_decoder_load is not None:
+            decoding["hw_decoder_load"] = self.hw_decoder_load
         with pipeline:
             encoded = fn.external_source(source=self._inlet, dtype=types.UINT8, ndim=1)
             shape = fn.cast(fn.peek_image_shape(encoded)[:2], dtype=types.FLOAT)

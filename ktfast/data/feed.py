@@ -224,6 +224,7 @@ def make_feed(
     device: str | torch.device = "cpu",
     n_threads: int | None = None,
     memory_budget: int | None = None,
+    hw_decoder_load: float | None = None,
     progress: Progress | None = None,
 ) -> Feed:
     """Build the feed for a source.
@@ -245,6 +246,9 @@ def make_feed(
     n_threads : decoding threads; None: every core this process may use.
     memory_budget : bytes that decoded images may take; None: 2 GiB of main memory, or a third
         of what is free on a GPU.
+    hw_decoder_load : share of the JPEG data for a GPU's hardware decoder; None: DALI's feed
+        measures the best one before a long epoch, so that another run may round single pixels
+        otherwise.
     progress : called while a resident feed decodes.
 
     Raises
@@ -288,7 +292,7 @@ def make_feed(
         )
     from ktfast.data.dali_feed import DaliFeed
 
-    return DaliFeed(source, plan)
+    return DaliFeed(source, plan, hw_decoder_load=hw_decoder_load)
 
 
 def _default_budget(device: torch.device) -> int:

@@ -1,11 +1,9 @@
-"""Feeds: the same batches from every one, each image once, exact resume, errors with a name."""
+"""Feeds: the same pictures from every one, errors with a name, nothing left behind."""
 
 import gc
-import importlib.util
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,52 +15,14 @@ from pictures import encoded, odd_files, photo_folder, picture, spoiled_files
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-from ktfast.data.feed import Batch, Feed, epoch_order, make_feed  # noqa: E402
+from feeding import KINDS, feed_of, needs_dali, pixels_of, rows_of  # noqa: E402
+
+from ktfast.data.feed import make_feed  # noqa: E402
 from ktfast.data.index import ImageIndex  # noqa: E402
 from ktfast.data.prepare import prepare, verified  # noqa: E402
 from ktfast.data.resident_feed import ResidentFeed  # noqa: E402
-from ktfast.data.source import FolderSource, ImageSource  # noqa: E402
+from ktfast.data.source import FolderSource  # noqa: E402
 from ktfast.errors import ConfigError, DataError  # noqa: E402
-
-needs_dali = pytest.mark.skipif(
-    importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None,
-    reason="NVIDIA DALI is not installed",
-)
-KINDS = ["torch", "resident", pytest.param("dali", marks=needs_dali)]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> FolderSource:
-    return FolderSource(ImageIndex.scan(photo_folder(tmp_path / "photos", 23)))
-
-
-def feed_of(source: ImageSource, kind: Any, **options: Any) -> Feed:
-    options = {"size": 24, "short_side": 28, "batch_size": 5, "n_threads": 2, **options}
-    return make_feed(source, kind=kind, **options)
-
-
-def rows_of(batches: Iterator[Batch]) -> list[list[int]]:
-    return [batch.rows.tolist() for batch in batches]
-
-
-def pixels_of(feed: Feed, epoch: int = 0) -> np.ndarray:
-    """All images of an epoch, by row of the source."""
-    images = np.zeros((feed.n, feed.plan.size, feed.plan.size, 3), np.uint8)
-    for batch in feed.epoch(epoch):
-        images[batch.rows.numpy()] = batch.images.numpy()
-    return images
-
-
-def test_order_is_a_permutation_of_seed_and_epoch() -> None:
-    order = epoch_order(1000, seed=3, epoch=1)
-    assert order.dtype == np.int64
-    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
-    np.testing.assert_array_equal(order, epoch_order(1000, seed=3, epoch=1))
-    assert not np.array_equal(order, epoch_order(1000, seed=3, epoch=2))
-    assert not np.array_equal(order, epoch_order(1000, seed=4, epoch=1))
-    np.testing.assert_array_equal(epoch_order(4, seed=0, epoch=9, shuffle=False), range(4))
-    # Written down: a resumed run must meet the order it was stopped in, whatever was upgraded.
-    assert epoch_order(8, seed=2**63 + 5, epoch=7).tolist() == [7, 4, 3, 5, 1, 6, 2, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,58 +44,6 @@ def test_batches_hold_what_their_rows_say(photos: FolderSource, kind: str) -> No
             seen.extend(rows.tolist())
         assert sorted(seen) == list(range(23))
         assert seen != sorted(seen)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_resume_is_exact_at_every_batch(photos: FolderSource, kind: str) -> None:
-    with feed_of(photos, kind, seed=11) as feed:
-        whole = list(feed.epoch(4))
-        for start in range(feed.batches_per_epoch + 1):
-            rest = list(feed.epoch(4, start))
-            assert len(rest) == feed.batches_per_epoch - start
-            for batch, before in zip(rest, whole[start:], strict=True):
-                assert torch.equal(batch.rows, before.rows)
-                assert torch.equal(batch.images, before.images)
-        with pytest.raises(ConfigError, match=r"start must lie in 0 \.\. 5 batches, got 6"):
-            next(feed.epoch(4, 6))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("batch_size", "drop_last", "lengths"),
-    [
-        (23, False, [23]),
-        (22, False, [22, 1]),
-        (12, False, [12, 11]),
-        (12, True, [12]),
-        (40, False, [23]),
-        (23, True, [23]),
-        (1, False, [1] * 23),
-    ],
-)
-def test_last_batch(
-    photos: FolderSource, kind: str, batch_size: int, drop_last: bool, lengths: list[int]
-) -> None:
-    with feed_of(photos, kind, batch_size=batch_size, drop_last=drop_last) as feed:
-        for epoch in range(2):
-            assert [len(batch.rows) for batch in feed.epoch(epoch)] == lengths
-        assert feed.batches_per_epoch == len(lengths)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_image(tmp_path: Path, kind: str) -> None:
-    source = FolderSource(ImageIndex.scan(photo_folder(tmp_path, 1)))
-    with feed_of(source, kind) as feed:
-        assert rows_of(feed.epoch(0)) == [[0]]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_threads_change_nothing(photos: FolderSource, kind: str) -> None:
-    results = []
-    for n_threads in (1, 2, 8):
-        with feed_of(photos, kind, n_threads=n_threads) as feed:
-            results.append((rows_of(feed.epoch(3)), pixels_of(feed, 3).tobytes()))
-    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
