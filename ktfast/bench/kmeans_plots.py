@@ -1,46 +1,18 @@
 """The plots of `ktfast bench kmeans`, each as PNG and SVG."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ktfast.bench.figure import INK, OURS, PALE, PEER, figure
 from ktfast.bench.kmeans_engines import AS_INSTALLED, Row
 
-_OURS, _PEER, _PALE = "#2f6fde", "#8b94a3", "#c9ced6"
-_INK = "#1d2430"
 _COLORS = ("#d98218", "#2a9d6f", "#9b59b6", "#c0392b", "#16a2b8", "#7f6a4f", "#e377a2")
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ktfast",
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _PEER,
-    "xtick.color": _PEER,
-    "ytick.color": _PEER,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "grid.color": "#e3e6ea",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 def bars(record: dict[str, Any], path: Path) -> None:
@@ -56,10 +28,10 @@ def bars(record: dict[str, Any], path: Path) -> None:
     seconds = np.array([row["seconds_per_iteration"] for row in rows])
     least, most = np.array([row["range"] for row in rows]).T
     height = 1.8 + 0.34 * len(rows)  # inches
-    with _figure(path, height) as axes:
+    with figure(path, height) as axes:
         axes.barh(
             range(len(rows)), seconds, height=0.66, color=[_color(row, rows) for row in rows],
-            xerr=(seconds - least, most - seconds), error_kw={"ecolor": _INK, "elinewidth": 1},
+            xerr=(seconds - least, most - seconds), error_kw={"ecolor": INK, "elinewidth": 1},
         )  # fmt: skip
         for place, row in enumerate(rows):
             ratio = f"  ({row['ratio']:.1f}×)" if row.get("ratio", 1) != 1 else ""
@@ -77,7 +49,7 @@ def bars(record: dict[str, Any], path: Path) -> None:
             f"{record['d']:,}, k = {record['k']:,}, threads: {record['threads']}",
         )
         colors = {_color(row, rows) for row in rows}
-        names = {_OURS: "ktfast", _PEER: "another library", _PALE: "at a slower setting"}
+        names = {OURS: "ktfast", PEER: "another library", PALE: "at a slower setting"}
         handles = [Patch(color=c, label=n) for c, n in names.items() if c in colors]
         axes.legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.75 / height), ncols=3
@@ -93,7 +65,7 @@ def scaling(points: list[Row], path: Path) -> None:
     path : of the files, without suffix.
     """
     engines = dict.fromkeys(point["engine"] for point in points)
-    with _figure(path, 4.2) as axes:
+    with figure(path, 4.2) as axes:
         for name, color in zip(engines, _line_colors(list(engines)), strict=True):
             own = sorted(
                 (point["n"], point["seconds_per_iteration"])
@@ -106,7 +78,7 @@ def scaling(points: list[Row], path: Path) -> None:
                 linewidth=2.6 if name == "ktfast" else 1.6, zorder=3 if name == "ktfast" else 2,
             )  # fmt: skip
             if name == "ktfast":
-                axes.plot([0, n[-1]], [0, seconds[-1]], color=_INK, linewidth=1, linestyle=":")
+                axes.plot([0, n[-1]], [0, seconds[-1]], color=INK, linewidth=1, linestyle=":")
         axes.set(
             xlim=(0, None), ylim=(0, None), xlabel="rows (n)", ylabel="seconds per iteration",
             title="Cost against the number of rows (dotted: proportional)",
@@ -125,15 +97,15 @@ def falling(history: list[Row], rows: list[Row], path: Path) -> None:
     path : of the files, without suffix.
     """
     steps = np.arange(1, len(history) + 1)
-    with _figure(path, 4.2) as axes:
+    with figure(path, 4.2) as axes:
         seconds = [row["seconds"] for row in history]
         axes.plot(
-            steps, seconds, color=_OURS, marker="o", markersize=4, linewidth=2.2, label="ktfast"
+            steps, seconds, color=OURS, marker="o", markersize=4, linewidth=2.2, label="ktfast"
         )
         means = [row for row in rows if row["engine"] in ("faiss", "sklearn")]
         for row, style in zip(means, ((0, (6, 3)), (0, (1, 2))), strict=False):
             label = f"{row['engine']}, mean of its iterations"
-            axes.axhline(row["seconds_per_iteration"], color=_INK, linestyle=style, label=label)
+            axes.axhline(row["seconds_per_iteration"], color=INK, linestyle=style, label=label)
         axes.set(ylim=(0, None), xlabel="iteration", ylabel="seconds")
         axes.set_title("Time of each iteration of one fit")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -156,11 +128,11 @@ def _skipped(axes: Axes, steps: NDArray[np.int64], percent: list[float]) -> None
 def _color(row: Row, rows: list[Row]) -> str:
     """Ours, a peer's, or pale: as installed where another setting is faster."""
     if row["engine"] == "ktfast":
-        return _OURS
+        return OURS
     best = min(
         float(other["seconds_per_iteration"]) for other in rows if other["engine"] == row["engine"]
     )
-    return _PEER if row["seconds_per_iteration"] == best else _PALE
+    return PEER if row["seconds_per_iteration"] == best else PALE
 
 
 def _label(row: Row) -> str:
@@ -171,16 +143,4 @@ def _label(row: Row) -> str:
 
 def _line_colors(engines: list[str]) -> list[str]:
     peers = iter(_COLORS * (1 + len(engines) // len(_COLORS)))
-    return [_OURS if name == "ktfast" else next(peers) for name in engines]
-
-
-@contextmanager
-def _figure(path: Path, height: float) -> Iterator[Axes]:
-    """Axes to draw on; the figure is saved as PNG and SVG when the block ends."""
-    style: Any = _STYLE
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure.subplots()
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=160)
-        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
+    return [OURS if name == "ktfast" else next(peers) for name in engines]
