@@ -34,17 +34,116 @@ def jigsaw_tiles(
     workspace: Any,
     n_threads: int,
 ) -> None: ...
-def kmeans_prepared_size(*, n_clusters: int, n_features: int) -> int: ...
-def kmeans_prepare(*, centers: Any, prepared: Any, n_threads: int) -> None: ...
-def kmeans_assign_workspace_size(*, n_features: int, n_threads: int) -> int: ...
+def kmeans_prepared_size(
+    *, n_clusters: int, n_features: int, n_coordinates: int, code: str
+) -> int: ...
+def kmeans_assign_workspace_size(*, n_features: int, n_coordinates: int, n_threads: int) -> int: ...
+def kmeans_code_bytes(*, n_features: int, n_coordinates: int, code: str) -> int: ...
+def kmeans_has_fast(*, code: str) -> bool: ...
+def kmeans_prepare(
+    *,
+    centers: Any,
+    prepared: Any,
+    code: str,
+    mean: Any,
+    n_coordinates: int,
+    basis: Any = ...,
+    basis_error: float = ...,
+    n_threads: int,
+) -> None: ...
+def kmeans_encode(
+    *,
+    x: Any,
+    code: str,
+    mean: Any,
+    n_coordinates: int,
+    basis: Any = ...,
+    basis_error: float = ...,
+    workspace: Any,
+    codes: Any,
+    constants: Any,
+    n_threads: int,
+) -> None: ...
 def kmeans_assign(
     *,
     x: Any,
     centers: Any,
     prepared: Any,
+    code: str,
+    n_coordinates: int,
     workspace: Any,
     labels: Any,
     distances: Any,
+    codes: Any | None,
+    constants: Any | None = ...,
+    subset: Any | None,
+    guessed: bool,
+    near: Any | None,
+    near_bounds: Any = ...,
+    rest_bound: Any = ...,
+    epochs: Any = ...,
+    spent: Any = ...,
+    epoch: int,
+    margin: float,
+    n_threads: int,
+) -> int: ...
+def kmeans_drift(
+    *,
+    centers: Any,
+    previous: Any,
+    snapshots: Any,
+    snapshot_error: Any,
+    moved: Any,
+    drift: Any,
+    farthest: Any,
+    farthest_moved: Any,
+    n_threads: int,
+) -> None: ...
+def kmeans_reassign(
+    *,
+    x: Any,
+    centers: Any,
+    prepared: Any,
+    code: str,
+    n_coordinates: int,
+    workspace: Any,
+    labels: Any,
+    distances: Any,
+    moved: Any,
+    drift: Any,
+    farthest: Any,
+    farthest_moved: Any,
+    near: Any,
+    near_bounds: Any,
+    rest_bound: Any,
+    epochs: Any,
+    spent: Any,
+    budget: int,
+    pending: Any,
+    n_threads: int,
+) -> int: ...
+def kmeans_move_workspace_size(*, n_moved: int, n_clusters: int) -> int: ...
+def kmeans_move(
+    *,
+    x: Any,
+    rows: Any,
+    leaves: Any | None,
+    joins: Any,
+    scale: Any,
+    workspace: Any,
+    sums: Any,
+    counts: Any,
+    n_threads: int,
+) -> None: ...
+def kmeans_ranges(*, x: Any, largest: Any, n_threads: int) -> None: ...
+def kmeans_means(
+    *,
+    sums: Any,
+    counts: Any,
+    step: Any,
+    previous: Any,
+    centers: Any,
+    shifts: Any,
     n_threads: int,
 ) -> None: ...
 def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...

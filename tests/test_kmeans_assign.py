@@ -7,6 +7,7 @@ from tolerances import SUM_ORDER_FLOAT64
 
 from ktfast import _backend
 from ktfast.ops import PreparedCenters, kmeans_assign
+from ktfast.ops.kmeans_screen import Screen
 from ktfast.reference import kmeans as reference
 
 LEVELS = ["scalar", "avx2", "avx512"]
@@ -278,15 +279,25 @@ def test_refusals():
 
 def test_native_function_checks_its_arguments():
     x, centers = example(4, 3, 2)
-    prepared = PreparedCenters(centers)
-    size = _backend.cpu.kmeans_assign_workspace_size(n_features=3, n_threads=1)
+    screen = Screen(np.zeros(3, np.float32), "float32", n_threads=1)
+    sizes = {"n_features": 3, "n_coordinates": 0}
+    size = _backend.cpu.kmeans_assign_workspace_size(**sizes, n_threads=1)
+    prepared = screen.prepare(centers)
     arguments = {
         "x": x,
-        "centers": prepared.centers,
-        "prepared": prepared.prepared,
+        "centers": centers,
+        "prepared": prepared,
+        "code": "float32",
+        "n_coordinates": 0,
         "workspace": np.empty(size, np.float32),
         "labels": np.empty(4, np.int32),
         "distances": np.empty(4),
+        "codes": None,
+        "subset": None,
+        "guessed": False,
+        "near": None,
+        "epoch": 0,
+        "margin": 0.0,
         "n_threads": 1,
     }
     _backend.cpu.kmeans_assign(**arguments)
@@ -295,15 +306,25 @@ def test_native_function_checks_its_arguments():
         ("x", x.astype(np.int32), TypeError),
         ("x", x[0], ValueError),
         ("centers", centers[:, :2].copy(), ValueError),
-        ("prepared", prepared.prepared[:10], ValueError),
+        ("prepared", prepared[:10], ValueError),
+        ("code", "int4", ValueError),
+        ("n_coordinates", 2, ValueError),  # without codes
+        ("n_coordinates", -1, ValueError),
         ("workspace", arguments["workspace"][:100], ValueError),
         ("labels", np.empty(5, np.int32), ValueError),
         ("distances", np.empty(4, np.float32), TypeError),
+        ("codes", np.empty((4, 4), np.int8), ValueError),
+        ("subset", np.array([4]), ValueError),
+        ("subset", np.array([-1]), ValueError),
+        ("near", np.empty((4, 15), np.int32), ValueError),
         ("n_threads", 0, ValueError),
-        ("n_threads", 2, ValueError),  # the workspace is for one thread
+        ("n_threads", 200, ValueError),  # the workspace is for one thread
     ]:
         with pytest.raises(error):
             _backend.cpu.kmeans_assign(**{**arguments, name: value})
+    wrong_guess = {"labels": np.array([0, 1, 2, 0], np.int32), "guessed": True}
+    with pytest.raises(ValueError, match="labels"):
+        _backend.cpu.kmeans_assign(**{**arguments, **wrong_guess})
 
 
 @pytest.mark.slow

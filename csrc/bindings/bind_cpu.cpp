@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bind_jigsaw_tiles.h"
-#include "bindings/bind_kmeans.h"
+#include "bindings/bind_kmeans_cpu.h"
 #include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
 
@@ -24,41 +24,40 @@ PYBIND11_MODULE(_cpu, m) {
     with_jigsaw_tiles_workspace(a, [](const JigsawTilesParams& p) { cpu::jigsaw_tiles(p); });
   });
 
-  m.def("kmeans_prepared_size", &cpu::kmeans_prepared_size,
-        "Length of kmeans_prepare's output, in float32.", py::kw_only(), py::arg("n_clusters"),
-        py::arg("n_features"));
-
   m.def(
-      "kmeans_prepare",
-      [](const py::object& centers, const py::object& prepared, int n_threads) {
-        with_kmeans_prepare(Device::cpu, centers, prepared, cpu::kmeans_prepared_size,
-                            [&](KmeansPrepareParams& p, int) {
-                              p.n_threads = n_threads;
-                              cpu::kmeans_prepare(p);
-                            });
+      "kmeans_prepared_size",
+      [](int64_t n_clusters, int64_t n_features, int64_t n_coordinates, const std::string& code) {
+        return cpu::kmeans_prepared_size(n_clusters, n_features, n_coordinates, code_type(code));
       },
-      py::kw_only(), py::arg("centers"), py::arg("prepared"), py::arg("n_threads"));
-
+      "Length of kmeans_prepare's output, in float32.", py::kw_only(), py::arg("n_clusters"),
+      py::arg("n_features"), py::arg("n_coordinates"), py::arg("code"));
   m.def("kmeans_assign_workspace_size", &cpu::kmeans_assign_workspace_size,
-        "Length of kmeans_assign's workspace, in float32.", py::kw_only(), py::arg("n_features"),
-        py::arg("n_threads"));
-
+        "Length of the workspace of kmeans_encode, _assign and _reassign, in float32.",
+        py::kw_only(), py::arg("n_features"), py::arg("n_coordinates"), py::arg("n_threads"));
   m.def(
-      "kmeans_assign",
-      [](const py::object& x, const py::object& centers, const py::object& prepared,
-         const py::object& workspace, const py::object& labels, const py::object& distances,
-         int n_threads) {
-        const auto workspace_ = contiguous<float>(workspace, "workspace", Device::cpu, {-1});
-        with_kmeans_assign(Device::cpu, x, centers, prepared, labels, distances,
-                           cpu::kmeans_prepared_size, [&](KmeansAssignParams& p, int) {
-                             p.n_threads = n_threads;
-                             p.workspace = workspace_.data();
-                             p.workspace_size = workspace_.size();
-                             cpu::kmeans_assign(p);
-                           });
+      "kmeans_code_bytes",
+      [](int64_t n_features, int64_t n_coordinates, const std::string& code) {
+        return cpu::kmeans_code_bytes(n_features, n_coordinates, code_type(code));
       },
-      py::kw_only(), py::arg("x"), py::arg("centers"), py::arg("prepared"), py::arg("workspace"),
-      py::arg("labels"), py::arg("distances"), py::arg("n_threads"));
+      "Length of a row's code.", py::kw_only(), py::arg("n_features"), py::arg("n_coordinates"),
+      py::arg("code"));
+  m.def(
+      "kmeans_has_fast",
+      [](const std::string& code) { return cpu::kmeans_has_fast(code_type(code)); },
+      "Whether this processor has an instruction that multiplies such codes.", py::kw_only(),
+      py::arg("code"));
+  m.def("kmeans_prepare", &bind_kmeans_prepare);
+  m.def("kmeans_encode", &bind_kmeans_encode);
+  m.def("kmeans_assign", &bind_kmeans_assign);
+  m.def("kmeans_drift", &bind_kmeans_drift);
+  m.def("kmeans_reassign", &bind_kmeans_reassign);
+
+  m.def("kmeans_move_workspace_size", &cpu::kmeans_move_workspace_size,
+        "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_moved"),
+        py::arg("n_clusters"));
+  m.def("kmeans_move", &bind_kmeans_move);
+  m.def("kmeans_ranges", &bind_kmeans_ranges);
+  m.def("kmeans_means", &bind_kmeans_means);
 
   m.def("kmeans_update_workspace_size", &cpu::kmeans_update_workspace_size,
         "Length of kmeans_update's workspace, in int64.", py::kw_only(), py::arg("n_rows"),

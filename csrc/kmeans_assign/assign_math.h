@@ -1,13 +1,15 @@
-// The arithmetic of kmeans_assign that both backends share: the exact distance and the certificate.
+// The arithmetic of kmeans_assign that its backends share: the exact distance and the certificate.
 //
-// Rows and centres are shifted by the float32 mean of the centres, x' = x - m and c' = c - m, so
+// Rows and centres are shifted by a float32 vector near their mean, x' = x - m and c' = c - m, so
 // the score of a centre is |c'|^2 / 2 - x'.c' = (|x - c|^2 - |x'|^2) / 2.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "common/host_device.h"
+#include "kmeans_assign/kmeans_assign.h"
 
 namespace ktfast {
 
@@ -36,5 +38,52 @@ KTFAST_HD float certified_gap(double x_norm, double c_norm, int64_t n_features,
   const double exact_error = 1.2e-16 * (d / kDistanceLanes + 10) * reach * reach;
   return static_cast<float>(2.002 * (score_error + exact_error)) + 1e-44f;
 }
+
+// --- CPU: codes of rows and centres -----------------------------------------------------------
+//
+// With the code xq of x' and cq of c', and with the lengths of what the codes leave out,
+//   x'.c' <= xq.cq + |x' - xq| |c'| + |xq| |c' - cq|.
+// With an orthonormal basis the codes stand for coordinates in it, and the parts outside of it, of
+// lengths t(x) and t(c), add at most t(x) t(c). So a product of codes bounds the score from below.
+
+// Partial sums of the float32 products of single pairs.
+constexpr int kDotLanes = 64;
+
+// Features per chain of roundings where float codes are multiplied; longer products add up chains.
+constexpr int64_t kChainLength = 512;
+
+// Scale of int8 codes; positive for a row of zeros, so that its inverse is finite.
+KTFAST_HD float int8_scale(float largest) {
+  const float scale = largest * (1.0f / 127);
+  return scale > 1e-18f ? scale : 1e-18f;
+}
+
+// The upper 16 bits of a finite float rounded to bfloat16, ties to even.
+KTFAST_HD uint32_t bfloat16_rounded(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+
+// Relative error of a float32 sum of squares over kDotLanes chains, with some to spare.
+KTFAST_HD double square_error(int64_t n_features) {
+  return 6.0e-8 * (static_cast<double>(n_features) / kDotLanes + 16);
+}
+
+// Roundings of a product of codes, per |xq| |cq|. Products of int8 codes are exact, but they and
+// the offset of the centres' codes, up to sqrt(d) times as large, are converted to float.
+KTFAST_HD double product_error(int64_t n_coordinates, CodeType code) {
+  const double d = static_cast<double>(n_coordinates);
+  if (code == CodeType::int8) return 1.8e-7 * (sqrt(d) + 8);
+  const double chain = static_cast<double>(kChainLength);
+  return 6.0e-8 * ((d < chain ? d : chain) + d / chain + 8);
+}
+
+// Roundings of a screened score, besides those of the product: of x', of the half norm and of three
+// float32 operations, each a few 2^-24 of (|x'| + |c'|)^2.
+constexpr double kScoreRounding = 1e-6;
+// Lengths between which none of the screen's float32 arithmetic can over- or underflow.
+constexpr float kLeastLength = 1e-10f;
+constexpr float kGreatestLength = 1e15f;
 
 }  // namespace ktfast

@@ -2,348 +2,505 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
 #include "kmeans_assign/assign_math.h"
-#include "kmeans_assign/score_tile.h"
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
+#include "kmeans_assign/row_block.h"
 
 namespace ktfast::cpu {
 namespace {
 
-// A thread packs this many tiles of rows and takes every panel of centres past them, so a panel is
-// read once for 96 rows; fewer tiles where their rows would not fit a second-level cache.
-constexpr int64_t kBlockTiles = 8;
-constexpr int64_t kBlockFloats = 1 << 18;
-constexpr int kPackColumns = 16;
-
-// The product adds at most this many features in one chain of float32 roundings, and then the
-// chains: the screen's error bound grows with the length of a chain. A multiple of kPackColumns.
-constexpr int64_t kChainLength = 512;
-
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// Buffers come from Python with 16 floats of slack, because a panel's rows should not straddle
-// cache lines.
-template <class T>
-T* aligned(T* buffer) {
-  const auto address = reinterpret_cast<uintptr_t>(buffer);
-  return reinterpret_cast<T*>((address + 63) / 64 * 64);
-}
-
-int64_t block_tiles(int64_t n_features) {
-  const int64_t fitting = kBlockFloats / (kTileRows * std::max<int64_t>(n_features, 1));
-  return std::clamp<int64_t>(fitting, 1, kBlockTiles);
-}
-
-// The prepared centres: largest |c'|, padding, mean [d], half norms [k padded], panels [k / 32, d,
-// 32].
-struct Prepared {
-  int64_t n_panels;
-  int64_t mean;
-  int64_t half_norms;
-  int64_t panels;
-  int64_t size;
-
-  Prepared(int64_t n_clusters, int64_t n_features)
-      : n_panels((n_clusters + kPanelWidth - 1) / kPanelWidth),
-        mean(kPanelWidth),
-        half_norms(mean + round_up(n_features, kPanelWidth)),
-        panels(half_norms + n_panels * kPanelWidth),
-        size(panels + n_panels * kPanelWidth * n_features) {}
+// What is known of a row so far.
+struct RowState {
+  RowCode code;
+  double target;     // the nearest centre's score is at most this
+  double dropped;    // centres that passed and were dropped have at least this score
+  double nearest;    // exact squared distance to the guess
+  bool shifted;      // its features are in the block, shifted
+  bool whole;        // every centre is compared, because the screen cannot be relied upon
+  int32_t n_passed;  // centres that passed, but for the dropped ones
 };
 
-// One thread's share of the workspace.
-struct Workspace {
-  float* rows;          // [tiles, n_features, kTileRows], shifted
-  float* products;      // [tiles, kTileRows, kPanelWidth]
-  ScreenState* states;  // [tiles, kTileRows]
-
-  static constexpr int64_t kStateFloats = sizeof(ScreenState) / sizeof(float);
-
-  static int64_t size(int64_t n_features) {
-    const int64_t n_rows = block_tiles(n_features) * kTileRows;
-    return round_up(n_rows * n_features, 16) + n_rows * (kPanelWidth + kStateFloats);
-  }
-
-  Workspace(float* start, int64_t n_features) {
-    const int64_t n_rows = block_tiles(n_features) * kTileRows;
-    rows = start;
-    products = rows + round_up(n_rows * n_features, 16);
-    states = reinterpret_cast<ScreenState*>(products + n_rows * kPanelWidth);
-  }
+// The same for all rows of a block, number by number, as limits() reads them.
+struct RowNumbers {
+  float inverse_scale[kBlockRows], residual[kBlockRows], length[kBlockRows], norm[kBlockRows],
+      tail[kBlockRows], bias[kBlockRows];
+  float limit[kBlockRows];  // centres whose score may be at most this pass
 };
 
-template <class T>
-double exact_distance(const T* x, const double* c, int64_t n_features) {
-  double lanes[kDistanceLanes] = {};
-  int64_t p = 0;
-  for (; p + kDistanceLanes <= n_features; p += kDistanceLanes) {
-    for (int lane = 0; lane < kDistanceLanes; ++lane) {
-      const double difference = to_double(x[p + lane]) - c[p + lane];
-      lanes[lane] += difference * difference;
+// And for one panel, in units of products:
+//   score >= half_norm - (product - bias + tail x tail') / inverse - error.
+struct PanelNumbers {
+  float inverse[kBlockRows], error[kBlockRows], tail[kBlockRows], limit[kBlockRows];
+};
+
+// Where bounds are wanted, the far ones among the centres that passed are dropped when there are as
+// many: that lowers the limit for those to come.
+constexpr int32_t kCrowded = 48;
+
+// One thread's work on one block of rows.
+class Block {
+ public:
+  Block(const KmeansAssignParams& params, const AssignKernels& kernels, float* workspace)
+      : p_(params),
+        kernels_(kernels),
+        centers_(p_.prepared,
+                 PreparedLayout(p_.n_clusters, p_.n_features, p_.n_coordinates, p_.code)),
+        at_(p_.n_features, p_.n_coordinates),
+        start_(workspace),
+        row_bytes_(p_.n_features * element_size(p_.x_type)),
+        code_bytes_(centers_.at.words * kWordBytes),
+        noting_(p_.bounds.near != nullptr),
+        usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
+
+  void assign(int64_t first, int64_t count) {
+    first_ = first;
+    count_ = count;
+    for (int64_t r = 0; r < count; ++r) begin(r);
+    for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill(r);
+    for (int64_t panel = 0; panel < centers_.at.n_panels; ++panel) screen(panel);
+    for (int64_t r = 0; r < count; ++r) finish(r);
+  }
+
+  int64_t n_passed = 0;
+
+ private:
+  int64_t row_of(int64_t r) const {
+    return p_.subset == nullptr ? first_ + r : p_.subset[first_ + r];
+  }
+  const void* x(int64_t r) const { return static_cast<const char*>(p_.x) + row_of(r) * row_bytes_; }
+  float* shifted(int64_t r) const { return start_ + at_.shifted + r * p_.n_features; }
+  char* codes(int64_t r) const {
+    return reinterpret_cast<char*>(start_ + at_.codes) + r * code_bytes_;
+  }
+  int32_t* passed(int64_t r) const {
+    return reinterpret_cast<int32_t*>(start_ + at_.passed) + r * kPassing;
+  }
+  // Lower bounds of the scores of what passed.
+  float* bounds(int64_t r) const { return start_ + at_.scores + r * kPassing; }
+
+  double exact(int64_t r, int64_t k) const {
+    return kernels_.squared_distance(x(r), p_.x_type, p_.centers + k * p_.n_features,
+                                     p_.n_features);
+  }
+  float score(int64_t r, int64_t k) const {
+    return centers_.halves[k] -
+           kernels_.dot(shifted(r), centers_.shifted + k * p_.n_features, p_.n_features);
+  }
+  // A score may be off by as much, and the exact distance by what that leaves.
+  double gap(int64_t r, float c_norm) const {
+    return pair_gap(static_cast<double>(rows_[r].code.norm), c_norm, p_.n_features);
+  }
+
+  void prefetch(int32_t k) const {
+    const float* center = centers_.shifted + k * p_.n_features;
+    for (int64_t f = 0; f < std::min<int64_t>(p_.n_features, 512); f += 16) {
+      __builtin_prefetch(center + f);
     }
   }
-  for (int lane = 0; p < n_features; ++p, ++lane) {
-    const double difference = to_double(x[p]) - c[p];
-    lanes[lane] += difference * difference;
+
+  void begin(int64_t r);
+  void fill(int64_t r);
+  void shift(int64_t r);
+  void lower_target(int64_t r, double target);
+  void screen(int64_t panel);
+  void limits(int64_t panel);
+  void look(int64_t panel, int64_t tile);
+  float product(int64_t r, int64_t tile, int c) const;
+  void pass(int64_t r, int64_t tile, int64_t panel, uint64_t mask);
+  void drop_far(int64_t r);
+  void finish(int64_t r);
+  void settle(int64_t r);
+  void note(int64_t r, int32_t label);
+  void compare_all(int64_t r);
+
+  const KmeansAssignParams& p_;
+  const AssignKernels& kernels_;
+  const Prepared centers_;
+  const BlockLayout at_;
+  float* const start_;
+  const int64_t row_bytes_, code_bytes_;
+  const bool noting_, usable_;
+  int64_t first_ = 0, count_ = 0;
+  RowState rows_[kBlockRows];
+  RowNumbers numbers_;
+  PanelNumbers panel_;
+};
+
+// Reads a row and, where there is a guess, how near that is.
+void Block::begin(int64_t r) {
+  RowState& row = rows_[r];
+  row.n_passed = 0;
+  row.target = row.dropped = HUGE_VAL;
+  row.shifted = false;
+  if (p_.codes != nullptr) {
+    std::memcpy(codes(r), p_.codes + row_of(r) * code_bytes_, static_cast<size_t>(code_bytes_));
+    std::memcpy(&row.code, p_.constants + row_of(r) * kRowConstants, sizeof row.code);
+  } else {
+    shift(r);
+    row.code =
+        RowEncoder(kernels_, p_.code, p_.n_features, 0, 0).encode(shifted(r), nullptr, codes(r));
   }
-  for (int width = kDistanceLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
+  // Negated, so that what is not a number counts as too long.
+  row.whole = !usable_ || !(row.code.norm <= kGreatestLength);
+  numbers_.inverse_scale[r] = 1 / row.code.scale;
+  numbers_.residual[r] = row.code.residual;
+  numbers_.length[r] = row.code.length;
+  numbers_.norm[r] = row.code.norm;
+  numbers_.tail[r] = row.code.tail;
+  numbers_.bias[r] = static_cast<float>(row.code.bias);
+  // Nothing passes for a row that is compared with every centre anyway.
+  numbers_.limit[r] = row.whole ? -kInfinity : kInfinity;
+  if (!p_.guessed) return;
+  row.nearest = exact(r, p_.labels[row_of(r)]);
+  lower_target(r, (row.nearest * (1 + 1e-12) - static_cast<double>(row.code.square)) / 2);
 }
 
-template <class T>
-float shifted(T value, float mean) {
-  return to_float(value) - mean;
-}
-float shifted(double value, float mean) {
-  return static_cast<float>(value - static_cast<double>(mean));
-}
-
-// Shifts rows to float32 and interleaves them: to[p, r] = x[r, p] - mean[p]. Rows past the last
-// repeat it; their results are dropped. Columns go through a small buffer, so that the shift is
-// done on whole registers and rows a power of two apart do not evict each other.
-template <class T>
-void pack_tile(const T* x, int64_t n_rows, int64_t n_features, const float* mean,
-               float* __restrict__ to) {
-  float columns[kTileRows][kPackColumns];
-  int64_t start = 0;
-  for (; start + kPackColumns <= n_features; start += kPackColumns) {
-    for (int r = 0; r < kTileRows; ++r) {
-      const T* row = x + std::min<int64_t>(r, n_rows - 1) * n_features + start;
-      for (int p = 0; p < kPackColumns; ++p) columns[r][p] = shifted(row[p], mean[start + p]);
-    }
-    float* block = to + start * kTileRows;
-    for (int p = 0; p < kPackColumns; ++p) {
-      for (int r = 0; r < kTileRows; ++r) block[p * kTileRows + r] = columns[r][p];
-    }
-  }
-  for (; start < n_features; ++start) {
-    for (int r = 0; r < kTileRows; ++r) {
-      const T* row = x + std::min<int64_t>(r, n_rows - 1) * n_features;
-      to[start * kTileRows + r] = shifted(row[start], mean[start]);
-    }
-  }
+// Stands for a row behind the last of a tile: nothing passes.
+void Block::fill(int64_t r) {
+  std::memset(codes(r), 0, static_cast<size_t>(code_bytes_));
+  numbers_.inverse_scale[r] = 1;
+  numbers_.residual[r] = numbers_.length[r] = numbers_.norm[r] = numbers_.tail[r] =
+      numbers_.bias[r] = 0;
+  numbers_.limit[r] = -kInfinity;
 }
 
-// Settles a row: its nearest centre is the best one of the screen or one of those that the screen
-// could not tell from it, which are compared in float64.
-template <class T>
-void settle(const KmeansAssignParams& p, const T* x, const ScreenState& state, int64_t row) {
-  const int64_t d = p.n_features;
-  const auto best = std::min_element(state.least, state.least + kClasses) - state.least;
-  int64_t label = state.slot[best] * kClasses + best;
-  double nearest = exact_distance(x, p.centers + label * d, d);
-  // |x'| <= |x - c| + |c'|
-  const double c_norm = static_cast<double>(p.prepared[0]);
-  const float limit =
-      state.least[best] + certified_gap(std::sqrt(nearest) + c_norm, c_norm, d, kChainLength);
-  const auto consider = [&](int64_t k) {
-    const double distance = exact_distance(x, p.centers + k * d, d);
-    if (distance < nearest || (distance == nearest && k < label)) {
-      nearest = distance;
+void Block::shift(int64_t r) {
+  if (rows_[r].shifted) return;
+  kernels_.shift(x(r), p_.x_type, centers_.mean, p_.n_features, shifted(r));
+  rows_[r].shifted = true;
+}
+
+// A centre with a score of at most `target` is known: centres as good must pass, and those that
+// are to be noted.
+void Block::lower_target(int64_t r, double target) {
+  RowState& row = rows_[r];
+  row.target = std::min(row.target, target);
+  const double squared_distance =
+      2 * row.target + static_cast<double>(row.code.norm) * static_cast<double>(row.code.norm);
+  const double limit =
+      row.target + static_cast<double>(p_.margin) * std::max(squared_distance, 0.0) / 2;
+  numbers_.limit[r] = std::min(numbers_.limit[r], rounded_up(limit));
+}
+
+void Block::limits(int64_t panel) {
+  const PanelConstants& constants = centers_.constants[panel];
+  const auto product_rounding =
+      static_cast<float>(product_error(coded_length(p_.n_features, p_.n_coordinates), p_.code));
+  const auto score_rounding = static_cast<float>(kScoreRounding);
+  const float panel_inverse = 1 / constants.scale;
+  const RowNumbers& row = numbers_;
+  for (int64_t r = 0; r < round_up(count_, kTileRows); ++r) {
+    const float reach = row.norm[r] + constants.norm;
+    const float error = row.residual[r] * constants.norm + row.length[r] * constants.residual +
+                        product_rounding * row.length[r] * constants.norm +
+                        score_rounding * reach * reach + 1e-30f;
+    const float inverse = row.inverse_scale[r] * panel_inverse;
+    panel_.inverse[r] = inverse;
+    panel_.error[r] = error;
+    panel_.tail[r] = row.tail[r] * inverse;
+    panel_.limit[r] = row.bias[r] - inverse * (row.limit[r] + error * 1.00001f);
+  }
+}
+
+void Block::screen(int64_t panel) {
+  limits(panel);
+  const PreparedLayout& at = centers_.at;
+  const char* words =
+      reinterpret_cast<const char*>(centers_.panels + panel * at.words * kPanelWidth);
+  float* products = start_ + at_.products;
+  const int64_t chain = p_.code == CodeType::int8 ? at.words : kChainLength;
+  for (int64_t tile = 0; tile < count_; tile += kTileRows) {
+    for (int64_t w = 0; w < at.words; w += chain) {
+      kernels_.product(words + w * kPanelWidth * kWordBytes, codes(tile) + w * kWordBytes,
+                       code_bytes_, std::min(chain, at.words - w), w > 0, products);
+    }
+    if (!p_.guessed && panel == 0) look(panel, tile);
+    const ScreenTile what{products,
+                          centers_.half_norms + panel * kPanelWidth,
+                          p_.n_coordinates > 0 ? centers_.tails + panel * kPanelWidth : nullptr,
+                          panel_.inverse + tile,
+                          panel_.tail + tile,
+                          panel_.limit + tile};
+    uint64_t masks[kTileRows];
+    if (!kernels_.select(what, masks)) continue;
+    for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
+      if (masks[r - tile] != 0) pass(r, tile, panel, masks[r - tile]);
+    }
+  }
+}
+
+float Block::product(int64_t r, int64_t tile, int c) const {
+  const float* products = start_ + at_.products + (r - tile) * kPanelWidth + c;
+  return p_.code == CodeType::int8 ? static_cast<float>(*reinterpret_cast<const int32_t*>(products))
+                                   : *products;
+}
+
+// Without a guess, what seems the best centre of the first panel becomes one.
+void Block::look(int64_t panel, int64_t tile) {
+  for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
+    if (rows_[r].whole) continue;
+    float best = -kInfinity;
+    int32_t nearest = centers_.ids[panel * kPanelWidth];
+    for (int c = 0; c < kPanelWidth; ++c) {
+      const int64_t slot = panel * kPanelWidth + c;
+      const float value = product(r, tile, c) - panel_.inverse[r] * centers_.half_norms[slot];
+      if (value > best) {
+        best = value;
+        nearest = centers_.ids[slot];
+      }
+    }
+    shift(r);
+    lower_target(r, static_cast<double>(score(r, nearest)) + gap(r, centers_.norms[nearest]));
+  }
+  limits(panel);
+}
+
+void Block::pass(int64_t r, int64_t tile, int64_t panel, uint64_t mask) {
+  RowState& row = rows_[r];
+  for (; mask != 0; mask &= mask - 1) {
+    const int c = __builtin_ctzll(mask);
+    const int64_t slot = panel * kPanelWidth + c;
+    const int32_t k = centers_.ids[slot];
+    if (k < 0) continue;
+    if (row.n_passed == kPassing) drop_far(r);
+    if (row.whole) return;
+    ++n_passed;
+    const float value =
+        product(r, tile, c) - numbers_.bias[r] + panel_.tail[r] * centers_.tails[slot];
+    float bound =
+        centers_.half_norms[slot] - value / panel_.inverse[r] - panel_.error[r] * 1.00001f;
+    if (!p_.guessed && !(static_cast<double>(bound) > row.target)) {
+      shift(r);
+      const auto s = static_cast<double>(score(r, k));
+      const double error = gap(r, centers_.norms[k]);
+      lower_target(r, s + error);
+      bound = std::max(bound, static_cast<float>(s - error) - 1e-30f);
+    }
+    passed(r)[row.n_passed] = k;
+    bounds(r)[row.n_passed++] = bound;
+  }
+  if (noting_ && row.n_passed >= kCrowded) drop_far(r);
+}
+
+// Keeps the centres that may be the nearest and, where bounds are wanted, those to be named; lowers
+// the limit accordingly.
+void Block::drop_far(int64_t r) {
+  RowState& row = rows_[r];
+  const int32_t wanted = std::min<int32_t>(noting_ ? kNearCenters + 1 : 1, row.n_passed);
+  float least[kPassing];
+  std::copy_n(bounds(r), row.n_passed, least);
+  std::nth_element(least, least + wanted - 1, least + row.n_passed);
+  const double cut = std::max(static_cast<double>(least[wanted - 1]), row.target);
+  numbers_.limit[r] = std::min(numbers_.limit[r], rounded_up(cut));
+  int32_t kept = 0;
+  for (int32_t i = 0; i < row.n_passed; ++i) {
+    const float bound = bounds(r)[i];
+    if (static_cast<double>(bound) > cut) {
+      row.dropped = std::min(row.dropped, static_cast<double>(bound));
+    } else {
+      passed(r)[kept] = passed(r)[i];
+      bounds(r)[kept++] = bound;
+    }
+  }
+  row.n_passed = kept;
+  row.whole = kept > kPassing / 2;
+}
+
+void Block::finish(int64_t r) {
+  RowState& row = rows_[r];
+  if (noting_ && row.n_passed > kNearCenters + 1 && !row.whole) drop_far(r);
+  if (row.whole || row.n_passed == 0) return compare_all(r);
+  shift(r);
+  settle(r);
+}
+
+// The nearest of the centres that passed: the best float32 score, or one that cannot be told from
+// it. The bounds of those that are scored improve.
+void Block::settle(int64_t r) {
+  RowState& row = rows_[r];
+  float scores[kPassing];
+  float longest = 0;
+  int32_t best = -1;
+  for (int32_t i = 0; i < row.n_passed; ++i) {
+    const int32_t k = passed(r)[i];
+    scores[i] = kInfinity;
+    if (!noting_ && static_cast<double>(bounds(r)[i]) > row.target) continue;
+    if (i + 1 < row.n_passed) prefetch(passed(r)[i + 1]);
+    scores[i] = score(r, k);
+    longest = std::max(longest, centers_.norms[k]);
+    if (best < 0 || scores[i] < scores[best]) best = i;
+    ++n_passed;
+  }
+  const double error = gap(r, longest);
+  const auto distance = [&](int32_t k) {
+    return p_.guessed && k == p_.labels[row_of(r)] ? row.nearest : exact(r, k);
+  };
+  int32_t label = passed(r)[best];
+  double nearest = distance(label);
+  for (int32_t i = 0; i < row.n_passed; ++i) {
+    const auto s = static_cast<double>(scores[i]);
+    if (noting_) bounds(r)[i] = std::max(bounds(r)[i], static_cast<float>(s - error) - 1e-30f);
+    if (i == best || !(s <= static_cast<double>(scores[best]) + error)) continue;
+    const int32_t k = passed(r)[i];
+    const double d = distance(k);
+    if (d < nearest || (d == nearest && k < label)) {
+      nearest = d;
       label = k;
     }
+  }
+  if (noting_) note(r, label);
+  p_.labels[row_of(r)] = label;
+  p_.distances[row_of(r)] = nearest;
+}
+
+// Names the nearest of the centres that passed, with bounds; all others are bounded together.
+void Block::note(int64_t r, int32_t label) {
+  const RowState& row = rows_[r];
+  const int64_t place = row_of(r);
+  int32_t* near = p_.bounds.near + place * kNearCenters;
+  float* near_bounds = p_.bounds.near_bounds + place * kNearCenters;
+  // A lower bound of the distance to a centre with at least this score.
+  const auto distance = [&](double least) {
+    const double square = 2 * least + static_cast<double>(row.code.square);
+    return square > 0 ? static_cast<float>(std::sqrt(square) * (1 - 1e-6)) : 0.0f;
   };
-  // Negated comparisons, so that whatever overflowed to NaN is compared as well.
-  for (int64_t c = 0; c < std::min<int64_t>(kClasses, p.n_clusters); ++c) {
-    if (!(state.second[c] > limit)) {
-      for (int64_t k = c; k < p.n_clusters; k += kClasses) consider(k);
-    } else if (!(state.least[c] > limit) && c != best) {
-      consider(state.slot[c] * kClasses + c);
-    }
+  int32_t order[kPassing];
+  std::iota(order, order + row.n_passed, 0);
+  const int32_t named = std::min<int32_t>(row.n_passed, kNearCenters);
+  const float* bound = bounds(r);
+  // The label is always named: rounding could leave it behind its equals.
+  if (named < row.n_passed) {
+    std::nth_element(order, order + named, order + row.n_passed, [&](int32_t a, int32_t b) {
+      const bool a_is_label = passed(r)[a] == label, b_is_label = passed(r)[b] == label;
+      return a_is_label != b_is_label ? a_is_label : bound[a] < bound[b];
+    });
   }
-  p.labels[row] = static_cast<int32_t>(label);
-  p.distances[row] = nearest;
+  double rest = std::min(static_cast<double>(numbers_.limit[r]), row.dropped);
+  for (int32_t i = named; i < row.n_passed; ++i) {
+    rest = std::min(rest, static_cast<double>(bound[order[i]]));
+  }
+  for (int32_t i = 0; i < kNearCenters; ++i) {
+    near[i] = i < named ? passed(r)[order[i]] : -1;
+    near_bounds[i] = i < named ? distance(static_cast<double>(bound[order[i]])) : 0.0f;
+  }
+  p_.bounds.rest_bound[place] = distance(rest);
+  p_.bounds.epoch[place] = p_.epoch;
+  p_.bounds.spent[place] = 0;
 }
 
-template <class T>
-void assign_block(const KmeansAssignParams& p, const ScoreKernels& kernels, const Workspace& work,
-                  int64_t first, int64_t n_rows) {
-  const int64_t d = p.n_features;
-  const Prepared at(p.n_clusters, d);
-  const T* x = static_cast<const T*>(p.x) + first * d;
-  const int64_t tiles = (n_rows + kTileRows - 1) / kTileRows;
-  for (int64_t t = 0; t < tiles; ++t) {
-    pack_tile(x + t * kTileRows * d, std::min<int64_t>(kTileRows, n_rows - t * kTileRows), d,
-              p.prepared + at.mean, work.rows + t * kTileRows * d);
-  }
-  for (int64_t r = 0; r < tiles * kTileRows; ++r) {
-    std::fill_n(work.states[r].least, kClasses, kInfinity);
-    std::fill_n(work.states[r].second, kClasses, kInfinity);
-    std::fill_n(work.states[r].slot, kClasses, 0);
-  }
-  for (int64_t panel = 0; panel < at.n_panels; ++panel) {
-    const float* centers = p.prepared + at.panels + panel * kPanelWidth * d;
-    for (int64_t start = 0; start == 0 || start < d; start += kChainLength) {
-      for (int64_t t = 0; t < tiles; ++t) {
-        kernels.product(centers + start * kPanelWidth, work.rows + (t * d + start) * kTileRows,
-                        std::min(kChainLength, d - start), start > 0,
-                        work.products + t * kTileRows * kPanelWidth);
-      }
-    }
-    for (int64_t t = 0; t < tiles; ++t) {
-      kernels.screen(work.products + t * kTileRows * kPanelWidth,
-                     p.prepared + at.half_norms + panel * kPanelWidth, static_cast<int32_t>(panel),
-                     work.states + t * kTileRows);
+// Compares a row with every centre: a float32 score of each, the close ones exactly.
+void Block::compare_all(int64_t r) {
+  shift(r);
+  const double error = gap(r, centers_.longest);
+  float best = kInfinity;
+  for (int64_t k = 0; k < p_.n_clusters; ++k) best = std::min(best, score(r, k));
+  const double limit = static_cast<double>(best) + error;
+  int64_t label = 0;
+  double nearest = exact(r, 0);
+  for (int64_t k = 1; k < p_.n_clusters; ++k) {
+    // Whatever overflowed to NaN is compared as well.
+    if (static_cast<double>(score(r, k)) > limit) continue;
+    const double d = exact(r, k);
+    if (d < nearest) {
+      nearest = d;
+      label = k;
     }
   }
-  for (int64_t row = 0; row < n_rows; ++row) {
-    settle(p, x + row * d, work.states[row], first + row);
-  }
+  const int64_t place = row_of(r);
+  p_.labels[place] = static_cast<int32_t>(label);
+  p_.distances[place] = nearest;
+  n_passed += p_.n_clusters;
+  if (!noting_) return;
+  std::fill_n(p_.bounds.near + place * kNearCenters, kNearCenters, -1);
+  p_.bounds.rest_bound[place] = 0;
+  p_.bounds.epoch[place] = p_.epoch;
+  p_.bounds.spent[place] = 0;
 }
 
-void product_scalar(const float* __restrict__ panel, const float* __restrict__ rows, int64_t length,
-                    bool accumulate, float* __restrict__ out) {
-  for (int r = 0; r < kTileRows; ++r) {
-    float sum[kPanelWidth] = {};
-    for (int64_t p = 0; p < length; ++p) {
-      const float x = rows[p * kTileRows + r];
-      for (int c = 0; c < kPanelWidth; ++c) sum[c] += x * panel[p * kPanelWidth + c];
-    }
-    for (int c = 0; c < kPanelWidth; ++c) {
-      float& to = out[r * kPanelWidth + c];
-      to = accumulate ? to + sum[c] : sum[c];
-    }
+// Row numbers and guesses come from outside.
+void check_rows(const KmeansAssignParams& p) {
+  for (int64_t i = 0; p.subset != nullptr && i < p.n_subset; ++i) {
+    KTFAST_CHECK(p.subset[i] >= 0 && p.subset[i] < p.n_rows,
+                 "subset must hold row numbers between 0 and n_rows - 1");
   }
-}
-
-void screen_scalar(const float* products, const float* half_norms, int32_t panel,
-                   ScreenState* states) {
-  for (int r = 0; r < kTileRows; ++r) {
-    for (int c = 0; c < kPanelWidth; ++c) {
-      const float score = half_norms[c] - products[r * kPanelWidth + c];
-      float& least = states[r].least[c % kClasses];
-      float& second = states[r].second[c % kClasses];
-      if (score < least) {
-        second = least;
-        least = score;
-        states[r].slot[c % kClasses] = 2 * panel + c / kClasses;
-      } else if (score < second) {
-        second = score;
-      }
-    }
+  if (!p.guessed) return;
+  for (int64_t row = 0; row < p.n_rows; ++row) {
+    KTFAST_CHECK(p.labels[row] >= 0 && p.labels[row] < p.n_clusters,
+                 "labels must lie between 0 and n_clusters - 1");
   }
-}
-
-ScoreKernels score_kernels() {
-#if defined(KTFAST_X86_SIMD)
-  switch (simd_level()) {
-    case SimdLevel::avx512:
-      return score_kernels_avx512();
-    case SimdLevel::avx2:
-      return score_kernels_avx2();
-    case SimdLevel::scalar:
-      break;
-  }
-#endif
-  return {product_scalar, screen_scalar};
-}
-
-int thread_index() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
 }
 
 }  // namespace
 
-int64_t kmeans_prepared_size(int64_t n_clusters, int64_t n_features) {
-  return Prepared(n_clusters, n_features).size + 16;
-}
-
-int64_t kmeans_assign_workspace_size(int64_t n_features, int n_threads) {
-  return n_threads * round_up(Workspace::size(n_features), 16) + 16;
-}
-
-void kmeans_prepare(const KmeansPrepareParams& p) {
-  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
-  KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
-  KTFAST_CHECK(p.n_clusters <= std::numeric_limits<int32_t>::max() - kPanelWidth,
-               "centers holds more rows than int32 labels can number");
-  const int64_t d = p.n_features;
-  const Prepared at(p.n_clusters, d);
-  float* prepared = aligned(p.prepared);
-  float* mean = prepared + at.mean;
-  double largest = 0;
-#pragma omp parallel num_threads(p.n_threads) reduction(max : largest)
-  {
-    const DefaultFloatEnvironment environment;
-#pragma omp for schedule(static)
-    for (int64_t f = 0; f < d; ++f) {
-      double sum = 0;
-      for (int64_t k = 0; k < p.n_clusters; ++k) sum += p.centers[k * d + f];
-      mean[f] = static_cast<float>(sum / static_cast<double>(p.n_clusters));
+AssignKernels assign_kernels(CodeType code) {
+  const SimdLevel level = simd_level();
+#if defined(KTFAST_X86_SIMD)
+  if (level == SimdLevel::avx512) {
+    AssignKernels kernels = assign_kernels_avx512(code);
+    if (code == CodeType::int8) {
+      kernels.product =
+          has_avx512_vnni() ? product_avx512_vnni() : assign_kernels_scalar(code).product;
+    } else if (code == CodeType::bfloat16) {
+      kernels.product =
+          has_avx512_bf16() ? product_avx512_bf16() : assign_kernels_scalar(code).product;
     }
-#pragma omp for schedule(static)
-    for (int64_t padded = 0; padded < at.n_panels * kPanelWidth; ++padded) {
-      float* to =
-          prepared + at.panels + padded / kPanelWidth * kPanelWidth * d + padded % kPanelWidth;
-      float& half_norm = prepared[at.half_norms + padded];
-      if (padded >= p.n_clusters) {
-        for (int64_t f = 0; f < d; ++f) to[f * kPanelWidth] = 0;
-        half_norm = kInfinity;
-        continue;
-      }
-      double norm = 0;
-      for (int64_t f = 0; f < d; ++f) {
-        const double difference = p.centers[padded * d + f] - static_cast<double>(mean[f]);
-        norm += difference * difference;
-        to[f * kPanelWidth] = static_cast<float>(difference);
-      }
-      half_norm = static_cast<float>(norm / 2);
-      // Not std::max: a norm that is not a number must make every comparison exact.
-      if (!(norm <= largest)) largest = std::isnan(norm) ? HUGE_VAL : norm;
-    }
+    return kernels;
   }
-  const DefaultFloatEnvironment environment;
-  prepared[0] = std::nextafter(static_cast<float>(std::sqrt(largest)), kInfinity);
+  if (level == SimdLevel::avx2 && code == CodeType::float32) return assign_kernels_avx2();
+#endif
+  static_cast<void>(level);
+  return assign_kernels_scalar(code);
+}
+
+bool kmeans_has_fast(CodeType code) {
+  if (code == CodeType::float32) return true;
+  if (simd_level() != SimdLevel::avx512) return false;
+  return code == CodeType::int8 ? has_avx512_vnni() : has_avx512_bf16();
+}
+
+int64_t kmeans_assign_workspace_size(int64_t n_features, int64_t n_coordinates, int n_threads) {
+  return n_threads * BlockLayout(n_features, n_coordinates).size + 16;
 }
 
 void kmeans_assign(const KmeansAssignParams& given) {
-  if (given.n_rows == 0) return;
-  KTFAST_CHECK(given.n_threads > 0, "n_threads must be at least 1");
-  KTFAST_CHECK(
-      given.workspace_size >= kmeans_assign_workspace_size(given.n_features, given.n_threads),
-      "workspace is smaller than kmeans_assign_workspace_size()");
   KmeansAssignParams p = given;
-  p.prepared = aligned(given.prepared);
-  p.workspace = aligned(given.workspace);
+  const int64_t n_rows = p.subset == nullptr ? p.n_rows : p.n_subset;
+  if (n_rows == 0) return;
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
-  const ScoreKernels kernels = score_kernels();
+  KTFAST_CHECK(
+      p.workspace_size >= kmeans_assign_workspace_size(p.n_features, p.n_coordinates, p.n_threads),
+      "workspace is smaller than kmeans_assign_workspace_size()");
+  KTFAST_CHECK(p.n_coordinates == 0 || p.codes != nullptr,
+               "centers in a basis need the rows' codes");
+  check_rows(p);
+  p.workspace = aligned(given.workspace);
+  const AssignKernels kernels = assign_kernels(p.code);
+  const BlockLayout at(p.n_features, p.n_coordinates);
   // Few rows are spread over the threads; how rows are grouped does not change their labels.
-  const int64_t share = (p.n_rows + p.n_threads - 1) / p.n_threads;
-  const int64_t block_rows =
-      std::min(block_tiles(p.n_features) * kTileRows, round_up(share, kTileRows));
-  const int64_t n_blocks = (p.n_rows + block_rows - 1) / block_rows;
-  const int64_t stride = round_up(Workspace::size(p.n_features), 16);
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-#pragma omp parallel num_threads(p.n_threads)
-    {
-      const DefaultFloatEnvironment environment;
-      const Workspace work(p.workspace + thread_index() * stride, p.n_features);
+  const int64_t share = (n_rows + p.n_threads - 1) / p.n_threads;
+  const int64_t block_rows = std::min(at.rows, round_up(share, kTileRows));
+  const int64_t n_blocks = (n_rows + block_rows - 1) / block_rows;
+  int64_t n_passed = 0;
+#pragma omp parallel num_threads(p.n_threads) reduction(+ : n_passed)
+  {
+    const DefaultFloatEnvironment environment;
+    Block block(p, kernels, p.workspace + thread_index() * at.size);
 #pragma omp for schedule(static)
-      for (int64_t block = 0; block < n_blocks; ++block) {
-        const int64_t first = block * block_rows;
-        assign_block<T>(p, kernels, work, first, std::min(block_rows, p.n_rows - first));
-      }
+    for (int64_t i = 0; i < n_blocks; ++i) {
+      block.assign(i * block_rows, std::min(block_rows, n_rows - i * block_rows));
     }
-  });
+    n_passed += block.n_passed;
+  }
+  *p.n_passed += n_passed;
 }
 
 }  // namespace ktfast::cpu

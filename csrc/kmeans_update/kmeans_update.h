@@ -26,7 +26,55 @@ struct KmeansUpdateParams {
   int n_threads;                // CPU only
 };
 
+// Rows that changed their cluster leave one sum and join another. Sums are integers, multiples of a
+// power of two per feature, so that they do not depend on the order of additions: adding what is
+// new and taking away what is gone gives the bits of a new sum. CPU only.
+struct KmeansMoveParams {
+  int64_t n_rows;
+  int64_t n_clusters;
+  int64_t n_features;
+  const void* x;  // [n_rows, n_features] of x_type
+  ElementType x_type;
+  int64_t n_moved;
+  const int64_t* rows;  // [n_moved]
+  const int32_t* from;  // [n_moved], or nullptr: they were in no cluster
+  const int32_t* to;    // [n_moved]
+  const double* scale;  // [n_features] powers of two; |x| scale < 2^51
+  int64_t* workspace;   // [kmeans_move_workspace_size()]
+  int64_t* sums;        // [n_clusters, n_features], changed
+  int64_t* counts;      // [n_clusters], changed
+  int n_threads;
+};
+
+// The largest magnitude of every feature. CPU only.
+struct KmeansRangeParams {
+  int64_t n_rows;
+  int64_t n_features;
+  const void* x;  // [n_rows, n_features] of x_type
+  ElementType x_type;
+  double* largest;  // [n_features], raised
+  int n_threads;
+};
+
+// Centres of integer sums; those of empty clusters stay. CPU only.
+struct KmeansMeansParams {
+  int64_t n_clusters;
+  int64_t n_features;
+  const int64_t* sums;     // [n_clusters, n_features]
+  const int64_t* counts;   // [n_clusters]
+  const double* step;      // [n_features], 1 / scale
+  const double* previous;  // [n_clusters, n_features]
+  double* centers;         // [n_clusters, n_features], rounded to float32
+  double* shifts;          // [n_clusters], squared distance to the previous centre
+  int n_threads;
+};
+
 namespace cpu {
+int64_t kmeans_move_workspace_size(int64_t n_moved, int64_t n_clusters);  // in int64
+void kmeans_move(const KmeansMoveParams& p);
+void kmeans_ranges(const KmeansRangeParams& p);
+void kmeans_means(const KmeansMeansParams& p);
+
 // Length in int64.
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters);
 

@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import numpy as np
+
 from ktfast._backend import cpu, device_of, empty, native_of, on_device, stream_of
 from ktfast._backend import n_threads as resolve_threads
-from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
+from ktfast.ops.kmeans_screen import CODES, Float32, Screen
+from ktfast.ops.vectors import check_output, check_vectors, contiguous, dtype_name, row_blocks
 
-# Multiplications of one call and thread; at 10 to 100 GFLOP/s a call takes 0.1 to 1 s.
-_CALL_PRODUCTS = 5e9
+PRECISIONS = ("auto", *CODES)
+# Below so many multiplications nothing is gained by looking at a sample first.
+_SMALL = 1e8
+_GPU_CALL_PRODUCTS = 5e12
 
 
 class PreparedCenters:
@@ -16,33 +21,63 @@ class PreparedCenters:
     Parameters
     ----------
     centers : float16, bfloat16, float32 or float64 [k, d], k >= 1.
-    n_threads : see `ktfast.ops.kmeans_assign`.
 
     Notes
     -----
-    Holds the centres once in float64 and once as float32 panels: 12 bytes per element, with k
-    rounded up to a multiple of 32 (CPU) or 128 (GPU).
+    Holds the centres in float64, and per precision that was used as float32 and in that precision:
+    13 to 16 bytes per element on a CPU, 12 on a GPU, with k rounded up to a multiple of 64 or 128.
     """
 
-    def __init__(self, centers: Any, *, n_threads: int | None = None) -> None:
+    def __init__(self, centers: Any) -> None:
         centers = check_vectors(centers, "centers")
         self.n_clusters, self.n_features = (int(length) for length in centers.shape)
         if self.n_clusters == 0:
             raise ValueError("centers must hold at least one row, got shape " + str(centers.shape))
+        self._by_code: dict[str, Float32] = {}
+        self._chosen: str | None = None
         native = native_of(centers)
-        size = native.kmeans_prepared_size(n_clusters=self.n_clusters, n_features=self.n_features)
-        self.prepared = empty((size,), "float32", like=centers)
         with on_device(centers):
             self.centers = contiguous(centers, "float64")
-            native.kmeans_prepare(
-                centers=self.centers, prepared=self.prepared, **_launch(centers, n_threads)
+            if native is cpu:
+                self.centers = np.asarray(self.centers)
+                with np.errstate(all="ignore"):  # infinite centres are far from everything
+                    self.mean = self.centers.mean(axis=0).astype(np.float32)
+                return
+            size = native.kmeans_prepared_size(
+                n_clusters=self.n_clusters, n_features=self.n_features
             )
+            self.prepared = empty((size,), "float32", like=centers)
+            native.kmeans_prepare(
+                centers=self.centers, prepared=self.prepared, stream=stream_of(centers)
+            )
+
+    def in_code(self, screen: Screen) -> Float32:
+        """The centres as a screen without a basis reads them (CPU)."""
+        if screen.code not in self._by_code:
+            self._by_code[screen.code] = screen.prepare(self.centers)
+        return self._by_code[screen.code]
+
+    def screen(self, x: Any, precision: str, n_threads: int) -> Screen:
+        """The screen for rows x [n, d] (CPU); "auto" is settled by the first rows."""
+        if precision == "auto" and self._chosen is None:
+            self._chosen = self._choose(x, n_threads)
+        code = self._chosen if precision == "auto" else precision
+        return Screen(self.mean, str(code), n_threads=n_threads)
+
+    def _choose(self, x: Any, n_threads: int) -> str:
+        if len(x) * self.n_clusters * self.n_features < _SMALL:
+            return "float32"
+        fast = [code for code in CODES if cpu.kmeans_has_fast(code=code)]
+        screens = [Screen(self.mean, code, n_threads=n_threads) for code in fast]
+        sample = sample_of(x)
+        return min(screens, key=lambda screen: screen.try_on(sample, self.centers).cycles).code
 
 
 def kmeans_assign(
     x: Any,
     centers: Any,
     *,
+    precision: str = "auto",
     n_threads: int | None = None,
     distance_dtype: str = "float32",
     out: tuple[Any, Any] | None = None,
@@ -55,6 +90,9 @@ def kmeans_assign(
         where it lies; rows that are not contiguous, aligned and of native byte order are copied
         at most 32 MiB at a time.
     centers : [k, d] on the device of `x`, or `PreparedCenters` made from it.
+    precision : what the CPU multiplies to sort out far centres: "int8", "bfloat16" or "float32";
+        "auto": whichever a sample of x and the processor make fastest. The result does not depend
+        on it. (A GPU multiplies float32.)
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
     distance_dtype : "float32" or "float64".
     out : (labels int32 [n], distances float64 [n]) on the device of `x` to write to;
@@ -68,20 +106,22 @@ def kmeans_assign(
     Raises
     ------
     TypeError : a dtype that is not read.
-    ValueError : shapes that do not fit together, no centres, another device.
+    ValueError : shapes that do not fit together, no centres, another device, unknown precision.
 
     Notes
     -----
-    A float32 product screens the centres; those that its error bound cannot tell apart are
+    A product of low precision screens the centres; those that its error bound cannot tell apart are
     compared in float64. So the labels are those of the float64 distances, and the same bits on
     every machine. A row with NaN gets label 0 and distance NaN; a distance beyond the dtype's
-    range is infinite. Nothing of size n x k is allocated: the workspace is at most about 1.1 MiB
-    per thread (more only where 12 rows of x are larger than that).
+    range is infinite. Nothing of size n x k is allocated: the workspace is at most about 2.2 MiB
+    per thread (more only where 6 rows of x are larger than that).
     """
     x = check_vectors(x)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if not isinstance(centers, PreparedCenters):
         _check_pair(x, check_vectors(centers, "centers"))
-        centers = PreparedCenters(centers, n_threads=n_threads)
+        centers = PreparedCenters(centers)
     n, d = (int(length) for length in x.shape)
     if d != centers.n_features:
         raise ValueError(f"x has {d} features, but centers has {centers.n_features}")
@@ -94,26 +134,35 @@ def kmeans_assign(
         labels, distances = out
         check_output(labels, "labels", (n,), "int32")
         check_output(distances, "distances", (n,), "float64")
-    native = native_of(x)
-    options = _launch(x, n_threads)
-    if native is cpu:
-        size = cpu.kmeans_assign_workspace_size(n_features=d, n_threads=options["n_threads"])
-        options["workspace"] = empty((size,), "float32", like=x)
-    products = _CALL_PRODUCTS * options.get("n_threads", 1000)
-    call_rows = max(1, int(products / max(1, centers.n_clusters * d)))
+    if native_of(x) is cpu:
+        screen = centers.screen(x, precision, resolve_threads(n_threads))
+        screen.assign(x, centers.centers, centers.in_code(screen), labels, distances)
+    else:
+        _assign_on_gpu(x, centers, labels, distances)
+    if out is None and distance_dtype == "float32":
+        with on_device(x):
+            distances = contiguous(distances, "float32")
+    return labels, distances
+
+
+def sample_of(x: Any, size: int = 512) -> Any:
+    """At most `size` rows of x [n, d], evenly spaced."""
+    step = -(-len(x) // size)
+    return contiguous(x[:: max(1, step)], dtype_name(x))
+
+
+def _assign_on_gpu(x: Any, centers: PreparedCenters, labels: Any, distances: Any) -> None:
+    products = max(1, centers.n_clusters * centers.n_features)
     with on_device(x):
-        for rows, block in row_blocks(x, call_rows):
-            native.kmeans_assign(
+        for rows, block in row_blocks(x, max(1, int(_GPU_CALL_PRODUCTS / products))):
+            native_of(x).kmeans_assign(
                 x=block,
                 centers=centers.centers,
                 prepared=centers.prepared,
                 labels=labels[rows],
                 distances=distances[rows],
-                **options,
+                stream=stream_of(x),
             )
-        if out is None and distance_dtype == "float32":
-            distances = contiguous(distances, "float32")
-    return labels, distances
 
 
 def _check_pair(x: Any, centers: Any) -> None:
@@ -127,10 +176,3 @@ def _check_pair(x: Any, centers: Any) -> None:
 def _device_text(array: Any) -> str:
     kind, index = device_of(array)
     return "the CPU" if kind == "cpu" else f"CUDA device {index}"
-
-
-def _launch(array: Any, n_threads: int | None) -> dict[str, Any]:
-    """How to run a kernel on the array's device."""
-    if device_of(array)[0] == "cpu":
-        return {"n_threads": resolve_threads(n_threads)}
-    return {"stream": stream_of(array)}

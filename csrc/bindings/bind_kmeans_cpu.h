@@ -1,0 +1,258 @@
+// From Python arguments to the params of the k-means functions that only the CPU has.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "bindings/bind_kmeans.h"
+#include "kmeans_assign/kmeans_reassign.h"
+
+namespace ktfast {
+
+inline CodeType code_type(const std::string& name) {
+  if (name == "float32") return CodeType::float32;
+  if (name == "bfloat16") return CodeType::bfloat16;
+  if (name == "int8") return CodeType::int8;
+  throw py::value_error("code must be float32, bfloat16 or int8, got '" + name + "'");
+}
+
+// The keyword arguments of a call, which keep the arrays alive.
+class Arguments {
+ public:
+  explicit Arguments(const py::kwargs& given) : given_(given) {}
+
+  py::object operator[](const char* name) const {
+    if (!given_.contains(name)) throw py::type_error(std::string("missing argument ") + name);
+    return given_[name];
+  }
+  template <class T>
+  T value(const char* name) const {
+    return (*this)[name].cast<T>();
+  }
+  template <class T>
+  T* array(const char* name, std::initializer_list<int64_t> shape) {
+    return contiguous<T>((*this)[name], name, Device::cpu, shape).data();
+  }
+  template <class T>
+  T* optional_array(const char* name, std::initializer_list<int64_t> shape) {
+    return (*this)[name].is_none() ? nullptr : array<T>(name, shape);
+  }
+  template <class T>
+  T* buffer(const char* name, int64_t length) const {
+    return at_least<T>((*this)[name], name, Device::cpu, length).data();
+  }
+
+ private:
+  const py::kwargs& given_;
+};
+
+// x [n_rows, n_features], for every params struct with rows.
+template <class Params>
+void set_rows(const Arguments& a, Params& p) {
+  const AnyArray x = vectors(a["x"], "x", Device::cpu);
+  p.n_rows = x.shape(0);
+  p.n_features = x.shape(1);
+  p.x = x.address();
+  p.x_type = element_type(x);
+  p.n_threads = a.value<int>("n_threads");
+}
+
+template <class Params>
+void set_workspace(const Arguments& a, int64_t n_coordinates, Params& p) {
+  p.workspace_size = cpu::kmeans_assign_workspace_size(p.n_features, n_coordinates, p.n_threads);
+  p.workspace = a.buffer<float>("workspace", p.workspace_size);
+}
+
+inline KmeansBasis basis_of(Arguments& a, int64_t n_features) {
+  KmeansBasis basis{};
+  basis.n_coordinates = a.value<int64_t>("n_coordinates");
+  if (basis.n_coordinates < 0) throw py::value_error("n_coordinates must be 0 or more");
+  if (basis.n_coordinates > 0) {
+    const int64_t n_panels = (basis.n_coordinates + 63) / 64;
+    basis.vectors = a.array<const float>("basis", {n_panels, n_features, 64});
+    basis.error = a.value<float>("basis_error");
+  }
+  return basis;
+}
+
+// Centres and their preparation, for every params struct with both.
+template <class Params>
+void set_centers(Arguments& a, Params& p) {
+  p.code = code_type(a.value<std::string>("code"));
+  p.n_coordinates = a.value<int64_t>("n_coordinates");
+  if (p.n_coordinates < 0) throw py::value_error("n_coordinates must be 0 or more");
+  const auto centers =
+      contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, p.n_features});
+  p.n_clusters = centers.shape(0);
+  p.centers = centers.data();
+  p.prepared = a.buffer<const float>(
+      "prepared", cpu::kmeans_prepared_size(p.n_clusters, p.n_features, p.n_coordinates, p.code));
+}
+
+template <class Params>
+void set_bounds(Arguments& a, Params& p) {
+  p.bounds.near = a.optional_array<int32_t>("near", {p.n_rows, kNearCenters});
+  if (p.bounds.near == nullptr) return;
+  p.bounds.near_bounds = a.array<float>("near_bounds", {p.n_rows, kNearCenters});
+  p.bounds.rest_bound = a.array<float>("rest_bound", {p.n_rows});
+  p.bounds.epoch = a.array<uint8_t>("epochs", {p.n_rows});
+  p.bounds.spent = a.array<uint16_t>("spent", {p.n_rows});
+}
+
+inline void bind_kmeans_prepare(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansPrepareParams p{};
+  const auto centers = contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, -1});
+  p.n_clusters = centers.shape(0);
+  p.n_features = centers.shape(1);
+  p.centers = centers.data();
+  p.code = code_type(a.value<std::string>("code"));
+  p.mean = a.array<const float>("mean", {p.n_features});
+  p.basis = basis_of(a, p.n_features);
+  p.prepared = a.buffer<float>(
+      "prepared",
+      cpu::kmeans_prepared_size(p.n_clusters, p.n_features, p.basis.n_coordinates, p.code));
+  p.n_threads = a.value<int>("n_threads");
+  const py::gil_scoped_release release;
+  cpu::kmeans_prepare(p);
+}
+
+inline void bind_kmeans_encode(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansEncodeParams p{};
+  set_rows(a, p);
+  p.code = code_type(a.value<std::string>("code"));
+  p.mean = a.array<const float>("mean", {p.n_features});
+  p.basis = basis_of(a, p.n_features);
+  set_workspace(a, p.basis.n_coordinates, p);
+  const int64_t bytes = cpu::kmeans_code_bytes(p.n_features, p.basis.n_coordinates, p.code);
+  p.codes = a.array<int8_t>("codes", {p.n_rows, bytes});
+  p.constants = a.array<float>("constants", {p.n_rows, kRowConstants});
+  const py::gil_scoped_release release;
+  cpu::kmeans_encode(p);
+}
+
+// Returns how many centres passed the screen, over all rows.
+inline int64_t bind_kmeans_assign(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansAssignParams p{};
+  set_rows(a, p);
+  set_centers(a, p);
+  set_workspace(a, p.n_coordinates, p);
+  p.labels = a.array<int32_t>("labels", {p.n_rows});
+  p.distances = a.array<double>("distances", {p.n_rows});
+  const int64_t bytes = cpu::kmeans_code_bytes(p.n_features, p.n_coordinates, p.code);
+  p.codes = a.optional_array<const int8_t>("codes", {p.n_rows, bytes});
+  if (p.codes != nullptr)
+    p.constants = a.array<const float>("constants", {p.n_rows, kRowConstants});
+  if (!a["subset"].is_none()) {
+    const auto subset = contiguous<const int64_t>(a["subset"], "subset", Device::cpu, {-1});
+    p.subset = subset.data();
+    p.n_subset = subset.shape(0);
+  }
+  p.guessed = a.value<bool>("guessed");
+  set_bounds(a, p);
+  p.epoch = a.value<uint8_t>("epoch");
+  p.margin = a.value<float>("margin");
+  int64_t n_passed = 0;
+  p.n_passed = &n_passed;
+  const py::gil_scoped_release release;
+  cpu::kmeans_assign(p);
+  return n_passed;
+}
+
+inline void bind_kmeans_drift(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansDriftParams p{};
+  const auto centers = contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, -1});
+  p.n_clusters = centers.shape(0);
+  p.n_features = centers.shape(1);
+  p.centers = centers.data();
+  p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
+  const auto snapshots = contiguous<const float>(a["snapshots"], "snapshots", Device::cpu,
+                                                 {-1, p.n_clusters, p.n_features});
+  p.n_epochs = snapshots.shape(0);
+  p.snapshots = snapshots.data();
+  p.snapshot_error = a.array<const float>("snapshot_error", {p.n_epochs});
+  p.moved = a.array<uint8_t>("moved", {p.n_clusters});
+  p.drift = a.array<float>("drift", {p.n_epochs, p.n_clusters});
+  p.farthest = a.array<int32_t>("farthest", {p.n_epochs, kFarthest});
+  p.farthest_moved = a.array<int32_t>("farthest_moved", {p.n_epochs, kFarthest});
+  p.n_threads = a.value<int>("n_threads");
+  const py::gil_scoped_release release;
+  cpu::kmeans_drift(p);
+}
+
+// Returns how many distances were computed.
+inline int64_t bind_kmeans_reassign(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansReassignParams p{};
+  set_rows(a, p);
+  set_centers(a, p);
+  set_workspace(a, p.n_coordinates, p);
+  p.drift.moved = a.array<const uint8_t>("moved", {p.n_clusters});
+  const auto drift = contiguous<const float>(a["drift"], "drift", Device::cpu, {-1, p.n_clusters});
+  p.n_epochs = drift.shape(0);
+  p.drift.drift = drift.data();
+  p.drift.farthest = a.array<const int32_t>("farthest", {p.n_epochs, kFarthest});
+  p.drift.farthest_moved = a.array<const int32_t>("farthest_moved", {p.n_epochs, kFarthest});
+  set_bounds(a, p);
+  if (p.bounds.near == nullptr) throw py::type_error("near must be an array, got None");
+  p.budget = a.value<int64_t>("budget");
+  p.labels = a.array<int32_t>("labels", {p.n_rows});
+  p.distances = a.array<double>("distances", {p.n_rows});
+  p.pending = a.array<uint8_t>("pending", {p.n_rows});
+  int64_t n_pairs = 0;
+  p.n_pairs = &n_pairs;
+  const py::gil_scoped_release release;
+  cpu::kmeans_reassign(p);
+  return n_pairs;
+}
+
+inline void bind_kmeans_move(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansMoveParams p{};
+  set_rows(a, p);
+  const auto rows = contiguous<const int64_t>(a["rows"], "rows", Device::cpu, {-1});
+  p.n_moved = rows.shape(0);
+  p.rows = rows.data();
+  p.from = a.optional_array<const int32_t>("leaves", {p.n_moved});
+  p.to = a.array<const int32_t>("joins", {p.n_moved});
+  p.scale = a.array<const double>("scale", {p.n_features});
+  const auto sums = contiguous<int64_t>(a["sums"], "sums", Device::cpu, {-1, p.n_features});
+  p.n_clusters = sums.shape(0);
+  p.sums = sums.data();
+  p.counts = a.array<int64_t>("counts", {p.n_clusters});
+  p.workspace =
+      a.buffer<int64_t>("workspace", cpu::kmeans_move_workspace_size(p.n_moved, p.n_clusters));
+  const py::gil_scoped_release release;
+  cpu::kmeans_move(p);
+}
+
+inline void bind_kmeans_ranges(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansRangeParams p{};
+  set_rows(a, p);
+  p.largest = a.array<double>("largest", {p.n_features});
+  const py::gil_scoped_release release;
+  cpu::kmeans_ranges(p);
+}
+
+inline void bind_kmeans_means(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansMeansParams p{};
+  const auto sums = contiguous<const int64_t>(a["sums"], "sums", Device::cpu, {-1, -1});
+  p.n_clusters = sums.shape(0);
+  p.n_features = sums.shape(1);
+  p.sums = sums.data();
+  p.counts = a.array<const int64_t>("counts", {p.n_clusters});
+  p.step = a.array<const double>("step", {p.n_features});
+  p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
+  p.centers = a.array<double>("centers", {p.n_clusters, p.n_features});
+  p.shifts = a.array<double>("shifts", {p.n_clusters});
+  p.n_threads = a.value<int>("n_threads");
+  const py::gil_scoped_release release;
+  cpu::kmeans_means(p);
+}
+
+}  // namespace ktfast

@@ -1,0 +1,101 @@
+// A thread's workspace for a block of rows, and the codes of rows.
+#pragma once
+
+#include <type_traits>
+
+#include "kmeans_assign/prepared_centers.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace ktfast::cpu {
+
+inline int thread_index() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+inline int64_t element_size(ElementType type) {
+  int64_t size = 0;
+  with_element(type, [&](auto* element) {
+    size = static_cast<int64_t>(sizeof(std::remove_pointer_t<decltype(element)>));
+  });
+  return size;
+}
+
+// A block of so many rows goes past every panel, which is then read once for all of them; fewer
+// rows where they would not fit a second-level cache.
+constexpr int64_t kBlockRows = 96;
+constexpr int64_t kBlockFloats = 1 << 18;
+// Centres that may pass the screen of one row. Where more do, every centre is compared.
+constexpr int64_t kPassing = 128;
+
+struct BlockLayout {
+  int64_t rows, shifted, codes, products, passed, scores, size;
+
+  BlockLayout(int64_t n_features, int64_t n_coordinates)
+      : rows(std::clamp<int64_t>(
+            kBlockFloats / std::max<int64_t>(n_features, 1) / kTileRows * kTileRows, kTileRows,
+            kBlockRows)),
+        shifted(0),
+        codes(shifted + round_up(rows * n_features, 16)),
+        products(codes + rows * round_up(coded_length(n_features, n_coordinates), kPanelWidth)),
+        passed(products + kTileRows * kPanelWidth),
+        scores(passed + rows * kPassing),
+        size(round_up(scores + rows * kPassing, 16)) {}
+};
+
+// What is known of a row besides its code; lengths are rounded up.
+struct RowCode {
+  float scale;
+  float residual;  // length of what the code leaves out of the coded numbers
+  float length;    // of the code
+  float tail;      // outside of the basis
+  float norm;      // |x'|
+  float square;    // |x'|^2, rounded down
+  int32_t bias;    // what the offset of int8 centres adds to a product
+};
+static_assert(sizeof(RowCode) == kRowConstants * sizeof(float));
+
+class RowEncoder {
+ public:
+  RowEncoder(const AssignKernels& kernels, CodeType code, int64_t n_features, int64_t n_coordinates,
+             double projection)
+      : kernels_(kernels),
+        code_(code),
+        n_features_(n_features),
+        length_(coded_length(n_features, n_coordinates)),
+        has_basis_(n_coordinates > 0),
+        projection_(projection) {}
+
+  // `coordinates` only with a basis; `codes` takes code_words() words.
+  RowCode encode(const float* shifted, const float* coordinates, void* codes) const {
+    const Lengths whole(kernels_, shifted, n_features_);
+    const Lengths part = has_basis_ ? Lengths(kernels_, coordinates, length_) : whole;
+    const int64_t words = code_words(length_, code_);
+    if (words > 0) static_cast<int32_t*>(codes)[words - 1] = 0;
+    const Encoded encoded =
+        kernels_.encode(has_basis_ ? coordinates : shifted, length_, part.largest, code_, codes);
+    const double residual = residual_length(encoded, length_, whole.norm, projection_);
+    return {encoded.scale,
+            rounded_up(residual),
+            rounded_up(part.norm + residual),
+            has_basis_ ? rounded_up(tail_length(whole.norm, part, projection_)) : 0.0f,
+            rounded_up(whole.norm),
+            static_cast<float>(whole.square * (1 - 2e-7)),
+            encoded.sum * 128};
+  }
+
+ private:
+  const AssignKernels& kernels_;
+  const CodeType code_;
+  const int64_t n_features_, length_;
+  const bool has_basis_;
+  const double projection_;
+};
+
+}  // namespace ktfast::cpu
