@@ -24,9 +24,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ktfast._backend import library_of
 from ktfast.errors import InputError
-from ktfast.kmeans_lloyd import inertia_of, lloyd, rounded
+from ktfast.kmeans_lloyd import inertia_of, lloyd
 from ktfast.kmeans_rows import Float64, Rows, float64_on_host, to_host
 from ktfast.kmeans_seeding import kmeans_plus_plus
+from ktfast.kmeans_sums import rounded
 
 _TRANSFORM_ROWS = 4096
 # NumPy dtypes that are clustered as they are; others are converted to float64.
@@ -123,16 +124,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         if rows.n < self.n_clusters:
             raise InputError(f"n_samples={rows.n} should be >= n_clusters={self.n_clusters}.")
         weight = self._weight(rows, sample_weight)
-        variance = rows.mean_variance()
+        mean, variance = rows.mean_variance()
         random_state = check_random_state(self.random_state)
         runs = (
             lloyd(
                 rows,
                 self._initial_centers(X, rows, weight, random_state),
                 weight,
+                mean=mean,
                 max_iter=self.max_iter,
                 tolerance=self.tol * variance,
-                verbose=self.verbose,
             )
             for _ in range(n_init)
         )

@@ -2,18 +2,26 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktfast.kmeans_relocation import relocate_empty
+from ktfast.kmeans_assigner import Assigner, make_assigner
 from ktfast.kmeans_rows import Float64, Rows, to_host
+from ktfast.kmeans_sums import make_sums
 
 _logger = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
-    """The outcome of one initialisation."""
+    """The outcome of one initialisation.
+
+    centers : float64 [k, d].
+    labels : int32 [n], of these centres.
+    inertia : sum of the (weighted) squared distances.
+    history : per iteration inertia, moved, shift, skipped and seconds.
+    """
 
     centers: Float64
     labels: Any
@@ -26,9 +34,11 @@ def lloyd(
     centers: Float64,
     weight: Float64 | None,
     *,
+    mean: Float64,
     max_iter: int,
     tolerance: float,
-    verbose: int = 0,
+    precision: str = "auto",
+    observe: Callable[[Run], None] | None = None,
 ) -> Run:
     """Run Lloyd's algorithm from `centers`; the labels are those of the centres it returns.
 
@@ -37,55 +47,42 @@ def lloyd(
     rows : the data [n, d].
     centers : float64 [k, d], rounded to `rows.center_dtype`.
     weight : float64 [n] or None: all 1.
+    mean : float64 [d], of the rows.
     max_iter : the most iterations.
     tolerance : stop once the centres' squared moves add up to at most this.
-    verbose : above 0 logs each iteration at level INFO.
+    precision : see `ktfast.ops.kmeans_assign`.
+    observe : is called with what was reached after each iteration.
     """
     history: list[dict[str, float]] = []
     run: Run | None = None
-    for iteration in range(max_iter):
+    assigner = make_assigner(rows, mean, len(centers), precision=precision)
+    sums = make_sums(rows, len(centers), weight)
+    for _ in range(max_iter):
         started = time.perf_counter()
-        labels, distances = rows.assign(centers)
+        labels, distances = assigner.assign(centers)
         inertia = inertia_of(distances, weight)
         moved = rows.n if run is None else int((labels != run.labels).sum())
         # Rounding alone can move rows without a gain: keep what was as good.
         if run is not None and not inertia < run.inertia and moved > 0:
             return run
-        run = Run(centers, labels, inertia, history)
-        sums, counts = rows.update(labels, len(centers), weight)
-        relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
-        following = centers.copy()
-        filled = counts > 0
-        following[filled] = sums[filled] / counts[filled, None]
-        following = rounded(following, rows.center_dtype)
-        shift = float(((following - centers) ** 2).sum())
+        run = Run(centers, _copy(labels), inertia, history)
+        centers, shift, relocated = sums.centers(labels, distances, centers)
         history.append(
             {
                 "inertia": inertia,
                 "moved": moved,
                 "shift": shift,
+                "skipped": assigner.skipped,
                 "seconds": time.perf_counter() - started,
             }
         )
-        _logger.log(
-            logging.INFO if verbose else logging.DEBUG,
-            "k-means iteration %d: inertia %.9g, %d rows moved, shift %.3g",
-            iteration + 1,
-            inertia,
-            moved,
-            shift,
-        )
+        if observe is not None:
+            observe(run)
         if shift == 0:
             return run
-        centers = following
         if shift <= tolerance and not relocated:
             break
-    return _finished(rows, centers, weight, run)
-
-
-def rounded(centers: Float64, dtype: str) -> Float64:
-    """Centres as the result's dtype holds them, in float64, so that labels match the result."""
-    return centers.astype(dtype).astype(np.float64)
+    return _finished(assigner, centers, weight, run)
 
 
 def inertia_of(distances: Any, weight: Float64 | None) -> float:
@@ -94,8 +91,14 @@ def inertia_of(distances: Any, weight: Float64 | None) -> float:
     return float(host.sum() if weight is None else (host * weight).sum())
 
 
-def _finished(rows: Rows, centers: Float64, weight: Float64 | None, run: Any) -> Run:
+def _copy(labels: Any) -> Any:
+    return labels.copy() if isinstance(labels, np.ndarray) else labels
+
+
+def _finished(assigner: Assigner, centers: Float64, weight: Float64 | None, run: Any) -> Run:
     """The run with the centres of its last update, unless these are no better."""
-    labels, distances = rows.assign(centers)
+    labels, distances = assigner.assign(centers, last=True)
     inertia = inertia_of(distances, weight)
-    return Run(centers, labels, inertia, run.history) if inertia <= run.inertia else run
+    if inertia > run.inertia:
+        return Run(*run)
+    return Run(centers, _copy(labels), inertia, run.history)

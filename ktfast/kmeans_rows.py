@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast._backend import device_of, empty, library_of, on_device
+from ktfast._backend import n_threads as resolve_threads
 from ktfast.errors import InputError
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_update import kmeans_update
 from ktfast.ops.vectors import check_vectors, dtype_name, row_blocks
 
 Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -53,13 +55,22 @@ class Rows:
         # float64 rows get float64 centres, as in scikit-learn; everything else float32 ones.
         self.center_dtype = "float64" if self.dtype == "float64" else "float32"
 
-    def assign(self, centers: Float64) -> tuple[Any, Any]:
+    @property
+    def threads(self) -> int:
+        """CPU threads of the kernels."""
+        return resolve_threads(self.n_threads)
+
+    def assign(self, centers: Float64, *, precision: str = "auto") -> tuple[Any, Any]:
         """Labels int32 [n] and squared distances float64 [n]: NumPy, or on the rows' GPU."""
-        prepared = PreparedCenters(self.to_device(centers), n_threads=self.n_threads)
+        prepared = PreparedCenters(self.to_device(centers))
         labels, distances = self._empty("int32"), self._empty("float64")
-        for rows, shard in self._parts():
+        for rows, shard in self.parts():
             kmeans_assign(
-                shard, prepared, n_threads=self.n_threads, out=(labels[rows], distances[rows])
+                shard,
+                prepared,
+                precision=precision,
+                n_threads=self.n_threads,
+                out=(labels[rows], distances[rows]),
             )
         return labels, distances
 
@@ -70,7 +81,7 @@ class Rows:
         sums = self.to_device(np.zeros((n_clusters, self.d)))
         counts = self.to_device(np.zeros(n_clusters))
         weights = None if weight is None else self.to_device(weight)
-        for rows, shard in self._parts():
+        for rows, shard in self.parts():
             kmeans_update(
                 shard,
                 labels[rows],
@@ -92,8 +103,8 @@ class Rows:
                 result[i] = float64_on_host(self.shards[s][int(row)])
         return result
 
-    def mean_variance(self) -> float:
-        """The mean over the features of their variances.
+    def mean_variance(self) -> tuple[Float64, float]:
+        """The mean float64 [d], and the mean over the features of their variances.
 
         Raises
         ------
@@ -108,7 +119,7 @@ class Rows:
         distances = to_host(self.assign(mean[None])[1])
         if not (distances < _FLOAT32_MAX).all():  # such distances could not be returned as float32
             self._name_bad_row()
-        return float(distances.sum()) / (self.n * max(1, self.d))
+        return mean, float(distances.sum()) / (self.n * max(1, self.d))
 
     def check_finite(self) -> None:
         """Refuse NaN and infinity, as `mean_variance` does, without the variance."""
@@ -121,7 +132,7 @@ class Rows:
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, Any]]:
         """Contiguous blocks of at most that many rows, with their place in 0 .. n - 1."""
-        for place, shard in self._parts():
+        for place, shard in self.parts():
             for local, block in row_blocks(shard, rows):
                 yield slice(place.start + local.start, place.start + local.stop), block
 
@@ -144,7 +155,8 @@ class Rows:
         like = self.like if self.on_gpu else np.empty(0)
         return empty((self.n,), dtype, like=like)
 
-    def _parts(self) -> Iterator[tuple[slice, Any]]:
+    def parts(self) -> Iterator[tuple[slice, Any]]:
+        """The matrices in order, with their place in 0 .. n - 1."""
         for i, shard in enumerate(self.shards):
             yield slice(int(self.starts[i]), int(self.starts[i + 1])), shard
 

@@ -1,0 +1,237 @@
+"""Assignments of one fit: each call gives what `Rows.assign` gives, in less and less time.
+
+A first pass screens every centre for every row. The next notes which centres are near each row and
+bounds the others. From then on centres that cannot have become the nearest, given how far they
+moved, are left out: see `ktfast.ops.kmeans_screen.Bounds`.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
+from ktfast.kmeans_screening import first_screen, later_screen
+from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
+
+# Below so many distances per pass, or clusters, plain passes are as fast.
+_SMALL = 1 << 18
+_FEW_CLUSTERS = 64
+# Snapshots of the centres: at most so many, and at most this share of the rows' own numbers.
+_EPOCHS = 8
+_SNAPSHOT_SHARE = 1 / 8
+# Distances that may always be computed for a row before it is screened anew.
+_LEAST_BUDGET = 32
+
+
+class Assigner(Protocol):
+    """Labels and distances for centres that follow one another.
+
+    skipped : share of the last call's n x k distances that was neither screened nor computed.
+    """
+
+    skipped: float
+
+    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
+        """Labels int32 [n] and squared distances float64 [n]; valid until the next call."""
+
+
+def make_assigner(rows: Rows, mean: Float64, n_clusters: int, *, precision: str) -> Assigner:
+    """The assigner for rows, by device and size."""
+    small = rows.n * n_clusters < _SMALL or n_clusters < _FEW_CLUSTERS
+    if rows.on_gpu or small:
+        return PlainAssigner(rows, precision)
+    return BoundedAssigner(rows, mean, precision)
+
+
+class PlainAssigner:
+    """Every row against every centre."""
+
+    skipped = 0.0
+
+    def __init__(self, rows: Rows, precision: str) -> None:
+        self._rows = rows
+        self._precision = precision
+
+    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
+        """See `Assigner`."""
+        return self._rows.assign(centers, precision=self._precision)
+
+
+class _Screening(NamedTuple):
+    """How rows are screened once their nearest centres are nearly known."""
+
+    screen: Screen
+    codes: RowCodes | None
+    margin: float
+    budget: int
+
+
+class _Snapshots:
+    """Centres as they were when bounds were noted, and how many rows have bounds of each epoch."""
+
+    def __init__(self, epochs: int, n_clusters: int, n_features: int) -> None:
+        self._centers = np.empty((epochs, n_clusters, n_features), np.float32)
+        self._error = np.zeros(epochs, np.float32)
+        self._rows = np.zeros(epochs, np.int64)
+
+    def drift(self, centers: Float64, previous: Float64, n_threads: int) -> Drift:
+        """How far the centres have moved since each epoch."""
+        used = int(np.flatnonzero(self._rows).max()) + 1
+        return kmeans_drift(
+            centers, previous, self._centers[:used], self._error[:used], n_threads=n_threads
+        )
+
+    def open(self, centers: Float64, epochs: Any, leaving: Int64) -> tuple[int, Int64]:
+        """Take a snapshot for rows whose bounds will be noted anew.
+
+        Parameters
+        ----------
+        centers : float64 [k, d].
+        epochs : uint8 [n], of all rows.
+        leaving : increasing numbers of the rows.
+
+        Returns
+        -------
+        the epoch, and the rows: with those of the epoch it replaces if none was free.
+        """
+        self._rows -= np.bincount(epochs[leaving], minlength=len(self._rows))
+        epoch = int(self._rows.argmin())
+        if self._rows[epoch] > 0:
+            leaving = np.union1d(leaving, np.flatnonzero(epochs == epoch))
+        self.begin(epoch, centers, leaving.size)
+        return epoch, leaving
+
+    def begin(self, epoch: int, centers: Float64, n_rows: int) -> None:
+        """Take a snapshot in a given place."""
+        snapshot = centers.astype(np.float32)
+        error = np.linalg.norm(centers - snapshot, axis=1).max()
+        self._centers[epoch] = snapshot
+        self._error[epoch] = np.nextafter(np.float32(error), np.float32(np.inf)) if error else 0
+        self._rows[epoch] = n_rows
+
+
+class BoundedAssigner:
+    """Screens what is new, and goes by bounds where these are good enough (CPU).
+
+    Parameters
+    ----------
+    rows : the data [n, d].
+    mean : float64 [d], of the rows.
+    precision : of the screens, or "auto".
+
+    Notes
+    -----
+    Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 for snapshots of the
+    centres, in fits of several iterations; up to 512 bytes a row for codes in a basis.
+    """
+
+    def __init__(self, rows: Rows, mean: Float64, precision: str) -> None:
+        self.skipped = 0.0
+        self._rows = rows
+        self._mean = mean
+        self._precision = precision
+        self._labels = np.zeros(rows.n, np.int32)
+        self._distances = np.empty(rows.n)
+        self._previous: Float64 | None = None
+        self._screening: _Screening | None = None
+        self._bounds: Bounds | None = None
+
+    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Int32, Float64]:
+        """See `Assigner`; `last` says that no further call follows, so that bounds are no use."""
+        previous, self._previous = self._previous, centers
+        self.skipped = 0.0
+        if previous is None:
+            screen = first_screen(self._rows, self._mean, centers, self._precision)
+            self._screen(_Screening(screen, None, 0.0, 0), centers, screen.prepare(centers), False)
+            return self._labels, self._distances
+        if self._screening is None:
+            self._screening = self._choose(centers)
+        prepared = self._screening.screen.prepare(centers)
+        epochs = min(_EPOCHS, int(_SNAPSHOT_SHARE * self._rows.n / len(centers)))
+        if self._bounds is not None:
+            self._reassign(self._screening, self._bounds, centers, prepared, previous)
+        elif last or epochs < 2:
+            self._screen(self._screening, centers, prepared, True)
+        else:
+            self._bounds = Bounds.empty(self._rows.n)
+            self._snapshots = _Snapshots(epochs, *centers.shape)
+            self._snapshots.begin(0, centers, self._rows.n)
+            self._screen(self._screening, centers, prepared, True)
+        return self._labels, self._distances
+
+    def _choose(self, centers: Float64) -> _Screening:
+        """The screen for the rest of the fit, and the rows in its code."""
+        rows = self._rows
+        screen, margin, cost = later_screen(
+            rows, self._mean, centers, self._labels, self._precision
+        )
+        codes = None
+        if screen.n_coordinates:
+            codes = screen.empty_codes(rows.n)
+            for place, part in rows.parts():
+                screen.encode(part, codes.at(place))
+        return _Screening(screen, codes, margin, max(_LEAST_BUDGET, int(cost / screen.pair_cost)))
+
+    def _reassign(
+        self,
+        screening: _Screening,
+        bounds: Bounds,
+        centers: Float64,
+        prepared: Float32,
+        previous: Float64,
+    ) -> None:
+        """Go by bounds; screen the rows for which these are too loose."""
+        rows = self._rows
+        drift = self._snapshots.drift(centers, previous, rows.threads)
+        pending = np.empty(rows.n, np.uint8)
+        computed = 0
+        for place, part in rows.parts():
+            computed += screening.screen.reassign(
+                part,
+                centers,
+                prepared,
+                self._labels[place],
+                self._distances[place],
+                drift=drift,
+                bounds=bounds.at(place),
+                budget=screening.budget,
+                pending=pending[place],
+            )
+        subset = np.flatnonzero(pending)
+        if subset.size:
+            epoch, subset = self._snapshots.open(centers, bounds.epochs, subset)
+            self._screen(screening, centers, prepared, True, subset=subset, epoch=epoch)
+        computed += subset.size * len(centers)
+        self.skipped = 1 - computed / (rows.n * len(centers))
+
+    def _screen(
+        self,
+        screening: _Screening,
+        centers: Float64,
+        prepared: Float32,
+        guessed: bool,
+        *,
+        subset: Int64 | None = None,
+        epoch: int = 0,
+    ) -> None:
+        """Screen every centre for all rows or a subset; note bounds if these are kept."""
+        for place, part in self._rows.parts():
+            local = None
+            if subset is not None:
+                first, end = np.searchsorted(subset, (place.start, place.stop))
+                local = subset[first:end] - place.start
+                if local.size == 0:
+                    continue
+            screening.screen.assign(
+                part,
+                centers,
+                prepared,
+                self._labels[place],
+                self._distances[place],
+                codes=None if screening.codes is None else screening.codes.at(place),
+                subset=local,
+                guessed=guessed,
+                bounds=None if self._bounds is None else self._bounds.at(place),
+                epoch=epoch,
+                margin=0.0 if self._bounds is None else screening.margin,
+            )

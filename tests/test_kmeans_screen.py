@@ -1,0 +1,262 @@
+"""The screen's certificate and the bounds across iterations: never a label but the exact one."""
+
+import itertools
+
+import numpy as np
+import pytest
+from tolerances import SUM_ORDER_FLOAT64
+
+from ktfast import _backend
+from ktfast.kmeans_assigner import BoundedAssigner
+from ktfast.kmeans_rows import Rows
+from ktfast.kmeans_screening import later_screen, principal_directions
+from ktfast.ops import kmeans_assign
+from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, Bounds, Screen, kmeans_drift
+from ktfast.reference import kmeans as reference
+
+LEVELS = ["scalar", "avx2", "avx512"]
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    monkeypatch.delenv("KTFAST_SIMD", raising=False)
+    if LEVELS.index(request.param) > LEVELS.index(_backend.simd_level()):
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setenv("KTFAST_SIMD", request.param)
+    return request.param
+
+
+def distances_between(x, centers):
+    x = np.asarray(x, np.float64)
+    return np.array([((row - centers) ** 2).sum(axis=1) for row in x]).reshape(len(x), -1)
+
+
+def basis_of(d, m, seed=0):
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(d, m)))[0].astype(np.float32)
+
+
+def assign(screen, x, centers, **options):
+    labels = options.pop("guess", np.zeros(len(x), np.int32)).copy()
+    distances = np.empty(len(x))
+    codes = screen.empty_codes(len(x))
+    screen.encode(x, codes)
+    screen.assign(x, centers, screen.prepare(centers), labels, distances, codes=codes, **options)
+    return labels, distances
+
+
+def hard_case(generator, seed):
+    """Rows and centres of a random kind, all of which a screen may stumble over."""
+    n, k = (int(value) for value in generator.integers(1, (60, 150)))
+    d = int(generator.integers(1, 90))
+    x = generator.normal(size=(n, d))
+    centers = generator.normal(size=(k, d))
+    kind = seed % 10
+    if kind == 1:  # near-ties
+        centers = centers[:1] + 1e-6 * centers
+    elif kind == 2:  # duplicates, exact ties
+        x, centers = np.round(x), np.round(centers)
+    elif kind == 3:  # outlying rows and centres
+        x[::7] *= 1e3
+        centers[::11] *= 1e4
+    elif kind == 4:  # one large feature hides the others
+        x[:, 0] *= 1e4
+        centers[:, 0] *= 1e4
+    elif kind == 5:  # rows that are centres
+        centers[: min(n, k)] = x[: min(n, k)]
+    elif kind == 6:  # far from the origin
+        x, centers = x + 1e3, centers + 1e3
+    elif kind == 7:  # most numbers are 0
+        x[generator.random(x.shape) < 0.9] = 0
+        centers[generator.random(centers.shape) < 0.9] = 0
+    elif kind in (8, 9):
+        scale = 10.0 ** generator.integers(-30, 17)
+        x, centers = x * scale, centers * scale
+    return x.astype(np.float32), centers.astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("with_basis", [False, True])
+def test_thousands_of_hard_cases(level, code, with_basis):
+    generator = np.random.default_rng(CODES.index(code))
+    for seed in range(60 if level == "scalar" else 400):
+        x, centers = hard_case(generator, seed)
+        d = x.shape[1]
+        basis = basis_of(d, int(generator.integers(1, d + 1)), seed) if with_basis else None
+        screen = Screen(x.mean(axis=0), code, basis, n_threads=1)
+        expected, nearest = reference.assign(x, centers)
+        guess = generator.integers(0, len(centers), len(x)).astype(np.int32)
+        for options in ({}, {"guessed": True, "guess": guess}):
+            labels, distances = assign(screen, x, centers, **options)
+            assert labels.tolist() == expected.tolist(), (seed, code)
+            np.testing.assert_allclose(distances, nearest, rtol=SUM_ORDER_FLOAT64)
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("with_basis", [False, True])
+def test_bounds_are_bounds(code, with_basis):
+    generator = np.random.default_rng(1)
+    for seed in range(120):
+        x, centers = hard_case(generator, seed)
+        n, d = x.shape
+        basis = basis_of(d, int(generator.integers(1, d + 1)), seed) if with_basis else None
+        screen = Screen(x.mean(axis=0), code, basis, n_threads=1)
+        bounds = Bounds.empty(n)
+        labels, _ = assign(screen, x, centers, bounds=bounds, margin=[0.0, 0.3, 3.0][seed % 3])
+        exact = np.sqrt(distances_between(x, centers))
+        for row, distances in enumerate(exact):
+            named = bounds.near[row][bounds.near[row] >= 0]
+            assert len(np.unique(named)) == len(named)
+            least = bounds.near_bounds[row][: len(named)]
+            assert (least <= distances[named] * (1 + 1e-12)).all()
+            rest = np.setdiff1d(np.arange(len(centers)), named)
+            assert (bounds.rest_bound[row] <= distances[rest] * (1 + 1e-12)).all()
+            assert labels[row] in named or bounds.rest_bound[row] == 0
+
+
+def test_a_clear_case_by_hand():
+    x = np.array([[0, 0], [3, 4], [10, 0], [-1, 0]], dtype=np.float32)
+    centers = np.array([[0.0, 0], [10, 0], [3, 3]])
+    for code in CODES:
+        screen = Screen(np.zeros(2, np.float32), code, n_threads=1)
+        bounds = Bounds.empty(4)
+        labels, distances = assign(screen, x, centers, bounds=bounds, margin=100.0)
+        assert labels.tolist() == [0, 2, 1, 0]
+        assert distances.tolist() == [0, 1, 0, 1]
+        # Of three centres each row can name all that lie within its margin.
+        assert sorted(bounds.near[1][:3].tolist()) == [0, 1, 2]
+        np.testing.assert_allclose(
+            bounds.near_bounds[1][np.argsort(bounds.near[1][:3])], [5, 65**0.5, 1], rtol=0.1
+        )
+
+
+def test_every_precision_gives_the_same_bits():
+    x, centers = hard_case(np.random.default_rng(0), 0)
+    results = [kmeans_assign(x, centers, precision=precision) for precision in (*CODES, "auto")]
+    for labels, distances in results[1:]:
+        np.testing.assert_array_equal(labels, results[0][0])
+        np.testing.assert_array_equal(distances, results[0][1])
+    with pytest.raises(ValueError, match="precision must be one of auto, float32"):
+        kmeans_assign(x, centers, precision="float16")
+
+
+def steps(generator, x, k, n_steps):
+    """Centres as a fit has them, and some that a fit has not: jumps, standstills, returns."""
+    centers = x[generator.choice(len(x), k, replace=False)].astype(np.float64)
+    yield centers
+    for step in range(n_steps):
+        labels, _ = reference.assign(x, centers)
+        following = centers.copy()
+        for cluster in np.unique(labels):
+            following[cluster] = x[labels == cluster].mean(axis=0, dtype=np.float64)
+        if step % 4 == 2:
+            following[generator.integers(0, k, 3)] = x[generator.integers(0, len(x), 3)]
+        if step % 4 == 3:
+            following = centers.copy()
+        centers = following.astype(np.float32).astype(np.float64)
+        yield centers
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("case", range(4))
+def test_assignments_that_follow_one_another(level, code, case, monkeypatch):
+    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 1)  # although rows are few
+    generator = np.random.default_rng(case)
+    n, d, k = [(700, 8, 80), (900, 40, 150), (600, 3, 90), (1500, 70, 140)][case]
+    x = generator.normal(size=(n, d)) + 3 * generator.normal(size=(30, d))[np.arange(n) % 30]
+    x = x.astype(["float32", "float64", "float16", "float32"][case])
+    rows = Rows([x[:200], x[200:]], n_threads=2)
+    assigner = BoundedAssigner(rows, x.mean(axis=0, dtype=np.float64), code)
+    skipped = []
+    for centers in steps(generator, x, k, 12):
+        labels, distances = assigner.assign(centers)
+        expected, nearest = reference.assign(x, centers)
+        np.testing.assert_array_equal(labels, expected)
+        np.testing.assert_allclose(distances, nearest, rtol=SUM_ORDER_FLOAT64)
+        skipped.append(assigner.skipped)
+    assert all(0 <= share <= 1 for share in skipped)
+    assert skipped[:2] == [0, 0]
+    assert max(skipped) > 0.5  # a standstill costs nothing
+
+
+def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
+    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 2.1 / (1000 / 70))
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(1000, 12)).astype(np.float32)
+    assigner = BoundedAssigner(Rows([x], n_threads=1), x.mean(axis=0), "float32")
+    for centers in steps(generator, x, 70, 15):
+        labels, _ = assigner.assign(centers)
+        np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
+
+
+def test_drift_by_hand():
+    snapshots = np.zeros((2, 3, 2), np.float32)
+    snapshots[1, 2] = 5
+    centers = np.array([[3.0, 4], [0, 0], [5, 5]])
+    drift = kmeans_drift(
+        centers,
+        np.array([[0.0, 0], [0, 0], [5, 5]]),
+        snapshots,
+        np.array([0, 1], np.float32),
+        n_threads=2,
+    )
+    assert drift.moved.tolist() == [1, 0, 0]
+    np.testing.assert_allclose(drift.drift, [[5, 0, 50**0.5], [6, 1, 1]], rtol=1e-5)
+    assert (drift.drift[0] >= [5, 0, 50**0.5]).all()
+    assert drift.farthest[0, :4].tolist() == [2, 0, 1, -1]
+    assert drift.farthest_moved[0, :2].tolist() == [0, -1]
+
+
+def test_principal_directions_span_the_data():
+    generator = np.random.default_rng(0)
+    for d in (100, 600):
+        x = generator.normal(size=(3000, 20)) @ generator.normal(size=(20, d)) + 5
+        rows = Rows([x.astype(np.float32)])
+        directions = principal_directions(rows, x.mean(axis=0), 32)
+        np.testing.assert_allclose(
+            directions.T @ directions, np.eye(directions.shape[1]), atol=1e-6
+        )
+        shifted = x - x.mean(axis=0)
+        left = shifted - shifted @ directions[:, :20] @ directions[:, :20].T
+        assert np.linalg.norm(left) < 1e-3 * np.linalg.norm(shifted)
+
+
+def test_a_basis_is_chosen_where_few_directions_matter(monkeypatch):
+    monkeypatch.setattr("ktfast.kmeans_screening._BASIS_DISTANCES", 1)
+    generator = np.random.default_rng(0)
+    for decays, expected in ((True, {32, 64}), (False, {0})):
+        spectrum = 0.8 ** np.arange(256) if decays else np.ones(256)
+        x = (generator.normal(size=(4000, 256)) * spectrum).astype(np.float32)
+        centers = x[:400].astype(np.float64)
+        labels, _ = kmeans_assign(x, centers)
+        screen, margin, _ = later_screen(Rows([x]), x.mean(axis=0), centers, labels, "auto")
+        assert screen.n_coordinates in expected
+        assert margin > 0
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_subsets_and_splits(code):
+    x, centers = hard_case(np.random.default_rng(4), 0)
+    x = np.concatenate([x] * 20)
+    screen = Screen(x.mean(axis=0), code, n_threads=2)
+    expected, _ = reference.assign(x, centers)
+    subset = np.flatnonzero(np.arange(len(x)) % 3 == 1)
+    labels = np.full(len(x), -1, np.int32)
+    distances = np.full(len(x), -1.0)
+    screen.assign(x, centers, screen.prepare(centers), labels, distances, subset=subset)
+    np.testing.assert_array_equal(labels[subset], expected[subset])
+    others = np.setdiff1d(np.arange(len(x)), subset)
+    assert (labels[others] == -1).all()
+    assert (distances[others] == -1).all()
+
+
+def test_more_near_ties_than_the_screen_has_room_for():
+    generator = np.random.default_rng(0)
+    centers = np.repeat(generator.normal(size=(3, 16)), 300, axis=0)
+    x = generator.normal(size=(50, 16)).astype(np.float32)
+    expected, _ = reference.assign(x, centers)
+    for code, noting in itertools.product(CODES, (False, True)):
+        screen = Screen(x.mean(axis=0), code, n_threads=1)
+        bounds = Bounds.empty(len(x)) if noting else None
+        labels, _ = assign(screen, x, centers, bounds=bounds, margin=0.5)
+        np.testing.assert_array_equal(labels, expected)
+    assert NEAR_CENTERS < 300
