@@ -187,19 +187,41 @@ class PreparedSet(ImageSource):
 
     def read(self, row: int) -> bytes:
         """The stored file: JPEG, or .npy where the format is "raw"."""
-        length = int(self.lengths[row])
-        shard = int(self._shard[row])
-        data = os.pread(self._descriptors[shard], length, int(self._offsets[row]))
-        if len(data) != length:
-            raise DataError(f"{self._names[shard]} has been cut off; run ktfast prepare again")
-        return data
+        return self._bytes(row, 0, int(self.lengths[row]))
 
     def image(self, row: int) -> Image.Image:
         """The image decoded, mode RGB; `DataError` names it if that fails."""
         if self.format != "raw":
             return super().image(row)
-        size = int(self.widths[row]), int(self.heights[row])
-        return Image.frombytes("RGB", size, self.read(row)[-3 * size[0] * size[1] :])
+        width, height = int(self.widths[row]), int(self.heights[row])
+        return Image.fromarray(self._rows_of_pixels(row, 0, height, width))
+
+    def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
+        """Decoded, resized and cut; of raw images of the right size only the cut's rows are read.
+
+        Raises
+        ------
+        DataError : the image cannot be read or decoded; the message names it.
+        """
+        if self.format != "raw" or short_side != self.short_side:
+            return super().square(row, short_side=short_side, size=size)
+        height, width = int(self.heights[row]), int(self.widths[row])
+        top, left = (height - size) // 2, (width - size) // 2
+        return self._rows_of_pixels(row, top, size, width)[:, left : left + size]
+
+    def _rows_of_pixels(self, row: int, first: int, n: int, width: int) -> npt.NDArray[np.uint8]:
+        """Some rows of a raw image, uint8 [n, width, 3]; its pixels end the stored file."""
+        below = int(self.heights[row]) - first
+        data = self._bytes(row, int(self.lengths[row]) - 3 * width * below, 3 * width * n)
+        return np.frombuffer(data, np.uint8).reshape(n, width, 3)
+
+    def _bytes(self, row: int, start: int, length: int) -> bytes:
+        """A part of the stored file."""
+        shard = int(self._shard[row])
+        data = os.pread(self._descriptors[shard], length, int(self._offsets[row]) + start)
+        if len(data) != length:
+            raise DataError(f"{self._names[shard]} has been cut off; run ktfast prepare again")
+        return data
 
 
 def _column(tables: list[dict[str, Any]], name: str) -> npt.NDArray[np.int64]:
