@@ -37,6 +37,7 @@ BASELINES = ("baseline_pretext", "baseline_labels")
 # `ktfast bench SUBJECT`: the module ktfast.bench.SUBJECT has add_options(parser) and run(options).
 BENCHMARKS = {
     "kmeans": "K-means: ktfast and other libraries on the same data and first centres",
+    "feed": "images per CPU-second from files, shards and memory, beside other loaders",
 }
 
 
