@@ -80,6 +80,7 @@ class Block {
   char* codes(int64_t r) const {
     return reinterpret_cast<char*>(start_ + at_.codes) + r * code_bytes_;
   }
+  float* products(int64_t r) const { return start_ + at_.products + r * kPanelWidth; }
   int32_t* passed(int64_t r) const {
     return reinterpret_cast<int32_t*>(start_ + at_.passed) + r * kPassing;
   }
@@ -113,8 +114,9 @@ class Block {
   void screen(int64_t panel);
   void limits(int64_t panel);
   void look(int64_t panel, int64_t tile);
-  float product(int64_t r, int64_t tile, int c) const;
-  void pass(int64_t r, int64_t tile, int64_t panel, uint64_t mask);
+  void multiply(int64_t panel);
+  float product(int64_t r, int c) const;
+  void pass(int64_t r, int64_t panel, uint64_t mask);
   void drop_far(int64_t r);
   void finish(int64_t r);
   void settle(int64_t r);
@@ -211,19 +213,11 @@ void Block::limits(int64_t panel) {
 }
 
 void Block::screen(int64_t panel) {
+  multiply(panel);
   limits(panel);
-  const PreparedLayout& at = centers_.at;
-  const char* words =
-      reinterpret_cast<const char*>(centers_.panels + panel * at.words * kPanelWidth);
-  float* products = start_ + at_.products;
-  const int64_t chain = p_.code == CodeType::int8 ? at.words : kChainLength;
   for (int64_t tile = 0; tile < count_; tile += kTileRows) {
-    for (int64_t w = 0; w < at.words; w += chain) {
-      kernels_.product(words + w * kPanelWidth * kWordBytes, codes(tile) + w * kWordBytes,
-                       code_bytes_, std::min(chain, at.words - w), w > 0, products);
-    }
     if (!p_.guessed && panel == 0) look(panel, tile);
-    const ScreenTile what{products,
+    const ScreenTile what{products(tile),
                           centers_.half_norms + panel * kPanelWidth,
                           p_.n_coordinates > 0 ? centers_.tails + panel * kPanelWidth : nullptr,
                           panel_.inverse + tile,
@@ -232,15 +226,27 @@ void Block::screen(int64_t panel) {
     uint64_t masks[kTileRows];
     if (!kernels_.select(what, masks)) continue;
     for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
-      if (masks[r - tile] != 0) pass(r, tile, panel, masks[r - tile]);
+      if (masks[r - tile] != 0) pass(r, panel, masks[r - tile]);
     }
   }
 }
 
-float Block::product(int64_t r, int64_t tile, int c) const {
-  const float* products = start_ + at_.products + (r - tile) * kPanelWidth + c;
-  return p_.code == CodeType::int8 ? static_cast<float>(*reinterpret_cast<const int32_t*>(products))
-                                   : *products;
+// A stretch of the panel that fits a second-level cache goes past all rows before the next.
+void Block::multiply(int64_t panel) {
+  const PreparedLayout& at = centers_.at;
+  const float* words = centers_.panels + panel * at.words * kPanelWidth;
+  for (int64_t w = 0; w < at.words; w += kChainLength) {
+    for (int64_t tile = 0; tile < count_; tile += kTileRows) {
+      kernels_.product(words + w * kPanelWidth, codes(tile) + w * kWordBytes, code_bytes_,
+                       std::min(kChainLength, at.words - w), w > 0, products(tile));
+    }
+  }
+}
+
+float Block::product(int64_t r, int c) const {
+  const float* place = products(r) + c;
+  return p_.code == CodeType::int8 ? static_cast<float>(*reinterpret_cast<const int32_t*>(place))
+                                   : *place;
 }
 
 // Without a guess, what seems the best centre of the first panel becomes one.
@@ -251,7 +257,7 @@ void Block::look(int64_t panel, int64_t tile) {
     int32_t nearest = centers_.ids[panel * kPanelWidth];
     for (int c = 0; c < kPanelWidth; ++c) {
       const int64_t slot = panel * kPanelWidth + c;
-      const float value = product(r, tile, c) - panel_.inverse[r] * centers_.half_norms[slot];
+      const float value = product(r, c) - panel_.inverse[r] * centers_.half_norms[slot];
       if (value > best) {
         best = value;
         nearest = centers_.ids[slot];
@@ -263,7 +269,7 @@ void Block::look(int64_t panel, int64_t tile) {
   limits(panel);
 }
 
-void Block::pass(int64_t r, int64_t tile, int64_t panel, uint64_t mask) {
+void Block::pass(int64_t r, int64_t panel, uint64_t mask) {
   RowState& row = rows_[r];
   for (; mask != 0; mask &= mask - 1) {
     const int c = __builtin_ctzll(mask);
@@ -273,8 +279,7 @@ void Block::pass(int64_t r, int64_t tile, int64_t panel, uint64_t mask) {
     if (row.n_passed == kPassing) drop_far(r);
     if (row.whole) return;
     ++n_passed;
-    const float value =
-        product(r, tile, c) - numbers_.bias[r] + panel_.tail[r] * centers_.tails[slot];
+    const float value = product(r, c) - numbers_.bias[r] + panel_.tail[r] * centers_.tails[slot];
     float bound =
         centers_.half_norms[slot] - value / panel_.inverse[r] - panel_.error[r] * 1.00001f;
     if (!p_.guessed && !(static_cast<double>(bound) > row.target)) {

@@ -28,9 +28,9 @@ inline int64_t element_size(ElementType type) {
 }
 
 // A block of so many rows goes past every panel, which is then read once for all of them; fewer
-// rows where they would not fit a second-level cache.
+// rows where they would take more than a thread's share of a third-level cache.
 constexpr int64_t kBlockRows = 96;
-constexpr int64_t kBlockFloats = 1 << 18;
+constexpr int64_t kBlockFloats = 1 << 20;
 // Centres that may pass the screen of one row. Where more do, every centre is compared.
 constexpr int64_t kPassing = 128;
 
@@ -44,7 +44,7 @@ struct BlockLayout {
         shifted(0),
         codes(shifted + round_up(rows * n_features, 16)),
         products(codes + rows * round_up(coded_length(n_features, n_coordinates), kPanelWidth)),
-        passed(products + kTileRows * kPanelWidth),
+        passed(products + rows * kPanelWidth),
         scores(passed + rows * kPassing),
         size(round_up(scores + rows * kPassing, 16)) {}
 };
