@@ -157,10 +157,13 @@ def kmeans_arguments():
     """Valid arguments of the native k-means functions: 4 rows, 3 features, 2 clusters."""
     cpu = _backend.cpu
     x, centers = np.ones((4, 3), np.float32), np.eye(2, 3)
-    prepared = np.empty(cpu.kmeans_prepared_size(n_clusters=2, n_features=3), np.float32)
-    prepare = {"centers": centers, "prepared": prepared, "n_threads": 1}
+    sizes = {"n_features": 3, "n_coordinates": 0}
+    code = {"code": "float32", "n_coordinates": 0}
+    prepared = np.empty(cpu.kmeans_prepared_size(n_clusters=2, code="float32", **sizes), np.float32)
+    mean = np.zeros(3, np.float32)
+    prepare = {"centers": centers, "prepared": prepared, "mean": mean, **code, "n_threads": 1}
     cpu.kmeans_prepare(**prepare)
-    assign_size = cpu.kmeans_assign_workspace_size(n_features=3, n_threads=1)
+    assign_size = cpu.kmeans_assign_workspace_size(**sizes, n_threads=1)
     update_size = cpu.kmeans_update_workspace_size(n_rows=4, n_clusters=2)
     labels = np.zeros(4, np.int32)
     return {
@@ -172,6 +175,13 @@ def kmeans_arguments():
             "workspace": np.empty(assign_size, np.float32),
             "labels": labels,
             "distances": np.zeros(4),
+            **code,
+            "codes": None,
+            "subset": None,
+            "guessed": False,
+            "near": None,
+            "epoch": 0,
+            "margin": 0.0,
             "n_threads": 1,
         },
         "kmeans_update": {

@@ -16,7 +16,7 @@ inline CodeType code_type(const std::string& name) {
   throw py::value_error("code must be float32, bfloat16 or int8, got '" + name + "'");
 }
 
-// The keyword arguments of a call, which keep the arrays alive.
+// The keyword arguments of a call, which keep the arrays alive; all must lie on one device.
 class Arguments {
  public:
   explicit Arguments(const py::kwargs& given) : given_(given) {}
@@ -29,27 +29,54 @@ class Arguments {
   T value(const char* name) const {
     return (*this)[name].cast<T>();
   }
+  // An array of this shape (-1: any length).
+  template <class T>
+  Array<T> checked(const char* name, std::initializer_list<int64_t> shape) {
+    auto array = contiguous<T>((*this)[name], name, Device::cpu, shape);
+    expect_device(array);
+    return array;
+  }
   template <class T>
   T* array(const char* name, std::initializer_list<int64_t> shape) {
-    return contiguous<T>((*this)[name], name, Device::cpu, shape).data();
+    return checked<T>(name, shape).data();
   }
   template <class T>
   T* optional_array(const char* name, std::initializer_list<int64_t> shape) {
     return (*this)[name].is_none() ? nullptr : array<T>(name, shape);
   }
   template <class T>
-  T* buffer(const char* name, int64_t length) const {
-    return at_least<T>((*this)[name], name, Device::cpu, length).data();
+  T* buffer(const char* name, int64_t length) {
+    const auto array = at_least<T>((*this)[name], name, Device::cpu, length);
+    expect_device(array);
+    return array.data();
+  }
+  AnyArray rows(const char* name) {
+    AnyArray array = vectors((*this)[name], name, Device::cpu);
+    expect_device(array);
+    return array;
   }
 
  private:
+  void expect_device(const AnyArray& array) {
+    if (first_.empty()) {
+      first_ = array.name();
+      device_ = array.device_index();
+    }
+    if (array.device_index() != device_) {
+      throw py::value_error(array.name() + " is on device " + std::to_string(array.device_index()) +
+                            ", but " + first_ + " is on device " + std::to_string(device_));
+    }
+  }
+
   const py::kwargs& given_;
+  std::string first_;
+  int device_ = 0;
 };
 
 // x [n_rows, n_features], for every params struct with rows.
 template <class Params>
-void set_rows(const Arguments& a, Params& p) {
-  const AnyArray x = vectors(a["x"], "x", Device::cpu);
+void set_rows(Arguments& a, Params& p) {
+  const AnyArray x = a.rows("x");
   p.n_rows = x.shape(0);
   p.n_features = x.shape(1);
   p.x = x.address();
@@ -58,7 +85,7 @@ void set_rows(const Arguments& a, Params& p) {
 }
 
 template <class Params>
-void set_workspace(const Arguments& a, int64_t n_coordinates, Params& p) {
+void set_workspace(Arguments& a, int64_t n_coordinates, Params& p) {
   p.workspace_size = cpu::kmeans_assign_workspace_size(p.n_features, n_coordinates, p.n_threads);
   p.workspace = a.buffer<float>("workspace", p.workspace_size);
 }
@@ -81,8 +108,7 @@ void set_centers(Arguments& a, Params& p) {
   p.code = code_type(a.value<std::string>("code"));
   p.n_coordinates = a.value<int64_t>("n_coordinates");
   if (p.n_coordinates < 0) throw py::value_error("n_coordinates must be 0 or more");
-  const auto centers =
-      contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, p.n_features});
+  const auto centers = a.checked<const double>("centers", {-1, p.n_features});
   p.n_clusters = centers.shape(0);
   p.centers = centers.data();
   p.prepared = a.buffer<const float>(
@@ -102,7 +128,7 @@ void set_bounds(Arguments& a, Params& p) {
 inline void bind_kmeans_prepare(const py::kwargs& given) {
   Arguments a(given);
   KmeansPrepareParams p{};
-  const auto centers = contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, -1});
+  const auto centers = a.checked<const double>("centers", {-1, -1});
   p.n_clusters = centers.shape(0);
   p.n_features = centers.shape(1);
   p.centers = centers.data();
@@ -146,7 +172,7 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   if (p.codes != nullptr)
     p.constants = a.array<const float>("constants", {p.n_rows, kRowConstants});
   if (!a["subset"].is_none()) {
-    const auto subset = contiguous<const int64_t>(a["subset"], "subset", Device::cpu, {-1});
+    const auto subset = a.checked<const int64_t>("subset", {-1});
     p.subset = subset.data();
     p.n_subset = subset.shape(0);
   }
@@ -164,13 +190,12 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
 inline void bind_kmeans_drift(const py::kwargs& given) {
   Arguments a(given);
   KmeansDriftParams p{};
-  const auto centers = contiguous<const double>(a["centers"], "centers", Device::cpu, {-1, -1});
+  const auto centers = a.checked<const double>("centers", {-1, -1});
   p.n_clusters = centers.shape(0);
   p.n_features = centers.shape(1);
   p.centers = centers.data();
   p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
-  const auto snapshots = contiguous<const float>(a["snapshots"], "snapshots", Device::cpu,
-                                                 {-1, p.n_clusters, p.n_features});
+  const auto snapshots = a.checked<const float>("snapshots", {-1, p.n_clusters, p.n_features});
   p.n_epochs = snapshots.shape(0);
   p.snapshots = snapshots.data();
   p.snapshot_error = a.array<const float>("snapshot_error", {p.n_epochs});
@@ -191,7 +216,7 @@ inline int64_t bind_kmeans_reassign(const py::kwargs& given) {
   set_centers(a, p);
   set_workspace(a, p.n_coordinates, p);
   p.drift.moved = a.array<const uint8_t>("moved", {p.n_clusters});
-  const auto drift = contiguous<const float>(a["drift"], "drift", Device::cpu, {-1, p.n_clusters});
+  const auto drift = a.checked<const float>("drift", {-1, p.n_clusters});
   p.n_epochs = drift.shape(0);
   p.drift.drift = drift.data();
   p.drift.farthest = a.array<const int32_t>("farthest", {p.n_epochs, kFarthest});
@@ -213,13 +238,13 @@ inline void bind_kmeans_move(const py::kwargs& given) {
   Arguments a(given);
   KmeansMoveParams p{};
   set_rows(a, p);
-  const auto rows = contiguous<const int64_t>(a["rows"], "rows", Device::cpu, {-1});
+  const auto rows = a.checked<const int64_t>("rows", {-1});
   p.n_moved = rows.shape(0);
   p.rows = rows.data();
   p.from = a.optional_array<const int32_t>("leaves", {p.n_moved});
   p.to = a.array<const int32_t>("joins", {p.n_moved});
   p.scale = a.array<const double>("scale", {p.n_features});
-  const auto sums = contiguous<int64_t>(a["sums"], "sums", Device::cpu, {-1, p.n_features});
+  const auto sums = a.checked<int64_t>("sums", {-1, p.n_features});
   p.n_clusters = sums.shape(0);
   p.sums = sums.data();
   p.counts = a.array<int64_t>("counts", {p.n_clusters});
@@ -241,7 +266,7 @@ inline void bind_kmeans_ranges(const py::kwargs& given) {
 inline void bind_kmeans_means(const py::kwargs& given) {
   Arguments a(given);
   KmeansMeansParams p{};
-  const auto sums = contiguous<const int64_t>(a["sums"], "sums", Device::cpu, {-1, -1});
+  const auto sums = a.checked<const int64_t>("sums", {-1, -1});
   p.n_clusters = sums.shape(0);
   p.n_features = sums.shape(1);
   p.sums = sums.data();
