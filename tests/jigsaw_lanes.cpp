@@ -1,7 +1,9 @@
 // Runs what a CUDA block does to a tile, lane by lane on the host, and compares it with one lane
-// doing all: every output is written exactly as often as it should be, and nothing else is touched.
+// doing all straight from the image: every output is written exactly as often as it should be,
+// nothing else is touched, and nothing outside the images is read (with AddressSanitizer).
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "jigsaw_tiles/tile_lane.h"
@@ -11,7 +13,7 @@ using namespace ktfast;
 namespace {
 
 constexpr int32_t kBlock = 256;
-constexpr int32_t kGuard = 64;  // bytes around an output that must stay as they were
+constexpr size_t kGuard = 64;  // bytes around a buffer that must stay as they were
 
 int failures = 0;
 
@@ -21,77 +23,130 @@ void expect(bool condition, const char* what, int32_t size) {
   std::printf("%s, tile size %d\n", what, size);
 }
 
-template <TileDtype dtype>
-void compare(const TileSource& source, TileStatistics statistics, bool channels_last,
-             size_t shift) {
-  using T = typename Output<dtype>::Type;
-  const int32_t plane = source.size * source.size;
-  const size_t bytes = 3 * static_cast<size_t>(plane) * sizeof(T);
-  alignas(16) static int16_t kept[3 * 128 * 128];
-  alignas(16) static int16_t kept_alone[3 * 128 * 128];
+// Memory that starts `shift` bytes after a boundary of 16, between guards.
+class Guarded {
+ public:
+  Guarded(size_t size, size_t shift) : memory_(size + shift + 2 * kGuard + 16, 0xA5), size_(size) {
+    const auto start = reinterpret_cast<uintptr_t>(memory_.data()) + kGuard;
+    data_ = reinterpret_cast<unsigned char*>((start + 15) / 16 * 16 + shift);
+  }
+  unsigned char* data() { return data_; }
+  bool guards_whole() const {
+    for (const unsigned char& byte : memory_) {
+      if ((&byte < data_ || &byte >= data_ + size_) && byte != 0xA5) return false;
+    }
+    return true;
+  }
 
+ private:
+  std::vector<unsigned char> memory_;
+  unsigned char* data_;
+  size_t size_;
+};
+
+// Images at an address of any remainder modulo 16, with nothing readable before or after them.
+class Images {
+ public:
+  Images(int64_t height, int64_t width, size_t shift)
+      : memory_(new uint8_t[shift + bytes(height, width)]), shift_(shift) {
+    params_.n_images = 2;
+    params_.height = height;
+    params_.width = width;
+    params_.grid = 1;
+    params_.images = memory_.get() + shift;
+    for (size_t i = 0; i < bytes(height, width); ++i) {
+      const auto draw = philox4x32(1, static_cast<uint32_t>(i), 0, 0, 0);
+      memory_[shift + i] = static_cast<uint8_t>(draw.word[0]);
+    }
+  }
+  const uint8_t* begin() const { return params_.images; }
+  const uint8_t* end() const { return begin() + bytes(params_.height, params_.width); }
+
+  TileSource tile(int64_t image, Color color, int32_t size, const int32_t (&offsets)[3][2]) {
+    params_.tile_size = size;
+    return cut_tile(params_, image, color, 0, offsets);
+  }
+
+ private:
+  static size_t bytes(int64_t height, int64_t width) {
+    return static_cast<size_t>(2 * height * width * 3);
+  }
+  std::unique_ptr<uint8_t[]> memory_;
+  size_t shift_;
+  JigsawTilesParams params_{};
+};
+
+TileSums block_sums(const TileSource& source) {
   TileSums sums;
   for (int32_t lane = 0; lane < kBlock; ++lane) {
-    const TileSums mine = read_lane<true>(source, channels_last, lane, kBlock, kept);
+    const TileSums mine = sum_lane(source, lane, kBlock);
     for (int c = 0; c < 3; ++c) {
       sums.sum[c] += mine.sum[c];
       sums.square[c] += mine.square[c];
     }
   }
-  const TileSums alone = read_lane<true>(source, channels_last, 0, 1, kept_alone);
-  const TileSums unstaged = read_lane<false>(source, channels_last, 0, 1, nullptr);
-  expect(std::memcmp(&sums, &alone, sizeof sums) == 0, "sums differ", source.size);
-  expect(std::memcmp(&sums, &unstaged, sizeof sums) == 0, "unstaged sums differ", source.size);
-  expect(std::memcmp(kept, kept_alone, sizeof(int16_t) * 3 * static_cast<size_t>(plane)) == 0,
-         "numerators differ", source.size);
+  return sums;
+}
 
-  const TileScaling f = tile_scaling(sums, statistics, source.color, source.size);
-  std::vector<unsigned char> buffers[3];
-  T* out[3];
-  for (int i = 0; i < 3; ++i) {
-    buffers[i].assign(bytes + 4 * kGuard, 0xA5);
-    const auto start = reinterpret_cast<uintptr_t>(buffers[i].data()) + kGuard;
-    out[i] = reinterpret_cast<T*>((start + 15) / 16 * 16 + shift * sizeof(T));
-  }
-  for (int32_t lane = 0; lane < kBlock; ++lane) {
-    write_lane<dtype>(kept, f, channels_last, plane, lane, kBlock, out[0]);
-    reread_lane<dtype>(source, f, channels_last, lane, kBlock, out[1]);
-  }
-  for (int32_t i = 0; i < 3 * plane; ++i) {
-    const int c = channel_of(channels_last, plane, i);
-    out[2][i] = Output<dtype>::from(normalised(kept_alone[i], f.mean[c], f.inverse[c]));
-  }
-  for (int i = 0; i < 2; ++i) {
-    expect(std::memcmp(out[i], out[2], bytes) == 0, i ? "reread outputs differ" : "outputs differ",
-           source.size);
-    const auto* first = reinterpret_cast<unsigned char*>(out[i]);
-    for (const unsigned char& byte : buffers[i]) {
-      const bool inside = &byte >= first && &byte < first + bytes;
-      if (!inside) expect(byte == 0xA5, "a write outside the tile", source.size);
+template <TileDtype dtype>
+void compare_outputs(const TileSource& source, const TileSource& staged, const TileScaling& f,
+                     bool channels_last, size_t shift) {
+  using T = typename Output<dtype>::Type;
+  const int32_t plane = source.size * source.size;
+  const size_t bytes = 3 * static_cast<size_t>(plane) * sizeof(T);
+  std::vector<T> wanted(3 * static_cast<size_t>(plane));
+  write_elements<dtype>(source, f, channels_last, 0, 1, wanted.data());
+  for (const TileSource& from : {source, staged}) {
+    Guarded out(bytes, shift * sizeof(T));
+    for (int32_t lane = 0; lane < kBlock; ++lane) {
+      write_lane<dtype>(from, f, channels_last, lane, kBlock, reinterpret_cast<T*>(out.data()));
     }
+    expect(std::memcmp(out.data(), wanted.data(), bytes) == 0, "outputs differ", source.size);
+    expect(out.guards_whole(), "a write outside the tile", source.size);
+  }
+}
+
+void compare(Images& images, int64_t image, Color color, int32_t size,
+             const int32_t (&offsets)[3][2], int32_t chroma_shift) {
+  const TileSource source = images.tile(image, color, size, offsets);
+  const TileStage stage = tile_stage(source, offsets);
+  Guarded copy(static_cast<size_t>(stage_size(size, chroma_shift)), 0);
+  for (int32_t lane = 0; lane < kBlock; ++lane) {
+    stage_lane(stage, images.begin(), images.end(), lane, kBlock, copy.data());
+  }
+  expect(copy.guards_whole(), "the copy is larger than stage_size", size);
+  const TileSource staged = staged_source(stage, source, copy.data());
+
+  const TileSums alone = sum_lane(source, 0, 1);
+  const TileSums together = block_sums(staged);
+  expect(std::memcmp(&alone, &together, sizeof alone) == 0, "sums differ", size);
+  for (const bool channels_last : {false, true}) {
+    const TileScaling f = tile_scaling(alone, TileStatistics::channel, color, size);
+    compare_outputs<TileDtype::float32>(source, staged, f, channels_last, 0);
+    compare_outputs<TileDtype::float32>(source, staged, f, channels_last, 1);
+    compare_outputs<TileDtype::float16>(source, staged, f, channels_last, 0);
+    compare_outputs<TileDtype::bfloat16>(source, staged, f, channels_last, 3);
   }
 }
 
 void compare_sizes() {
-  const int64_t width = 140;
-  std::vector<uint8_t> image(static_cast<size_t>(140 * width * 3));
-  for (size_t i = 0; i < image.size(); ++i) {
-    image[i] = static_cast<uint8_t>(philox4x32(1, static_cast<uint32_t>(i), 0, 0, 0).word[0]);
-  }
-  for (const int32_t size : {1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 75, 90, 91, 128}) {
+  const int32_t offsets[3][3][2] = {
+      {{0, 0}, {0, 0}, {0, 0}}, {{2, 0}, {0, 1}, {1, 2}}, {{5, 7}, {7, 6}, {6, 5}}};
+  size_t shift = 0;
+  for (const int32_t size : {1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 75, 91}) {
     for (const Color color : {Color::plain, Color::gray, Color::projection}) {
-      for (const bool channels_last : {false, true}) {
-        const uint8_t* first = image.data() + 3 * width;
-        const TileSource source{{first, first + 3, first + 3 * width}, 3 * width, size, color};
-        compare<TileDtype::float32>(source, TileStatistics::tile, channels_last, 0);
-        compare<TileDtype::float32>(source, TileStatistics::channel, channels_last, 1);
-        compare<TileDtype::float16>(source, TileStatistics::channel, channels_last, 0);
-        compare<TileDtype::bfloat16>(source, TileStatistics::none, channels_last, 3);
+      for (const auto& place : offsets) {
+        // The last tile that fits: it ends with the images.
+        const int64_t height = size + 2 + place[0][0] / 5 * 5;
+        Images images(height, height + static_cast<int64_t>(shift % 5), shift % 16);
+        shift += 3;
+        compare(images, static_cast<int64_t>(shift % 2), color, size, place, 2);
       }
     }
   }
 }
 
+// A row's choices hold each occluded slot and each donor's cell once.
 void deal_decks() {
   for (uint32_t trial = 0; trial < 2000; ++trial) {
     NibbleDeck deck;

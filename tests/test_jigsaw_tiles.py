@@ -135,13 +135,13 @@ def test_lanes_of_a_cuda_block_cover_every_tile(tmp_path):
         pytest.skip("no C++ compiler")
     folder = Path(__file__).parent
     program = tmp_path / "lanes"
-    source = folder / "jigsaw_lanes.cpp"
-    include = folder.parent / "csrc"
-    subprocess.run(
-        [compiler, "-std=c++17", "-O1", f"-I{include}", source, "-o", program], check=True
-    )
+    command = [compiler, "-std=c++17", "-O1", f"-I{folder.parent / 'csrc'}"]
+    command += [folder / "jigsaw_lanes.cpp", "-o", program]
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    if subprocess.run([*command, *sanitizers], capture_output=True, check=False).returncode:
+        subprocess.run(command, check=True)  # a compiler without them
     done = subprocess.run([program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- by hand and by property ----------------------------------------------------------------------

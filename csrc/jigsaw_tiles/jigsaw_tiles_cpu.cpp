@@ -29,30 +29,29 @@ constexpr int64_t kStreamBytes = int64_t{8} << 20;
 constexpr int64_t kFetchBytes = int64_t{512} << 10;
 constexpr int64_t kFetchShare = 6;
 
-// The scalar kernels take whole tiles.
-void read_tile(const TileSource& source, TileRows /*rows*/, bool channels_last,
-               FetchAhead* /*ahead*/, int16_t* kept, RowSums* sums) {
-  sums->total = read_lane<true>(source, channels_last, 0, 1, kept);
+// The scalar kernels take whole tiles and keep nothing: they read the image twice.
+void read_tile(const TileSource& source, TileRows /*rows*/, FetchAhead* /*ahead*/,
+               int16_t* /*kept*/, RowSums* sums) {
+  sums->total = sum_lane(source, 0, 1);
 }
 
 TileSums total_sums(const TileSource& /*source*/, RowSums* sums) { return sums->total; }
 
 template <TileDtype dtype>
-void write_as(const TileSource& source, const int16_t* kept, const TileScaling& f,
-              const TileTarget& target) {
-  write_lane<dtype>(kept, f, target.channels_last, source.size * source.size, 0, 1,
+void write_as(const TileSource& source, const TileScaling& f, const TileTarget& target) {
+  write_lane<dtype>(source, f, target.channels_last, 0, 1,
                     static_cast<typename Output<dtype>::Type*>(target.out));
 }
 
-void write_tile(const TileSource& source, TileRows /*rows*/, const int16_t* kept,
+void write_tile(const TileSource& source, TileRows /*rows*/, const int16_t* /*kept*/,
                 const TileScaling& f, const TileTarget& target) {
   switch (target.dtype) {
     case TileDtype::float32:
-      return write_as<TileDtype::float32>(source, kept, f, target);
+      return write_as<TileDtype::float32>(source, f, target);
     case TileDtype::float16:
-      return write_as<TileDtype::float16>(source, kept, f, target);
+      return write_as<TileDtype::float16>(source, f, target);
     case TileDtype::bfloat16:
-      return write_as<TileDtype::bfloat16>(source, kept, f, target);
+      return write_as<TileDtype::bfloat16>(source, f, target);
   }
 }
 
@@ -80,7 +79,7 @@ FetchAhead fetch_ahead(const JigsawTilesParams& p, int64_t row, int32_t slot) {
   ahead.end = first + bytes * (slot + 1) / n_tiles;
   ahead.bytes_per_row = bytes / (n_tiles * p.tile_size) + 1;
   if (p.occluded[(row + 1) * n_tiles + slot] != 0) {
-    const TileSource source = tile_source(p, row + 1, slot);
+    const TileSource source = stored_tile_source(p, row + 1, slot);
     ahead.lent = source.channel[1];
     ahead.lent_bytes = 3 * int64_t{source.size};
     ahead.image_row_bytes = source.row_bytes;
@@ -105,7 +104,7 @@ TileInWork begin_tile(const JigsawTilesParams& p, int64_t tile, bool stream, int
   const int32_t slot = static_cast<int32_t>(tile % n_tiles);
   const int64_t bytes = int64_t{3} * p.tile_size * p.tile_size * element_bytes(p.dtype);
   char* out = static_cast<char*>(p.tiles) + tile * bytes;
-  const TileInWork begun{tile_source(p, row, slot),
+  const TileInWork begun{stored_tile_source(p, row, slot),
                          fetch_ahead(p, row, slot),
                          RowSums(),
                          kept,
@@ -133,10 +132,18 @@ void make_tiles(const JigsawTilesParams& p, const TileKernels& kernels, int64_t 
     for (int32_t y = 0; y < p.tile_size; y += kernels.rows_in_turn) {
       const TileRows rows{y, std::min(y + kernels.rows_in_turn, p.tile_size)};
       if (reads) {
-        kernels.read(next.source, rows, p.channels_last, &next.ahead, next.kept, &next.sums);
+        kernels.read(next.source, rows, &next.ahead, next.kept, &next.sums);
       }
       if (writes) kernels.write(done.source, rows, done.kept, scaling, done.target);
     }
+  }
+}
+
+void choose(const JigsawTilesParams& p, int64_t row) {
+  const RowChoices choices = choose_row(p, row);
+  store_row(p, row, choices);
+  for (int32_t slot = 0; slot < p.grid * p.grid; ++slot) {
+    store_slot(p, row, slot, choose_slot(p, row, choices, slot));
   }
 }
 
@@ -171,7 +178,7 @@ void jigsaw_tiles(const JigsawTilesParams& p) {
 #pragma omp parallel num_threads(p.n_threads)
   {
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < p.batch; ++row) choose_row(p, row);
+    for (int64_t row = 0; row < p.batch; ++row) choose(p, row);
 #if defined(_OPENMP)
     const int64_t thread = omp_get_thread_num();
     const int64_t threads = omp_get_num_threads();

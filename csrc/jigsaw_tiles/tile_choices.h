@@ -1,4 +1,5 @@
-// The random choices of one row of the batch, and the checks both backends make: written once.
+// The random choices of a row of the batch and of its slots, and the checks both backends make:
+// written once.
 //
 // Every draw has a fixed place in the Philox stream of its sample, so that changing one option
 // (more occluders, say) leaves the draws of all others as they were. Key: the seed. Counter: sample
@@ -52,63 +53,101 @@ KTFAST_HD int64_t image_of(const JigsawTilesParams& p, int64_t row) {
   return image >= 0 && image < p.n_images ? image : -1;
 }
 
-KTFAST_HD void choose_slot(const JigsawTilesParams& p, int64_t row, int64_t label, int32_t slot) {
+// What chance decided for a row of the batch.
+struct RowChoices {
+  int64_t label;
+  bool gray;
+  bool projection;
+  bool donor_gray;
+  bool donor_projection;
+  int64_t donor;        // row of the batch, -1: none
+  int32_t n_occluders;  // the first so many of `slots` show the same many cells of the donor
+  NibbleDeck slots;
+  NibbleDeck cells;
+};
+
+// And for one of its slots.
+struct SlotChoices {
+  int32_t cell;  // of the image, or of the donor where occluded
+  bool occluded;
+  int32_t offsets[3][2];  // (y, x) inside the cell, per channel
+};
+
+// Fills in the occluders: cells of one other row of the batch.
+KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, RowChoices* r) {
   const int32_t n_tiles = p.grid * p.grid;
-  const int64_t at = row * n_tiles + slot;
+  const PhiloxBlock words = draw(p, row, kDonorBlock);
+  const int64_t step = 1 + bounded(words.word[0], static_cast<int32_t>(p.batch - 1));
+  r->donor = (row + step) % p.batch;
+  r->donor_gray = p.donor_shares_color ? r->gray : words.word[1] < p.gray_threshold;
+  r->donor_projection = p.donor_shares_color
+                            ? r->projection
+                            : !r->donor_gray && words.word[2] < p.projection_threshold;
+  for (int32_t i = 0; i < r->n_occluders; ++i) {
+    const PhiloxBlock w = draw(p, row, kOccluderBlocks + static_cast<uint32_t>(i));
+    r->slots.deal(i, i + bounded(w.word[0], n_tiles - i));
+    r->cells.deal(i, i + bounded(w.word[1], n_tiles - i));
+  }
+}
+
+// A batch of one has no donor, hence no occluders.
+KTFAST_HD RowChoices choose_row(const JigsawTilesParams& p, int64_t row) {
+  const PhiloxBlock words = draw(p, row, kRowBlock);
+  RowChoices r{};
+  r.label = bounded(words.word[0], static_cast<int32_t>(p.n_permutations));
+  r.gray = words.word[1] < p.gray_threshold;
+  r.projection = !r.gray && words.word[2] < p.projection_threshold;
+  r.donor = -1;
+  r.n_occluders = p.batch > 1 ? bounded(words.word[3], p.max_occluders + 1) : 0;
+  if (r.n_occluders > 0) choose_occluders(p, row, &r);
+  return r;
+}
+
+KTFAST_HD SlotChoices choose_slot(const JigsawTilesParams& p, int64_t row, const RowChoices& r,
+                                  int32_t slot) {
+  const int32_t n_tiles = p.grid * p.grid;
+  SlotChoices s;
   // The op checks host arrays; what it cannot see on a device must still not lead outside an image.
-  const int32_t cell = p.permutations[label * n_tiles + slot];
-  p.cells[at] = cell < n_tiles ? cell : 0;
-  p.occluded[at] = 0;
+  const int32_t cell = p.permutations[r.label * n_tiles + slot];
+  s.cell = cell < n_tiles ? cell : 0;
+  s.occluded = false;
+  for (int32_t i = 0; i < r.n_occluders; ++i) {
+    if (r.slots.at(i) != slot) continue;
+    s.cell = r.cells.at(i);
+    s.occluded = true;
+  }
   const PhiloxBlock a = draw(p, row, kSlotBlocks + 2 * static_cast<uint32_t>(slot));
   const PhiloxBlock b = draw(p, row, kSlotBlocks + 2 * static_cast<uint32_t>(slot) + 1);
   const int32_t y = bounded(a.word[0], p.jitter + 1);
   const int32_t x = bounded(a.word[1], p.jitter + 1);
   const int32_t shifts = p.chroma_shift + 1;
-  int32_t* offsets = p.offsets + at * 6;
-  offsets[0] = y + bounded(a.word[2], shifts);
-  offsets[1] = x + bounded(a.word[3], shifts);
-  offsets[2] = y + bounded(b.word[0], shifts);
-  offsets[3] = x + bounded(b.word[1], shifts);
-  offsets[4] = y + bounded(b.word[2], shifts);
-  offsets[5] = x + bounded(b.word[3], shifts);
+  s.offsets[0][0] = y + bounded(a.word[2], shifts);
+  s.offsets[0][1] = x + bounded(a.word[3], shifts);
+  s.offsets[1][0] = y + bounded(b.word[0], shifts);
+  s.offsets[1][1] = x + bounded(b.word[1], shifts);
+  s.offsets[2][0] = y + bounded(b.word[2], shifts);
+  s.offsets[2][1] = x + bounded(b.word[3], shifts);
+  return s;
 }
 
-// Replaces 1..max_occluders slots by cells of one other row of the batch.
-KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, int32_t n_occluders) {
-  const int32_t n_tiles = p.grid * p.grid;
-  const PhiloxBlock words = draw(p, row, kDonorBlock);
-  const int64_t step = 1 + bounded(words.word[0], static_cast<int32_t>(p.batch - 1));
-  const bool gray = p.donor_shares_color ? p.gray[row] != 0 : words.word[1] < p.gray_threshold;
-  const bool projection = p.donor_shares_color ? p.projection[row] != 0
-                                               : !gray && words.word[2] < p.projection_threshold;
-  p.donors[row] = (row + step) % p.batch;
-  p.donor_gray[row] = gray;
-  p.donor_projection[row] = projection;
-  NibbleDeck slots;
-  NibbleDeck cells;
-  for (int32_t i = 0; i < n_occluders; ++i) {
-    const PhiloxBlock w = draw(p, row, kOccluderBlocks + static_cast<uint32_t>(i));
-    const int32_t slot = slots.deal(i, i + bounded(w.word[0], n_tiles - i));
-    const int32_t cell = cells.deal(i, i + bounded(w.word[1], n_tiles - i));
-    p.occluded[row * n_tiles + slot] = 1;
-    p.cells[row * n_tiles + slot] = cell;
+KTFAST_HD void store_row(const JigsawTilesParams& p, int64_t row, const RowChoices& r) {
+  p.labels[row] = image_of(p, row) < 0 ? -1 : r.label;
+  p.gray[row] = r.gray;
+  p.projection[row] = r.projection;
+  p.donors[row] = r.donor;
+  p.donor_gray[row] = r.donor_gray;
+  p.donor_projection[row] = r.donor_projection;
+}
+
+KTFAST_HD void store_slot(const JigsawTilesParams& p, int64_t row, int32_t slot,
+                          const SlotChoices& s) {
+  const int64_t at = row * p.grid * p.grid + slot;
+  p.cells[at] = s.cell;
+  p.occluded[at] = s.occluded;
+  for (int c = 0; c < 3; ++c) {
+    p.offsets[at * 6 + 2 * c] = s.offsets[c][0];
+    p.offsets[at * 6 + 2 * c + 1] = s.offsets[c][1];
   }
-}
-
-// Draws all choices of a row. A batch of one has no donor, hence no occluders.
-KTFAST_HD void choose_row(const JigsawTilesParams& p, int64_t row) {
-  const PhiloxBlock words = draw(p, row, kRowBlock);
-  const int64_t label = bounded(words.word[0], static_cast<int32_t>(p.n_permutations));
-  const bool gray = words.word[1] < p.gray_threshold;
-  p.labels[row] = image_of(p, row) < 0 ? -1 : label;
-  p.gray[row] = gray;
-  p.projection[row] = !gray && words.word[2] < p.projection_threshold;
-  p.donors[row] = -1;
-  p.donor_gray[row] = 0;
-  p.donor_projection[row] = 0;
-  for (int32_t slot = 0; slot < p.grid * p.grid; ++slot) choose_slot(p, row, label, slot);
-  const int32_t n_occluders = p.batch > 1 ? bounded(words.word[3], p.max_occluders + 1) : 0;
-  if (n_occluders > 0) choose_occluders(p, row, n_occluders);
 }
 
 // What must hold for the index arithmetic to stay inside the arrays.

@@ -74,8 +74,8 @@ struct RowSums {
 
 struct TileKernels {
   // Keeps the numerators of some rows of a tile in `kept` and adds them to the sums.
-  void (*read)(const TileSource& source, TileRows rows, bool channels_last, FetchAhead* ahead,
-               int16_t* kept, RowSums* sums);
+  void (*read)(const TileSource& source, TileRows rows, FetchAhead* ahead, int16_t* kept,
+               RowSums* sums);
   // Sums of all rows.
   TileSums (*total)(const TileSource& source, RowSums* sums);
   // Writes the outputs of some rows of a tile that was read.

@@ -10,7 +10,94 @@
 
 namespace ktfast {
 
-// Visits the pixels lane, lane + n_lanes, ... of a tile row by row without a division per pixel.
+// --- From the image to the block's own memory
+// ----------------------------------------------------- The three channels of a tile lie in one
+// rectangle. Its rows begin anywhere, but are copied 16 aligned bytes at a time: a row of the copy
+// has the original's address modulo 16.
+struct TileStage {
+  const uint8_t* first;  // of the rectangle
+  int64_t row_bytes;
+  int32_t rows;
+  int32_t used;   // bytes of a row
+  int32_t start;  // of the first row, in the copy
+  int32_t pitch;  // from row to row of the copy
+  int32_t y[3];   // where each channel's tile starts in the rectangle
+  int32_t x[3];
+};
+
+struct alignas(16) Bytes16 {
+  uint32_t words[4];
+};
+
+KTFAST_HD int32_t modulo16(int64_t value) { return static_cast<int32_t>(value & 15); }
+KTFAST_HD int32_t modulo16(const uint8_t* address) {
+  return modulo16(static_cast<int64_t>(reinterpret_cast<uintptr_t>(address)));
+}
+
+KTFAST_HD TileStage tile_stage(const TileSource& s, const int32_t (&offsets)[3][2]) {
+  TileStage g{};
+  int32_t low[2] = {offsets[0][0], offsets[0][1]};
+  int32_t high[2] = {offsets[0][0], offsets[0][1]};
+  for (int c = 1; c < 3; ++c) {
+    for (int axis = 0; axis < 2; ++axis) {
+      if (offsets[c][axis] < low[axis]) low[axis] = offsets[c][axis];
+      if (offsets[c][axis] > high[axis]) high[axis] = offsets[c][axis];
+    }
+  }
+  for (int c = 0; c < 3; ++c) {
+    g.y[c] = offsets[c][0] - low[0];
+    g.x[c] = offsets[c][1] - low[1];
+  }
+  g.first = s.channel[0] - g.y[0] * s.row_bytes - 3 * g.x[0];
+  g.row_bytes = s.row_bytes;
+  g.rows = s.size + high[0] - low[0];
+  g.used = 3 * (s.size + high[1] - low[1]);
+  g.start = modulo16(g.first);
+  g.pitch = g.used + 30;  // so that the aligned bytes of two rows do not overlap
+  g.pitch += modulo16(s.row_bytes - g.pitch);
+  return g;
+}
+
+// Bytes that the copy of any tile takes at most.
+KTFAST_HD int64_t stage_size(int32_t tile_size, int32_t chroma_shift) {
+  const int64_t side = int64_t{tile_size} + chroma_shift;
+  return side * (3 * side + 45) + 32;
+}
+
+// Copies the lane's share to `copy`, which lies on a boundary of 16 bytes; nothing outside `begin`
+// .. `end`, the images, is read.
+KTFAST_HD void stage_lane(const TileStage& g, const uint8_t* begin, const uint8_t* end,
+                          int32_t lane, int32_t n_lanes, uint8_t* copy) {
+  const int32_t units = (g.used + 30) / 16;  // that a row may touch
+  for (int32_t i = lane; i < g.rows * units; i += n_lanes) {
+    const int32_t y = i / units;
+    const uint8_t* row = g.first + y * g.row_bytes;
+    const int32_t at = 16 * (i % units) - modulo16(row);
+    if (at >= g.used) continue;
+    const uint8_t* from = row + at;
+    uint8_t* to = copy + g.start + y * g.pitch + at;
+    if (from >= begin && end - from >= 16) {
+      *reinterpret_cast<Bytes16*>(to) = *reinterpret_cast<const Bytes16*>(from);
+      continue;
+    }
+    for (int32_t b = 0; b < 16; ++b) {
+      if (from + b >= begin && from + b < end) to[b] = from[b];
+    }
+  }
+}
+
+KTFAST_HD TileSource staged_source(const TileStage& g, const TileSource& s, const uint8_t* copy) {
+  TileSource staged = s;
+  staged.row_bytes = g.pitch;
+  for (int c = 0; c < 3; ++c) {
+    staged.channel[c] = copy + g.start + g.y[c] * g.pitch + 3 * g.x[c];
+  }
+  return staged;
+}
+
+// --- From pixels to sums and outputs
+// -------------------------------------------------------------- Visits the pixels lane, lane +
+// n_lanes, ... of a tile row by row without a division per pixel.
 struct PixelWalk {
   int32_t size, step_x, step_y, y, x;
 
@@ -22,7 +109,6 @@ struct PixelWalk {
         x(lane % tile_size) {}
 
   KTFAST_HD bool inside() const { return y < size; }
-  KTFAST_HD int32_t index() const { return y * size + x; }
   KTFAST_HD void next() {
     x += step_x;
     y += step_y;
@@ -33,30 +119,18 @@ struct PixelWalk {
   }
 };
 
-KTFAST_HD Pixel read_pixel(const TileSource& s, const PixelWalk& at) {
-  const int64_t from = at.y * s.row_bytes + at.x * 3;
+KTFAST_HD Pixel read_pixel(const TileSource& s, int32_t y, int32_t x) {
+  const int64_t from = y * s.row_bytes + x * 3;
   return numerators(s.color, s.channel[0][from], s.channel[1][from + 1], s.channel[2][from + 2]);
 }
 
-// Where channel c of a pixel stands in a tile, planar or interleaved.
-KTFAST_HD int32_t element_index(bool channels_last, int32_t size, int32_t pixel, int32_t c) {
-  return channels_last ? pixel * 3 + c : c * size * size + pixel;
-}
-
-// Reads the lane's pixels once: sums them and, if `staged`, keeps their numerators in output order.
-template <bool staged>
-KTFAST_HD TileSums read_lane(const TileSource& s, bool channels_last, int32_t lane, int32_t n_lanes,
-                             int16_t* kept) {
+KTFAST_HD TileSums sum_lane(const TileSource& s, int32_t lane, int32_t n_lanes) {
   TileSums sums;
   for (PixelWalk at(s.size, lane, n_lanes); at.inside(); at.next()) {
-    const Pixel pixel = read_pixel(s, at);
+    const Pixel pixel = read_pixel(s, at.y, at.x);
     for (int c = 0; c < 3; ++c) {
-      const int32_t v = pixel.value[c];
-      sums.sum[c] += v;
-      sums.square[c] += int64_t{v} * v;
-      if (staged) {
-        kept[element_index(channels_last, s.size, at.index(), c)] = static_cast<int16_t>(v);
-      }
+      sums.sum[c] += pixel.value[c];
+      sums.square[c] += int64_t{pixel.value[c]} * pixel.value[c];
     }
   }
   return sums;
@@ -70,56 +144,97 @@ struct alignas(16) Pack {
 };
 
 // A register file has no run-time index.
-KTFAST_HD float pick(const float (&v)[3], int32_t c) {
+template <class T>
+KTFAST_HD T pick(const T (&v)[3], int32_t c) {
   return c == 0 ? v[0] : c == 1 ? v[1] : v[2];
 }
 
-KTFAST_HD int32_t channel_of(bool channels_last, int32_t plane, int32_t element) {
-  return channels_last ? element % 3 : element < plane ? 0 : element < 2 * plane ? 1 : 2;
-}
-
-// Writes the lane's share of a tile from the staged numerators: 16 bytes at a time where the tile
-// starts on such a boundary and holds a whole number of packs (then no pack spans two planes), else
-// by element.
+// A pack of neighbouring pixels to each of the three planes.
 template <TileDtype dtype>
-KTFAST_HD void write_lane(const int16_t* kept, const TileScaling& f, bool channels_last,
-                          int32_t plane, int32_t lane, int32_t n_lanes,
-                          typename Output<dtype>::Type* out) {
+KTFAST_HD void write_planes(const TileSource& s, const TileScaling& f, int32_t lane,
+                            int32_t n_lanes, typename Output<dtype>::Type* out) {
   using T = typename Output<dtype>::Type;
   constexpr int32_t n = Pack<T>::n;
-  struct alignas(2 * n) Kept {
-    int16_t v[n];
-  };
-  const int32_t total = 3 * plane;
-  if (total % n == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0) {
-    for (int32_t i = lane * n; i < total; i += n_lanes * n) {
-      const Kept from = *reinterpret_cast<const Kept*>(kept + i);
-      Pack<T> to;
-      int32_t c = channel_of(channels_last, plane, i);
-      for (int32_t j = 0; j < n; ++j) {
-        to.v[j] = Output<dtype>::from(normalised(from.v[j], pick(f.mean, c), pick(f.inverse, c)));
-        if (channels_last) c = c == 2 ? 0 : c + 1;
+  const int32_t plane = s.size * s.size;
+  for (int32_t i = lane * n; i < plane; i += n_lanes * n) {
+    Pack<T> to[3];
+    int32_t y = i / s.size;
+    int32_t x = i % s.size;
+    for (int32_t j = 0; j < n; ++j) {
+      const Pixel pixel = read_pixel(s, y, x);
+      for (int c = 0; c < 3; ++c) {
+        to[c].v[j] = Output<dtype>::from(normalised(pixel.value[c], f.mean[c], f.inverse[c]));
       }
-      *reinterpret_cast<Pack<T>*>(out + i) = to;
+      if (++x == s.size) {
+        x = 0;
+        ++y;
+      }
     }
-    return;
-  }
-  for (int32_t i = lane; i < total; i += n_lanes) {
-    const int32_t c = channel_of(channels_last, plane, i);
-    out[i] = Output<dtype>::from(normalised(kept[i], pick(f.mean, c), pick(f.inverse, c)));
+    for (int c = 0; c < 3; ++c) *reinterpret_cast<Pack<T>*>(out + c * plane + i) = to[c];
   }
 }
 
-// Writes the lane's pixels by reading the image again, for tiles too large to stage.
+// A pack of neighbouring outputs, three to a pixel.
 template <TileDtype dtype>
-KTFAST_HD void reread_lane(const TileSource& s, const TileScaling& f, bool channels_last,
-                           int32_t lane, int32_t n_lanes, typename Output<dtype>::Type* out) {
+KTFAST_HD void write_interleaved(const TileSource& s, const TileScaling& f, int32_t lane,
+                                 int32_t n_lanes, typename Output<dtype>::Type* out) {
+  using T = typename Output<dtype>::Type;
+  constexpr int32_t n = Pack<T>::n;
+  const int32_t total = 3 * s.size * s.size;
+  for (int32_t i = lane * n; i < total; i += n_lanes * n) {
+    Pack<T> to;
+    int32_t c = i % 3;
+    int32_t y = i / 3 / s.size;
+    int32_t x = i / 3 % s.size;
+    Pixel pixel = read_pixel(s, y, x);
+    for (int32_t j = 0; j < n; ++j) {
+      if (c == 3) {
+        c = 0;
+        if (++x == s.size) {
+          x = 0;
+          ++y;
+        }
+        pixel = read_pixel(s, y, x);
+      }
+      const float value = normalised(pick(pixel.value, c), pick(f.mean, c), pick(f.inverse, c));
+      to.v[j] = Output<dtype>::from(value);
+      ++c;
+    }
+    *reinterpret_cast<Pack<T>*>(out + i) = to;
+  }
+}
+
+// Where channel c of a pixel stands in a tile, planar or interleaved.
+KTFAST_HD int32_t element_index(bool channels_last, int32_t size, int32_t pixel, int32_t c) {
+  return channels_last ? pixel * 3 + c : c * size * size + pixel;
+}
+
+template <TileDtype dtype>
+KTFAST_HD void write_elements(const TileSource& s, const TileScaling& f, bool channels_last,
+                              int32_t lane, int32_t n_lanes, typename Output<dtype>::Type* out) {
   for (PixelWalk at(s.size, lane, n_lanes); at.inside(); at.next()) {
-    const Pixel pixel = read_pixel(s, at);
+    const Pixel pixel = read_pixel(s, at.y, at.x);
     for (int c = 0; c < 3; ++c) {
-      out[element_index(channels_last, s.size, at.index(), c)] =
+      out[element_index(channels_last, s.size, at.y * s.size + at.x, c)] =
           Output<dtype>::from(normalised(pixel.value[c], f.mean[c], f.inverse[c]));
     }
+  }
+}
+
+// Writes the lane's share of a tile: 16 bytes at a time where the tile, and each of its planes,
+// starts on such a boundary, else by element.
+template <TileDtype dtype>
+KTFAST_HD void write_lane(const TileSource& s, const TileScaling& f, bool channels_last,
+                          int32_t lane, int32_t n_lanes, typename Output<dtype>::Type* out) {
+  constexpr int32_t n = Pack<typename Output<dtype>::Type>::n;
+  const bool aligned = reinterpret_cast<uintptr_t>(out) % 16 == 0;
+  // Three planes hold a whole number of packs only if one does.
+  if (!aligned || s.size * s.size % n != 0) {
+    write_elements<dtype>(s, f, channels_last, lane, n_lanes, out);
+  } else if (channels_last) {
+    write_interleaved<dtype>(s, f, lane, n_lanes, out);
+  } else {
+    write_planes<dtype>(s, f, lane, n_lanes, out);
   }
 }
 

@@ -31,27 +31,47 @@ KTFAST_HD Color color_of(bool gray, bool projection) {
   return gray ? Color::gray : projection ? Color::projection : Color::plain;
 }
 
-KTFAST_HD TileSource tile_source(const JigsawTilesParams& p, int64_t row, int32_t slot) {
-  const int64_t at = row * p.grid * p.grid + slot;
-  const bool occluded = p.occluded[at] != 0;
-  const int64_t image = image_of(p, occluded ? p.donors[row] : row);
-  TileSource s;
+// The tile in a cell of an image; of no image if `image` is negative.
+KTFAST_HD TileSource cut_tile(const JigsawTilesParams& p, int64_t image, Color color, int32_t cell,
+                              const int32_t (&offsets)[3][2]) {
+  TileSource s{};
   s.row_bytes = p.width * 3;
   s.size = p.tile_size;
-  s.color = occluded ? color_of(p.donor_gray[row] != 0, p.donor_projection[row] != 0)
-                     : color_of(p.gray[row] != 0, p.projection[row] != 0);
+  s.color = color;
+  if (image < 0) return s;
   const int64_t cell_height = p.height / p.grid;
   const int64_t cell_width = p.width / p.grid;
-  const int64_t top = (p.height - p.grid * cell_height) / 2 + p.cells[at] / p.grid * cell_height;
-  const int64_t left = (p.width - p.grid * cell_width) / 2 + p.cells[at] % p.grid * cell_width;
-  const bool missing = image < 0 || image_of(p, row) < 0;
-  const uint8_t* base = p.images + (missing ? 0 : image) * p.height * s.row_bytes;
+  const int64_t top = (p.height - p.grid * cell_height) / 2 + cell / p.grid * cell_height;
+  const int64_t left = (p.width - p.grid * cell_width) / 2 + cell % p.grid * cell_width;
+  const uint8_t* base = p.images + image * p.height * s.row_bytes;
   for (int c = 0; c < 3; ++c) {
-    const int32_t* offset = p.offsets + at * 6 + c * 2;
-    s.channel[c] =
-        missing ? nullptr : base + (top + offset[0]) * s.row_bytes + (left + offset[1]) * 3;
+    s.channel[c] = base + (top + offsets[c][0]) * s.row_bytes + (left + offsets[c][1]) * 3;
   }
   return s;
+}
+
+// The image that a slot shows, -1 if the row or its donor has none.
+KTFAST_HD int64_t shown_image(const JigsawTilesParams& p, int64_t row, bool occluded,
+                              int64_t donor) {
+  return image_of(p, row) < 0 ? -1 : image_of(p, occluded ? donor : row);
+}
+
+KTFAST_HD TileSource tile_source(const JigsawTilesParams& p, int64_t row, const RowChoices& r,
+                                 const SlotChoices& s) {
+  const Color color =
+      s.occluded ? color_of(r.donor_gray, r.donor_projection) : color_of(r.gray, r.projection);
+  return cut_tile(p, shown_image(p, row, s.occluded, r.donor), color, s.cell, s.offsets);
+}
+
+// The same from the choices that were stored.
+KTFAST_HD TileSource stored_tile_source(const JigsawTilesParams& p, int64_t row, int32_t slot) {
+  const int64_t at = row * p.grid * p.grid + slot;
+  const bool occluded = p.occluded[at] != 0;
+  const Color color = occluded ? color_of(p.donor_gray[row] != 0, p.donor_projection[row] != 0)
+                               : color_of(p.gray[row] != 0, p.projection[row] != 0);
+  const int32_t* from = p.offsets + at * 6;
+  const int32_t offsets[3][2] = {{from[0], from[1]}, {from[2], from[3]}, {from[4], from[5]}};
+  return cut_tile(p, shown_image(p, row, occluded, p.donors[row]), color, p.cells[at], offsets);
 }
 
 KTFAST_HD int32_t color_scale(Color color) {
@@ -123,11 +143,22 @@ KTFAST_HD uint32_t float_bits(float value) {
 
 // Round to nearest even. Outputs are finite and below 65504, so NaN and overflow need no care.
 KTFAST_HD uint16_t bfloat16_from(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint16_t rounded;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(value));
+  return rounded;
+#else
   const uint32_t bits = float_bits(value);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+#endif
 }
 
 KTFAST_HD uint16_t float16_from(float value) {
+#if defined(__CUDA_ARCH__)
+  uint16_t rounded;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(rounded) : "f"(value));
+  return rounded;
+#else
   const uint32_t bits = float_bits(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -140,6 +171,7 @@ KTFAST_HD uint16_t float16_from(float value) {
     half = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
   }
   return static_cast<uint16_t>(sign | half);
+#endif
 }
 
 template <TileDtype dtype>

@@ -116,8 +116,8 @@ void read_colored(const TileSource& s, TileRows rows, FetchAhead* ahead, int16_t
 }
 
 template <class V>
-void read_tile(const TileSource& s, TileRows rows, bool /*channels_last*/, FetchAhead* ahead,
-               int16_t* kept, RowSums* sums) {
+void read_tile(const TileSource& s, TileRows rows, FetchAhead* ahead, int16_t* kept,
+               RowSums* sums) {
   switch (s.color) {
     case Color::gray:
       return read_colored<V, Color::gray>(s, rows, ahead, kept, sums);
