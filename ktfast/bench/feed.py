@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from ktfast.bench.feed_report import METHOD, report
-from ktfast.bench.feed_rows import FILES, RAW, Contestant, Pixels, Task, contestants
+from ktfast.bench.feed_rows import FILES, RAW, SHARDS, Contestant, Pixels, Task, contestants
 from ktfast.bench.harness import machine, spread
 from ktfast.data.index import ImageIndex
-from ktfast.data.source import PreparedSet
+from ktfast.data.source import FolderSource
 from ktfast.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
@@ -86,15 +86,16 @@ def _record(
 ) -> dict[str, Any]:
     """Everything that is reported, as JSON."""
     began = time.process_time()
-    sources = task.sources(folder)
+    shards = task.shards(folder / "jpeg", "jpeg")
     seconds = time.process_time() - began
-    for source in sources.values():
-        if source.skipped:
-            image = source.skipped[0]
-            raise DataError(
-                f"{len(source.skipped)} of the images cannot be decoded, the first is {image.path}"
-                f" ({image.reason}); choose another folder"
-            )
+    if shards.skipped:
+        image = shards.skipped[0]
+        raise DataError(
+            f"{len(shards.skipped)} of the images cannot be decoded, the first is {image.path}"
+            f" ({image.reason}); choose another folder"
+        )
+    prepared = {SHARDS: shards, RAW: task.shards(folder / "raw", "raw")}
+    sources = {FILES: FolderSource(task.index), **prepared}
     everyone = list(contestants(task, sources, feeds))
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -102,17 +103,13 @@ def _record(
         "machine": machine(PACKAGES),
         "images": task.index.n,
         "file_bytes": float(task.index.sizes.mean()),
-        "stored_bytes": {
-            place: float(source.lengths.mean())
-            for place, source in sources.items()
-            if isinstance(source, PreparedSet)
-        },
+        "stored_bytes": {place: float(source.lengths.mean()) for place, source in prepared.items()},
         "size": task.size,
         "short_side": task.short_side,
         "batch": task.batch,
         "threads": task.threads,
         "repeats": options.repeats,
-        "prepare": 2 * task.index.n / seconds,
+        "prepare": task.index.n / seconds,
         "method": " ".join(METHOD.splitlines()),
         "rows": _measured(everyone, _differences(everyone), task.index.n, options.repeats),
     }

@@ -5,7 +5,7 @@ import importlib.util
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ktfast.data.decode import resized_shape
 from ktfast.data.feed import Feed, make_feed
 from ktfast.data.index import ImageIndex
 from ktfast.data.prepare import prepare
-from ktfast.data.source import FolderSource, ImageSource
+from ktfast.data.source import ImageSource, PreparedSet
 
 Pixels = npt.NDArray[np.uint8]
 Tensors = Callable[[Path], torch.Tensor]
@@ -63,19 +63,24 @@ class Task:
     batch: int
     threads: int
 
-    def sources(self, folder: Path) -> dict[str, ImageSource]:
-        """The images as files, and as prepared shards in a folder."""
-        shards, raw = (
-            prepare(self.index, folder / kind, short_side=self.short_side, format=kind)
-            for kind in ("jpeg", "raw")
+    def shards(self, folder: Path, format: Literal["jpeg", "raw"]) -> PreparedSet:
+        """The images, prepared in a folder."""
+        return prepare(
+            self.index, folder, short_side=self.short_side, format=format, n_threads=self.threads
         )
-        return {FILES: FolderSource(self.index), SHARDS: shards, RAW: raw}
 
 
 def contestants(
-    task: Task, sources: dict[str, ImageSource], feeds: ExitStack
+    task: Task, sources: Mapping[str, ImageSource], feeds: ExitStack
 ) -> Iterator[Contestant]:
-    """Every row: scripts of others, the feeds, which `feeds` closes, and the ceilings."""
+    """Every row: scripts of others, the feeds, which `feeds` closes, and the ceilings.
+
+    Parameters
+    ----------
+    task : what is delivered.
+    sources : the images as `FILES`, `SHARDS` and `RAW`.
+    feeds : closes what was opened.
+    """
     yield _script(task, "DataLoader, PIL", _with_pillow(task))
     yield _script(task, "DataLoader, torchvision v2", _with_torchvision(task))
     for place in (FILES, SHARDS):
@@ -132,8 +137,10 @@ def _decoded(data: torch.Tensor) -> torch.Tensor:
 
 
 def _square(task: Task, image: Any, height: int, width: int) -> Any:
-    """Resized and cut by torchvision, where ktfast's feeds cut; `Resize` and `CenterCrop` would
-    round the longer side and the corner otherwise."""
+    """Resized and cut by torchvision, to the pixels that ktfast's feeds keep.
+
+    `Resize` and `CenterCrop` do the same, but round the longer side and the corner otherwise.
+    """
     height, width = resized_shape(height, width, task.short_side)
     top, left = (height - task.size) // 2, (width - task.size) // 2
     resized = functional.resize(image, [height, width], antialias=True)
