@@ -20,7 +20,7 @@ class Run(NamedTuple):
     centers : float64 [k, d].
     labels : int32 [n], of these centres.
     inertia : sum of the (weighted) squared distances.
-    history : per iteration inertia, moved, shift, skipped and seconds.
+    history : per iteration inertia, moved, shift, relocated, skipped and seconds.
     """
 
     centers: Float64
@@ -45,7 +45,7 @@ def lloyd(
     Parameters
     ----------
     rows : the data [n, d].
-    centers : float64 [k, d], rounded to `rows.center_dtype`.
+    centers : float64 [k, d], as `rows.rounded` gives them.
     weight : float64 [n] or None: all 1.
     mean : float64 [d], of the rows.
     max_iter : the most iterations.
@@ -72,6 +72,7 @@ def lloyd(
                 "inertia": inertia,
                 "moved": moved,
                 "shift": shift,
+                "relocated": relocated,
                 "skipped": assigner.skipped,
                 "seconds": time.perf_counter() - started,
             }

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,13 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SCAN_ROWS = 1 << 16
 
 
+class Moments(NamedTuple):
+    """Mean float64 [d] of rows, and the mean over the features of their variances."""
+
+    mean: Float64
+    variance: float
+
+
 class Rows:
     """Row vectors [n, d] in one or several matrices of one library, device and dtype.
 
@@ -31,7 +38,13 @@ class Rows:
     ----------
     shards : matrices [n_i, d].
     n_threads : CPU threads of the kernels; None: OMP_NUM_THREADS or every core.
+
+    Attributes
+    ----------
+    plain_means : whether `means` gives the means and nothing else.
     """
+
+    plain_means = True
 
     def __init__(self, shards: Sequence[Any], *, n_threads: int | None = None) -> None:
         self.shards = [check_vectors(shard, "X") for shard in shards]
@@ -103,8 +116,8 @@ class Rows:
                 result[i] = float64_on_host(self.shards[s][int(row)])
         return result
 
-    def mean_variance(self) -> tuple[Float64, float]:
-        """The mean float64 [d], and the mean over the features of their variances.
+    def moments(self, weight: Float64 | None = None) -> Moments:
+        """Mean and variance of the rows, weighted by float64 [n].
 
         Raises
         ------
@@ -112,17 +125,32 @@ class Rows:
         """
         labels = self._empty("int32")
         labels[:] = 0
-        sums, _ = self.update(labels, 1)
+        sums, counts = self.update(labels, 1, weight)
         if not np.isfinite(sums).all():
             self._name_bad_row()
-        mean = sums[0] / self.n
+        mean = sums[0] / counts[0]
         distances = to_host(self.assign(mean[None])[1])
         if not (distances < _FLOAT32_MAX).all():  # such distances could not be returned as float32
             self._name_bad_row()
-        return mean, float(distances.sum()) / (self.n * max(1, self.d))
+        total = distances.sum() if weight is None else (distances * weight).sum()
+        return Moments(mean, float(total) / (float(counts[0]) * max(1, self.d)))
+
+    def means(self, sums: Float64, counts: Float64, former: Float64) -> Float64:
+        """Centres of clusters with these sums and weights; an empty one keeps its former centre.
+
+        They are float64 [k, d], rounded to the dtype of the result.
+        """
+        centers = former.copy()
+        filled = counts > 0
+        centers[filled] = sums[filled] / counts[filled, None]
+        return self.rounded(centers)
+
+    def rounded(self, centers: Float64) -> Float64:
+        """Centres as the result's dtype holds them, in float64, so that labels match the result."""
+        return centers.astype(self.center_dtype).astype(np.float64)
 
     def check_finite(self) -> None:
-        """Refuse NaN and infinity, as `mean_variance` does, without the variance."""
+        """Refuse NaN and infinity, as `moments` does, without the variance."""
         if self.dtype in ("uint8", "int8"):
             return
         labels = self._empty("int32")

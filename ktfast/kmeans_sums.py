@@ -77,7 +77,7 @@ class FollowingSums:
     def centers(self, labels: Any, distances: Any, previous: Float64) -> tuple[Float64, float, int]:
         """See `Sums`."""
         self._follow(labels)
-        if not self._counts.all():
+        if not (self._rows.plain_means and self._counts.all()):
             sums = self._sums * self._step
             counts = self._counts.astype(np.float64)
             return means(self._rows, labels, distances, None, sums, counts, previous)
@@ -136,16 +136,8 @@ def means(
 ) -> tuple[Float64, float, int]:
     """The next centres from float64 sums and weights, which are changed; see `Sums`."""
     relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
-    centers = previous.copy()
-    filled = counts > 0
-    centers[filled] = sums[filled] / counts[filled, None]
-    centers = rounded(centers, rows.center_dtype)
+    centers = rows.means(sums, counts, previous)
     return centers, float(((centers - previous) ** 2).sum()), relocated
-
-
-def rounded(centers: Float64, dtype: str) -> Float64:
-    """Centres as the result's dtype holds them, in float64, so that labels match the result."""
-    return centers.astype(dtype).astype(np.float64)
 
 
 def _scale(rows: Rows) -> Float64 | None:

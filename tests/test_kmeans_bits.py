@@ -1,0 +1,84 @@
+"""K-means gives the same bits for any threads, shards, library, kernel level and order of calls."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from kmeans_cases import assert_same, mixture
+
+from ktfast import KMeans, _backend
+
+needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
+
+
+def fit(x, **options):
+    return KMeans(12, random_state=3, **options).fit(x)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 5, 16])
+def test_threads_change_no_bit(n_threads):
+    x = mixture()
+    expected = fit(x, n_threads=1)
+    for _ in range(3):
+        assert_same(fit(x, n_threads=n_threads), expected)
+
+
+def test_levels_change_no_bit(monkeypatch):
+    x = mixture()
+    expected = fit(x)
+    monkeypatch.setenv("KTFAST_SIMD", "scalar")
+    assert_same(fit(x), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
+def test_shards_memory_maps_and_torch_change_no_bit(dtype, tmp_path):
+    x = np.abs(mixture() * 5).astype(dtype)
+    weight = np.random.default_rng(0).random(len(x))
+    x.tofile(tmp_path / "x")
+    mapped = np.memmap(tmp_path / "x", dtype=dtype, mode="r", shape=x.shape)
+    expected = fit(x, init="random")
+    weighted = KMeans(12, random_state=3).fit(x, sample_weight=weight)
+    for same in (
+        mapped,
+        [x[:1], x[1:1000], x[1000:]],
+        [mapped[:700], mapped[700:]],
+        np.asfortranarray(x),
+        torch.from_numpy(x),
+    ):
+        assert_same(fit(same, init="random"), expected)
+        assert_same(KMeans(12, random_state=3).fit(same, sample_weight=weight), weighted)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_torch_in_torch_out(device, dtype):
+    x = torch.from_numpy(mixture(500)).to(device, getattr(torch, dtype))
+    model = fit(x)
+    for array in (model.cluster_centers_, model.labels_, model.predict(x), model.transform(x)):
+        assert isinstance(array, torch.Tensor)
+        assert array.device == x.device
+    assert model.cluster_centers_.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+    expected = fit(x.double().cpu().numpy() if dtype == "float64" else x.float().cpu().numpy())
+    np.testing.assert_array_equal(model.labels_.cpu(), expected.labels_)
+    np.testing.assert_array_equal(model.cluster_centers_.cpu(), expected.cluster_centers_)
+
+
+def test_global_generator_is_untouched():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    KMeans(5, random_state=0).fit(mixture(200))
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_threads_may_fit_side_by_side():
+    x = mixture()
+    expected = fit(x)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(fit(x))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    for result in results:
+        assert_same(result, expected)

@@ -1,0 +1,114 @@
+"""Clustering by the angle: the bits of a fit on rows that were scaled beforehand."""
+
+import numpy as np
+import pytest
+import torch
+from kmeans_cases import assert_same, mixture
+
+import ktfast.kmeans_input
+from ktfast import KMeans, _backend
+from ktfast.errors import InputError
+from ktfast.kmeans_rows import Rows
+from ktfast.kmeans_spherical import SphericalRows
+
+needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
+
+
+class UnitRows(SphericalRows):
+    """Rows that have length one already: as `SphericalRows`, but read as they are."""
+
+    parts = Rows.parts
+    take = Rows.take
+
+
+def rows_of_all_lengths(n=2000, dtype="float32"):
+    x = mixture(n) * np.random.default_rng(0).exponential(size=(n, 1)) + 1
+    return (x * 3).astype(dtype)
+
+
+def unit(x):
+    exact = x.astype(np.float64)
+    scaled = exact / np.sqrt((exact * exact).sum(axis=1, keepdims=True))
+    return scaled.astype("float64" if x.dtype == np.float64 else "float32")
+
+
+def fit(x, weight=None, **options):
+    return KMeans(12, spherical=True, random_state=0, **options).fit(x, sample_weight=weight)
+
+
+@pytest.mark.parametrize("init", ["k-means||", "k-means++", "random"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_the_bits_of_rows_scaled_beforehand(dtype, init, monkeypatch):
+    x = rows_of_all_lengths(dtype=dtype)
+    weight = np.random.default_rng(1).random(len(x)) if init == "random" else None
+    model = fit(x, weight, init=init, n_init=1)
+    x[:] *= 1  # the fit left x alone
+    assert model.cluster_centers_.dtype == ("float64" if dtype == "float64" else "float32")
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+    assert model.score(x, sample_weight=weight) == -model.inertia_
+    distances = model.transform(x)
+    monkeypatch.setattr(ktfast.kmeans_input, "SphericalRows", UnitRows)
+    assert_same(fit(unit(x), weight, init=init, n_init=1), model)
+    np.testing.assert_array_equal(model.transform(unit(x)), distances)
+
+
+def test_by_hand():
+    x = np.array([[1.0, 0], [0, 5], [3, 3], [0, -2]])
+    model = KMeans(2, init=[[2.0, 1], [0, -9]], spherical=True).fit(x)
+    np.testing.assert_array_equal(model.labels_, [0, 0, 0, 1])
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(model.cluster_centers_, [[half, half], [0, -1]])
+    assert model.inertia_ == pytest.approx(2 * 2 * (1 - half))
+
+
+def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
+    monkeypatch.setattr("ktfast.kmeans_spherical._BLOCK", 16 * 1000)
+    monkeypatch.setattr("ktfast.kmeans_spherical._PIECE", 16 * 300)
+    x = rows_of_all_lengths(5000)
+    options = {"spherical": True, "random_state": 0}
+    model = KMeans(64, **options).fit(x)
+    assert any(row["skipped"] > 0 for row in model.history_)
+    inertia = [row["inertia"] for row in model.history_]
+    assert inertia == sorted(inertia, reverse=True)
+    np.testing.assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=1e-6)
+    assert_same(KMeans(64, **options, n_threads=3).fit([x[:333], x[333:]]), model)
+    cosine = unit(x) @ model.cluster_centers_.T
+    assert (cosine.max(axis=1) - cosine[np.arange(5000), model.labels_]).max() < 1e-6
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_torch(device):
+    x = rows_of_all_lengths(500)
+    model = fit(torch.from_numpy(x).to(device, torch.bfloat16))
+    assert model.cluster_centers_.device.type == device
+    expected = fit(torch.from_numpy(x).bfloat16().float().numpy())
+    np.testing.assert_array_equal(model.labels_.cpu(), expected.labels_)
+
+
+def test_opposite_rows_leave_a_centre_where_it_was():
+    model = KMeans(1, init=[[0.0, 2]], spherical=True).fit(np.array([[1.0, 0], [-1, 0]]))
+    np.testing.assert_array_equal(model.cluster_centers_, [[0, 1]])
+    drawn = KMeans(1, spherical=True, random_state=0).fit(np.array([[1.0, 0], [-1, 0]]))
+    assert np.linalg.norm(drawn.cluster_centers_) == 1
+
+
+def test_refusals():
+    x = rows_of_all_lengths(100)
+    model = fit(x)
+    for value, message in [
+        (0, "holds only zeros, which have no direction, in row 57"),
+        (np.nan, "contains NaN in row 57"),
+        (np.inf, "contains infinity in row 57"),
+    ]:
+        bad = x.copy()
+        bad[57] = value
+        for same in (bad, [bad[:50], bad[50:]], torch.from_numpy(bad)):
+            with pytest.raises(InputError, match=message):
+                fit(same)
+            with pytest.raises(InputError, match=message):
+                model.predict(same)
+    with pytest.raises(InputError, match="too small or too large to scale in row 1"):
+        KMeans(1, spherical=True).fit([np.array([[1.0, 2], [1e-200, 0]])])
+    with pytest.raises(InputError, match="row of zeros"):
+        fit(x, init=np.zeros((12, 16)))
+    assert fit(x * np.float32(1e30)).n_effective_clusters_ == 12
