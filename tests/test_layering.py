@@ -18,13 +18,15 @@ CSRC = ROOT / "csrc"
 # one); it may import itself and what stands below it, not its neighbours.
 LAYERS = [
     {"errors"},
-    {"durable", "interruption"},
+    {"durable", "heap", "interruption"},
     {"_cpu", "_cuda"},
     {"_backend"},
     {"ops"},
     {"augment", "checkpoint", "config", "data", "evaluation", "kmeans", "models", "permutations",
-     "progress"},
-    {"training_state"},
+     "precision", "progress"},
+    {"delivery", "gradients"},
+    {"bounds", "faiss_compat", "training_state"},
+    {"execution"},
     {"training"},
     {"tasks"},
     {"teachers"},
