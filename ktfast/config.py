@@ -51,10 +51,15 @@ class TrainingConfig(Section):
         0.0, ge=0, lt=1, description="fraction of the training that rises linearly"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 on GPUs that have it, else float16; float32 on a CPU"
+        "auto", description="auto: bfloat16 where the device is fast at it, else float16 or float32"
     )
     channels_last: bool = Field(True, description="keep activations channels-last")
-    compile: bool = Field(False, description="torch.compile the network")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile the network; auto: on a GPU, where a trial is faster"
+    )
+    cuda_graphs: bool | Literal["auto"] = Field(
+        "auto", description="run the network as CUDA graphs; auto: where a trial is faster"
+    )
     deterministic: bool = Field(False, description="only deterministic GPU algorithms")
     checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
     log_every: int = Field(20, ge=1, description="steps between rows of metrics.jsonl")

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,12 @@ class Window:
         self.steps = 0
         self.images = 0
 
-    def add(self, values: dict[str, Tensor], share: float) -> None:
-        """Add the values of a micro-batch that is `share` of its step."""
+    def add(self, values: Mapping[str, Tensor], images: int) -> None:
+        """Add the values of a step, float64, and the number of its images."""
         for name, value in values.items():
-            term = value.detach().double() * share
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+        self.images += images
 
     def read(self) -> dict[str, float]:
         """Mean of each value a step, the loss first."""
@@ -207,12 +208,12 @@ class LiveLine:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, row: dict[str, Any], eta: float) -> None:
-        """Show a row of metrics.jsonl and the seconds that are left."""
+    def show(self, row: dict[str, Any], limits: str, eta: float) -> None:
+        """Show a row of metrics.jsonl, what bounds the training, and the seconds that are left."""
         if not self.enabled:
             return
         now, step = time.monotonic(), int(row["step"])
-        text = describe_row(row, self.total, eta)
+        text = describe_row(row, self.total, limits, eta)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif step == self.total or now - self._last >= LINE_SECONDS:
@@ -220,8 +221,8 @@ class LiveLine:
             logger.info("%s %s", self.name, text)
 
 
-def describe_row(row: dict[str, Any], total: int, eta: float) -> str:
-    """`1200/9000 epoch 3.1 loss 4.21 accuracy 0.130 | 182 images/s | feed wait 2 % | ETA 12:31`."""
+def describe_row(row: dict[str, Any], total: int, limits: str, eta: float) -> str:
+    """`1200/9000 epoch 3.1 loss 4.21 accuracy 0.130 | 182 images/s, LIMITS | ETA 12:31`."""
     known = ("time", "stage", "step", "epoch", "learning_rate", "images_per_second", "loader_wait")
     values = " ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in known)
     minutes, seconds = divmod(round(eta), 60)
@@ -229,6 +230,6 @@ def describe_row(row: dict[str, Any], total: int, eta: float) -> str:
     clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
     return (
         f"{row['step']}/{total} epoch {row['epoch']:.2f} {values} |"
-        f" {row['images_per_second']:.0f} images/s | feed wait {row['loader_wait']:.0%} |"
+        f" {row['images_per_second']:.0f} images/s, feed wait {row['loader_wait']:.0%}, {limits} |"
         f" ETA {clock}"
     )

@@ -4,24 +4,30 @@ It can be stopped or killed at any time and continues from its last checkpoint; 
 GPU in deterministic mode, it ends with the weights of an uninterrupted run, bit for bit.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from ktfast.bounds import Bounds, Ceilings, feed_rate, image_flops, matmul_peak
 from ktfast.checkpoint import CheckpointFolder
 from ktfast.config import TrainingConfig
-from ktfast.data.feed import Batch, Feed
+from ktfast.data.feed import Feed
+from ktfast.delivery import deliver
 from ktfast.durable import sha256_json
-from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.errors import ConfigError, InputError
+from ktfast.execution import fastest, running, step_seconds, ways
+from ktfast.gradients import StepOutput, Task
+from ktfast.heap import kept_heap
 from ktfast.interruption import Interrupted, Signals
 from ktfast.progress import LiveLine, Meter, MetricsLog
 from ktfast.training_state import TrainingState, global_settings
@@ -42,27 +48,6 @@ _HARMLESS = frozenset({"checkpoint_minutes", "log_every", "tensorboard"})
 
 
 @dataclass(frozen=True)
-class StepOutput:
-    """Loss of a batch, and further values to report; all tensors without dimensions."""
-
-    loss: Tensor
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-class Task(Protocol):
-    """What is learnt: a model, and its loss on a batch."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-        ...
-
-    def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Loss of the model on a batch of an epoch."""
-        ...
-
-
-@dataclass(frozen=True)
 class TrainingSummary:
     """How a training went.
 
@@ -75,6 +60,10 @@ class TrainingSummary:
     metrics : loss and metrics, averaged over the last row of metrics.jsonl.
     resumed_from : step of the checkpoint that was continued, or None.
     finished : False if `stop_after` ended it.
+    bounds : what bounded its speed in the session that wrote the last row; None before any row.
+    precision : type of the matrix products.
+    micro_batch : images at a time.
+    way : how the network was run: plain, compiled, as CUDA graphs.
     """
 
     steps: int
@@ -85,6 +74,21 @@ class TrainingSummary:
     metrics: dict[str, float]
     resumed_from: int | None
     finished: bool
+    bounds: Bounds | None
+    precision: str
+    micro_batch: int
+    way: str
+
+    def speed(self) -> dict[str, Any]:
+        """What a stage's result tells about the speed, as JSON."""
+        bounds = self.bounds
+        return {
+            "feed_wait": self.loader_wait,
+            "precision": self.precision,
+            "micro_batch": self.micro_batch,
+            "way": self.way,
+            "bounds": bounds and {"bound_by": bounds.bound_by, **dataclasses.asdict(bounds)},
+        }
 
 
 class DivergedError(InputError):
@@ -144,44 +148,63 @@ def train(
     log = MetricsLog(metrics_path, name, events)
     with (
         global_settings(config, device, int(sha256_json([name, seed])[:15], 16)),
+        kept_heap() if device.type == "cpu" else contextlib.nullcontext(),
         Signals() as signals,
         LiveLine(name, total, enabled=progress) as line,
     ):
-        state = TrainingState(task.model, config, device)
+        state = TrainingState(task, config, device)
         resumed_from = state.restore(checkpoints.load(), question, circumstances, folder)
         log.cut(state.step)
+        if state.step == total:
+            return _summary(state, Meter(device), resumed_from, feed.batches_per_epoch, total)
+        ceilings = _prepare(state, feed, config, total)
         first, stop, saved = state.step, False, time.monotonic()
-        batches, meter = _batches(feed, first, total), Meter(device)
-        while state.step < total and not stop:
-            with meter.waiting():
-                epoch, batch = next(batches)
-            state.set_rate(learning_rate_factor(config, state.step, total))
-            _step(task, state, batch, epoch, config.accumulate)
-            done = state.step == total
-            # Counted from the end, so that the last row is never the mean of a few steps only.
-            if (total - state.step) % config.log_every == 0:
-                row = _row(state, meter, name, feed.batches_per_epoch)
-                log.append(row)
-                line.show(row, eta=meter.seconds / (state.step - first) * (total - state.step))
-            stop = signals.received is not None or state.step - first == stop_after
-            if done or stop or time.monotonic() - saved >= 60 * config.checkpoint_minutes:
-                _finite(state, name)
-                log.sync()
-                facts = state.facts(question, circumstances, meter)
-                checkpoints.save(state.step, state.tensors(), facts)
-                saved = time.monotonic()
+        batches, meter = deliver(feed, first, total, device), Meter(device)
+        with running(task.model, state.way, device):
+            while not stop:
+                with meter.waiting():
+                    epoch, batch = next(batches)
+                state.set_rate(learning_rate_factor(config, state.step, total))
+                state.advance(batch, epoch)
+                # Counted from the end, so that the last row is never the mean of a few steps only.
+                if (total - state.step) % config.log_every == 0:
+                    row = _row(state, meter, ceilings, name, feed.batches_per_epoch)
+                    log.append(row)
+                    eta = meter.seconds / (state.step - first) * (total - state.step)
+                    line.show(row, Bounds(**state.bounds).text(), eta)
+                stop = (
+                    state.step == total
+                    or signals.received is not None
+                    or state.step - first == stop_after
+                )
+                if stop or time.monotonic() - saved >= 60 * config.checkpoint_minutes:
+                    _finite(state, name)
+                    log.sync()
+                    facts = state.facts(question, circumstances, meter)
+                    checkpoints.save(state.step, state.tensors(), facts)
+                    saved = time.monotonic()
         if signals.received is not None:
             raise Interrupted(signals.received)
-        seconds = state.seconds + meter.seconds
+    return _summary(state, meter, resumed_from, feed.batches_per_epoch, total)
+
+
+def _summary(
+    state: TrainingState, meter: Meter, resumed_from: int | None, per_epoch: int, total: int
+) -> TrainingSummary:
+    seconds = state.seconds + meter.seconds
     return TrainingSummary(
         steps=state.step,
-        epochs=state.step / feed.batches_per_epoch,
+        epochs=state.step / per_epoch,
         seconds=seconds,
         images_per_second=state.throughput,
         loader_wait=(state.waited + meter.waited) / seconds,
         metrics=state.metrics,
         resumed_from=resumed_from,
         finished=state.step == total,
+        bounds=Bounds(**state.bounds) if state.bounds else None,
+        precision=str(state.gradients.dtype).removeprefix("torch."),
+        micro_batch=state.gradients.micro_batch,
+        way=state.way,
     )
 
 
@@ -198,59 +221,31 @@ def learning_rate_factor(config: TrainingConfig, step: int, total: int) -> float
     return 1.0
 
 
-def _step(task: Task, state: TrainingState, batch: Batch, epoch: int, parts: int) -> None:
-    """One step of SGD on a batch, whose gradient may be summed up over micro-batches."""
-    device, size = state.device, len(batch.images)
-    for part in _split(batch, parts, device):
-        share = len(part.images) / size
-        with torch.autocast(device.type, state.dtype, enabled=state.dtype != torch.float32):
-            output = task.step(part, epoch)
-        torch.autograd.backward(state.scaler.scale(output.loss * share))
-        state.window.add({"loss": output.loss, **output.metrics}, share)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    state.window.steps += 1
-    state.window.images += size
-
-
-def _split(batch: Batch, parts: int, device: torch.device) -> Iterator[Batch]:
-    """The batch on the device, in at most `parts` pieces."""
-    size = -(-len(batch.images) // parts)
-    for start in range(0, len(batch.images), size):
-        yield Batch(
-            *(
-                value[start : start + size].to(device, non_blocking=True)
-                for value in (batch.images, batch.sample_ids, batch.rows)
-            )
-        )
-
-
-def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
-    """Batches from `step` to `total` with their epochs."""
-    while step < total:
-        epoch, start = divmod(step, feed.batches_per_epoch)
-        end = min(total, (epoch + 1) * feed.batches_per_epoch)
-        for batch in feed.epoch(epoch, start):
-            yield epoch, batch
-            step += 1
-            if step == end:
-                break
-        else:
-            raise DataError(
-                f"the feed ended epoch {epoch} {end - step} batches early; it promised"
-                f" {feed.batches_per_epoch} batches an epoch"
-            )
+def _prepare(state: TrainingState, feed: Feed, config: TrainingConfig, total: int) -> Ceilings:
+    """Measure what can be reached, and choose how the network is run, if that is not settled."""
+    gradients, left = state.gradients, total - state.step
+    epoch = state.step // feed.batches_per_epoch
+    rate, batch = feed_rate(feed, epoch, batches=left)
+    ceilings = Ceilings(
+        feed_rate=rate,
+        image_flops=image_flops(gradients, batch, epoch),
+        peak_flops=matmul_peak(state.device, gradients.dtype),
+    )
+    if not state.way:
+        seconds_of = partial(step_seconds, gradients, batch, epoch)
+        state.way = fastest(ways(config, state.device), seconds_of, left)
+    return ceilings
 
 
 def _row(
-    state: TrainingState, meter: Meter, name: str, batches_per_epoch: int
+    state: TrainingState, meter: Meter, ceilings: Ceilings, name: str, batches_per_epoch: int
 ) -> dict[str, float | int | str]:
     """A row of metrics.jsonl, averaged over the steps since the row before."""
     state.metrics = _finite(state, name)
     rate, waited = meter.row(state.window.images)
     state.throughput = statistics.median(meter.rates)
+    bounds = ceilings.bounds(state.throughput, meter.waited / meter.seconds)
+    state.bounds = dataclasses.asdict(bounds)
     state.window.clear()
     return {
         "time": time.time(),

@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ktfast.checkpoint import Checkpoint
 from ktfast.config import TrainingConfig
+from ktfast.data.feed import Batch
 from ktfast.errors import ConfigError
+from ktfast.gradients import Gradients, Task
 from ktfast.models.weights import parameter_groups
+from ktfast.precision import computing_dtype
 from ktfast.progress import Meter, Window
 
 logger = logging.getLogger(__name__)
-
-_PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 class TrainingState:
@@ -29,27 +26,27 @@ class TrainingState:
 
     Parameters
     ----------
-    model : moved to the device and, if asked, to channels-last order, in place.
+    task : its model is moved to the device and, if asked, to channels-last order, in place.
     config : optimiser and precision.
     device : where the model is trained.
 
     Attributes
     ----------
+    gradients : computes the gradient of a batch.
+    way : how the network is run (`ktfast.execution`); "" until it is chosen.
     step : steps done.
     seconds, waited : spent, and spent waiting for the feed, before this session.
     metrics : values of the last row.
     throughput : images a second, the median over rows.
+    bounds : what bounded the training (`ktfast.bounds.Bounds`), up to the last row.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, task: Task, config: TrainingConfig, device: torch.device) -> None:
         self.device = device
-        self.dtype = training_dtype(config.precision, device)
-        self.model = model.to(device)
+        self.model = task.model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.model.train()
-        if config.compile:
-            self.model.compile()
         groups = parameter_groups(
             self.model, config.learning_rate, config.weight_decay, bias_rate=config.bias_rate
         )
@@ -57,13 +54,31 @@ class TrainingState:
             groups, lr=config.learning_rate, momentum=config.momentum, fused=True
         )
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.way = ""
+        self._task = task
+        self._compute(
+            computing_dtype(config.precision, device), -(-config.batch_size // config.accumulate)
+        )
         self.window = Window()
         self.step = 0
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}
         self.throughput = 0.0
         self.waited = 0.0
+        self.bounds: dict[str, float] = {}
+
+    def _compute(self, dtype: torch.dtype, micro_batch: int) -> None:
+        """Compute in a type, on so many images at a time."""
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        self.gradients = Gradients(self._task, self.device, dtype, self.scaler, micro_batch)
+
+    def advance(self, batch: Batch, epoch: int) -> None:
+        """One step of SGD on a batch."""
+        self.window.add(self.gradients.add(batch, epoch), len(batch.images))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
 
     def set_rate(self, factor: float) -> None:
         """Multiply every group's initial learning rate by `factor`."""
@@ -94,6 +109,12 @@ class TrainingState:
             "metrics": self.metrics,
             "throughput": self.throughput,
             "waited": self.waited + meter.waited,
+            "bounds": self.bounds,
+            "choices": {
+                "precision": str(self.gradients.dtype).removeprefix("torch."),
+                "micro_batch": self.gradients.micro_batch,
+                "way": self.way,
+            },
             "scaler": self.scaler.state_dict(),
             "window_steps": self.window.steps,
         }
@@ -146,6 +167,11 @@ class TrainingState:
             # The fused optimiser wants the momentum in the parameter's memory order.
             momentum = torch.empty_like(parameter, requires_grad=False).copy_(value)
             self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        if facts["circumstances"]["device"] == circumstances["device"]:
+            # What was chosen by trial, or by what fitted the memory, must not be chosen anew.
+            choices = facts["choices"]
+            self._compute(getattr(torch, choices["precision"]), choices["micro_batch"])
+            self.way = choices["way"]
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
@@ -156,7 +182,7 @@ class TrainingState:
         self.window.steps = facts["window_steps"]
         self.step, self.seconds = checkpoint.step, facts["seconds"]
         self.metrics, self.throughput = facts["metrics"], facts["throughput"]
-        self.waited = facts["waited"]
+        self.waited, self.bounds = facts["waited"], facts["bounds"]
         logger.info("resuming %s at step %d", folder, self.step)
         moved = _differences(facts["circumstances"], dict(circumstances))
         if moved:
@@ -167,25 +193,6 @@ class TrainingState:
                 "; ".join(moved),
             )
         return self.step
-
-
-def training_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Type of the matrix products; "auto" is what the device is fast at.
-
-    Raises
-    ------
-    ConfigError : float16 was asked for on a CPU.
-    """
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        capability = torch.cuda.get_device_capability(device)[0]
-        return {7: torch.float16}.get(
-            capability, torch.bfloat16 if capability >= 8 else torch.float32
-        )
-    if precision == "float16" and device.type != "cuda":
-        raise ConfigError("precision float16 needs a GPU; use float32 or bfloat16 on a CPU")
-    return _PRECISIONS[precision]
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from torch.nn import functional
 from toy_training import toy_config, toy_feed, toy_task, toy_train, weights_hash
 
 import ktfast
+from ktfast import precision
 from ktfast.augment import normalize_images
 from ktfast.errors import ConfigError, DataError
+from ktfast.precision import computing_dtype
 from ktfast.training import DivergedError, Interrupted, StepOutput, learning_rate_factor, train
-from ktfast.training_state import training_dtype
 
 STEPS = 21
 KILLS = int(os.environ.get("KTFAST_TEST_KILLS", "10"))
@@ -182,7 +183,7 @@ class Signalling:
         self.task, self.model, self.signals, self.steps = task, task.model, signals, 0
 
     def step(self, batch, epoch) -> StepOutput:
-        self.steps += 1
+        self.steps += len(batch.images) > 2  # the work of a step is counted on two images
         for number in self.signals.get(self.steps, ()):
             os.kill(os.getpid(), number)
         return self.task.step(batch, epoch)
@@ -328,7 +329,8 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path, bad):
 
     def step(batch, epoch):
         output = good(batch, epoch)
-        return dataclasses.replace(output, loss=output.loss * (bad if next(calls) == 5 else 1))
+        number = next(calls) if len(batch.images) > 2 else None
+        return dataclasses.replace(output, loss=output.loss * (bad if number == 5 else 1))
 
     task.step = step
     with pytest.raises(
@@ -418,10 +420,12 @@ def test_schedules():
 
 def test_precision_follows_the_device(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert training_dtype("auto", cpu) is torch.float32
-    assert training_dtype("bfloat16", cpu) is torch.bfloat16
+    for gain, expected in ((0.4, torch.float32), (2.1, torch.bfloat16)):
+        monkeypatch.setattr(precision, "bfloat16_gain", lambda gain=gain: gain)
+        assert computing_dtype("auto", cpu) is expected
+    assert computing_dtype("bfloat16", cpu) is torch.bfloat16
     with pytest.raises(ConfigError, match="float16 needs a GPU"):
-        training_dtype("float16", cpu)
+        computing_dtype("float16", cpu)
     for capability, expected in {
         (6, 1): torch.float32,
         (7, 5): torch.float16,
@@ -430,7 +434,7 @@ def test_precision_follows_the_device(monkeypatch):
         (12, 0): torch.bfloat16,
     }.items():
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
-        assert training_dtype("auto", gpu) is expected
+        assert computing_dtype("auto", gpu) is expected
 
 
 def test_bfloat16_trains_on_a_cpu(tmp_path):
@@ -443,7 +447,12 @@ def test_the_line_of_a_log(tmp_path, caplog):
         toy_train(tmp_path)
     (line,) = [record.message for record in caplog.records if "images/s" in record.message]
     assert line.startswith("toy 21/21 epoch 3.50 loss ")
-    for part in (" accuracy 0.", " images/s | feed wait ", " | ETA 0:00"):
+    for part in (
+        " accuracy 0.",
+        " images/s, feed wait ",
+        ", bound by compute (feed alone ",
+        " | ETA 0:00",
+    ):
         assert part in line
     caplog.clear()
     toy_train(tmp_path / "silent", toy_config(epochs=0.2), progress=False)

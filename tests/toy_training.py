@@ -29,6 +29,7 @@ def toy_config(**options: Any) -> TrainingConfig:
         "learning_rate": 0.01,
         "warmup": 0.1,
         "log_every": 4,
+        "precision": "float32",  # on every machine
         "checkpoint_minutes": 60.0,
     }
     return TrainingConfig(**{**values, **options})

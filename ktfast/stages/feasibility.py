@@ -9,12 +9,12 @@ import torch
 from ktfast.config import Config
 from ktfast.data.source import PreparedSet
 from ktfast.errors import ConfigError, DataError
+from ktfast.precision import computing_dtype
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.extraction import check_source, feature_crop
 from ktfast.stages.networks import jigsaw_network, pretext_trunk, target_network, target_trunk
 from ktfast.stages.probing import check_probe_memory
 from ktfast.stages.sets import open_set
-from ktfast.training_state import training_dtype
 
 Sets = dict[str, PreparedSet]
 
@@ -32,7 +32,7 @@ def check_feasible(run: Run) -> None:
     check_source(config)
     device = torch.device(resolve_device(config.device))
     for training in (config.pretext.training, config.transfer.training):
-        training_dtype(training.precision, device)
+        computing_dtype(training.precision, device)
     with torch.device("meta"):
         _check_teacher(config, sets)
         _check_target(config)

@@ -56,7 +56,7 @@ def _train(run: Run, folder: Path) -> Outcome:
             "loss": trained.summary.metrics.get("loss"),
             "n_permutations": config.permutations,
             "steps": trained.summary.steps,
-            "feed_wait": trained.summary.loader_wait,
+            **trained.summary.speed(),
         },
         throughput=("images/s", trained.summary.images_per_second),
         seconds=trained.summary.seconds,

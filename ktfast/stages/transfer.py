@@ -54,7 +54,7 @@ def _train(run: Run, folder: Path) -> Outcome:
         summary={
             **trained.metrics,
             "steps": trained.summary.steps,
-            "feed_wait": trained.summary.loader_wait,
+            **trained.summary.speed(),
         },
         throughput=("images/s", trained.summary.images_per_second),
         seconds=trained.summary.seconds,

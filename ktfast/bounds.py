@@ -1,0 +1,150 @@
+"""What bounds a training: the feed or the network, and how far the network is from the peak.
+
+Measured when a training starts, in a second or two: the feed alone, the work of an image, and a
+large matrix product in the training's precision.
+"""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ktfast.data.feed import Batch, Feed
+from ktfast.gradients import Gradients, Remembered
+
+FEED_SECONDS = 2.0
+PEAK_SECONDS = 0.1
+_SIDES = {"cuda": 8192, "cpu": 1024}  # of the product: large enough to be bound by arithmetic
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What feed and device can do, each alone.
+
+    Attributes
+    ----------
+    feed_rate : images a second that the feed delivers to nobody.
+    image_flops : floating-point operations of one image, forward and backward.
+    peak_flops : operations a second of a large matrix product in the training's precision.
+    """
+
+    feed_rate: float
+    image_flops: float
+    peak_flops: float
+
+    def bounds(self, rate: float, waited: float) -> "Bounds":
+        """What bounds a training of `rate` images a second that waited for a share of its time."""
+        return Bounds(
+            images_per_second=rate,
+            feed_ceiling=self.feed_rate,
+            compute_ceiling=rate / max(1 - waited, 1e-9),
+            flop_utilization=rate * self.image_flops / self.peak_flops,
+            peak_tflops=self.peak_flops / 1e12,
+        )
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How fast a training was, and how fast it could have been.
+
+    Attributes
+    ----------
+    images_per_second : achieved.
+    feed_ceiling : images a second if computing took no time.
+    compute_ceiling : images a second if the feed were never waited for.
+    flop_utilization : share of the peak that the network's products and convolutions reached.
+    peak_tflops : that peak, measured, 10^12 operations a second.
+    """
+
+    images_per_second: float
+    feed_ceiling: float
+    compute_ceiling: float
+    flop_utilization: float
+    peak_tflops: float
+
+    @property
+    def bound_by(self) -> str:
+        """ "feed" or "compute", whichever ceiling is lower."""
+        return "feed" if self.feed_ceiling < self.compute_ceiling else "compute"
+
+    def text(self) -> str:
+        """One line, such as `bound by compute (feed alone 2,940 images/s), 81 % of peak`."""
+        other, ceiling = (
+            ("network", self.compute_ceiling)
+            if self.bound_by == "feed"
+            else ("feed", self.feed_ceiling)
+        )
+        return (
+            f"bound by {self.bound_by} ({other} alone {ceiling:,.0f} images/s),"
+            f" {self.flop_utilization:.0%} of peak"
+        )
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large product of matrices, the best of a few."""
+    side = _SIDES[device.type]
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    product = matrix @ matrix
+    wait_for(device)
+    least, until = math.inf, time.perf_counter() + PEAK_SECONDS
+    while (began := time.perf_counter()) < until:
+        torch.mm(matrix, matrix, out=product)
+        wait_for(device)
+        least = min(least, time.perf_counter() - began)
+    return 2 * side**3 / least
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
+    """Images a second of a feed whose batches nobody works on, and its first batch.
+
+    The first batch goes a longer way through the feed: only if it is alone is it counted.
+
+    Parameters
+    ----------
+    feed : no epoch of it may be running.
+    epoch : whose batches are read.
+    batches : to read at most, after the first.
+    """
+    with contextlib.closing(_batches(feed, epoch)) as reading:
+        began = time.perf_counter()
+        first = next(reading)
+        wait_for(first.images.device)
+        rate = len(first.images) / (time.perf_counter() - began)
+        began, images = time.perf_counter(), 0
+        for batch in itertools.islice(reading, batches):
+            wait_for(batch.images.device)
+            images += len(batch.images)
+            rate = images / (time.perf_counter() - began)
+            if time.perf_counter() - began > FEED_SECONDS:
+                break
+    return rate, first
+
+
+def _batches(feed: Feed, epoch: int) -> Generator[Batch]:
+    yield from feed.epoch(epoch)
+
+
+def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
+    """Operations of an image's forward and backward pass, counted on two images of a batch.
+
+    Two, as a puzzle may want another image's tiles. Model and generators are as before.
+    """
+    few = Batch(batch.images[:2], batch.sample_ids[:2], batch.rows[:2])
+    model = gradients.task.model
+    before = Remembered(model, gradients.device)
+    with FlopCounterMode(display=False) as counter:
+        gradients.add(few, epoch)
+    model.zero_grad(set_to_none=True)
+    before.restore()
+    return float(counter.get_total_flops()) / len(few.images)
