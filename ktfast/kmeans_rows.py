@@ -12,7 +12,7 @@ from ktfast._backend import n_threads as resolve_threads
 from ktfast.errors import InputError
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_update import kmeans_update
-from ktfast.ops.vectors import check_vectors, dtype_name, row_blocks
+from ktfast.ops.vectors import CALL_BYTES, check_vectors, dtype_name, read_ahead, row_blocks
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -186,6 +186,9 @@ class Rows:
     def parts(self) -> Iterator[tuple[slice, Any]]:
         """The matrices in order, with their place in 0 .. n - 1."""
         for i, shard in enumerate(self.shards):
+            for following in self.shards[i + 1 : i + 2]:
+                if isinstance(following, np.memmap):
+                    read_ahead(following[: max(1, CALL_BYTES // max(1, following[:1].nbytes))])
             yield slice(int(self.starts[i]), int(self.starts[i + 1])), shard
 
     def _name_bad_row(self) -> None:

@@ -1,5 +1,10 @@
 """kmeans_assign against float64 brute force: every SIMD level, dtype, layout and device."""
 
+import ctypes
+import mmap
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +13,7 @@ from tolerances import SUM_ORDER_FLOAT64
 from ktfast import _backend
 from ktfast.ops import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_screen import Screen
+from ktfast.ops.vectors import row_blocks
 from ktfast.reference import kmeans as reference
 
 LEVELS = ["scalar", "avx2", "avx512"]
@@ -185,6 +191,35 @@ def test_memory_map(tmp_path):
     x.tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", dtype=np.float32, mode="r", shape=x.shape)
     check(x, centers, *kmeans_assign(mapped, centers, distance_dtype="float64"))
+
+
+def resident_pages(array):
+    """Which pages of an array are in memory."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    low -= low % mmap.PAGESIZE
+    pages = (ctypes.c_ubyte * (-(-(high - low) // mmap.PAGESIZE)))()
+    libc = ctypes.CDLL(None)
+    assert libc.mincore(ctypes.c_void_p(low), ctypes.c_size_t(high - low), pages) == 0
+    return np.frombuffer(pages, np.uint8) & 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="pages cannot be dropped here")
+def test_memory_maps_are_read_ahead(tmp_path):
+    path = tmp_path / "x"
+    np.ones((1 << 22,), np.float32).tofile(path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = np.memmap(path, np.float32, mode="r", shape=(1 << 12, 1 << 10))
+    if resident_pages(mapped).mean() > 0.5:
+        pytest.skip("this file system keeps its pages")
+    blocks = row_blocks(mapped, 1 << 11)
+    next(blocks)  # the second half is on its way, though nobody has touched it
+    deadline = time.monotonic() + 20
+    while resident_pages(mapped[1 << 11 :]).mean() < 0.9 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert resident_pages(mapped[1 << 11 :]).mean() >= 0.9
+    assert resident_pages(mapped[: 1 << 11]).mean() < 0.9
 
 
 def test_small_calls_and_copies_change_nothing(monkeypatch):

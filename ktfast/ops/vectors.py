@@ -1,5 +1,8 @@
 """Matrices of row vectors as the k-means kernels read them: checks and blocks of rows."""
 
+import ctypes
+import functools
+import mmap
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -80,11 +83,35 @@ def row_blocks(x: Any, call_rows: int) -> Iterator[tuple[slice, Any]]:
     n, d = x.shape
     row_bytes = max(1, d * (x.element_size() if library_of(x) == "torch" else x.itemsize))
     in_place = readable(x)
+    mapped = isinstance(x, np.memmap)
     limit = CALL_BYTES if in_place else COPY_BYTES
     step = max(1, min(call_rows, limit // row_bytes))
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
+        if mapped:
+            read_ahead(x[rows.stop : rows.stop + step])
         yield rows, x[rows] if in_place else contiguous(x[rows], dtype_name(x))
+
+
+def read_ahead(block: Any) -> None:
+    """Have the system read a block of a memory map while something else is computed.
+
+    It is a hint: nothing waits for it, and nothing is told where it cannot be given.
+    """
+    advise = _madvise()
+    if advise is None or not is_numpy(block) or block.size == 0:
+        return
+    low, high = np.lib.array_utils.byte_bounds(block)
+    low -= low % mmap.PAGESIZE
+    advise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), mmap.MADV_WILLNEED)
+
+
+@functools.cache
+def _madvise() -> Any:
+    """The C library's function, or None where there is none."""
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        return None
+    return getattr(ctypes.CDLL(None), "madvise", None)
 
 
 def check_output(array: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
