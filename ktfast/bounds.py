@@ -8,8 +8,9 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -119,12 +120,12 @@ def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
     with contextlib.closing(_batches(feed, epoch)) as reading:
         began = time.perf_counter()
         first = next(reading)
-        wait_for(first.images.device)
-        rate = len(first.images) / (time.perf_counter() - began)
+        wait_for(first.pool.device)
+        rate = len(first) / (time.perf_counter() - began)
         began, images = time.perf_counter(), 0
         for batch in itertools.islice(reading, batches):
-            wait_for(batch.images.device)
-            images += len(batch.images)
+            wait_for(batch.pool.device)
+            images += len(batch)
             rate = images / (time.perf_counter() - began)
             if time.perf_counter() - began > FEED_SECONDS:
                 break
@@ -135,16 +136,34 @@ def _batches(feed: Feed, epoch: int) -> Generator[Batch]:
     yield from feed.epoch(epoch)
 
 
+def _convolution_backward_flops(
+    gradient: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    *options: Any,
+    out_shape: Any = None,
+) -> int:
+    """As many operations as forward for each of the gradients of maps and weights.
+
+    torch's own count takes the weights' gradient of grouped convolutions for one of full ones.
+    """
+    to_maps, to_weights, _ = options[-1]
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * int(to_maps + to_weights)
+
+
+_CONVOLUTION_BACKWARD = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+
+
 def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
     """Operations of an image's forward and backward pass, counted on two images of a batch.
 
     Two, as a puzzle may want another image's tiles. Model and generators are as before.
     """
-    few = Batch(batch.images[:2], batch.sample_ids[:2], batch.rows[:2])
+    few = batch.part(0, 2)
     model = gradients.task.model
     before = Remembered(model, gradients.device)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_CONVOLUTION_BACKWARD) as counter:
         gradients.add(few, epoch)
     model.zero_grad(set_to_none=True)
     before.restore()
-    return float(counter.get_total_flops()) / len(few.images)
+    return float(counter.get_total_flops()) / len(few)

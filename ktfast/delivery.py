@@ -53,15 +53,12 @@ def _copied(
             found = next(batches, None)
             if found is None:
                 return
-            epoch, batch = found
-            parts = [
-                value.to(device, non_blocking=True)
-                for value in (batch.images, batch.sample_ids, batch.rows)
-            ]
+            epoch, batch = found[0], found[1].to(device)
             copied = copies.record_event()
         steps = cuda.current_stream(device)
         steps.wait_event(copied)
-        for part in parts:
-            part.record_stream(steps)
-        yield epoch, Batch(*parts)
+        for tensor in (batch.pool, batch.sample_ids, batch.rows, batch.indices):
+            if tensor is not None:
+                tensor.record_stream(steps)
+        yield epoch, batch
         done.append(steps.record_event())

@@ -1,7 +1,7 @@
 """The gradient of one step, over as many images at a time as the memory holds."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,7 +84,7 @@ class Gradients:
             try:
                 return self._sum(batch, epoch)
             except torch.OutOfMemoryError as error:
-                size = min(self.micro_batch, len(batch.images))
+                size = min(self.micro_batch, len(batch))
                 if size == 1:
                     raise
                 reason = str(error).partition(". ")[0]
@@ -103,8 +103,9 @@ class Gradients:
 
     def _sum(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        for part in self._parts(batch):
-            share = len(part.images) / len(batch.images)
+        for start in range(0, len(batch), self.micro_batch):
+            part = batch.part(start, start + self.micro_batch).to(self.device)
+            share = len(part) / len(batch)
             # Each weight is converted once a micro-batch: a cache would only get in the way of
             # CUDA graphs.
             with torch.autocast(
@@ -119,16 +120,6 @@ class Gradients:
                 term = value.detach().double() * share
                 sums[name] = sums[name] + term if name in sums else term
         return sums
-
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The batch on the device, in micro-batches."""
-        for start in range(0, len(batch.images), self.micro_batch):
-            yield Batch(
-                *(
-                    value[start : start + self.micro_batch].to(self.device, non_blocking=True)
-                    for value in (batch.images, batch.sample_ids, batch.rows)
-                )
-            )
 
 
 class Remembered:

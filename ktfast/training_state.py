@@ -74,7 +74,7 @@ class TrainingState:
 
     def advance(self, batch: Batch, epoch: int) -> None:
         """One step of SGD on a batch."""
-        self.window.add(self.gradients.add(batch, epoch), len(batch.images))
+        self.window.add(self.gradients.add(batch, epoch), len(batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

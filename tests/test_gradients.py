@@ -20,9 +20,9 @@ class Confined:
 
     def step(self, batch, epoch) -> StepOutput:
         output = self.task.step(batch, epoch)
-        if len(batch.images) > self.most:
+        if len(batch) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-        self.sizes.append(len(batch.images))
+        self.sizes.append(len(batch))
         return output
 
 
