@@ -1,5 +1,6 @@
 """Rows scaled to length one as they are read, for clustering by the angle (spherical K-means)."""
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,9 +12,9 @@ from ktfast.errors import InputError
 from ktfast.kmeans_rows import Float64, Int64, Rows, float64_on_host, to_host
 from ktfast.ops.vectors import contiguous, row_blocks
 
-# Elements of scaled rows that exist at a time, and that a thread scales at a time.
-_BLOCK = 1 << 23
-_PIECE = 1 << 16
+# Elements of scaled rows that exist at a time, and that a thread measures at a time.
+_BLOCK = 1 << 21
+_PIECE = 1 << 14
 # Squares of shorter or longer rows leave the range of float64; no float32 row is one of them.
 _SHORTEST, _LONGEST = 1e-150, 1e150
 
@@ -23,10 +24,12 @@ class SphericalRows(Rows):
 
     A row is read as ``x / ||x||``, computed in float64 and rounded once: to float64 for float64
     rows, else to float32. Blocks are scaled when they are read; no scaled copy of all is kept.
-    Reading a row that is zero, and so has no direction, raises `InputError`.
+    Their lengths are: 8 bytes a row. Reading a row that is zero, and so has no direction, raises
+    `InputError`.
     """
 
     plain_means = False
+    _lengths: Float64 | None = None
 
     def take(self, indices: Int64) -> Float64:
         """The scaled rows with these numbers, float64 [len(indices), d], on the CPU."""
@@ -45,40 +48,35 @@ class SphericalRows(Rows):
         """The scaled rows in order, in blocks, with their place in 0 .. n - 1."""
         for place, shard in super().parts():
             for local, block in row_blocks(shard, max(1, _BLOCK // max(1, self.d))):
-                first = place.start + local.start
+                rows = slice(place.start + local.start, place.start + local.stop)
                 with on_device(block):
-                    scaled, fine = self._scaled(block)
-                if not fine.all():
-                    self._name(block, first, int(np.flatnonzero(~fine)[0]))
-                yield slice(first, first + len(block)), scaled
+                    yield rows, self._scaled(block, rows)
 
-    def _scaled(self, block: Any) -> tuple[Any, Any]:
-        """A block scaled where it lies, and which of its rows could be: bool [n], on the CPU."""
+    def _scaled(self, block: Any, rows: slice) -> Any:
+        """A block of rows, scaled where it lies; measures their lengths the first time."""
+        if self._lengths is None:
+            self._lengths = np.full(self.n, np.nan)
+        known = self._lengths[rows]
+        is_new = bool(np.isnan(known[0]))
         if self.on_gpu:
             values = contiguous(block, "float64")
             norms = (values * values).sum(axis=1, keepdims=True) ** 0.5
-            return contiguous(values / norms, self.center_dtype), _fine(to_host(norms))
-        scaled = np.empty(tuple(block.shape), dtype=self.center_dtype)
-        fine = np.empty(len(block), dtype=bool)
-        step = max(1, _PIECE // max(1, self.d))
-
-        def scale(start: int) -> None:
-            piece = slice(start, start + step)
-            values = float64_on_host(block[piece])
-            norms = lengths(values)
-            fine[piece] = _fine(norms)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                np.divide(values, norms, out=scaled[piece], casting="same_kind")
-
-        pieces = range(0, len(block), step)
-        threads = min(self.threads, len(pieces))
-        if threads == 1:
-            for start in pieces:
-                scale(start)
+            if is_new:
+                known[:] = to_host(norms)[:, 0]
+            scaled = contiguous(values / norms, self.center_dtype)
         else:
+            source = to_host(contiguous(block, "float32") if self.dtype == "bfloat16" else block)
+            scaled = np.empty(source.shape, dtype=self.center_dtype)
+            threads = min(self.threads, len(source))
+            ends = np.linspace(0, len(source), threads + 1, dtype=int)
+            shares = [slice(*pair) for pair in itertools.pairwise(ends)]
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(scale, pieces))
-        return scaled, fine
+                list(pool.map(lambda s: _scale(source[s], known[s], scaled[s], is_new), shares))
+        fine = (known > _SHORTEST) & (known < _LONGEST)
+        if not fine.all():
+            self._lengths = None
+            self._name(block, rows.start, int(np.flatnonzero(~fine)[0]))
+        return scaled
 
     def _name(self, block: Any, first: int, place: int) -> None:
         values = float64_on_host(block[place])
@@ -96,11 +94,25 @@ class SphericalRows(Rows):
         )
 
 
-def lengths(values: Float64) -> Float64:
-    """Euclidean lengths float64 [n, 1]; each is added up in one order wherever its row lies."""
+def _scale(source: Any, norms: Float64, scaled: Any, is_new: bool) -> None:
+    """Scale rows [n, d] of any dtype by their lengths float64 [n]; measure these if new."""
+    n, d = source.shape
+    step = max(1, min(n, _PIECE // max(1, d)))
+    values, squares = np.empty((2, step, d))
+    for start in range(0, n, step) if is_new else ():
+        piece = source[start : start + step]
+        np.copyto(values[: len(piece)], piece)
+        part = lengths(values[: len(piece)], out=squares[: len(piece)])
+        norms[start : start + step] = part[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(source, norms[:, None], out=scaled, casting="same_kind", dtype=np.float64)
+
+
+def lengths(values: Float64, out: Float64 | None = None) -> Float64:
+    """Euclidean lengths float64 [n, 1]; each is added up in one order wherever its row lies.
+
+    `out` [n, d] is written to if it is given.
+    """
     with np.errstate(over="ignore"):
-        return np.asarray(np.sqrt((values * values).sum(axis=1, keepdims=True)))
-
-
-def _fine(norms: Float64) -> Any:
-    return ((norms > _SHORTEST) & (norms < _LONGEST))[:, 0]
+        squares = np.multiply(values, values, out=out)
+        return np.asarray(np.sqrt(squares.sum(axis=1, keepdims=True)))
