@@ -1,6 +1,7 @@
-"""Which GPU is current while an op works: that of its arrays."""
+"""Which GPU is current while an op works, and how many threads it uses."""
 
 import contextlib
+import os
 import sys
 import types
 
@@ -55,3 +56,14 @@ def test_ops_work_on_a_gpu_that_is_not_current():
         assert torch.cuda.current_device() == 0
     assert {t.device.index for t in (labels, distances, sums)} == {1}
     assert labels.tolist() == kmeans_assign(x.cpu(), x[:3].cpu())[0].tolist()
+
+
+@pytest.mark.parametrize("variable", [None, "100000"])
+def test_threads_are_bounded(variable, monkeypatch):
+    most = max(64, len(os.sched_getaffinity(0)))
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert _backend.n_threads(None if variable else 100_000) == most
+    assert _backend.n_threads(3) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
+    assert _backend.n_threads() == 2

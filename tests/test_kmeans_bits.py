@@ -1,11 +1,13 @@
 """K-means gives the same bits for any threads, shards, library, kernel level and order of calls."""
 
+import hashlib
 import threading
 
 import numpy as np
 import pytest
 import torch
 from kmeans_cases import assert_same, mixture
+from tolerances import FLOAT32_CENTERS
 
 from ktfast import KMeans, _backend
 
@@ -82,3 +84,39 @@ def test_threads_may_fit_side_by_side():
     assert len(results) == 8
     for result in results:
         assert_same(result, expected)
+
+
+def test_sixteen_thread_counts_twenty_times_give_one_hash():
+    x = mixture(400, d=8)
+    options = {"init": "random", "n_init": 1, "max_iter": 2}
+    hashes = {
+        hashlib.sha256(
+            model.cluster_centers_.tobytes()
+            + model.labels_.tobytes()
+            + str(model.inertia_).encode()
+        ).hexdigest()
+        for n_threads in range(1, 17)
+        for _ in range(20)
+        for model in [fit(x, n_threads=n_threads, **options)]
+    }
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("n_threads", [2, 7, 16])
+def test_threads_change_no_bit_where_bounds_and_batches_are_used(n_threads):
+    x = mixture(6500)  # more rows than have all their distances kept
+    options = {"init": "k-means++", "random_state": 0, "max_iter": 8}
+    expected = KMeans(70, n_threads=1, **options).fit(x)
+    assert any(row["skipped"] > 0 for row in expected.history_)
+    assert_same(KMeans(70, n_threads=n_threads, **options).fit([x[:9], x[9:]]), expected)
+
+
+@pytest.mark.parametrize("init", ["k-means||", "k-means++", "random"])
+def test_the_order_of_the_rows_changes_only_roundings(init):
+    x = mixture()
+    order = np.random.default_rng(0).permutation(len(x))
+    expected, shuffled = fit(x, init=init, n_init=1), fit(x[order], init=init, n_init=1)
+    np.testing.assert_array_equal(shuffled.labels_, expected.labels_[order])
+    np.testing.assert_allclose(
+        shuffled.cluster_centers_, expected.cluster_centers_, rtol=FLOAT32_CENTERS
+    )

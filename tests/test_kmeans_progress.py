@@ -1,5 +1,6 @@
 """What a fit tells while it runs, and what is left of one that is interrupted."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -7,37 +8,161 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
+from kmeans_cases import assert_consistent, mixture
+
 import ktfast
+from ktfast import KMeans
+from ktfast.kmeans_lloyd import Run
+from ktfast.kmeans_progress import Progress
+
+
+def test_one_line_per_iteration_when_verbose(caplog):
+    with caplog.at_level(logging.INFO, "ktfast"):
+        model = KMeans(12, init=mixture()[:12], max_iter=9, verbose=1).fit(mixture())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == model.n_iter_
+    inertia = model.history_[1]["inertia"]
+    assert lines[1].startswith(f"k-means iteration 2 of at most 9: inertia {inertia:.9g}, ")
+    assert "of the rows moved" in lines[1]
+    assert "s an iteration" in lines[1]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "ktfast"):
+        KMeans(12, random_state=0, verbose=1).fit(mixture())
+    assert "first centres" in caplog.records[0].getMessage()
+
+
+def test_a_line_every_ten_seconds_otherwise(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("ktfast.kmeans_progress.time.monotonic", lambda: now[0])
+    progress = Progress(max_iter=100)
+    history = []
+    with caplog.at_level(logging.INFO, "ktfast"):
+        progress.seeding(10, 100)
+        for _ in range(30):
+            now[0] += 1.5
+            history.append({"inertia": 5.0, "moved": 1, "seconds": 60.0})
+            progress.observe(Run(np.zeros((2, 2)), np.zeros(200, np.int32), 5.0, history))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4
+    assert lines[0] == (
+        "k-means iteration 7 of at most 100: inertia 5, 0.50 % of the rows moved, "
+        "60 s an iteration, 1:33:00 left at most"
+    )
+
+
+def test_a_short_fit_says_nothing(caplog):
+    with caplog.at_level(logging.INFO, "ktfast"):
+        KMeans(12, random_state=0).fit(mixture())
+    assert not caplog.records
+
+
+def interrupted(at, monkeypatch, **options):
+    """A fit whose Ctrl-C arrives while the iteration of that number (from 1) is told of."""
+    observe, calls = Progress.observe, [0]
+
+    def stop(self, run):
+        observe(self, run)
+        calls[0] += 1
+        if calls[0] == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "observe", stop)
+    x = mixture()
+    model = KMeans(12, tol=0, **options)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x)
+    monkeypatch.undo()
+    return model, x
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_the_last_complete_iteration_is_kept(at, monkeypatch):
+    start = mixture()[:12]
+    model, x = interrupted(at, monkeypatch, init=start)
+    assert model.n_iter_ == at
+    assert_consistent(model, x)
+    if at > 1:
+        assert model.inertia_ == model.history_[-1]["inertia"]
+    assert model.transform(x).shape == (len(x), 12)
+    assert model.counts_.sum() == len(x)
+    model.partial_fit(x[:100])
+
+
+def test_the_best_of_several_runs_is_kept(monkeypatch):
+    options = {"init": "random", "n_init": 50, "random_state": 0}
+    model, x = interrupted(60, monkeypatch, **options)
+    runs = []
+    observe = Progress.observe
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Progress, "observe", lambda self, run: (observe(self, run), runs.append(run))[0]
+        )
+        KMeans(12, tol=0, **options).fit(x)
+    assert model.inertia_ <= min(run.inertia for run in runs[:60])
+    assert_consistent(model, x)
+
+
+def test_nothing_is_changed_before_the_first_iteration(monkeypatch):
+    x = mixture(300)
+    model = KMeans(12, random_state=0).fit(x)
+    labels = model.labels_
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ktfast.kmeans.first_centers", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(mixture(300, d=3))
+    np.testing.assert_array_equal(model.predict(x), labels)
+    unfitted = KMeans(12)
+    with pytest.raises(KeyboardInterrupt):
+        unfitted.fit(x)
+    assert vars(unfitted) == vars(KMeans(12))
+
 
 INTERRUPTED = """
-import numpy as np, sys, time
+import logging, numpy as np, sys, time
 from ktfast import KMeans
-x = np.random.default_rng(0).normal(size=(60_000, 128)).astype(np.float32)
-model = KMeans(3, random_state=0, n_threads=1).fit(x[:1000])
-before = model.cluster_centers_.copy()
-print("ready", flush=True)
+x = np.random.default_rng(0).normal(size=(120_000, 128)).astype(np.float32)
+model = KMeans(2000, init="INIT", n_init=1, random_state=0, n_threads=1, tol=0, verbose=1)
+class Tell(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+logging.getLogger("ktfast").addHandler(Tell())
+logging.getLogger("ktfast").setLevel(logging.INFO)
 try:
-    model.set_params(n_clusters=3000, tol=0).fit(x)
+    model.fit(x)
 except KeyboardInterrupt:
-    raised = time.time()
-assert (model.cluster_centers_ == before).all() and len(model.predict(x)) == len(x)
-print(raised, flush=True)
+    print("raised", time.time(), flush=True)
+if "WHEN" == "first centres":
+    assert not hasattr(model, "labels_")
+else:
+    labels = model.predict(x[:5000])
+    assert (labels == model.labels_[:5000]).all() and model.inertia_ > 0
 """
 
 
-def test_interrupt_ends_a_fit_within_a_second_and_keeps_the_old_state():
+@pytest.mark.parametrize(
+    ("when", "init"), [("first centres", "k-means||"), ("iteration", "random")]
+)
+def test_ctrl_c_ends_a_fit_within_a_second(when, init):
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED],
+        [sys.executable, "-c", INTERRUPTED.replace("INIT", init).replace("WHEN", when)],
         stdout=subprocess.PIPE,
         text=True,
         cwd="/",  # not the checkout, whose ktfast may not be built
         env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     )
     with process:
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(1)
+        while when not in process.stdout.readline():
+            pass
+        time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         sent = time.time()
-        raised = float(process.stdout.readline())
-        assert raised - sent < 1
-        assert process.wait(20) == 0
+        line = ""
+        while not line.startswith("raised"):
+            line = process.stdout.readline()
+        assert float(line.split()[1]) - sent < 1
+        assert process.wait(60) == 0

@@ -154,8 +154,9 @@ def test_byte_rows_are_near_and_exact_in_any_order(d):
     order = generator.permutation(d)
     same = ByteRows(x[:, order], x.mean(axis=0)[order], 1e30)
     np.testing.assert_array_equal(same.distances(same), table)
-    first = ByteRows(x[:7], x.mean(axis=0), 1e30)
-    np.testing.assert_array_equal(rows.distances(first), table[:, :7])
+    np.testing.assert_array_equal(
+        rows.distances(ByteRows(x[:7], x.mean(axis=0), 1e30)), table[:, :7]
+    )
 
 
 def test_batches_choose_about_as_well_as_one_by_one(monkeypatch):

@@ -16,3 +16,6 @@ FLOAT32_CENTERS = 1e-5
 GRADIENT_ORDER = 1e-4
 """Relative and absolute: float32 gradients of a batch, summed over its parts in another order,
 after a few steps of SGD."""
+
+FAISS_FLOAT32 = 1e-5
+"""Relative: objectives and centroids that faiss adds up in float32."""
