@@ -296,6 +296,29 @@ def test_puzzles_are_cut_where_resident_images_lie(monkeypatch):
         assert torch.equal(loss, task.step(batch.part(1, 4), 0).loss)
 
 
+class ResidentMemoryFeed(MemoryFeed):
+    """Batches that name their images in the whole set."""
+
+    def epoch(self, epoch, start=0):
+        for batch in super().epoch(epoch, start):
+            yield replace(batch, pool=self.images, indices=batch.rows)
+
+
+def test_training_on_resident_images_gathers_none(tmp_path, monkeypatch):
+    """From feed to loss, micro-batches included; the weights are those of gathered batches."""
+    config = TrainingConfig(epochs=2.0, batch_size=8, accumulate=2, checkpoint_minutes=60.0)
+    weights = []
+    for kind in (MemoryFeed, ResidentMemoryFeed):
+        torch.manual_seed(0)
+        task = puzzle_task(max_occluders=0)
+        if kind is ResidentMemoryFeed:
+            monkeypatch.setattr(Batch, "images", property(lambda _: pytest.fail("gathered")))
+        folder = tmp_path / kind.__name__
+        train(task, kind(squares(20, 40), 8), config, folder, name="p", seed=0, progress=False)
+        weights.append([parameter.detach().clone() for parameter in task.model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
 def test_options_that_the_task_sets_are_refused():
     with pytest.raises(InputError, match="JigsawTask sets epoch itself"):
         puzzle_task(epoch=1)
