@@ -94,6 +94,10 @@ def _gpu() -> str:
     return "; ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else "none"
 
 
+# Without the working directory, which may hold another ktfast than this one.
+_ROW = "import sys; del sys.path[0]; from ktfast.bench.row import main; main(*sys.argv[1:])"
+
+
 def run_row(
     target: str,
     arguments: Mapping[str, Any],
@@ -121,7 +125,7 @@ def run_row(
     clean = {key: value for key, value in os.environ.items() if not key.startswith(_TUNING)}
     clean["OMP_NUM_THREADS"] = str(threads)
     clean["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    command = [sys.executable, "-m", "ktfast.bench.row", target, json.dumps(dict(arguments))]
+    command = [sys.executable, "-c", _ROW, target, json.dumps(dict(arguments))]
     try:
         done = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""One row of a benchmark, in this process: `python -m ktfast.bench.row MODULE:FUNCTION ARGUMENTS`.
+"""One row of a benchmark, in this process: `main("MODULE:FUNCTION", ARGUMENTS)`.
 
 ARGUMENTS are keyword arguments as JSON. The function's result, a JSON object, is the last line of
 the standard output; the libraries it calls may print what they like before.
@@ -6,7 +6,6 @@ the standard output; the libraries it calls may print what they like before.
 
 import importlib
 import json
-import sys
 
 # Distributions whose module has another name.
 _PACKAGES = {
@@ -29,7 +28,3 @@ def main(target: str, arguments: str) -> None:
         result = {"problem": f"missing: pip install {_PACKAGES.get(missing, missing)}"}
     print(flush=True)
     print(json.dumps(result), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
