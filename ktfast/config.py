@@ -157,7 +157,15 @@ class FeaturesConfig(Section):
     pooling: Literal["max", "mean"] = Field("max", description="how maps are pooled")
     crop: int = Field(0, ge=0, description="px; centre crop that is fed; 0: the puzzle's")
     batch_size: int = Field(256, ge=1, description="images a step")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the network; auto: the narrowest that the device is fast at"
+    )
     dtype: Literal["float16", "float32"] = Field("float16", description="type on disk")
+    normalized: bool = Field(
+        False,
+        description="store rows as cluster.normalize asks (PCA is fitted on a sample first): less "
+        "disk and one pass less, but another cluster.normalize then needs new features",
+    )
 
 
 class ClusterConfig(Section):

@@ -18,6 +18,7 @@ from ktfast.data.source import PreparedSet
 from ktfast.demo import write_views
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError
+from ktfast.evaluation.clustering import normalized_mutual_information
 
 TINY = """
 seed = 3
@@ -328,6 +329,35 @@ def test_features_of_any_model(recipe, photographs, finished, tmp_path, monkeypa
     command = ["features", *arguments(tmp_path / "b", recipe, photographs)]
     assert main([*command, "--source", "test_stages:brightness"]) == 0
     assert result(tmp_path / "b", "features/pretext")["summary"]["dim"] == 12
+
+
+@pytest.mark.parametrize("choice", ["l2", "pca-whiten-l2"])
+def test_features_stored_normalized_are_clustered_as_they_are(
+    choice, recipe, photographs, finished, tmp_path, monkeypatch, capsys
+):
+    asked = ["--cluster.normalize", choice, "--cluster.pca", "8", "--features.dtype", "float32"]
+    labels = []
+    for stored in ("false", "true"):
+        folder = tmp_path / stored
+        for part in ("prepare", "pretext"):
+            shutil.copytree(finished / part, folder / part)
+        command = [*arguments(folder, recipe, photographs), *asked, "--features.normalized", stored]
+        assert main(["features", *command]) == 0
+        if stored == "true":  # no second pass over the features
+            monkeypatch.delattr("ktfast.data.transform.FeatureTransform.apply_store")
+        assert main(["cluster", *command]) == 0
+        with np.load(folder / "cluster/labels.npz") as file:
+            labels.append(file["labels"])
+    manifest = json.loads((folder / "features/pretext/manifest.json").read_text())
+    assert manifest["dim"] == (8 if choice.startswith("pca") else 64 * 4**2)
+    # A PCA is fitted on a sample then: other axes, much the same clusters.
+    if choice == "l2":
+        np.testing.assert_array_equal(*labels)
+    else:
+        assert normalized_mutual_information(*labels) > 0.5
+    command[command.index(choice)] = "pca-l2"
+    assert main(["cluster", *command, "--redo", "cluster"]) == 2
+    assert "run `ktfast features --redo features`" in capsys.readouterr().err
 
 
 def test_clustering_of_a_matrix_from_elsewhere(recipe, photographs, finished, tmp_path):

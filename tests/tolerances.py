@@ -19,3 +19,6 @@ after a few steps of SGD."""
 
 FAISS_FLOAT32 = 1e-5
 """Relative: objectives and centroids that faiss adds up in float32."""
+
+FLOAT32_PRODUCTS = 2e-5
+"""Absolute, on rows of length 1: float32 projections of features far from their mean."""

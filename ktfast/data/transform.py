@@ -6,16 +6,19 @@ whitening and L2 is what DeepCluster does (Caron et al. 2018).
 
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.decomposition import PCA
+from torch import Tensor
 
 from ktfast.data.feature_store import FeatureStore
 from ktfast.durable import replacing
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError
 
 Floats = npt.NDArray[np.float32]
 Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
@@ -39,43 +42,81 @@ class FeatureTransform:
         self.choice: Choice = choice
         self.mean = mean
         self.projection = projection
+        self._placed: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def dim(self) -> int | None:
+        """Dimensions that a PCA keeps; None without one."""
+        return None if self.projection is None else int(self.projection.shape[1])
 
     @classmethod
     def fit(cls, store: FeatureStore, choice: Choice, *, dim: int, seed: int) -> "FeatureTransform":
-        """Fit on the features of `store`.
+        """Fit on rows drawn evenly from `store`; see `fit_rows`."""
+        rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
+        sample = store.read(rows) if choice.startswith("pca") else store.read([])
+        return cls.fit_rows(sample, choice, dim=dim, seed=seed)
+
+    @classmethod
+    def fit_rows(
+        cls, rows: npt.NDArray[Any], choice: Choice, *, dim: int, seed: int
+    ) -> "FeatureTransform":
+        """Fit on a sample.
 
         Parameters
         ----------
-        store : features [n, d].
+        rows : features [n, d]; without PCA nothing is fitted to them.
         choice : what is to be done.
         dim : dimensions that PCA keeps.
         seed : of PCA's randomised solver.
         """
         if not choice.startswith("pca"):
             return cls(choice)
-        limit = min(store.n, store.dim)
-        if dim > limit:
+        if dim > min(rows.shape):
             raise ConfigError(
-                f"cluster.pca {dim} is more than the {limit} that features of shape "
-                f"[{store.n}, {store.dim}] allow"
+                f"cluster.pca {dim} is more than the {min(rows.shape)} that features of shape "
+                f"{list(rows.shape)} allow"
             )
-        rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         pca = PCA(dim, svd_solver="randomized", random_state=seed)
-        pca.fit(store.read(rows).astype(np.float32))
+        pca.fit(rows.astype(np.float32))
         projection = pca.components_.T
         if choice == "pca-whiten-l2":
             projection = projection / np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
         return cls(choice, pca.mean_.astype(np.float32), projection.astype(np.float32))
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "FeatureTransform":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataError : the file is damaged.
+        """
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                choice = str(file["choice"])
+                return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is damaged ({error}); remove it to fit it again") from error
+
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
-        rows: Floats = features.astype(np.float32)
+        rows = torch.from_numpy(features.astype(np.float32))
+        result: Floats = self.apply_tensor(rows).numpy()
+        return result
+
+    def apply_tensor(self, rows: Tensor) -> Tensor:
+        """The same for a tensor, on its device."""
+        rows = rows.float()
         if self.mean is not None and self.projection is not None:
-            rows = np.asarray((rows - self.mean) @ self.projection, np.float32)
-        if self.choice != "none":
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows /= np.where(norms == 0, np.float32(1), norms)
-        return rows
+            if rows.device not in self._placed:
+                mean, projection = map(torch.from_numpy, (self.mean, self.projection))
+                self._placed[rows.device] = mean.to(rows.device), projection.to(rows.device)
+            mean, projection = self._placed[rows.device]
+            rows = (rows - mean) @ projection
+        if self.choice == "none":
+            return rows
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return rows / torch.where(norms == 0, 1, norms)
 
     def apply_store(self, store: FeatureStore, folder: Path, budget: int) -> Floats:
         """Transform a whole store, in memory within `budget` bytes, else in a file of `folder`.
@@ -86,7 +127,7 @@ class FeatureTransform:
         ------
         OSError : the disk has no room for the file.
         """
-        dim = store.dim if self.projection is None else self.projection.shape[1]
+        dim = self.dim or store.dim
         size = store.n * dim * 4
         if size <= budget:
             rows: Floats = np.empty((store.n, dim), np.float32)

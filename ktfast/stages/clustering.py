@@ -43,9 +43,8 @@ def cluster_images(
         raise ConfigError(
             f"cluster.n_clusters {config.n_clusters} is more than the {store.n} rows of features"
         )
-    transform = FeatureTransform.fit(store, config.normalize, dim=config.pca, seed=seed)
-    budget = int(run.config.data.memory_budget_gb * 1e9)
-    rows = transform.apply_store(store, scratch, budget)
+    transform = _transform(run, store)
+    rows = _rows(run, store, transform, scratch)
     kmeans = KMeans(
         config.n_clusters,
         init=config.init,
@@ -59,16 +58,43 @@ def cluster_images(
     if to_label != to_fit:
         del rows
         store = FeatureStore.open(to_label)
-        rows = transform.apply_store(store, scratch, budget)
-    labels, distances = kmeans_assign(
-        rows, kmeans.cluster_centers_, n_threads=run.config.threads or None
-    )
+        rows = _rows(run, store, transform, scratch)
+    found = [
+        kmeans_assign(part, kmeans.cluster_centers_, n_threads=run.config.threads or None)
+        for part in rows
+    ]
+    labels, distances = (np.concatenate(values) for values in zip(*found, strict=True))
     return Clusters(
         transform,
         kmeans,
         align_labels(labels, store, images),
         align_labels(distances, store, images),
     )
+
+
+def _transform(run: Run, store: FeatureStore) -> FeatureTransform:
+    """What the features to cluster need, or what was done to them when they were stored."""
+    config = run.config.cluster
+    if "normalize" not in store.meta:
+        return FeatureTransform.fit(store, config.normalize, dim=config.pca, seed=run.config.seed)
+    stored = [store.meta["normalize"], store.meta["pca"]]
+    wanted = [config.normalize, config.pca if config.normalize.startswith("pca") else None]
+    if stored != wanted:
+        raise ConfigError(
+            f"the features in {store.path} were stored for cluster.normalize and cluster.pca "
+            f"{stored}, which are now {wanted}; run `ktfast features --redo features`"
+        )
+    return FeatureTransform.load(store.path / "transform.npz")
+
+
+def _rows(
+    run: Run, store: FeatureStore, transform: FeatureTransform, scratch: Path
+) -> list[npt.NDArray[Any]]:
+    """The rows to cluster, in one or several matrices."""
+    if "normalize" in store.meta:
+        return store.shards
+    budget = int(run.config.data.memory_budget_gb * 1e9)
+    return [transform.apply_store(store, scratch, budget)]
 
 
 def align_labels(

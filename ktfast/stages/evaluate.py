@@ -143,7 +143,7 @@ def _random_clusters(run: Run, folder: Path) -> dict[str, float]:
         role: folder / f"random_features-{set_name(run, role)}" for role in ("cluster", "transfer")
     }
     for place, role in {place: role for role, place in places.items()}.items():
-        extract(run, role, place, teacher)
+        extract(run, role, place, fitted=places["cluster"], teacher=teacher)
     clusters = cluster_images(run, places["cluster"], places["transfer"], images, folder)
     for place in set(places.values()):
         shutil.rmtree(place)

@@ -1,13 +1,24 @@
 """Build the configured teacher and write the features of a set of images."""
 
+import contextlib
+import itertools
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ktfast.config import Config
 from ktfast.data.feature_store import FeatureStore, FeatureWriter
+from ktfast.data.feature_stream import FeatureStream
+from ktfast.data.feed import Batch, Feed
+from ktfast.data.transform import FIT_ROWS, FeatureTransform
+from ktfast.delivery import deliver
 from ktfast.errors import ConfigError
+from ktfast.heap import kept_heap
+from ktfast.precision import computing_dtype
 from ktfast.stages.artifacts import Outcome, Run, resolve_device
 from ktfast.stages.networks import load_all, pretext_trunk
 from ktfast.stages.sets import open_feed, open_set, progress_log
@@ -18,6 +29,10 @@ from ktfast.teachers import (
     torchvision_teacher,
     trunk_teacher,
 )
+
+FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
+"""A PCA of features that are not stored is fitted on a tenth of the images, and at least on so many
+for each dimension it keeps."""
 
 
 def feature_crop(config: Config) -> int:
@@ -55,28 +70,37 @@ def build_teacher(run: Run) -> Teacher:
     return callable_teacher(config.source)
 
 
-def extract(run: Run, role: str, folder: Path, teacher: Teacher | None = None) -> Outcome:
-    """Write the features of a role's images to `folder`, continuing what is there."""
+def extract(
+    run: Run, role: str, folder: Path, *, fitted: Path, teacher: Teacher | None = None
+) -> Outcome:
+    """Write the features of a role's images to `folder`, continuing what is there.
+
+    Parameters
+    ----------
+    run : the run.
+    role : whose images.
+    folder : gets the features.
+    fitted : folder of the features that are clustered, where a PCA is kept.
+    teacher : computes features; None: the one that the options name.
+    """
     config = run.config.features
-    teacher = teacher or build_teacher(run)
+    teacher = _in_precision(run, teacher or build_teacher(run))
+    transform = _transform(run, teacher, fitted)
     meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
-    clock, done, progress = time.monotonic(), 0, progress_log(f"features of {role}")
-    with open_feed(
-        run,
-        open_set(run, role),
-        size=feature_crop(run.config),
-        batch_size=config.batch_size,
-        shuffle=False,
-    ) as feed:
-        first = next(iter(feed.epoch(0)))
-        dim = teacher(first.images).shape[1]
-        writer = FeatureWriter.resume(folder, dim=dim, dtype=config.dtype, meta=meta)
-        for batch in feed.epoch(0, writer.rows_done // config.batch_size):
-            features = teacher(batch.images)
-            writer.append(features.cpu().numpy(), batch.sample_ids.cpu().numpy(), batch.rows.cpu())
-            done += len(features)
-            progress(int(batch.rows[-1]) + 1, feed.n)
-        writer.close()
+    if transform is not None:
+        meta |= {"normalize": transform.choice, "pca": transform.dim}
+        teacher = _then(teacher, transform)
+    clock = time.monotonic()
+    with _feed(run, role, shuffle=False) as feed:
+        done = write_features(
+            teacher,
+            feed,
+            folder,
+            device=torch.device(resolve_device(run.config.device)),
+            dtype=config.dtype,
+            meta=meta,
+            progress=progress_log(f"features of {role}"),
+        )
     store = FeatureStore.open(folder)
     return Outcome(
         fingerprint=store.fingerprint,
@@ -84,3 +108,88 @@ def extract(run: Run, role: str, folder: Path, teacher: Teacher | None = None) -
         summary={"rows": store.n, "dim": store.dim, "dtype": config.dtype, "source": config.source},
         throughput=("images/s", done / max(time.monotonic() - clock, 1e-9)),
     )
+
+
+def write_features(
+    teacher: Teacher,
+    feed: Feed,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: Literal["float16", "float32"],
+    meta: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Stream features of a feed's images into shards, after those that are there; rows written.
+
+    Feed, network and disk work side by side: copies to a GPU run beside it, and a thread writes.
+    """
+    heap = kept_heap() if device.type == "cpu" else contextlib.nullcontext()
+    with heap:
+        with contextlib.closing(_epoch(feed)) as batches:
+            dim = teacher(next(batches).part(0, 1).to(device).images).shape[1]
+        writer = FeatureWriter.resume(folder, dim=dim, dtype=dtype, meta=meta)
+        first = writer.rows_done
+        start = first // feed.batch_size
+        seen = start * feed.batch_size
+        with FeatureStream(writer) as stream:
+            for _, batch in deliver(feed, start, feed.batches_per_epoch, device):
+                stream.put(teacher(batch.images), batch.sample_ids, batch.rows)
+                seen += len(batch)
+                progress(seen, feed.n)
+    return writer.rows_done - first
+
+
+def _epoch(feed: Feed) -> Generator[Batch]:
+    yield from feed.epoch(0)
+
+
+def _feed(run: Run, role: str, *, shuffle: bool) -> Feed:
+    return open_feed(
+        run,
+        open_set(run, role),
+        size=feature_crop(run.config),
+        batch_size=run.config.features.batch_size,
+        shuffle=shuffle,
+    )
+
+
+def _in_precision(run: Run, teacher: Teacher) -> Teacher:
+    """A network in the precision that is asked for; other teachers compute as they like."""
+    config, device = run.config.features, torch.device(resolve_device(run.config.device))
+    dtype = computing_dtype(config.precision, device)
+    is_network = config.source == "pretext" or config.source.startswith("torchvision:")
+    if dtype == torch.float32 or not is_network:
+        return teacher
+
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, dtype):
+            return teacher(images).float()
+
+    return teach
+
+
+def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+    return lambda images: transform.apply_tensor(teacher(images))
+
+
+def _transform(run: Run, teacher: Teacher, fitted: Path) -> FeatureTransform | None:
+    """What is done to features before they are stored, fitted once, on images drawn by chance."""
+    config = run.config.cluster
+    if not run.config.features.normalized or config.normalize == "none":
+        return None
+    path = fitted / "transform.npz"
+    if path.is_file():
+        return FeatureTransform.load(path)
+    rows = np.empty((0, 0), np.float32)
+    if config.normalize.startswith("pca"):
+        with _feed(run, "cluster", shuffle=True) as feed:
+            wanted = min(FIT_ROWS, max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * config.pca))
+            batches = itertools.islice(feed.epoch(0), -(-wanted // feed.batch_size))
+            rows = np.concatenate([teacher(batch.images).cpu().numpy() for batch in batches])
+    transform = FeatureTransform.fit_rows(
+        rows, config.normalize, dim=config.pca, seed=run.config.seed
+    )
+    fitted.mkdir(parents=True, exist_ok=True)
+    transform.save(path)
+    return transform

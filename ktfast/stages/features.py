@@ -22,7 +22,8 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         raise ConfigError(
             "cluster.features names features that exist already; there is nothing to extract"
         )
-    results = {}
+    results: dict[str, Any] = {}
+    fitted = run.stage(f"features/{set_name(run, 'cluster')}")
     for role in ("cluster", "transfer"):
         name = set_name(run, role)
         if name in results:
@@ -34,13 +35,22 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
                 **run.config.features.model_dump(mode="json"),
                 "trunk": run.config.pretext.trunk,
                 "crop": feature_crop(run.config),
+                **_stored_as(run),
             },
             {"images": set_fingerprint(run, role)} | _teacher_input(run),
-            partial(extract, run, role),
+            partial(extract, run, role, fitted=fitted),
             redo=redo,
             fingerprint=lambda folder: FeatureStore.open(folder).fingerprint,
         )
     return results
+
+
+def _stored_as(run: Run) -> dict[str, Any]:
+    """The options of other stages that the stored rows depend on."""
+    if not run.config.features.normalized:
+        return {}
+    config = run.config.cluster
+    return {"cluster.normalize": config.normalize, "cluster.pca": config.pca}
 
 
 def _teacher_input(run: Run) -> dict[str, str]:
