@@ -179,7 +179,9 @@ class ClusterConfig(Section):
         "l2", description="what is done to the features first"
     )
     pca: int = Field(256, ge=1, description="dimensions kept by the pca choices of normalize")
-    init: Literal["k-means++", "random"] = Field("k-means++", description="first centres")
+    init: Literal["k-means||", "k-means++", "random"] = Field(
+        "k-means||", description="first centres"
+    )
     n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
     max_iter: int = Field(100, ge=1, description="most iterations")
     tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
@@ -195,6 +197,10 @@ class TransferConfig(Section):
     image_size: int = Field(256, ge=16, description="px; side of the images that crops come from")
     crop: int = Field(227, ge=16, description="px; random crop (and mirror) fed to the network")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the fully connected layers")
+    balanced: bool = Field(
+        False,
+        description="show every cluster equally often; images of small ones repeat in an epoch",
+    )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
     @model_validator(mode="after")

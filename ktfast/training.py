@@ -284,6 +284,8 @@ def _question(
     plan = dataclasses.asdict(feed.plan)
     for place in ("device", "n_threads"):
         plan.pop(place)
+    if (balance := plan.pop("balance")) is not None:
+        plan["balance"] = balance.sha256
     question = {
         "training": config.model_dump(mode="json", exclude=set(_HARMLESS)),
         "name": name,

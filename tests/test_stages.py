@@ -176,6 +176,18 @@ def test_labels_of_other_images_are_refused(finished, recipe, photographs, tmp_p
     assert "labels other images" in capsys.readouterr().err
 
 
+def test_balanced_transfer(finished, recipe, photographs, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    command = ["transfer", *arguments(folder, recipe, photographs), "--transfer.balanced", "true"]
+    assert main(command) != 0
+    assert "balanced was False, is now True" in capsys.readouterr().err
+    assert main([*command, "--redo", "transfer"]) == 0
+    ours, plain = (result(place, "transfer") for place in (folder, finished))
+    assert ours["summary"]["steps"] == plain["summary"]["steps"]
+    assert ours["fingerprint"] != plain["fingerprint"]
+
+
 def test_redo_of_a_baseline_or_the_probes_keeps_the_other(finished, recipe, photographs, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ktfast.data.balance import Balance
 from ktfast.data.source import ImageSource
 from ktfast.data.threads import usable_cores
 from ktfast.errors import ConfigError
@@ -84,6 +85,8 @@ class FeedPlan:
     batch_size, shuffle, drop_last, seed : as in `make_feed`.
     device : where batches are delivered.
     n_threads : threads that decode.
+    balance : shuffles evenly over groups of rows, which may repeat in an epoch; None: each row
+        once.
     """
 
     n: int
@@ -95,6 +98,7 @@ class FeedPlan:
     seed: int
     device: torch.device
     n_threads: int
+    balance: Balance | None = None
 
     def __post_init__(self) -> None:
         for option in ("size", "batch_size", "n_threads"):
@@ -107,6 +111,8 @@ class FeedPlan:
             )
         if not 0 <= self.seed < 1 << 64:
             raise ConfigError(f"seed must lie in 0 .. 2^64 - 1, got {self.seed}")
+        if self.balance is not None and self.balance.n != self.n:
+            raise ConfigError(f"balance groups {self.balance.n} rows, but there are {self.n}")
         if self.drop_last and self.n < self.batch_size:
             raise ConfigError(
                 f"drop_last leaves no batch: {self.n} images make less than one batch of"
@@ -119,13 +125,19 @@ class FeedPlan:
         full, rest = divmod(self.n, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Rows of an epoch in order, int64 [n]."""
+        if self.balance is not None and self.shuffle:
+            return self.balance.order(seed=self.seed, epoch=epoch)
+        return epoch_order(self.n, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+
     def rows(self, epoch: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
         """Rows of each batch of an epoch from batch `start` on, int64 [B] each."""
         if not 0 <= start <= self.batches_per_epoch:
             raise ConfigError(
                 f"start must lie in 0 .. {self.batches_per_epoch} batches, got {start}"
             )
-        order = epoch_order(self.n, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        order = self.order(epoch)
         for batch in range(start, self.batches_per_epoch):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
@@ -225,6 +237,7 @@ def make_feed(
     n_threads: int | None = None,
     memory_budget: int | None = None,
     hw_decoder_load: float | None = None,
+    balance: Balance | None = None,
     progress: Progress | None = None,
 ) -> Feed:
     """Build the feed for a source.
@@ -249,6 +262,7 @@ def make_feed(
     hw_decoder_load : share of the JPEG data for a GPU's hardware decoder; None: DALI's feed
         measures the best one before a long epoch, so that another run may round single pixels
         otherwise.
+    balance : shuffle evenly over groups of rows; see `FeedPlan`.
     progress : called while a resident feed decodes.
 
     Raises
@@ -266,7 +280,24 @@ def make_feed(
         seed=seed,
         device=torch.device(device),
         n_threads=usable_cores() if n_threads is None else n_threads,
+        balance=balance,
     )
+    feed = _feed_of_kind(kind, source, plan, memory_budget, hw_decoder_load, progress)
+    if balance is None:
+        return feed
+    from ktfast.data.balanced_feed import BalancedFeed
+
+    return BalancedFeed(feed)
+
+
+def _feed_of_kind(
+    kind: str,
+    source: ImageSource,
+    plan: FeedPlan,
+    memory_budget: int | None,
+    hw_decoder_load: float | None,
+    progress: Progress | None,
+) -> Feed:
     has_dali = importlib.util.find_spec("nvidia") is not None and (
         importlib.util.find_spec("nvidia.dali") is not None
     )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ktfast.config import PretextConfig, TrainingConfig, TransferConfig
+from ktfast.data.balance import Balance
 from ktfast.data.source import PreparedSet
 from ktfast.durable import replacing, sha256_file
 from ktfast.errors import ConfigError
@@ -179,6 +180,7 @@ def train_classifier(
     *,
     n_classes: int,
     name: str,
+    balanced: bool = False,
 ) -> Trained:
     """Train the target network from scratch on labels (or pseudo-labels).
 
@@ -190,6 +192,7 @@ def train_classifier(
     labels : int64 [images.n], in the order of `images`.
     n_classes : number of labels.
     name : how the training is called in metrics and on the live line.
+    balanced : show every label equally often.
     """
     config = run.config.transfer
     torch.manual_seed(run.config.seed)
@@ -197,7 +200,8 @@ def train_classifier(
     task = ClassificationTask(
         model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
     )
-    summary = _train(run, task, images, config.image_size, config.training, folder, name)
+    balance = Balance(labels) if balanced else None
+    summary = _train(run, task, images, config.image_size, config.training, folder, name, balance)
     save_weights(model, folder / WEIGHTS, {"target": config.target})
     return Trained(model, summary, dict(summary.metrics))
 
@@ -210,9 +214,12 @@ def _train(
     config: TrainingConfig,
     folder: Path,
     name: str,
+    balance: Balance | None = None,
 ) -> TrainingSummary:
     """Train on shuffled centre squares of `size` px, as the run is configured."""
-    with open_feed(run, images, size=size, batch_size=config.batch_size, shuffle=True) as feed:
+    with open_feed(
+        run, images, size=size, batch_size=config.batch_size, shuffle=True, balance=balance
+    ) as feed:
         return train(
             task,
             feed,

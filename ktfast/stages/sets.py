@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ktfast.config import Config
+from ktfast.data.balance import Balance
 from ktfast.data.feed import Feed, make_feed
 from ktfast.data.source import PreparedSet
 from ktfast.errors import ConfigError
@@ -62,6 +63,7 @@ def open_feed(
     batch_size: int,
     shuffle: bool,
     drop_last: bool = False,
+    balance: Balance | None = None,
 ) -> Feed:
     """A feed of centre crops [B, size, size, 3] of a prepared set, as the run is configured."""
     config, device = run.config, resolve_device(run.config.device)
@@ -81,6 +83,7 @@ def open_feed(
         device=device,
         n_threads=config.threads or None,
         memory_budget=budget,
+        balance=balance,
     )
 
 

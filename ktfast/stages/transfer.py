@@ -47,6 +47,7 @@ def _train(run: Run, folder: Path) -> Outcome:
         labels,
         n_classes=run.config.cluster.n_clusters,
         name="transfer",
+        balanced=run.config.transfer.balanced,
     )
     return Outcome(
         fingerprint=weights_fingerprint(folder),

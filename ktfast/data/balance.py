@@ -1,0 +1,68 @@
+"""Epochs that show every group of images equally often, whatever its size.
+
+Caron et al., "Deep clustering for unsupervised learning of visual features" (2018), sample images
+uniformly over pseudo-labels, so that a few large clusters cannot rule the training.
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Balance:
+    """Which group each row belongs to, and epochs drawn evenly over the groups.
+
+    Parameters
+    ----------
+    groups : integers [n], such as pseudo-labels.
+
+    Attributes
+    ----------
+    n : number of rows.
+    sha256 : of the groups.
+    """
+
+    def __init__(self, groups: npt.ArrayLike) -> None:
+        labels = np.ascontiguousarray(groups, dtype=np.int64)
+        self.n = len(labels)
+        self.sha256 = hashlib.sha256(labels.tobytes()).hexdigest()
+        # The rows group by group, and where each group starts.
+        self._members = np.argsort(labels, kind="stable")
+        ordered = labels[self._members]
+        self._starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        self._sizes = np.diff(np.append(self._starts, len(labels)))
+
+    def order(self, *, seed: int, epoch: int) -> Int64:
+        """Rows of an epoch, int64 [n], a function of (seed, epoch) alone.
+
+        Each group has the same number of draws, but for those that the epoch's end cuts off: a
+        large group is left out in part, and a small one comes again and again, each time in a new
+        order, so that none of its rows is ahead of another by more than one.
+        """
+        n_groups = len(self._sizes)
+        quota = -(-self.n // n_groups)
+        rounds = -(-quota // self._sizes)
+        slots = self._sizes * rounds
+        first = np.cumsum(slots) - slots
+        group = np.repeat(np.arange(n_groups), slots)
+        within = np.arange(slots.sum()) - first[group]
+        rows = self._members[self._starts[group] + within % self._sizes[group]]
+        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+        keys = np.asarray(stream.random_raw(len(rows)))
+        drawn = rows[np.lexsort((keys, within // self._sizes[group], group))][within < quota]
+        mixed = np.argsort(np.asarray(stream.random_raw(len(drawn))), kind="stable")
+        return np.asarray(drawn[mixed[: self.n]], dtype=np.int64)
+
+
+def repeats(order: Int64) -> Int64:
+    """How often each entry occurred before, int64 [n]."""
+    by_row = np.argsort(order, kind="stable")
+    ordered = order[by_row]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    sizes = np.diff(np.append(starts, len(order)))
+    counts = np.empty(len(order), dtype=np.int64)
+    counts[by_row] = np.arange(len(order)) - np.repeat(starts, sizes)
+    return counts
