@@ -61,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except ModuleNotFoundError as error:
         extras = "train,bench" if arguments[0] == "bench" else "train"
+        missing = str(error.name).partition(".")[0]
         return _fail(
-            f"{error.name} is not installed; this command needs more than the core: "
+            f"{missing} is not installed; this command needs more than the core: "
             f'pip install ".[{extras}]" in the checkout of ktfast',
             2,
         )
