@@ -96,7 +96,7 @@ inline KmeansBasis basis_of(Arguments& a, int64_t n_features) {
   if (basis.n_coordinates < 0) throw py::value_error("n_coordinates must be 0 or more");
   if (basis.n_coordinates > 0) {
     const int64_t n_panels = (basis.n_coordinates + 63) / 64;
-    basis.vectors = a.array<const float>("basis", {n_panels, n_features, 64});
+    basis.vectors = a.array<const float>("basis", {n_panels, 4, n_features, 16});
     basis.error = a.value<float>("basis_error");
   }
   return basis;

@@ -1,7 +1,8 @@
 // The inner loops of the CPU's kmeans_assign, one table per instruction set.
 //
 // A code is a string of 4-byte words: one float32, two bfloat16 or four int8 numbers each. A panel
-// holds the codes of 64 centres word by word, panel[word, centre]; a tile is six rows by a panel.
+// holds the codes of 64 centres in columns of 16, each of them word by word, so that a kernel reads
+// memory in order whether its registers take 16 centres or 64; a tile is six rows by a panel.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,10 @@ namespace ktfast::cpu {
 // Six rows by four AVX-512 registers fill 24 of 32 accumulators.
 constexpr int kTileRows = 6;
 constexpr int kPanelWidth = 64;
+constexpr int kColumnWidth = 16;
 constexpr int kWordBytes = 4;
+// int8 codes are padded to so many words, which some kernels multiply before they widen.
+constexpr int kInt8Words = 4;
 
 struct Encoded {
   float scale;            // numbers are approximated by scale times codes
@@ -37,10 +41,28 @@ struct ScreenTile {
   const float* row_limit;    // [kTileRows]
 };
 
-using Product = void (*)(const void* panel,  // [words, kPanelWidth] words
-                         const void* rows,   // kTileRows codes, `stride` bytes apart
-                         int64_t stride, int64_t words, bool accumulate,
-                         void* out);  // [kTileRows, kPanelWidth] int32 or float
+// The products of a stretch of the words of a panel and of rows.
+struct PanelProduct {
+  const void* panel;  // [kPanelWidth / kColumnWidth, panel_words, kColumnWidth] words
+  int64_t panel_words;
+  int64_t first, words;  // of the stretch; of int8 codes, multiples of kInt8Words
+  const void* rows;      // codes of n_tiles x kTileRows rows, `stride` bytes apart
+  int64_t stride;
+  int64_t n_tiles;
+  bool accumulate;
+  void* out;  // [n_tiles x kTileRows, kPanelWidth] int32 or float, written or added to
+
+  const char* column(int c) const {
+    return static_cast<const char*>(panel) +
+           (c * panel_words + first) * (kColumnWidth * kWordBytes);
+  }
+  const char* row(int64_t tile) const {
+    return static_cast<const char*>(rows) + tile * kTileRows * stride + first * kWordBytes;
+  }
+};
+constexpr int kColumns = kPanelWidth / kColumnWidth;
+
+using Product = void (*)(const PanelProduct&);
 
 struct AssignKernels {
   // shifted[p] = x[p] - mean[p].
@@ -50,8 +72,13 @@ struct AssignKernels {
   float (*dot)(const float* a, const float* b, int64_t length);
   // The exact distance of assign_math.h.
   double (*squared_distance)(const void* x, ElementType type, const double* c, int64_t length);
-  Encoded (*encode)(const float* values, int64_t length, float largest, CodeType code, void* codes);
-  // Offset by 128, the codes of int8 panels are unsigned.
+  // int8 codes take numbers up to `reach`, which those of centres do not use up.
+  Encoded (*encode)(const float* values, int64_t length, float reach, CodeType code, void* codes);
+  // The least reach of a row's int8 codes with which no product overflows.
+  float (*row_reach)(const float* values, int64_t length, float largest);
+  // int8 codes of centres lie between -center_levels and center_levels; in panels they are offset
+  // by one more, and unsigned.
+  int center_levels;
   Product product;
   // Bit c of masks[r] is set unless centre c is certainly beyond the row's limit:
   //   product + row_tail * tail - row_inverse * half_norm < row_limit.
@@ -63,8 +90,10 @@ struct AssignKernels {
 AssignKernels assign_kernels(CodeType code);
 
 AssignKernels assign_kernels_scalar(CodeType code);
-AssignKernels assign_kernels_avx2();                 // float32
+AssignKernels assign_kernels_avx2(CodeType code);    // float32 and int8
 AssignKernels assign_kernels_avx512(CodeType code);  // with the product of float32
+// int8 codes' product, encoding and reach.
+void use_int8_avx2(AssignKernels& kernels);
 Product product_avx512_vnni();
 Product product_avx512_bf16();
 

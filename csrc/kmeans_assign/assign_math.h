@@ -53,8 +53,8 @@ constexpr int kDotLanes = 64;
 constexpr int64_t kChainLength = 512;
 
 // Scale of int8 codes; positive for a row of zeros, so that its inverse is finite.
-KTFAST_HD float int8_scale(float largest) {
-  const float scale = largest * (1.0f / 127);
+KTFAST_HD float int8_scale(float reach) {
+  const float scale = reach * (1.0f / 127);
   return scale > 1e-18f ? scale : 1e-18f;
 }
 

@@ -23,7 +23,7 @@ enum class CodeType : int { float32 = 0, bfloat16 = 1, int8 = 2 };
 // bounded by its length. CPU only.
 struct KmeansBasis {
   int64_t n_coordinates;  // 0: no basis, the features themselves are coded
-  const float* vectors;   // [n_coordinates / 64 rounded up, n_features, 64], zero padded
+  const float* vectors;   // [n_coordinates / 64 rounded up, 4, n_features, 16], zero padded
   float error;            // spectral norm of vectors^T vectors - 1, at most
 };
 

@@ -1,4 +1,4 @@
-// Product and selection of kmeans_assign with AVX2 and FMA, for float32 codes.
+// Product of float32 codes, selection and single scores with AVX2 and FMA.
 #include <immintrin.h>
 
 #include "kmeans_assign/assign_kernels.h"
@@ -6,17 +6,16 @@
 namespace ktfast::cpu {
 namespace {
 
-constexpr int kColumns = 16;  // 6 rows by two registers: 12 of 16 registers accumulate
-
-__attribute__((noinline)) void product_columns(const float* centers, const char* row,
-                                               int64_t stride, int64_t words, bool accumulate,
-                                               float* to) {
+// Six rows by one column of 16 centres: 12 of 16 registers accumulate. Out of line, or GCC 12
+// spills them when it is inlined into its caller.
+__attribute__((noinline)) void product_column(const char* centers, const char* row, int64_t stride,
+                                              int64_t words, bool accumulate, float* to) {
   __m256 sum[kTileRows][2];
 #pragma GCC unroll 6
   for (int r = 0; r < kTileRows; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
-  for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kPanelWidth) {
-    const __m256 c0 = _mm256_loadu_ps(centers);
-    const __m256 c1 = _mm256_loadu_ps(centers + 8);
+  for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kColumnWidth * kWordBytes) {
+    const __m256 c0 = _mm256_loadu_ps(reinterpret_cast<const float*>(centers));
+    const __m256 c1 = _mm256_loadu_ps(reinterpret_cast<const float*>(centers) + 8);
 #pragma GCC unroll 6
     for (int r = 0; r < kTileRows; ++r) {
       const __m256 x = _mm256_broadcast_ss(reinterpret_cast<const float*>(row + r * stride));
@@ -35,24 +34,37 @@ __attribute__((noinline)) void product_columns(const float* centers, const char*
   }
 }
 
-void product(const void* panel, const void* rows, int64_t stride, int64_t words, bool accumulate,
-             void* out) {
-  for (int c = 0; c < kPanelWidth; c += kColumns) {
-    product_columns(static_cast<const float*>(panel) + c, static_cast<const char*>(rows), stride,
-                    words, accumulate, static_cast<float*>(out) + c);
+// A column, which fits a first-level cache, goes past all rows before the next.
+void product(const PanelProduct& p) {
+  for (int column = 0; column < kColumns; ++column) {
+    for (int64_t tile = 0; tile < p.n_tiles; ++tile) {
+      product_column(
+          p.column(column), p.row(tile), p.stride, p.words, p.accumulate,
+          static_cast<float*>(p.out) + tile * kTileRows * kPanelWidth + column * kColumnWidth);
+    }
   }
 }
 
+template <bool kInt>
+__m256 score_part(const void* products, int index) {
+  if constexpr (kInt) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256(
+        reinterpret_cast<const __m256i*>(static_cast<const int32_t*>(products) + index)));
+  } else {
+    return _mm256_loadu_ps(static_cast<const float*>(products) + index);
+  }
+}
+
+template <bool kInt>
 bool select(const ScreenTile& tile, uint64_t* masks) {
-  const float* products = static_cast<const float*>(tile.products);
   uint64_t any = 0;
-  for (int r = 0; r < kTileRows; ++r, products += kPanelWidth) {
+  for (int r = 0; r < kTileRows; ++r) {
     const __m256 inverse = _mm256_set1_ps(tile.row_inverse[r]);
     const __m256 row_tail = _mm256_set1_ps(tile.row_tail[r]);
     const __m256 limit = _mm256_set1_ps(tile.row_limit[r]);
     uint64_t mask = 0;
     for (int c = 0; c < kPanelWidth; c += 8) {
-      __m256 value = _mm256_loadu_ps(products + c);
+      __m256 value = score_part<kInt>(tile.products, r * kPanelWidth + c);
       if (tile.tails != nullptr) {
         value = _mm256_fmadd_ps(row_tail, _mm256_loadu_ps(tile.tails + c), value);
       }
@@ -91,11 +103,12 @@ float dot(const float* a, const float* b, int64_t length) {
 
 }  // namespace
 
-AssignKernels assign_kernels_avx2() {
-  AssignKernels kernels = assign_kernels_scalar(CodeType::float32);
+AssignKernels assign_kernels_avx2(CodeType code) {
+  AssignKernels kernels = assign_kernels_scalar(code);
   kernels.dot = dot;
   kernels.product = product;
-  kernels.select = select;
+  kernels.select = code == CodeType::int8 ? select<true> : select<false>;
+  if (code == CodeType::int8) use_int8_avx2(kernels);
   return kernels;
 }
 

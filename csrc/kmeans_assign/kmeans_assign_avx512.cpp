@@ -4,6 +4,7 @@
 
 #include "kmeans_assign/assign_kernels.h"
 #include "kmeans_assign/assign_math.h"
+#include "kmeans_assign/product_avx512.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -192,8 +193,8 @@ Encoded encode_bfloat16(const float* values, int64_t length, uint16_t* codes) {
   return {1, _mm512_reduce_add_ps(squares), 0};
 }
 
-Encoded encode_int8(const float* values, int64_t length, float largest, int8_t* codes) {
-  const float scale = int8_scale(largest);
+Encoded encode_int8(const float* values, int64_t length, float reach, int8_t* codes) {
+  const float scale = int8_scale(reach);
   const __m512 inverse = _mm512_set1_ps(1 / scale);
   __m512 squares = _mm512_setzero_ps();
   __m512i sum = _mm512_setzero_si512();
@@ -209,7 +210,7 @@ Encoded encode_int8(const float* values, int64_t length, float largest, int8_t* 
   return {scale, _mm512_reduce_add_ps(squares), _mm512_reduce_add_epi32(sum)};
 }
 
-Encoded encode(const float* values, int64_t length, float largest, CodeType code, void* codes) {
+Encoded encode(const float* values, int64_t length, float reach, CodeType code, void* codes) {
   switch (code) {
     case CodeType::float32:
       for (int64_t p = 0; p < length; p += 16) {
@@ -221,43 +222,20 @@ Encoded encode(const float* values, int64_t length, float largest, CodeType code
     case CodeType::bfloat16:
       return encode_bfloat16(values, length, static_cast<uint16_t*>(codes));
     case CodeType::int8:
-      return encode_int8(values, length, largest, static_cast<int8_t*>(codes));
+      return encode_int8(values, length, reach, static_cast<int8_t*>(codes));
   }
   return {};
 }
 
-// Out of line, or GCC 12 spills the accumulators when it is inlined into its caller.
-__attribute__((noinline)) void product(const void* panel, const void* rows, int64_t stride,
-                                       int64_t words, bool accumulate, void* out) {
-  const float* centers = static_cast<const float*>(panel);
-  const char* row = static_cast<const char*>(rows);
-  __m512 sum[kTileRows][4];
-#pragma GCC unroll 6
-  for (int r = 0; r < kTileRows; ++r) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) sum[r][i] = _mm512_setzero_ps();
+struct Float32Codes {
+  using Sum = __m512;
+  using Product = float;
+  static __m512 multiply(__m512 sum, __m512i x, __m512i c) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(c), sum);
   }
-  for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kPanelWidth) {
-    const __m512 c0 = _mm512_loadu_ps(centers), c1 = _mm512_loadu_ps(centers + 16);
-    const __m512 c2 = _mm512_loadu_ps(centers + 32), c3 = _mm512_loadu_ps(centers + 48);
-#pragma GCC unroll 6
-    for (int r = 0; r < kTileRows; ++r) {
-      const __m512 x = _mm512_set1_ps(*reinterpret_cast<const float*>(row + r * stride));
-      sum[r][0] = _mm512_fmadd_ps(x, c0, sum[r][0]);
-      sum[r][1] = _mm512_fmadd_ps(x, c1, sum[r][1]);
-      sum[r][2] = _mm512_fmadd_ps(x, c2, sum[r][2]);
-      sum[r][3] = _mm512_fmadd_ps(x, c3, sum[r][3]);
-    }
-  }
-  float* to = static_cast<float*>(out);
-#pragma GCC unroll 6
-  for (int r = 0; r < kTileRows; ++r) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i, to += 16) {
-      _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum[r][i]) : sum[r][i]);
-    }
-  }
-}
+};
+
+float row_reach(const float*, int64_t, float largest) { return largest; }
 
 template <bool kInt>
 __m512 score_part(const void* products, int index) {
@@ -309,7 +287,9 @@ AssignKernels assign_kernels_avx512(CodeType code) {
           dot,
           squared_distance,
           encode,
-          product,
+          row_reach,
+          127,
+          product_avx512<Float32Codes>,
           code == CodeType::int8 ? select<true> : select<false>};
 }
 

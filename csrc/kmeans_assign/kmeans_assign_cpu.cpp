@@ -234,12 +234,10 @@ void Block::screen(int64_t panel) {
 // A stretch of the panel that fits a second-level cache goes past all rows before the next.
 void Block::multiply(int64_t panel) {
   const PreparedLayout& at = centers_.at;
-  const float* words = centers_.panels + panel * at.words * kPanelWidth;
   for (int64_t w = 0; w < at.words; w += kChainLength) {
-    for (int64_t tile = 0; tile < count_; tile += kTileRows) {
-      kernels_.product(words + w * kPanelWidth, codes(tile) + w * kWordBytes, code_bytes_,
-                       std::min(kChainLength, at.words - w), w > 0, products(tile));
-    }
+    kernels_.product({centers_.panels + panel * at.words * kPanelWidth, at.words, w,
+                      std::min(kChainLength, at.words - w), codes(0), code_bytes_,
+                      (count_ + kTileRows - 1) / kTileRows, w > 0, products(0)});
   }
 }
 
@@ -459,16 +457,23 @@ AssignKernels assign_kernels(CodeType code) {
     }
     return kernels;
   }
-  if (level == SimdLevel::avx2 && code == CodeType::float32) return assign_kernels_avx2();
+  if (level == SimdLevel::avx2 && code != CodeType::bfloat16) return assign_kernels_avx2(code);
 #endif
   static_cast<void>(level);
   return assign_kernels_scalar(code);
 }
 
 bool kmeans_has_fast(CodeType code) {
-  if (code == CodeType::float32) return true;
-  if (simd_level() != SimdLevel::avx512) return false;
-  return code == CodeType::int8 ? has_avx512_vnni() : has_avx512_bf16();
+  const SimdLevel level = simd_level();
+  switch (code) {
+    case CodeType::float32:
+      return true;
+    case CodeType::bfloat16:
+      return level == SimdLevel::avx512 && has_avx512_bf16();
+    case CodeType::int8:
+      return level == SimdLevel::avx2 || (level == SimdLevel::avx512 && has_avx512_vnni());
+  }
+  return false;
 }
 
 int64_t kmeans_assign_workspace_size(int64_t n_features, int64_t n_coordinates, int n_threads) {

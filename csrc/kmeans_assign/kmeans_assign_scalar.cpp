@@ -84,8 +84,8 @@ Encoded encode_bfloat16(const float* values, int64_t length, uint16_t* codes) {
   return result;
 }
 
-Encoded encode_int8(const float* values, int64_t length, float largest, int8_t* codes) {
-  Encoded result{int8_scale(largest), 0, 0};
+Encoded encode_int8(const float* values, int64_t length, float reach, int8_t* codes) {
+  Encoded result{int8_scale(reach), 0, 0};
   const float inverse = 1 / result.scale;
   for (int64_t p = 0; p < length; ++p) {
     const float rounded = std::nearbyintf(values[p] * inverse);
@@ -97,9 +97,9 @@ Encoded encode_int8(const float* values, int64_t length, float largest, int8_t* 
   return result;
 }
 
-Encoded encode(const float* values, int64_t length, float largest, CodeType code, void* codes) {
+Encoded encode(const float* values, int64_t length, float reach, CodeType code, void* codes) {
   if (code == CodeType::int8) {
-    return encode_int8(values, length, largest, static_cast<int8_t*>(codes));
+    return encode_int8(values, length, reach, static_cast<int8_t*>(codes));
   }
   if (code == CodeType::bfloat16) {
     return encode_bfloat16(values, length, static_cast<uint16_t*>(codes));
@@ -131,20 +131,26 @@ int32_t add_word_int8(int32_t sum, const char* x, const char* c) {
   return sum;
 }
 
+float row_reach(const float*, int64_t, float largest) { return largest; }
+
 template <class Sum, Sum (*add_word)(Sum, const char*, const char*)>
-void product(const void* panel, const void* rows, int64_t stride, int64_t words, bool accumulate,
-             void* out) {
-  auto* to = static_cast<Sum*>(out);
-  for (int r = 0; r < kTileRows; ++r, to += kPanelWidth) {
-    Sum sums[kPanelWidth] = {};
-    const char* row = static_cast<const char*>(rows) + r * stride;
-    const char* centers = static_cast<const char*>(panel);
-    for (int64_t w = 0; w < words; ++w, row += kWordBytes) {
-      for (int c = 0; c < kPanelWidth; ++c, centers += kWordBytes) {
-        sums[c] = add_word(sums[c], row, centers);
+void product(const PanelProduct& p) {
+  auto* to = static_cast<Sum*>(p.out);
+  for (int64_t row = 0; row < p.n_tiles * kTileRows; ++row, to += kPanelWidth) {
+    for (int column = 0; column < kColumns; ++column) {
+      Sum sums[kColumnWidth] = {};
+      const char* x = p.row(0) + row * p.stride;
+      const char* centers = p.column(column);
+      for (int64_t w = 0; w < p.words; ++w, x += kWordBytes) {
+        for (int c = 0; c < kColumnWidth; ++c, centers += kWordBytes) {
+          sums[c] = add_word(sums[c], x, centers);
+        }
+      }
+      Sum* place = to + column * kColumnWidth;
+      for (int c = 0; c < kColumnWidth; ++c) {
+        place[c] = p.accumulate ? place[c] + sums[c] : sums[c];
       }
     }
-    for (int c = 0; c < kPanelWidth; ++c) to[c] = accumulate ? to[c] + sums[c] : sums[c];
   }
 }
 
@@ -177,6 +183,8 @@ AssignKernels assign_kernels_scalar(CodeType code) {
           dot,
           squared_distance,
           encode,
+          row_reach,
+          127,
           products[static_cast<int>(code)],
           code == CodeType::int8 ? select<int32_t> : select<float>};
 }

@@ -113,17 +113,20 @@ void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
   const int64_t last = std::min(first + kPanelWidth, p_.n_clusters);
   const float largest = keys()[ids()[last - 1]];
   PanelConstants constants{1, 0, 0};
-  auto* column = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
-  for (int64_t slot = first; slot < first + kPanelWidth; ++slot, column += kWordBytes) {
+  auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
+  const int offset = p_.code == CodeType::int8 ? kernels_.center_levels + 1 : 0;
+  for (int64_t slot = first; slot < first + kPanelWidth; ++slot) {
     std::memset(codes, 0, static_cast<size_t>(at_.words * kWordBytes));
     start_[at_.half_norms + slot] = kInfinity;
     start_[at_.tails + slot] = 0;
     if (slot < last) fill_slot(slot, largest, constants, codes);
-    for (int64_t w = 0; w < at_.words; ++w) {
+    const int64_t place = slot - first;
+    auto* words =
+        panel_words +
+        (place / kColumnWidth * at_.words * kColumnWidth + place % kColumnWidth) * kWordBytes;
+    for (int64_t w = 0; w < at_.words; ++w, words += kColumnWidth * kWordBytes) {
       for (int i = 0; i < kWordBytes; ++i) {
-        const int offset = p_.code == CodeType::int8 ? 128 : 0;
-        column[w * kPanelWidth * kWordBytes + i] =
-            static_cast<unsigned char>(codes[w * kWordBytes + i] + offset);
+        words[i] = static_cast<unsigned char>(codes[w * kWordBytes + i] + offset);
       }
     }
   }
@@ -133,7 +136,8 @@ void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
 void Preparation::fill_slot(int64_t slot, float largest, PanelConstants& constants,
                             unsigned char* codes) {
   const int32_t k = ids()[slot];
-  const Encoded encoded = kernels_.encode(coded(k), length_, largest, p_.code, codes);
+  const float reach = largest * (127.0f / static_cast<float>(kernels_.center_levels));
+  const Encoded encoded = kernels_.encode(coded(k), length_, reach, p_.code, codes);
   const float norm = start_[at_.norms + k];
   const auto length = static_cast<double>(norm);
   start_[at_.half_norms + slot] = start_[at_.halves + k];

@@ -30,7 +30,8 @@ inline int64_t coded_length(int64_t n_features, int64_t n_coordinates) {
 
 inline int64_t code_words(int64_t length, CodeType code) {
   constexpr int64_t sizes[] = {4, 2, 1};
-  return (length * sizes[static_cast<int>(code)] + kWordBytes - 1) / kWordBytes;
+  const int64_t words = (length * sizes[static_cast<int>(code)] + kWordBytes - 1) / kWordBytes;
+  return code == CodeType::int8 ? round_up(words, kInt8Words) : words;
 }
 
 // Centres lie in panels in the order of their largest number, so that what holds for a panel, its
@@ -151,9 +152,9 @@ inline void project(Product product, const KmeansBasis& basis, const float* vect
   for (int64_t row = 0; row < count; row += kTileRows) {
     for (int64_t column = 0; column < width; column += kPanelWidth) {
       for (int64_t p = 0; p < n_features; p += kChainLength) {
-        product(basis.vectors + column * n_features + p * kPanelWidth,
-                vectors + row * n_features + p, stride, std::min(kChainLength, n_features - p),
-                p > 0, tile);
+        product({basis.vectors + column * n_features, n_features, p,
+                 std::min(kChainLength, n_features - p), vectors + row * n_features, stride, 1,
+                 p > 0, tile});
       }
       for (int r = 0; r < kTileRows; ++r) {
         std::copy_n(tile + r * kPanelWidth, kPanelWidth, coordinates + (row + r) * width + column);

@@ -77,9 +77,12 @@ class RowEncoder {
     const Lengths whole(kernels_, shifted, n_features_);
     const Lengths part = has_basis_ ? Lengths(kernels_, coordinates, length_) : whole;
     const int64_t words = code_words(length_, code_);
-    if (words > 0) static_cast<int32_t*>(codes)[words - 1] = 0;
-    const Encoded encoded =
-        kernels_.encode(has_basis_ ? coordinates : shifted, length_, part.largest, code_, codes);
+    const int64_t padded = std::min<int64_t>(words, kInt8Words);
+    std::fill_n(static_cast<int32_t*>(codes) + words - padded, padded, 0);
+    const float* coded = has_basis_ ? coordinates : shifted;
+    const float reach =
+        code_ == CodeType::int8 ? kernels_.row_reach(coded, length_, part.largest) : 0.0f;
+    const Encoded encoded = kernels_.encode(coded, length_, reach, code_, codes);
     const double residual = residual_length(encoded, length_, whole.norm, projection_);
     return {encoded.scale,
             rounded_up(residual),
@@ -87,7 +90,7 @@ class RowEncoder {
             has_basis_ ? rounded_up(tail_length(whole.norm, part, projection_)) : 0.0f,
             rounded_up(whole.norm),
             static_cast<float>(whole.square * (1 - 2e-7)),
-            encoded.sum * 128};
+            encoded.sum * (kernels_.center_levels + 1)};
   }
 
  private:

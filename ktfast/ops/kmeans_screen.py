@@ -20,6 +20,7 @@ Int64 = npt.NDArray[np.int64]
 CODES = ("float32", "bfloat16", "int8")
 _CODE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 PANEL_WIDTH = 64
+_COLUMN_WIDTH = 16
 NEAR_CENTERS = 16
 ROW_CONSTANTS = 7
 _FARTHEST = 128
@@ -367,12 +368,13 @@ def kmeans_drift(
 
 
 def _panels(basis: Float32) -> Float32:
-    """Columns in groups of 64, each group feature by feature: float32 [groups, d, 64]."""
+    """Columns in groups of 16, each group feature by feature: float32 [groups / 4, 4, d, 16]."""
     d, m = basis.shape
     n_panels = -(-m // PANEL_WIDTH)
     padded = np.zeros((d, n_panels * PANEL_WIDTH), np.float32)
     padded[:, :m] = basis
-    return np.ascontiguousarray(padded.reshape(d, n_panels, PANEL_WIDTH).transpose(1, 0, 2))
+    columns = padded.reshape(d, n_panels, PANEL_WIDTH // _COLUMN_WIDTH, _COLUMN_WIDTH)
+    return np.ascontiguousarray(columns.transpose(1, 2, 0, 3))
 
 
 def _bounds(bounds: Bounds | None, rows: slice) -> dict[str, Any]:
