@@ -17,6 +17,7 @@ constexpr int kTileRows = 6;
 constexpr int kPanelWidth = 64;
 constexpr int kColumnWidth = 16;
 constexpr int kWordBytes = 4;
+constexpr int kDots = 4;
 // int8 codes are padded to so many words, which some kernels multiply before they widen.
 constexpr int kInt8Words = 4;
 
@@ -68,8 +69,10 @@ struct AssignKernels {
   // shifted[p] = x[p] - mean[p].
   void (*shift)(const void* x, ElementType type, const float* mean, int64_t length, float* shifted);
   Magnitude (*magnitude)(const float* values, int64_t length);
-  // Sums over kDotLanes chains.
+  // Sums over kDotLanes chains, or more.
   float (*dot)(const float* a, const float* b, int64_t length);
+  // With each of kDots vectors.
+  void (*dots)(const float* x, const float* const* vectors, int64_t length, float* products);
   // The exact distance of assign_math.h.
   double (*squared_distance)(const void* x, ElementType type, const double* c, int64_t length);
   // int8 codes take numbers up to `reach`, which those of centres do not use up.

@@ -46,8 +46,9 @@ KTFAST_HD float certified_gap(double x_norm, double c_norm, int64_t n_features,
 // With an orthonormal basis the codes stand for coordinates in it, and the parts outside of it, of
 // lengths t(x) and t(c), add at most t(x) t(c). So a product of codes bounds the score from below.
 
-// Partial sums of the float32 products of single pairs.
-constexpr int kDotLanes = 64;
+// Partial sums of the float32 products of single pairs, and of sums of squares.
+constexpr int kDotLanes = 16;
+constexpr int kSquareLanes = 64;
 
 // Features per chain of roundings where float codes are multiplied; longer products add up chains.
 constexpr int64_t kChainLength = 512;
@@ -65,9 +66,9 @@ KTFAST_HD uint32_t bfloat16_rounded(float value) {
   return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
-// Relative error of a float32 sum of squares over kDotLanes chains, with some to spare.
+// Relative error of a float32 sum of squares over kSquareLanes chains, with some to spare.
 KTFAST_HD double square_error(int64_t n_features) {
-  return 6.0e-8 * (static_cast<double>(n_features) / kDotLanes + 16);
+  return 6.0e-8 * (static_cast<double>(n_features) / kSquareLanes + 16);
 }
 
 // Roundings of a product of codes, per |xq| |cq|. Products of int8 codes are exact, but they and

@@ -78,27 +78,60 @@ bool select(const ScreenTile& tile, uint64_t* masks) {
   return any != 0;
 }
 
+float sum_of(__m256 lanes) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Where the numbers from p on are among the eight that a register takes.
+__m256i first(int64_t left) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? static_cast<int32_t>(left) : 8), lane);
+}
+
 float dot(const float* a, const float* b, int64_t length) {
-  __m256 sums[8];
+  __m256 sums[4];
   for (__m256& sum : sums) sum = _mm256_setzero_ps();
   int64_t p = 0;
-  for (; p + 64 <= length; p += 64) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
+  for (; p + 32 <= length; p += 32) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
       sums[i] =
           _mm256_fmadd_ps(_mm256_loadu_ps(a + p + 8 * i), _mm256_loadu_ps(b + p + 8 * i), sums[i]);
     }
   }
-  float lanes[8];
-  for (int width = 4; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) sums[i] = _mm256_add_ps(sums[i], sums[i + width]);
+  for (int i = 0; p < length; p += 8, ++i) {
+    const __m256i mask = first(length - p);
+    sums[i] =
+        _mm256_fmadd_ps(_mm256_maskload_ps(a + p, mask), _mm256_maskload_ps(b + p, mask), sums[i]);
   }
-  _mm256_storeu_ps(lanes, sums[0]);
-  for (int lane = 0; p < length; ++p, lane = (lane + 1) % 8) lanes[lane] += a[p] * b[p];
-  for (int width = 4; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  return sum_of(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3])));
+}
+
+void dots(const float* x, const float* const* vectors, int64_t length, float* products) {
+  __m256 sums[kDots][2];
+#pragma GCC unroll 4
+  for (int i = 0; i < kDots; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_ps();
+  int64_t p = 0;
+  for (; p + 16 <= length; p += 16) {
+    const __m256 low = _mm256_loadu_ps(x + p), high = _mm256_loadu_ps(x + p + 8);
+#pragma GCC unroll 4
+    for (int i = 0; i < kDots; ++i) {
+      sums[i][0] = _mm256_fmadd_ps(low, _mm256_loadu_ps(vectors[i] + p), sums[i][0]);
+      sums[i][1] = _mm256_fmadd_ps(high, _mm256_loadu_ps(vectors[i] + p + 8), sums[i][1]);
+    }
   }
-  return lanes[0];
+  for (int half = 0; p < length; p += 8, ++half) {
+    const __m256i mask = first(length - p);
+    const __m256 value = _mm256_maskload_ps(x + p, mask);
+#pragma GCC unroll 4
+    for (int i = 0; i < kDots; ++i) {
+      sums[i][half] =
+          _mm256_fmadd_ps(value, _mm256_maskload_ps(vectors[i] + p, mask), sums[i][half]);
+    }
+  }
+  for (int i = 0; i < kDots; ++i) products[i] = sum_of(_mm256_add_ps(sums[i][0], sums[i][1]));
 }
 
 }  // namespace
@@ -106,6 +139,7 @@ float dot(const float* a, const float* b, int64_t length) {
 AssignKernels assign_kernels_avx2(CodeType code) {
   AssignKernels kernels = assign_kernels_scalar(code);
   kernels.dot = dot;
+  kernels.dots = dots;
   kernels.product = product;
   kernels.select = code == CodeType::int8 ? select<true> : select<false>;
   if (code == CodeType::int8) use_int8_avx2(kernels);

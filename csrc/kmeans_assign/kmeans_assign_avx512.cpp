@@ -128,6 +128,20 @@ float dot(const float* a, const float* b, int64_t length) {
       _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
+void dots(const float* x, const float* const* vectors, int64_t length, float* products) {
+  __m512 sums[kDots];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  for (int64_t p = 0; p < length; p += 16) {
+    const __mmask16 mask = first(length - p);
+    const __m512 value = _mm512_maskz_loadu_ps(mask, x + p);
+#pragma GCC unroll 4
+    for (int i = 0; i < kDots; ++i) {
+      sums[i] = _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(mask, vectors[i] + p), sums[i]);
+    }
+  }
+  for (int i = 0; i < kDots; ++i) products[i] = _mm512_reduce_add_ps(sums[i]);
+}
+
 // The partial sums and their tree are those of assign_math.h: lane l of register i is partial sum
 // 8 i + l.
 template <class T>
@@ -285,6 +299,7 @@ AssignKernels assign_kernels_avx512(CodeType code) {
   return {shift,
           magnitude,
           dot,
+          dots,
           squared_distance,
           encode,
           row_reach,

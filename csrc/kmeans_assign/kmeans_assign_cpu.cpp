@@ -100,13 +100,6 @@ class Block {
     return pair_gap(static_cast<double>(rows_[r].code.norm), c_norm, p_.n_features);
   }
 
-  void prefetch(int32_t k) const {
-    const float* center = centers_.shifted + k * p_.n_features;
-    for (int64_t f = 0; f < std::min<int64_t>(p_.n_features, 512); f += 16) {
-      __builtin_prefetch(center + f);
-    }
-  }
-
   void begin(int64_t r);
   void fill(int64_t r);
   void shift(int64_t r);
@@ -118,6 +111,7 @@ class Block {
   float product(int64_t r, int c) const;
   void pass(int64_t r, int64_t panel, uint64_t mask);
   void drop_far(int64_t r);
+  void drop_beaten(int64_t r);
   void finish(int64_t r);
   void settle(int64_t r);
   void note(int64_t r, int32_t label);
@@ -319,28 +313,39 @@ void Block::drop_far(int64_t r) {
 
 void Block::finish(int64_t r) {
   RowState& row = rows_[r];
-  if (noting_ && row.n_passed > kNearCenters + 1 && !row.whole) drop_far(r);
+  if (!noting_) {
+    drop_beaten(r);
+  } else if (row.n_passed > kNearCenters + 1 && !row.whole) {
+    drop_far(r);
+  }
   if (row.whole || row.n_passed == 0) return compare_all(r);
   shift(r);
   settle(r);
 }
 
+// Leaves out centres that passed before the limit fell.
+void Block::drop_beaten(int64_t r) {
+  RowState& row = rows_[r];
+  int32_t kept = 0;
+  for (int32_t i = 0; i < row.n_passed; ++i) {
+    if (static_cast<double>(bounds(r)[i]) > row.target) continue;
+    passed(r)[kept] = passed(r)[i];
+    bounds(r)[kept++] = bounds(r)[i];
+  }
+  row.n_passed = kept;
+}
+
 // The nearest of the centres that passed: the best float32 score, or one that cannot be told from
-// it. The bounds of those that are scored improve.
+// it. Their bounds improve.
 void Block::settle(int64_t r) {
   RowState& row = rows_[r];
   float scores[kPassing];
+  score_centers(kernels_, centers_, shifted(r), p_.n_features, passed(r), row.n_passed, scores);
+  n_passed += row.n_passed;
+  const auto best = static_cast<int32_t>(std::min_element(scores, scores + row.n_passed) - scores);
   float longest = 0;
-  int32_t best = -1;
   for (int32_t i = 0; i < row.n_passed; ++i) {
-    const int32_t k = passed(r)[i];
-    scores[i] = kInfinity;
-    if (!noting_ && static_cast<double>(bounds(r)[i]) > row.target) continue;
-    if (i + 1 < row.n_passed) prefetch(passed(r)[i + 1]);
-    scores[i] = score(r, k);
-    longest = std::max(longest, centers_.norms[k]);
-    if (best < 0 || scores[i] < scores[best]) best = i;
-    ++n_passed;
+    longest = std::max(longest, centers_.norms[passed(r)[i]]);
   }
   const double error = gap(r, longest);
   const auto distance = [&](int32_t k) {

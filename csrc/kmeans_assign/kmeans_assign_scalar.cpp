@@ -25,10 +25,10 @@ void shift(const void* x, ElementType type, const float* mean, int64_t length,
 }
 
 Magnitude magnitude(const float* values, int64_t length) {
-  float squares[kDotLanes] = {};
+  float squares[kSquareLanes] = {};
   Magnitude result{};
   for (int64_t p = 0; p < length; ++p) {
-    squares[p % kDotLanes] += values[p] * values[p];
+    squares[p % kSquareLanes] += values[p] * values[p];
     const float size = std::fabs(values[p]);
     if (size > result.largest) result.largest = size;
   }
@@ -52,6 +52,10 @@ float dot(const float* a, const float* b, int64_t length) {
   }
   for (int lane = 0; p < length; ++p, ++lane) lanes[lane] += a[p] * b[p];
   return sum_as_tree<kDotLanes>(lanes);
+}
+
+void dots(const float* x, const float* const* vectors, int64_t length, float* products) {
+  for (int i = 0; i < kDots; ++i) products[i] = dot(x, vectors[i], length);
 }
 
 double squared_distance(const void* x, ElementType type, const double* c, int64_t length) {
@@ -181,6 +185,7 @@ AssignKernels assign_kernels_scalar(CodeType code) {
   return {shift,
           magnitude,
           dot,
+          dots,
           squared_distance,
           encode,
           row_reach,

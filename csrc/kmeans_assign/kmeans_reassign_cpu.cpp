@@ -120,8 +120,8 @@ void Rows::compare(int64_t row, const Candidates& found) {
   float scores[kNearCenters + kFarthest];
   float best = score(own);
   float longest = centers_.norms[own];
+  score_centers(kernels_, centers_, shifted_, p_.n_features, found.ids, found.n, scores);
   for (int i = 0; i < found.n; ++i) {
-    scores[i] = score(found.ids[i]);
     best = std::min(best, scores[i]);
     longest = std::max(longest, centers_.norms[found.ids[i]]);
   }

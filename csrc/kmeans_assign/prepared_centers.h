@@ -119,6 +119,26 @@ inline double pair_gap(double x_norm, float c_norm, int64_t n_features) {
   return static_cast<double>(certified_gap(x_norm, static_cast<double>(c_norm), n_features, chain));
 }
 
+// Scores of some centres for a row x', shifted like them; see assign_math.h.
+inline void score_centers(const AssignKernels& kernels, const Prepared& centers,
+                          const float* shifted, int64_t n_features, const int32_t* ids, int n,
+                          float* scores) {
+  for (int i = 0; i < n; i += kDots) {
+    const float* vectors[kDots];
+    float products[kDots];
+    const int count = std::min(kDots, n - i);
+    for (int j = 0; j < kDots; ++j) {
+      vectors[j] = centers.shifted + ids[i + std::min(j, count - 1)] * n_features;
+    }
+    if (count > 1) {
+      kernels.dots(shifted, vectors, n_features, products);
+    } else {
+      products[0] = kernels.dot(shifted, vectors[0], n_features);
+    }
+    for (int j = 0; j < count; ++j) scores[i + j] = centers.halves[ids[i + j]] - products[j];
+  }
+}
+
 // How far a code may be from what it stands for; the numbers come from a vector of length `norm`
 // and are themselves off by `error` times that.
 inline double residual_length(const Encoded& encoded, int64_t length, double norm, double error) {
