@@ -8,6 +8,7 @@ moved, are left out: see `ktfast.ops.kmeans_screen.Bounds`.
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
@@ -162,9 +163,11 @@ class BoundedAssigner:
     def _choose(self, centers: Float64) -> _Screening:
         """The screen for the rest of the fit, and the rows in its code."""
         rows = self._rows
-        screen, margin, cost = later_screen(
-            rows, self._mean, centers, self._labels, self._precision
-        )
+        # More of NumPy's threads than cores to run on would wait for one another.
+        with threadpool_limits(rows.threads, user_api="blas"):
+            screen, margin, cost = later_screen(
+                rows, self._mean, centers, self._labels, self._precision
+            )
         codes = None
         if screen.n_coordinates:
             codes = screen.empty_codes(rows.n)
