@@ -64,6 +64,7 @@ AssignKernels assign_kernels(CodeType code);
 
 AssignKernels assign_kernels_scalar(CodeType code);
 AssignKernels assign_kernels_avx2();                 // float32
+void set_row_kernels_avx2(AssignKernels& kernels);   // all but products, dot and select
 AssignKernels assign_kernels_avx512(CodeType code);  // with the product of float32
 Product product_avx512_vnni();
 Product product_avx512_bf16();

@@ -93,6 +93,7 @@ float dot(const float* a, const float* b, int64_t length) {
 
 AssignKernels assign_kernels_avx2() {
   AssignKernels kernels = assign_kernels_scalar(CodeType::float32);
+  set_row_kernels_avx2(kernels);
   kernels.dot = dot;
   kernels.product = product;
   kernels.select = select;
