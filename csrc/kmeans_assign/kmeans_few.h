@@ -9,7 +9,7 @@
 
 namespace ktfast::cpu {
 
-// Whether kmeans_few may stand in for the screen, and is faster.
+// Whether kmeans_few may stand in for the screen here, and is faster.
 bool has_few_centers(const KmeansAssignParams& p);
 
 // `p.workspace` is aligned; everything else is as for kmeans_assign, which checks it. Returns how

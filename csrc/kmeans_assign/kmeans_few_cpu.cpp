@@ -13,8 +13,13 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Scores of a row by so many centres take no longer than the rest of the screen (measured).
-constexpr int64_t kFewCenters = 128;
+// So many centres are few in any dimension, for they fill no more than one panel of the screen.
+constexpr int64_t kFewCenters = kPanelWidth;
+// And others while the scores of a row take about so many multiplications: what bounds save in a
+// fit of 20 iterations then takes longer than the scores (measured on Zen 3). A score costs as much
+// as kScoreCost features besides.
+constexpr int64_t kFewProducts = 3 << 13;
+constexpr int64_t kScoreCost = 16;
 // Short rows are shifted several at a time; so many floats of means stand for them.
 constexpr int64_t kMeanTile = 1024;
 
@@ -32,17 +37,21 @@ class FewBlock {
         rows_(workspace),
         columns_(rows_ + std::max(kFewRows * chunk_, p_.n_features)),
         products_(columns_ + kFewRows * chunk_),
-        means_(products_ + round_up(p_.n_clusters, kTileRows) * kFewRows) {
+        means_(products_ + scored_centers(p_.n_features, p_.n_clusters) * kFewRows) {
     if (group_ == 1) return;
     for (int64_t r = 0; r < group_; ++r) {
       std::copy_n(centers_.mean, p_.n_features, means_ + r * p_.n_features);
     }
   }
 
+  // Products are kept from chunk to chunk; those of a single chunk only until they are ranked.
+  static int64_t scored_centers(int64_t n_features, int64_t n_clusters) {
+    return n_features <= kChainLength ? kTileRows : round_up(n_clusters, kTileRows);
+  }
   static int64_t workspace_size(int64_t n_features, int64_t n_clusters) {
     const int64_t chunk = std::min(n_features, kChainLength);
     return std::max(kFewRows * chunk, n_features) + kFewRows * chunk +
-           round_up(n_clusters, kTileRows) * kFewRows + kMeanTile;
+           scored_centers(n_features, n_clusters) * kFewRows + kMeanTile;
   }
 
   void assign(int64_t first, int64_t count) {
@@ -73,7 +82,7 @@ class FewBlock {
   const int64_t chunk_, group_, element_bytes_;
   float* const rows_;      // [kFewRows, chunk], or one row
   float* const columns_;   // [chunk, kFewRows]
-  float* const products_;  // [n_clusters, kFewRows]
+  float* const products_;  // [scored_centers(), kFewRows]
   float* const means_;     // [group, n_features]
   Ranking ranking_;
 };
@@ -117,7 +126,7 @@ void FewBlock::shift(int64_t first, int64_t count, int64_t feature, int64_t leng
 void FewBlock::rank(int64_t feature, int64_t length) {
   const auto stride = static_cast<int64_t>(sizeof(float)) * p_.n_features;
   for (int64_t k = 0; k < p_.n_clusters; k += kTileRows) {
-    float* products = products_ + k * kFewRows;
+    float* products = products_ + (chunk_ == p_.n_features ? 0 : k * kFewRows);
     kernels_.product(columns_, centers_.shifted + k * p_.n_features + feature, stride, length,
                      feature > 0, products);
     if (feature + length < p_.n_features) continue;
@@ -142,10 +151,16 @@ FewKernels few_kernels() {
   return few_kernels_scalar();
 }
 
+bool kmeans_is_few(int64_t n_clusters, int64_t n_features) {
+  if (n_features == 0) return false;
+  if (n_clusters > kFewCenters && n_clusters > kFewProducts / (n_features + kScoreCost))
+    return false;
+  return FewBlock::workspace_size(n_features, n_clusters) <= BlockLayout(n_features, 0).size;
+}
+
 bool has_few_centers(const KmeansAssignParams& p) {
-  return p.code == CodeType::float32 && p.n_clusters <= kFewCenters && p.n_features > 0 &&
-         p.codes == nullptr && p.subset == nullptr && p.bounds.near == nullptr &&
-         FewBlock::workspace_size(p.n_features, p.n_clusters) <= BlockLayout(p.n_features, 0).size;
+  return p.code == CodeType::float32 && p.codes == nullptr && p.subset == nullptr &&
+         p.bounds.near == nullptr && kmeans_is_few(p.n_clusters, p.n_features);
 }
 
 int64_t kmeans_few(const KmeansAssignParams& p) {
