@@ -40,6 +40,7 @@ def kmeans_prepared_size(
 def kmeans_assign_workspace_size(*, n_features: int, n_coordinates: int, n_threads: int) -> int: ...
 def kmeans_code_bytes(*, n_features: int, n_coordinates: int, code: str) -> int: ...
 def kmeans_has_fast(*, code: str) -> bool: ...
+def kmeans_is_few(*, n_clusters: int, n_features: int) -> bool: ...
 def kmeans_prepare(
     *,
     centers: Any,
@@ -129,6 +130,20 @@ def kmeans_move(
     rows: Any,
     leaves: Any | None,
     joins: Any,
+    scale: Any,
+    workspace: Any,
+    sums: Any,
+    counts: Any,
+    n_threads: int,
+) -> None: ...
+def kmeans_follow_workspace_size(
+    *, n_clusters: int, n_features: int, n_threads: int
+) -> int: ...
+def kmeans_follow(
+    *,
+    x: Any,
+    before: Any,
+    labels: Any,
     scale: Any,
     workspace: Any,
     sums: Any,

@@ -296,7 +296,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.inertia_ = run.inertia
         self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)
         self.n_iter_ = len(run.history)
-        self.n_effective_clusters_ = int(np.unique(labels).size)
+        self.n_effective_clusters_ = int(np.count_nonzero(np.bincount(labels)))
         self.history_ = run.history
         self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():

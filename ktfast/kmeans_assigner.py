@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ktfast._backend import cpu
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
-# Below so many distances per pass, or clusters, plain passes are as fast.
+# Below so many distances per pass, plain passes are as fast.
 _SMALL = 1 << 18
-_FEW_CLUSTERS = 64
 # Snapshots of the centres: at most so many, and at most this share of the rows' own numbers.
 _EPOCHS = 8
 _SNAPSHOT_SHARE = 1 / 8
@@ -38,24 +38,56 @@ class Assigner(Protocol):
 
 def make_assigner(rows: Rows, mean: Float64, n_clusters: int, *, precision: str) -> Assigner:
     """The assigner for rows, by device and size."""
-    small = rows.n * n_clusters < _SMALL or n_clusters < _FEW_CLUSTERS
-    if rows.on_gpu or small:
-        return PlainAssigner(rows, precision)
+    if rows.on_gpu:
+        return GpuAssigner(rows)
+    few = cpu.kmeans_is_few(n_clusters=n_clusters, n_features=rows.d)
+    if few or rows.n * n_clusters < _SMALL:
+        return PlainAssigner(rows, mean, precision, few=few)
     return BoundedAssigner(rows, mean, precision)
 
 
-class PlainAssigner:
-    """Every row against every centre."""
+class GpuAssigner:
+    """Every row against every centre, on the GPU where the rows are."""
 
     skipped = 0.0
 
-    def __init__(self, rows: Rows, precision: str) -> None:
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._precision = precision
 
     def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
         """See `Assigner`."""
-        return self._rows.assign(centers, precision=self._precision)
+        return self._rows.assign(centers)
+
+
+class PlainAssigner:
+    """Every row against every centre (CPU).
+
+    Parameters
+    ----------
+    rows, mean, precision : as for `BoundedAssigner`.
+    few : whether there are so few clusters that the kernel does without a screen.
+    """
+
+    skipped = 0.0
+
+    def __init__(self, rows: Rows, mean: Float64, precision: str, *, few: bool) -> None:
+        self._rows = rows
+        self._mean = mean
+        self._precision = "float32" if few and precision == "auto" else precision
+        self._screen: Screen | None = None
+        self._labels = np.empty(rows.n, np.int32)
+        self._distances = np.empty(rows.n)
+
+    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Int32, Float64]:
+        """See `Assigner`."""
+        if self._screen is None:
+            self._screen = first_screen(self._rows, self._mean, centers, self._precision)
+        prepared = self._screen.prepare(centers)
+        for place, part in self._rows.parts():
+            self._screen.assign(
+                part, centers, prepared, self._labels[place], self._distances[place]
+            )
+        return self._labels, self._distances
 
 
 class _Screening(NamedTuple):

@@ -61,7 +61,7 @@ def lloyd(
         started = time.perf_counter()
         labels, distances = assigner.assign(centers)
         inertia = inertia_of(distances, weight)
-        moved = rows.n if run is None else int((labels != run.labels).sum())
+        moved = rows.n if run is None else int(np.count_nonzero(to_host(labels != run.labels)))
         # Rounding alone can move rows without a gain: keep what was as good.
         if run is not None and not inertia < run.inertia and moved > 0:
             return run

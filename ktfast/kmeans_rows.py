@@ -111,9 +111,8 @@ class Rows:
         shard_of = np.searchsorted(self.starts, indices, side="right") - 1
         for s in np.unique(shard_of):
             where = np.flatnonzero(shard_of == s)
-            local = indices[where] - self.starts[s]
-            for i, row in zip(where, local, strict=True):
-                result[i] = float64_on_host(self.shards[s][int(row)])
+            local = self.to_device(indices[where] - self.starts[s])
+            result[where] = float64_on_host(self.shards[s][local])
         return result
 
     def moments(self, weight: Float64 | None = None) -> Moments:

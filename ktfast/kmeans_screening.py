@@ -33,6 +33,8 @@ _PASSES = 3
 def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) -> Screen:
     """The cheapest screen for rows of which nothing is known yet."""
     screens = _plain(rows, mean, precision)
+    if len(screens) == 1:
+        return screens[0]
     sample = rows.take(_spread(rows.n, _SAMPLE)).astype(rows.center_dtype)
     return min(screens, key=lambda screen: screen.try_on(sample, centers).cycles)
 

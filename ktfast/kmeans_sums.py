@@ -11,10 +11,14 @@ from ktfast.ops.vectors import row_blocks
 
 # Bits of a row's number in a sum: a float64 rounds it to an integer exactly up to here.
 _BITS = 50
-# Numbers as large as the median of their feature must keep this many bits.
+# At least half of a feature's numbers, zeros aside, must keep this many bits.
 _LEAST_BITS = 30
 _SAMPLE = 1024
 _CALL_ROWS = 1 << 22
+# Sums so few that every thread may have its own, in its second-level cache; and rows a thread
+# should have for that.
+_FEW_SUMS = 1 << 15
+_THREAD_ROWS = 4096
 
 
 class Sums(Protocol):
@@ -95,6 +99,9 @@ class FollowingSums:
         return centers, float(shifts.sum()), 0
 
     def _follow(self, labels: Int32) -> None:
+        if self._sums.size <= _FEW_SUMS:
+            self._follow_in_order(labels)
+            return
         before = self._labels
         changed = np.arange(len(labels)) if before is None else np.flatnonzero(labels != before)
         for place, part in self._rows.parts():
@@ -104,6 +111,28 @@ class FollowingSums:
             self._labels = labels.copy()
         else:
             before[changed] = labels[changed]
+
+    def _follow_in_order(self, labels: Int32) -> None:
+        if self._labels is None:
+            self._labels = np.full(len(labels), -1, np.int32)
+        threads = min(self._rows.threads, max(1, len(labels) // _THREAD_ROWS))
+        size = cpu.kmeans_follow_workspace_size(
+            n_clusters=len(self._counts), n_features=self._rows.d, n_threads=threads
+        )
+        workspace = np.empty(size, np.int64)
+        for place, part in self._rows.parts():
+            for local, block in row_blocks(part, _CALL_ROWS):
+                rows = slice(place.start + local.start, place.start + local.stop)
+                cpu.kmeans_follow(
+                    x=block,
+                    before=self._labels[rows],
+                    labels=labels[rows],
+                    scale=self._scale,
+                    workspace=workspace,
+                    sums=self._sums,
+                    counts=self._counts,
+                    n_threads=threads,
+                )
 
     def _move(self, part: Any, changed: Int64, start: int, labels: Int32) -> None:
         for rows, block in row_blocks(part, _CALL_ROWS):
@@ -152,5 +181,5 @@ def _scale(rows: Rows) -> Float64 | None:
     bits = min(_BITS, 62 - int(rows.n).bit_length())
     scale = np.exp2(bits - np.frexp(largest)[1].astype(np.float64))
     sample = np.abs(rows.take(np.arange(0, rows.n, -(-rows.n // _SAMPLE))))
-    typical = [np.median(column[column > 0]) if column.any() else np.inf for column in sample.T]
-    return scale if (np.array(typical) * scale >= 2.0**_LEAST_BITS).all() else None
+    kept, given = (sample * scale >= 2.0**_LEAST_BITS).sum(axis=0), (sample > 0).sum(axis=0)
+    return scale if (2 * kept >= given).all() else None

@@ -46,6 +46,9 @@ PYBIND11_MODULE(_cpu, m) {
       [](const std::string& code) { return cpu::kmeans_has_fast(code_type(code)); },
       "Whether this processor has an instruction that multiplies such codes.", py::kw_only(),
       py::arg("code"));
+  m.def("kmeans_is_few", &cpu::kmeans_is_few,
+        "Whether so few centres are all compared, in float32, without a screen.", py::kw_only(),
+        py::arg("n_clusters"), py::arg("n_features"));
   m.def("kmeans_prepare", &bind_kmeans_prepare);
   m.def("kmeans_encode", &bind_kmeans_encode);
   m.def("kmeans_assign", &bind_kmeans_assign);
@@ -56,6 +59,10 @@ PYBIND11_MODULE(_cpu, m) {
         "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_moved"),
         py::arg("n_clusters"));
   m.def("kmeans_move", &bind_kmeans_move);
+  m.def("kmeans_follow_workspace_size", &cpu::kmeans_follow_workspace_size,
+        "Length of kmeans_follow's workspace, in int64.", py::kw_only(), py::arg("n_clusters"),
+        py::arg("n_features"), py::arg("n_threads"));
+  m.def("kmeans_follow", &bind_kmeans_follow);
   m.def("kmeans_ranges", &bind_kmeans_ranges);
   m.def("kmeans_means", &bind_kmeans_means);
 

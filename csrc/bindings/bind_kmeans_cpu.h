@@ -254,6 +254,23 @@ inline void bind_kmeans_move(const py::kwargs& given) {
   cpu::kmeans_move(p);
 }
 
+inline void bind_kmeans_follow(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansFollowParams p{};
+  set_rows(a, p);
+  p.before = a.array<int32_t>("before", {p.n_rows});
+  p.labels = a.array<const int32_t>("labels", {p.n_rows});
+  p.scale = a.array<const double>("scale", {p.n_features});
+  const auto sums = a.checked<int64_t>("sums", {-1, p.n_features});
+  p.n_clusters = sums.shape(0);
+  p.sums = sums.data();
+  p.counts = a.array<int64_t>("counts", {p.n_clusters});
+  p.workspace = a.buffer<int64_t>(
+      "workspace", cpu::kmeans_follow_workspace_size(p.n_clusters, p.n_features, p.n_threads));
+  const py::gil_scoped_release release;
+  cpu::kmeans_follow(p);
+}
+
 inline void bind_kmeans_ranges(const py::kwargs& given) {
   Arguments a(given);
   KmeansRangeParams p{};

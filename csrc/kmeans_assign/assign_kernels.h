@@ -93,10 +93,10 @@ struct AssignKernels {
 AssignKernels assign_kernels(CodeType code);
 
 AssignKernels assign_kernels_scalar(CodeType code);
-AssignKernels assign_kernels_avx2(CodeType code);    // float32 and int8
+AssignKernels assign_kernels_avx2(CodeType code);
+void set_row_kernels_avx2(AssignKernels& kernels);   // all but products, dots and select
+void set_int8_kernels_avx2(AssignKernels& kernels);  // product, levels and reach
 AssignKernels assign_kernels_avx512(CodeType code);  // with the product of float32
-// int8 codes' product, encoding and reach.
-void use_int8_avx2(AssignKernels& kernels);
 Product product_avx512_vnni();
 Product product_avx512_bf16();
 

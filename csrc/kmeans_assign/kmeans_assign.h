@@ -106,6 +106,10 @@ int64_t kmeans_code_bytes(int64_t n_features, int64_t n_coordinates, CodeType co
 // Whether this processor multiplies such codes fast.
 bool kmeans_has_fast(CodeType code);
 
+// Whether there are so few centres that kmeans_assign compares all of them, in float32, without a
+// screen.
+bool kmeans_is_few(int64_t n_clusters, int64_t n_features);
+
 void kmeans_prepare(const KmeansPrepareParams& p);
 void kmeans_encode(const KmeansEncodeParams& p);
 void kmeans_assign(const KmeansAssignParams& p);

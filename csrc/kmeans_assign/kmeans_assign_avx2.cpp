@@ -138,11 +138,12 @@ void dots(const float* x, const float* const* vectors, int64_t length, float* pr
 
 AssignKernels assign_kernels_avx2(CodeType code) {
   AssignKernels kernels = assign_kernels_scalar(code);
+  set_row_kernels_avx2(kernels);
   kernels.dot = dot;
   kernels.dots = dots;
-  kernels.product = product;
   kernels.select = code == CodeType::int8 ? select<true> : select<false>;
-  if (code == CodeType::int8) use_int8_avx2(kernels);
+  if (code == CodeType::float32) kernels.product = product;
+  if (code == CodeType::int8) set_int8_kernels_avx2(kernels);
   return kernels;
 }
 

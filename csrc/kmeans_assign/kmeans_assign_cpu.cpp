@@ -10,6 +10,7 @@
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
 #include "kmeans_assign/assign_math.h"
+#include "kmeans_assign/kmeans_few.h"
 #include "kmeans_assign/row_block.h"
 
 namespace ktfast::cpu {
@@ -404,27 +405,12 @@ void Block::note(int64_t r, int32_t label) {
   p_.bounds.spent[place] = 0;
 }
 
-// Compares a row with every centre: a float32 score of each, the close ones exactly.
 void Block::compare_all(int64_t r) {
   shift(r);
-  const double error = gap(r, centers_.longest);
-  float best = kInfinity;
-  for (int64_t k = 0; k < p_.n_clusters; ++k) best = std::min(best, score(r, k));
-  const double limit = static_cast<double>(best) + error;
-  int64_t label = 0;
-  double nearest = exact(r, 0);
-  for (int64_t k = 1; k < p_.n_clusters; ++k) {
-    // Whatever overflowed to NaN is compared as well.
-    if (static_cast<double>(score(r, k)) > limit) continue;
-    const double d = exact(r, k);
-    if (d < nearest) {
-      nearest = d;
-      label = k;
-    }
-  }
   const int64_t place = row_of(r);
-  p_.labels[place] = static_cast<int32_t>(label);
-  p_.distances[place] = nearest;
+  const Nearest found = nearest_of_all(kernels_, centers_, p_, x(r), shifted(r));
+  p_.labels[place] = found.label;
+  p_.distances[place] = found.distance;
   n_passed += p_.n_clusters;
   if (!noting_) return;
   std::fill_n(p_.bounds.near + place * kNearCenters, kNearCenters, -1);
@@ -462,7 +448,7 @@ AssignKernels assign_kernels(CodeType code) {
     }
     return kernels;
   }
-  if (level == SimdLevel::avx2 && code != CodeType::bfloat16) return assign_kernels_avx2(code);
+  if (level == SimdLevel::avx2) return assign_kernels_avx2(code);
 #endif
   static_cast<void>(level);
   return assign_kernels_scalar(code);
@@ -498,6 +484,10 @@ void kmeans_assign(const KmeansAssignParams& given) {
                "centers in a basis need the rows' codes");
   check_rows(p);
   p.workspace = aligned(given.workspace);
+  if (has_few_centers(p)) {
+    *p.n_passed += kmeans_few(p);
+    return;
+  }
   const AssignKernels kernels = assign_kernels(p.code);
   const BlockLayout at(p.n_features, p.n_coordinates);
   // Few rows are spread over the threads; how rows are grouped does not change their labels.

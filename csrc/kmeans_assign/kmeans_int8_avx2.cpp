@@ -17,8 +17,8 @@ constexpr int kStepBytes = kInt8Words * kWordBytes;
 // Rounding adds up to 1/2 to each of eight magnitudes.
 constexpr float kLargestSum = 253.5f;
 
-// Magnitudes of 16 features, those that meet in a sum added up: in the two halves of 8 features
-// lane i meets the others of the same parity of i / 2.
+// Of the magnitudes of 16 features, those that meet in a sum are added up: the ones with an even i
+// / 2 in lane 0, the others in lane 2.
 __m128 meeting(__m256 low, __m256 high) {
   const __m256 sums = _mm256_add_ps(low, high);  // i and i + 8
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
@@ -43,44 +43,6 @@ float row_reach(const float* values, int64_t length, float largest) {
   const float sum = _mm_cvtss_f32(_mm_max_ps(most, _mm_movehl_ps(most, most)));
   const float reach = sum * (127 / kLargestSum);
   return reach > largest ? reach : largest;
-}
-
-// The eight numbers from p on, zeros behind the last.
-__m256 eight(const float* values, int64_t p, int64_t length) {
-  if (p + 8 <= length) return _mm256_loadu_ps(values + p);
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  const auto left = static_cast<int32_t>(length - p);
-  return _mm256_maskload_ps(values + p, _mm256_cmpgt_epi32(_mm256_set1_epi32(left), lane));
-}
-
-float sum_of(__m256 lanes) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
-// `codes` has room for whole steps, and holds zeros there.
-Encoded encode(const float* values, int64_t length, float reach, CodeType, void* codes) {
-  const float scale = int8_scale(reach);
-  const __m256 inverse = _mm256_set1_ps(1 / scale), scales = _mm256_set1_ps(scale);
-  __m256 squares = _mm256_setzero_ps();
-  __m256i total = _mm256_setzero_si256();
-  for (int64_t p = 0; p < length; p += 8) {
-    const __m256 value = eight(values, p, length);
-    const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(value, inverse));
-    const __m256 rest = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(rounded), scales, value);
-    squares = _mm256_fmadd_ps(rest, rest, squares);
-    total = _mm256_add_epi32(total, rounded);
-    const __m128i words =
-        _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<char*>(codes) + p),
-                     _mm_packs_epi16(words, words));
-  }
-  int32_t sums[8];
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), total);
-  int32_t sum = 0;
-  for (const int32_t lane : sums) sum += lane;
-  return {scale, sum_of(squares), sum};
 }
 
 // Six rows by eight centres. Four words of the centres stay in registers while they meet each row.
@@ -134,8 +96,7 @@ void product(const PanelProduct& p) {
 
 }  // namespace
 
-void use_int8_avx2(AssignKernels& kernels) {
-  kernels.encode = encode;
+void set_int8_kernels_avx2(AssignKernels& kernels) {
   kernels.row_reach = row_reach;
   kernels.center_levels = kCenterLevels;
   kernels.product = product;

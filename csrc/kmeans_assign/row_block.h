@@ -101,4 +101,33 @@ class RowEncoder {
   const double projection_;
 };
 
+struct Nearest {
+  int32_t label;
+  double distance;
+};
+
+// Compares a row with every centre: a float32 score of each, the close ones exactly.
+inline Nearest nearest_of_all(const AssignKernels& kernels, const Prepared& centers,
+                              const KmeansAssignParams& p, const void* x, const float* shifted) {
+  const int64_t d = p.n_features;
+  const auto score = [&](int64_t k) {
+    return centers.halves[k] - kernels.dot(shifted, centers.shifted + k * d, d);
+  };
+  const auto exact = [&](int64_t k) {
+    return kernels.squared_distance(x, p.x_type, p.centers + k * d, d);
+  };
+  float best = std::numeric_limits<float>::infinity();
+  for (int64_t k = 0; k < p.n_clusters; ++k) best = std::min(best, score(k));
+  const double norm = Lengths(kernels, shifted, d).norm;
+  const double limit = static_cast<double>(best) + pair_gap(norm, centers.longest, d);
+  Nearest found{0, exact(0)};
+  for (int64_t k = 1; k < p.n_clusters; ++k) {
+    // Whatever overflowed to NaN is compared as well.
+    if (static_cast<double>(score(k)) > limit) continue;
+    const double distance = exact(k);
+    if (distance < found.distance) found = {static_cast<int32_t>(k), distance};
+  }
+  return found;
+}
+
 }  // namespace ktfast::cpu

@@ -57,7 +57,66 @@ void add_rows(const KmeansMoveParams& p, const int64_t* first, const int64_t* la
   }
 }
 
+// Rows first .. last - 1 leave the clusters they were in and join others.
+template <class T>
+void follow_rows(const KmeansFollowParams& p, int64_t first, int64_t last, int64_t* sums,
+                 int64_t* counts) {
+  const int64_t d = p.n_features;
+  const double* scale = p.scale;
+  for (int64_t row = first; row < last; ++row) {
+    const int32_t from = p.before[row], to = p.labels[row];
+    if (from == to) continue;
+    const T* values = static_cast<const T*>(p.x) + row * d;
+    int64_t* __restrict__ joined = sums + to * d;
+    if (from < 0) {
+      for (int64_t f = 0; f < d; ++f) joined[f] += fixed_point(to_double(values[f]), scale[f]);
+    } else {
+      int64_t* __restrict__ left = sums + from * d;
+      for (int64_t f = 0; f < d; ++f) {
+        const int64_t value = fixed_point(to_double(values[f]), scale[f]);
+        joined[f] += value;
+        left[f] -= value;
+      }
+      --counts[from];
+    }
+    ++counts[to];
+    p.before[row] = to;
+  }
+}
+
 }  // namespace
+
+int64_t kmeans_follow_workspace_size(int64_t n_clusters, int64_t n_features, int n_threads) {
+  return n_threads * n_clusters * (n_features + 1);
+}
+
+void kmeans_follow(const KmeansFollowParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  for (int64_t row = 0; row < p.n_rows; ++row) {
+    KTFAST_CHECK(p.labels[row] >= 0 && p.labels[row] < p.n_clusters && p.before[row] >= -1 &&
+                     p.before[row] < p.n_clusters,
+                 "labels must lie between 0 and n_clusters - 1");
+  }
+  const int64_t n_sums = p.n_clusters * p.n_features;
+  const int64_t stride = n_sums + p.n_clusters;
+  const int64_t share = (p.n_rows + p.n_threads - 1) / p.n_threads;
+  with_element(p.x_type, [&](auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+    for (int64_t part = 0; part < p.n_threads; ++part) {
+      const DefaultFloatEnvironment environment;
+      int64_t* sums = p.workspace + part * stride;
+      std::fill_n(sums, stride, 0);
+      follow_rows<T>(p, std::min(part * share, p.n_rows), std::min((part + 1) * share, p.n_rows),
+                     sums, sums + n_sums);
+    }
+  });
+  for (int64_t part = 0; part < p.n_threads; ++part) {
+    const int64_t* sums = p.workspace + part * stride;
+    for (int64_t i = 0; i < n_sums; ++i) p.sums[i] += sums[i];
+    for (int64_t k = 0; k < p.n_clusters; ++k) p.counts[k] += sums[n_sums + k];
+  }
+}
 
 int64_t kmeans_move_workspace_size(int64_t n_moved, int64_t n_clusters) {
   return n_clusters + 2 + 2 * n_moved;

@@ -46,6 +46,23 @@ struct KmeansMoveParams {
   int n_threads;
 };
 
+// The same for few clusters: every thread goes through its share of the rows in their order, with
+// sums of its own. CPU only.
+struct KmeansFollowParams {
+  int64_t n_rows;
+  int64_t n_clusters;
+  int64_t n_features;
+  const void* x;  // [n_rows, n_features] of x_type
+  ElementType x_type;
+  int32_t* before;        // [n_rows], the cluster a row is counted in, -1: none; becomes `labels`
+  const int32_t* labels;  // [n_rows]
+  const double* scale;    // [n_features] as above
+  int64_t* workspace;     // [kmeans_follow_workspace_size()]
+  int64_t* sums;          // [n_clusters, n_features], changed
+  int64_t* counts;        // [n_clusters], changed
+  int n_threads;
+};
+
 // The largest magnitude of every feature. CPU only.
 struct KmeansRangeParams {
   int64_t n_rows;
@@ -72,6 +89,10 @@ struct KmeansMeansParams {
 namespace cpu {
 int64_t kmeans_move_workspace_size(int64_t n_moved, int64_t n_clusters);  // in int64
 void kmeans_move(const KmeansMoveParams& p);
+
+int64_t kmeans_follow_workspace_size(int64_t n_clusters, int64_t n_features, int n_threads);
+void kmeans_follow(const KmeansFollowParams& p);
+
 void kmeans_ranges(const KmeansRangeParams& p);
 void kmeans_means(const KmeansMeansParams& p);
 

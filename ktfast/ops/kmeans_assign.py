@@ -60,7 +60,8 @@ class PreparedCenters:
     def screen(self, x: Any, precision: str, n_threads: int) -> Screen:
         """The screen for rows x [n, d] (CPU); "auto" is settled by the first rows."""
         if precision == "auto" and self._chosen is None:
-            self._chosen = self._choose(x, n_threads)
+            few = cpu.kmeans_is_few(n_clusters=self.n_clusters, n_features=self.n_features)
+            self._chosen = "float32" if few else self._choose(x, n_threads)
         code = self._chosen if precision == "auto" else precision
         return Screen(self.mean, str(code), n_threads=n_threads)
 

@@ -1,0 +1,138 @@
+// Elements of rows in AVX2 registers. Only files built with AVX2 flags include this.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "common/element.h"
+
+namespace ktfast::cpu {
+namespace {
+
+// The first `count` of eight 32-bit lanes, 0 to 8; of four 64-bit lanes likewise.
+inline __m256i first_of_8(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_of_4(int64_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+// Eight elements as float.
+inline __m256 load_8(const float* x) { return _mm256_loadu_ps(x); }
+inline __m256 load_8(const float16_bits* x) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+}
+inline __m256 load_8(const bfloat16_bits* x) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline __m256 load_8(const uint8_t* x) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+}
+inline __m256 load_8(const int8_t* x) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+
+// Four elements as double.
+inline __m256d load_4(const double* x) { return _mm256_loadu_pd(x); }
+inline __m256d load_4(const float* x) { return _mm256_cvtps_pd(_mm_loadu_ps(x)); }
+inline __m256d load_4(const float16_bits* x) {
+  return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x))));
+}
+inline __m256d load_4(const bfloat16_bits* x) {
+  const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
+  return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16)));
+}
+inline __m128i four_bytes(const void* x) {
+  int32_t bytes;
+  std::memcpy(&bytes, x, sizeof bytes);
+  return _mm_cvtsi32_si128(bytes);
+}
+inline __m256d load_4(const uint8_t* x) {
+  return _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(four_bytes(x)));
+}
+inline __m256d load_4(const int8_t* x) {
+  return _mm256_cvtepi32_pd(_mm_cvtepi8_epi32(four_bytes(x)));
+}
+
+// Fewer, with zeros behind them. AVX2 has no masks for narrow elements, so those are copied.
+template <class T>
+__m256 load_first_8(const T* x, int64_t count) {
+  T padded[8] = {};
+  for (int64_t i = 0; i < count; ++i) padded[i] = x[i];
+  return load_8(padded);
+}
+inline __m256 load_first_8(const float* x, int64_t count) {
+  return _mm256_maskload_ps(x, first_of_8(count));
+}
+
+template <class T>
+__m256d load_first_4(const T* x, int64_t count) {
+  T padded[4] = {};
+  for (int64_t i = 0; i < count; ++i) padded[i] = x[i];
+  return load_4(padded);
+}
+inline __m256d load_first_4(const float* x, int64_t count) {
+  return _mm256_cvtps_pd(_mm_maskload_ps(x, _mm256_castsi256_si128(first_of_8(count))));
+}
+inline __m256d load_first_4(const double* x, int64_t count) {
+  return _mm256_maskload_pd(x, first_of_4(count));
+}
+
+// The partial sums and their tree are those of assign_math.h: lane l of register i is partial sum
+// 4 i + l. Never contracted to fused multiply-adds.
+template <class T>
+double exact_distance(const T* x, const double* c, int64_t length) {
+  __m256d sums[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_pd();
+  int64_t p = 0;
+  for (; p + 32 <= length; p += 32) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m256d rest = _mm256_sub_pd(load_4(x + p + 4 * i), _mm256_loadu_pd(c + p + 4 * i));
+      sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    if (length - p < 4) break;
+    const __m256d rest = _mm256_sub_pd(load_4(x + p), _mm256_loadu_pd(c + p));
+    sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
+    p += 4;
+  }
+  if (p < length) {
+    const __m256d rest =
+        _mm256_sub_pd(load_first_4(x + p, length - p), load_first_4(c + p, length - p));
+    const __m256d square = _mm256_mul_pd(rest, rest);
+    const int64_t last = p / 4 % 8;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      if (i == last) sums[i] = _mm256_add_pd(sums[i], square);
+    }
+  }
+#pragma GCC unroll 3
+  for (int width = 4; width > 0; width /= 2) {
+#pragma GCC unroll 4
+    for (int i = 0; i < width; ++i) sums[i] = _mm256_add_pd(sums[i], sums[i + width]);
+  }
+  const __m128d two =
+      _mm_add_pd(_mm256_castpd256_pd128(sums[0]), _mm256_extractf128_pd(sums[0], 1));
+  return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
+
+// The same for at most four features, where all other partial sums are zero.
+template <class T>
+double exact_short_distance(const T* x, const double* c, int64_t length) {
+  const __m256d rest = _mm256_sub_pd(load_first_4(x, length), load_first_4(c, length));
+  const __m256d square = _mm256_mul_pd(rest, rest);
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(square), _mm256_extractf128_pd(square, 1));
+  return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
+
+}  // namespace
+}  // namespace ktfast::cpu
