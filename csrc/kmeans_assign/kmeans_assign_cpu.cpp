@@ -58,6 +58,7 @@ class Block {
         start_(workspace),
         row_bytes_(p_.n_features * element_size(p_.x_type)),
         code_bytes_(centers_.at.words * kWordBytes),
+        code_stride_(((code_bytes_ + 63) / 64 | 1) * 64),
         noting_(p_.bounds.near != nullptr),
         usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
 
@@ -79,7 +80,7 @@ class Block {
   const void* x(int64_t r) const { return static_cast<const char*>(p_.x) + row_of(r) * row_bytes_; }
   float* shifted(int64_t r) const { return start_ + at_.shifted + r * p_.n_features; }
   char* codes(int64_t r) const {
-    return reinterpret_cast<char*>(start_ + at_.codes) + r * code_bytes_;
+    return reinterpret_cast<char*>(start_ + at_.codes) + r * code_stride_;
   }
   float* products(int64_t r) const { return start_ + at_.products + r * kPanelWidth; }
   int32_t* passed(int64_t r) const {
@@ -124,6 +125,8 @@ class Block {
   const BlockLayout at_;
   float* const start_;
   const int64_t row_bytes_, code_bytes_;
+  // An odd number of cache lines: rows whose distance is a power of two displace one another.
+  const int64_t code_stride_;
   const bool noting_, usable_;
   int64_t first_ = 0, count_ = 0;
   RowState rows_[kBlockRows];
@@ -231,7 +234,7 @@ void Block::multiply(int64_t panel) {
   const PreparedLayout& at = centers_.at;
   for (int64_t w = 0; w < at.words; w += kChainLength) {
     kernels_.product({centers_.panels + panel * at.words * kPanelWidth, at.words, w,
-                      std::min(kChainLength, at.words - w), codes(0), code_bytes_,
+                      std::min(kChainLength, at.words - w), codes(0), code_stride_,
                       (count_ + kTileRows - 1) / kTileRows, w > 0, products(0)});
   }
 }

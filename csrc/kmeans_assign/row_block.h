@@ -43,7 +43,8 @@ struct BlockLayout {
             kBlockRows)),
         shifted(0),
         codes(shifted + round_up(rows * n_features, 16)),
-        products(codes + rows * round_up(coded_length(n_features, n_coordinates), kPanelWidth)),
+        products(codes +
+                 rows * (round_up(coded_length(n_features, n_coordinates), kPanelWidth) + 16)),
         passed(products + rows * kPanelWidth),
         scores(passed + rows * kPassing),
         size(round_up(scores + rows * kPassing, 16)) {}
