@@ -92,6 +92,27 @@ def test_thousands_of_hard_cases(level, code, with_basis):
 
 
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("d", [8, 16, 97, 2100])
+def test_products_as_large_as_can_be(level, code, d):
+    """Rows of numbers alike in size meet a centre of the same signs: sums of products that are too
+    narrow for that lose the nearest centre."""
+    generator = np.random.default_rng(d)
+    signs = generator.choice([-1.0, 1.0], size=(12, d)).astype(np.float32)
+    signs[0] = 1
+    some = np.arange(d) % 16 < 8  # in some kernels, only these meet
+    signs[1, ~some] = 0
+    signs[2, some] = 0
+    signs[3:5] *= generator.uniform(0.9, 1, (2, d)).astype(np.float32)
+    centers = np.concatenate([signs.astype(np.float64), -signs, 0.99 * signs])
+    screen = Screen(np.zeros(d, np.float32), code, n_threads=1)
+    expected, _ = reference.assign(signs, centers)
+    for guess in (expected, expected[::-1].copy()):
+        assert assign(screen, signs, centers)[0].tolist() == expected.tolist()
+        labels, _ = assign(screen, signs, centers, guessed=True, guess=guess.astype(np.int32))
+        assert labels.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("with_basis", [False, True])
 def test_bounds_are_bounds(code, with_basis):
     generator = np.random.default_rng(1)
