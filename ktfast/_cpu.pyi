@@ -136,9 +136,7 @@ def kmeans_move(
     counts: Any,
     n_threads: int,
 ) -> None: ...
-def kmeans_follow_workspace_size(
-    *, n_clusters: int, n_features: int, n_threads: int
-) -> int: ...
+def kmeans_follow_workspace_size(*, n_clusters: int, n_features: int, n_threads: int) -> int: ...
 def kmeans_follow(
     *,
     x: Any,
