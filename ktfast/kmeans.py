@@ -53,9 +53,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     random_state : seed, RandomState or None, as in scikit-learn.
     copy_x : accepted for scikit-learn's sake; X is never modified.
     algorithm : "lloyd".
-    spherical : cluster by the angle: rows are scaled to length one as they are read (no copy of X
-        is made; a row of zeros is refused), and so are the centres after each update. The result
-        is that of X / ||X||.
+    spherical : cluster by the angle: rows are scaled to length one (a row of zeros is refused),
+        and so are the centres after each update. The result is that of X / ||X||. Up to 512 MiB
+        of scaled rows are kept during a fit; more are scaled whenever they are read (CPU).
     precision : what the CPU multiplies to sort out far centres, see `ktfast.ops.kmeans_assign`. The
         result does not depend on it.
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
@@ -143,6 +143,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             rows = self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
             moments = rows.moments(weight)
+            rows.expect_passes()
             random_state = check_random_state(self.random_state)
             for _ in range(n_init):
                 run = lloyd(

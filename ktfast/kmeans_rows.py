@@ -105,6 +105,9 @@ class Rows:
             )
         return to_host(sums), to_host(counts)
 
+    def expect_passes(self) -> None:
+        """Get ready to be read many times; plain rows are read where they lie."""
+
     def take(self, indices: Int64) -> Float64:
         """The rows with these numbers, float64 [len(indices), d], on the CPU."""
         result = np.empty((len(indices), self.d))

@@ -15,6 +15,8 @@ from ktfast.ops.vectors import contiguous, row_blocks
 # Elements of scaled rows that exist at a time, and that a thread measures at a time.
 _BLOCK = 1 << 21
 _PIECE = 1 << 14
+# Scaled rows are kept while all of them take at most so many bytes.
+_KEPT_BYTES = 1 << 29
 # Squares of shorter or longer rows leave the range of float64; no float32 row is one of them.
 _SHORTEST, _LONGEST = 1e-150, 1e150
 
@@ -23,13 +25,20 @@ class SphericalRows(Rows):
     """Rows of length one, whose clusters have centres of length one.
 
     A row is read as ``x / ||x||``, computed in float64 and rounded once: to float64 for float64
-    rows, else to float32. Blocks are scaled when they are read; no scaled copy of all is kept.
-    Their lengths are: 8 bytes a row. Reading a row that is zero, and so has no direction, raises
-    `InputError`.
+    rows, else to float32. Blocks are scaled when they are read. Their lengths are kept, 8 bytes a
+    row, and after `expect_passes` the scaled rows are if all of them take at most 512 MiB (CPU).
+    Reading a row that is zero, and so has no direction, raises `InputError`.
     """
 
     plain_means = False
     _lengths: Float64 | None = None
+    _keeps = False
+    _kept: Any = None
+
+    def expect_passes(self) -> None:
+        """Keep the scaled rows of the next pass if they are few: scaling takes as long as one."""
+        size = self.n * self.d * np.dtype(self.center_dtype).itemsize
+        self._keeps = not self.on_gpu and size <= _KEPT_BYTES
 
     def take(self, indices: Int64) -> Float64:
         """The scaled rows with these numbers, float64 [len(indices), d], on the CPU."""
@@ -46,13 +55,18 @@ class SphericalRows(Rows):
 
     def parts(self) -> Iterator[tuple[slice, Any]]:
         """The scaled rows in order, in blocks, with their place in 0 .. n - 1."""
+        if self._kept is not None:
+            yield slice(0, self.n), self._kept
+            return
+        kept = np.empty((self.n, self.d), self.center_dtype) if self._keeps else None
         for place, shard in super().parts():
             for local, block in row_blocks(shard, max(1, _BLOCK // max(1, self.d))):
                 rows = slice(place.start + local.start, place.start + local.stop)
                 with on_device(block):
-                    yield rows, self._scaled(block, rows)
+                    yield rows, self._scaled(block, rows, None if kept is None else kept[rows])
+        self._kept = kept
 
-    def _scaled(self, block: Any, rows: slice) -> Any:
+    def _scaled(self, block: Any, rows: slice, out: Any = None) -> Any:
         """A block of rows, scaled where it lies; measures their lengths the first time."""
         if self._lengths is None:
             self._lengths = np.full(self.n, np.nan)
@@ -66,7 +80,7 @@ class SphericalRows(Rows):
             scaled = contiguous(values / norms, self.center_dtype)
         else:
             source = to_host(contiguous(block, "float32") if self.dtype == "bfloat16" else block)
-            scaled = np.empty(source.shape, dtype=self.center_dtype)
+            scaled = np.empty(source.shape, dtype=self.center_dtype) if out is None else out
             threads = min(self.threads, len(source))
             ends = np.linspace(0, len(source), threads + 1, dtype=int)
             shares = [slice(*pair) for pair in itertools.pairwise(ends)]

@@ -25,7 +25,7 @@ def outcome(tmp_path_factory):
     (fakes / "superkmeans.py").write_text("import os\nos.abort()\n")
     (fakes / "fastkmeans.py").write_text("raise ModuleNotFoundError(name='fastkmeans')\n")
     arguments = ["bench", "kmeans", "--data", "mixture8", "--falling", "--out", str(out)]
-    arguments += ["--against", "sklearn,faiss,torch,superkmeans,fastkmeans"]
+    arguments += ["--against", "sklearn,faiss,torch,superkmeans,fastkmeans,numpy"]
     for name, value in SIZES.items():
         arguments += [f"--{name}", str(value)]
     with pytest.MonkeyPatch.context() as patch:
@@ -49,9 +49,9 @@ def test_the_table_has_every_column_and_engine(outcome):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert table[0] == list(COLUMNS)
-    engines = ["ktfast", "sklearn", "faiss", "torch", "superkmeans", "fastkmeans"]
-    assert [cells[0] for cells in table[2:8]] == engines
-    assert all(len(cells) == len(COLUMNS) for cells in table[2:8])
+    engines = ["ktfast", "sklearn", "faiss", "torch", "superkmeans", "fastkmeans", "numpy"]
+    assert [cells[0] for cells in table[2:9]] == engines
+    assert all(len(cells) == len(COLUMNS) for cells in table[2:9])
     assert table[2][COLUMNS.index("ratio")] == "1.00"
     assert "- superkmeans: approximate; takes no first centres" in text
 
@@ -78,7 +78,7 @@ def test_every_engine_finds_the_inertia_of_plain_lloyd(record):
     centers = lloyd(x, first_centers(x, SIZES["clusters"]), SIZES["iterations"])
     expected = ((x[:, None] - centers) ** 2).sum(-1).min(1).sum()
     measured = [row for row in record["rows"] if "problem" not in row]
-    engines = {"ktfast", "sklearn", "torch"} | ({"faiss"} if find_spec("faiss") else set())
+    engines = {"ktfast", "sklearn", "torch", "numpy"} | ({"faiss"} if find_spec("faiss") else set())
     assert {row["engine"] for row in measured} == engines
     for row in measured:
         # Centres in float32 move the sum by their rounding's square only; sums of faiss and torch
@@ -202,6 +202,14 @@ def test_a_mixture_is_always_the_same():
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x, mixture(50, 16))
     assert x.std(0)[0] > 2 * x.std(0)[-1]  # the spectrum decays
+
+
+def test_whitened_data_have_uncorrelated_coordinates(tmp_path):
+    np.save(tmp_path / "x.npy", mixture(3000, 12))
+    x = load(f"{tmp_path / 'x.npy'}:whitened", 2000)
+    assert x.shape == (2000, 12)
+    np.testing.assert_allclose(np.cov(x.T), np.eye(12), atol=1e-3)
+    assert load("mixture300:whitened", 500).shape == (500, 256)
 
 
 def test_vectors_are_read_from_every_kind_of_source(tmp_path, rng):

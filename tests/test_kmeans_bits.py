@@ -104,7 +104,8 @@ def test_sixteen_thread_counts_twenty_times_give_one_hash():
 
 @pytest.mark.parametrize("n_threads", [2, 7, 16])
 def test_threads_change_no_bit_where_bounds_and_batches_are_used(n_threads):
-    x = mixture(6500)  # more rows than have all their distances kept
+    # More rows than have all their distances kept, and so wide that 70 clusters are not few.
+    x = mixture(6500, d=340)
     options = {"init": "k-means++", "random_state": 0, "max_iter": 8}
     expected = KMeans(70, n_threads=1, **options).fit(x)
     assert any(row["skipped"] > 0 for row in expected.history_)

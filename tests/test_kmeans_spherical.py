@@ -64,16 +64,34 @@ def test_by_hand():
 def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
     monkeypatch.setattr("ktfast.kmeans_spherical._BLOCK", 16 * 1000)
     monkeypatch.setattr("ktfast.kmeans_spherical._PIECE", 16 * 300)
-    x = rows_of_all_lengths(5000)
+    x = np.tile(rows_of_all_lengths(5000), 24)  # so many features that 65 clusters are not few
+    x += np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
     options = {"spherical": True, "random_state": 0}
-    model = KMeans(64, **options).fit(x)
+    model = KMeans(65, **options).fit(x)
     assert any(row["skipped"] > 0 for row in model.history_)
     inertia = [row["inertia"] for row in model.history_]
     assert inertia == sorted(inertia, reverse=True)
     np.testing.assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=1e-6)
-    assert_same(KMeans(64, **options, n_threads=3).fit([x[:333], x[333:]]), model)
+    assert_same(KMeans(65, **options, n_threads=3).fit([x[:333], x[333:]]), model)
     cosine = unit(x) @ model.cluster_centers_.T
     assert (cosine.max(axis=1) - cosine[np.arange(5000), model.labels_]).max() < 1e-6
+
+
+@pytest.mark.parametrize("k", [12, 65])
+def test_kept_rows_are_the_rows(k, monkeypatch):
+    x = rows_of_all_lengths(3000)
+    options = {"spherical": True, "random_state": 0, "max_iter": 8}
+    scaled = []
+    once = SphericalRows._scaled
+    monkeypatch.setattr(
+        SphericalRows, "_scaled", lambda *arguments: (scaled.append(1), once(*arguments))[1]
+    )
+    model = KMeans(k, **options).fit([x[:1000], x[1000:]])
+    kept = len(scaled)
+    assert kept <= 2 * 3  # two shards: mean, variance, and once to keep them
+    monkeypatch.setattr("ktfast.kmeans_spherical._KEPT_BYTES", x.nbytes - 1)
+    assert_same(KMeans(k, **options).fit([x[:1000], x[1000:]]), model)
+    assert len(scaled) - kept > 2 * model.n_iter_
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])

@@ -19,9 +19,13 @@ struct Ranking {
 };
 
 struct FewKernels {
-  // Rows [kFewRows, length] as a panel [kColumns, length, kColumnWidth]. Returns the largest sum of
-  // squares of a row, added up one feature after another; what is not a number may be left out.
-  float (*transpose)(const float* rows, int64_t length, float* panel);
+  // Rows less the mean, as AssignKernels::shift has it, as a panel; zeros behind the last row.
+  // Returns the largest sum of squares of a row, added up one feature after another; what is not a
+  // number may be left out. The length is at most kChainLength.
+  float (*load)(const void* x, ElementType type,
+                int64_t stride,  // elements from row to row
+                int64_t rows, const float* mean, int64_t length,
+                float* panel);  // [kColumns, length, kColumnWidth]
   // Ranks `count` more centres, from number `first` on, by halves - products. A score that is not
   // a number makes the second as good as the best, or leaves both infinite.
   void (*rank)(const float* products,  // [count, kFewRows]

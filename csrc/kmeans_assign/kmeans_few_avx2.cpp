@@ -32,9 +32,11 @@ void transpose_8(__m256 v[8]) {
   for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
-float transpose(const float* rows, int64_t length, float* panel) {
+template <class T>
+float load_of(const T* x, int64_t stride, int64_t rows, const float* mean, int64_t length,
+              float* panel) {
   __m256 longest = _mm256_setzero_ps();
-  for (int r = 0; r < kFewRows; r += kLanes, rows += kLanes * length) {
+  for (int r = 0; r < kFewRows; r += kLanes) {
     float* column = panel + r / kColumnWidth * length * kColumnWidth + r % kColumnWidth;
     __m256 squares = _mm256_setzero_ps();
     for (int64_t p = 0; p < length; p += kLanes) {
@@ -42,8 +44,8 @@ float transpose(const float* rows, int64_t length, float* panel) {
       __m256 v[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        const float* row = rows + i * length + p;
-        v[i] = left >= kLanes ? load_8(row) : load_first_8(row, left);
+        v[i] = r + i < rows ? shifted_8(x + (r + i) * stride + p, mean + p, left)
+                            : _mm256_setzero_ps();
       }
       transpose_8(v);
 #pragma GCC unroll 8
@@ -59,6 +61,13 @@ float transpose(const float* rows, int64_t length, float* panel) {
   _mm256_storeu_ps(lanes, longest);
   for (int i = 1; i < kLanes; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
   return lanes[0];
+}
+
+float load(const void* x, ElementType type, int64_t stride, int64_t rows, const float* mean,
+           int64_t length, float* panel) {
+  return by_type(type, [&](auto* element) {
+    return load_of(static_cast<decltype(element)>(x), stride, rows, mean, length, panel);
+  });
 }
 
 void rank(const float* products, const float* halves, int32_t first, int count, Ranking& ranking) {
@@ -81,37 +90,20 @@ void rank(const float* products, const float* halves, int32_t first, int count, 
   }
 }
 
-template <class T>
-void exact_of(const void* x, const double* centers, const int32_t* labels, int64_t rows,
-              int64_t length, double* out) {
-  const T* values = static_cast<const T*>(x);
-  for (int64_t r = 0; r < rows; ++r, values += length) {
-    const double* center = centers + labels[r] * length;
-    out[r] = length <= 4 ? exact_short_distance(values, center, length)
-                         : exact_distance(values, center, length);
-  }
-}
-
 void exact(const void* x, ElementType type, const double* centers, const int32_t* labels,
            int64_t rows, int64_t length, double* out) {
-  switch (type) {
-    case ElementType::float32:
-      return exact_of<float>(x, centers, labels, rows, length, out);
-    case ElementType::float64:
-      return exact_of<double>(x, centers, labels, rows, length, out);
-    case ElementType::float16:
-      return exact_of<float16_bits>(x, centers, labels, rows, length, out);
-    case ElementType::bfloat16:
-      return exact_of<bfloat16_bits>(x, centers, labels, rows, length, out);
-    case ElementType::uint8:
-      return exact_of<uint8_t>(x, centers, labels, rows, length, out);
-    case ElementType::int8:
-      return exact_of<int8_t>(x, centers, labels, rows, length, out);
-  }
+  by_type(type, [&](auto* element) {
+    const auto* values = static_cast<decltype(element)>(x);
+    for (int64_t r = 0; r < rows; ++r, values += length) {
+      const double* center = centers + labels[r] * length;
+      out[r] = length <= 4 ? exact_short_distance(values, center, length)
+                           : exact_distance(values, center, length);
+    }
+  });
 }
 
 }  // namespace
 
-FewKernels few_kernels_avx2() { return {transpose, rank, exact}; }
+FewKernels few_kernels_avx2() { return {load, rank, exact}; }
 
 }  // namespace ktfast::cpu

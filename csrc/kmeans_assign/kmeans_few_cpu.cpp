@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/check.h"
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
 #include "kmeans_assign/few_kernels.h"
@@ -20,8 +21,9 @@ constexpr int64_t kFewCenters = kPanelWidth;
 // as kScoreCost features besides.
 constexpr int64_t kFewProducts = 3 << 13;
 constexpr int64_t kScoreCost = 16;
-// Short rows are shifted several at a time; so many floats of means stand for them.
-constexpr int64_t kMeanTile = 1024;
+// Of the next block, what leaves the first-level cache room for this one.
+constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kLineBytes = 64;
 
 // One thread's work.
 class FewBlock {
@@ -32,17 +34,10 @@ class FewBlock {
         few_(few_kernels()),
         centers_(p_.prepared, PreparedLayout(p_.n_clusters, p_.n_features, 0, CodeType::float32)),
         chunk_(std::min(p_.n_features, kChainLength)),
-        group_(std::clamp<int64_t>(kMeanTile / std::max<int64_t>(p_.n_features, 1), 1, kFewRows)),
         element_bytes_(element_size(p_.x_type)),
-        rows_(workspace),
-        panel_(rows_ + std::max(kFewRows * chunk_, p_.n_features)),
-        products_(panel_ + kFewRows * chunk_),
-        means_(products_ + scored_centers(p_.n_features, p_.n_clusters) * kFewRows) {
-    if (group_ == 1) return;
-    for (int64_t r = 0; r < group_; ++r) {
-      std::copy_n(centers_.mean, p_.n_features, means_ + r * p_.n_features);
-    }
-  }
+        row_(workspace),
+        panel_(row_ + round_up(p_.n_features, 16)),
+        products_(panel_ + kFewRows * chunk_) {}
 
   // Products are kept from chunk to chunk; those of a single chunk only until they are ranked.
   static int64_t scored_centers(int64_t n_features, int64_t n_clusters) {
@@ -50,11 +45,11 @@ class FewBlock {
   }
   static int64_t workspace_size(int64_t n_features, int64_t n_clusters) {
     const int64_t chunk = std::min(n_features, kChainLength);
-    return std::max(kFewRows * chunk, n_features) + kFewRows * chunk +
-           scored_centers(n_features, n_clusters) * kFewRows + kMeanTile;
+    return round_up(n_features, 16) + (chunk + scored_centers(n_features, n_clusters)) * kFewRows;
   }
 
   void assign(int64_t first, int64_t count) {
+    prefetch(first + count);
     if (p_.n_clusters == 1) {
       std::fill_n(p_.labels + first, count, 0);
     } else {
@@ -70,8 +65,8 @@ class FewBlock {
   const void* x(int64_t row, int64_t feature) const {
     return static_cast<const char*>(p_.x) + (row * p_.n_features + feature) * element_bytes_;
   }
+  void prefetch(int64_t first) const;
   void label(int64_t first, int64_t count);
-  void shift(int64_t first, int64_t count, int64_t feature, int64_t length);
   void rank(int64_t feature, int64_t length);
   void settle(int64_t row);
 
@@ -79,13 +74,21 @@ class FewBlock {
   const AssignKernels kernels_;
   const FewKernels few_;
   const Prepared centers_;
-  const int64_t chunk_, group_, element_bytes_;
-  float* const rows_;      // [kFewRows, chunk], or one row
+  const int64_t chunk_, element_bytes_;
+  float* const row_;       // [n_features]
   float* const panel_;     // [kColumns, chunk, kColumnWidth]
   float* const products_;  // [scored_centers(), kFewRows]
-  float* const means_;     // [group, n_features]
   Ranking ranking_;
 };
+
+// Has the next block on its way to the cache while this one is worked on.
+void FewBlock::prefetch(int64_t first) const {
+  const int64_t row_bytes = p_.n_features * element_bytes_;
+  const int64_t bytes =
+      std::min(std::min<int64_t>(kFewRows, p_.n_rows - first) * row_bytes, kPrefetchBytes);
+  const char* next = static_cast<const char*>(x(first, 0));
+  for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(next + i);
+}
 
 void FewBlock::label(int64_t first, int64_t count) {
   std::fill_n(ranking_.best, kFewRows, kInfinity);
@@ -94,8 +97,8 @@ void FewBlock::label(int64_t first, int64_t count) {
   double square = 0;  // at least that of the longest row
   for (int64_t f = 0; f < p_.n_features; f += chunk_) {
     const int64_t length = std::min(chunk_, p_.n_features - f);
-    shift(first, count, f, length);
-    square += static_cast<double>(few_.transpose(rows_, length, panel_));
+    square += static_cast<double>(
+        few_.load(x(first, f), p_.x_type, p_.n_features, count, centers_.mean + f, length, panel_));
     rank(f, length);
   }
   const auto d = static_cast<double>(p_.n_features);
@@ -108,18 +111,6 @@ void FewBlock::label(int64_t first, int64_t count) {
     // Negated, so that what is not a number is not taken for certain.
     if (!(ranking_.second[r] - ranking_.best[r] > gap)) settle(first + r);
   }
-}
-
-// Rows behind the last are zero.
-void FewBlock::shift(int64_t first, int64_t count, int64_t feature, int64_t length) {
-  const bool grouped = group_ > 1;  // then the chunk is the whole row
-  const float* mean = grouped ? means_ : centers_.mean + feature;
-  const int64_t step = grouped ? group_ : 1;
-  for (int64_t r = 0; r < count; r += step) {
-    const int64_t rows = std::min(step, count - r);
-    kernels_.shift(x(first + r, feature), p_.x_type, mean, rows * length, rows_ + r * length);
-  }
-  std::fill(rows_ + count * length, rows_ + kFewRows * length, 0.0f);
 }
 
 // Adds the products of a chunk of the features; with the last chunk the scores are complete.
@@ -137,8 +128,8 @@ void FewBlock::rank(int64_t feature, int64_t length) {
 
 // Compares a row with every centre: a float32 score of each, the close ones exactly.
 void FewBlock::settle(int64_t row) {
-  kernels_.shift(x(row, 0), p_.x_type, centers_.mean, p_.n_features, rows_);
-  p_.labels[row] = nearest_of_all(kernels_, centers_, p_, x(row, 0), rows_).label;
+  kernels_.shift(x(row, 0), p_.x_type, centers_.mean, p_.n_features, row_);
+  p_.labels[row] = nearest_of_all(kernels_, centers_, p_, x(row, 0), row_).label;
   n_compared += p_.n_clusters;
 }
 
@@ -153,9 +144,7 @@ FewKernels few_kernels() {
 
 bool kmeans_is_few(int64_t n_clusters, int64_t n_features) {
   if (n_features == 0) return false;
-  if (n_clusters > kFewCenters && n_clusters > kFewProducts / (n_features + kScoreCost))
-    return false;
-  return FewBlock::workspace_size(n_features, n_clusters) <= BlockLayout(n_features, 0).size;
+  return n_clusters <= kFewCenters || n_clusters <= kFewProducts / (n_features + kScoreCost);
 }
 
 bool has_few_centers(const KmeansAssignParams& p) {
@@ -165,6 +154,8 @@ bool has_few_centers(const KmeansAssignParams& p) {
 
 int64_t kmeans_few(const KmeansAssignParams& p) {
   const int64_t stride = BlockLayout(p.n_features, 0).size;
+  KTFAST_CHECK(FewBlock::workspace_size(p.n_features, p.n_clusters) <= stride,
+               "few centers need no more workspace than a block of the screen");
   const int64_t n_blocks = (p.n_rows + kFewRows - 1) / kFewRows;
   int64_t n_compared = 0;
 #pragma omp parallel num_threads(p.n_threads) reduction(+ : n_compared)

@@ -1,23 +1,31 @@
 // The inner loops of kmeans_few in plain C++: the fallback, and what the others must equal.
 #include <algorithm>
-#include <type_traits>
 
+#include "kmeans_assign/assign_math.h"
 #include "kmeans_assign/few_kernels.h"
 
 namespace ktfast::cpu {
 namespace {
 
-float transpose(const float* rows, int64_t length, float* panel) {
+float load(const void* x, ElementType type, int64_t stride, int64_t rows, const float* mean,
+           int64_t length, float* panel) {
+  const auto shift = assign_kernels_scalar(CodeType::float32).shift;
   float longest = 0;
-  for (int64_t r = 0; r < kFewRows; ++r, rows += length) {
-    float* column = panel + r / kColumnWidth * length * kColumnWidth + r % kColumnWidth;
-    float square = 0;
-    for (int64_t p = 0; p < length; ++p) {
-      column[p * kColumnWidth] = rows[p];
-      square += rows[p] * rows[p];
+  std::fill_n(panel, length * kFewRows, 0.0f);
+  with_element(type, [&](auto* element) {
+    const auto* values = static_cast<decltype(element)>(x);
+    for (int64_t r = 0; r < rows; ++r) {
+      float row[kChainLength];
+      shift(values + r * stride, type, mean, length, row);
+      float* column = panel + r / kColumnWidth * length * kColumnWidth + r % kColumnWidth;
+      float square = 0;
+      for (int64_t p = 0; p < length; ++p) {
+        column[p * kColumnWidth] = row[p];
+        square += row[p] * row[p];
+      }
+      longest = std::max(longest, square);
     }
-    longest = std::max(longest, square);
-  }
+  });
   return longest;
 }
 
@@ -47,6 +55,6 @@ void exact(const void* x, ElementType type, const double* centers, const int32_t
 
 }  // namespace
 
-FewKernels few_kernels_scalar() { return {transpose, rank, exact}; }
+FewKernels few_kernels_scalar() { return {load, rank, exact}; }
 
 }  // namespace ktfast::cpu

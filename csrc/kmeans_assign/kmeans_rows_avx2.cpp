@@ -6,48 +6,12 @@
 namespace ktfast::cpu {
 namespace {
 
-// Calls f with a null `const T*` for the C++ type; element.h throws, which brings in std templates.
-template <class F>
-auto by_type(ElementType type, F f) {
-  switch (type) {
-    case ElementType::float64:
-      return f(static_cast<const double*>(nullptr));
-    case ElementType::float16:
-      return f(static_cast<const float16_bits*>(nullptr));
-    case ElementType::bfloat16:
-      return f(static_cast<const bfloat16_bits*>(nullptr));
-    case ElementType::uint8:
-      return f(static_cast<const uint8_t*>(nullptr));
-    case ElementType::int8:
-      return f(static_cast<const int8_t*>(nullptr));
-    case ElementType::float32:
-      break;
-  }
-  return f(static_cast<const float*>(nullptr));
-}
-
 template <class T>
 void shift_of(const T* x, const float* mean, int64_t length, float* to) {
   int64_t p = 0;
-  for (; p + 8 <= length; p += 8) {
-    _mm256_storeu_ps(to + p, _mm256_sub_ps(load_8(x + p), _mm256_loadu_ps(mean + p)));
-  }
+  for (; p + 8 <= length; p += 8) _mm256_storeu_ps(to + p, shifted_8(x + p, mean + p, 8));
   if (p == length) return;
-  const __m256 rest =
-      _mm256_sub_ps(load_first_8(x + p, length - p), load_first_8(mean + p, length - p));
-  _mm256_maskstore_ps(to + p, first_of_8(length - p), rest);
-}
-
-// Subtracted in float64, and then rounded.
-void shift_of(const double* x, const float* mean, int64_t length, float* to) {
-  int64_t p = 0;
-  for (; p + 4 <= length; p += 4) {
-    _mm_storeu_ps(to + p, _mm256_cvtpd_ps(_mm256_sub_pd(load_4(x + p), load_4(mean + p))));
-  }
-  if (p == length) return;
-  const __m256d rest =
-      _mm256_sub_pd(load_first_4(x + p, length - p), load_first_4(mean + p, length - p));
-  _mm_maskstore_ps(to + p, _mm256_castsi256_si128(first_of_8(length - p)), _mm256_cvtpd_ps(rest));
+  _mm256_maskstore_ps(to + p, first_of_8(length - p), shifted_8(x + p, mean + p, length - p));
 }
 
 void shift(const void* x, ElementType type, const float* mean, int64_t length, float* to) {

@@ -10,6 +10,26 @@
 namespace ktfast::cpu {
 namespace {
 
+// Calls f with a null `const T*` for the C++ type; element.h throws, which brings in std templates.
+template <class F>
+auto by_type(ElementType type, F f) {
+  switch (type) {
+    case ElementType::float64:
+      return f(static_cast<const double*>(nullptr));
+    case ElementType::float16:
+      return f(static_cast<const float16_bits*>(nullptr));
+    case ElementType::bfloat16:
+      return f(static_cast<const bfloat16_bits*>(nullptr));
+    case ElementType::uint8:
+      return f(static_cast<const uint8_t*>(nullptr));
+    case ElementType::int8:
+      return f(static_cast<const int8_t*>(nullptr));
+    case ElementType::float32:
+      break;
+  }
+  return f(static_cast<const float*>(nullptr));
+}
+
 // The first `count` of eight 32-bit lanes, 0 to 8; of four 64-bit lanes likewise.
 inline __m256i first_of_8(int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
@@ -83,6 +103,23 @@ inline __m256d load_first_4(const double* x, int64_t count) {
   return _mm256_maskload_pd(x, first_of_4(count));
 }
 
+// x - mean for the first `count` of eight features, with zeros behind them.
+template <class T>
+__m256 shifted_8(const T* x, const float* mean, int64_t count) {
+  if (count >= 8) return _mm256_sub_ps(load_8(x), load_8(mean));
+  return _mm256_sub_ps(load_first_8(x, count), load_first_8(mean, count));
+}
+// Subtracted in float64, and then rounded.
+inline __m128 shifted_4(const double* x, const float* mean, int64_t count) {
+  if (count <= 0) return _mm_setzero_ps();
+  if (count >= 4) return _mm256_cvtpd_ps(_mm256_sub_pd(load_4(x), load_4(mean)));
+  return _mm256_cvtpd_ps(_mm256_sub_pd(load_first_4(x, count), load_first_4(mean, count)));
+}
+inline __m256 shifted_8(const double* x, const float* mean, int64_t count) {
+  const __m128 low = shifted_4(x, mean, count), high = shifted_4(x + 4, mean + 4, count - 4);
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+}
+
 // The partial sums and their tree are those of assign_math.h: lane l of register i is partial sum
 // 4 i + l. Never contracted to fused multiply-adds.
 template <class T>
@@ -98,30 +135,21 @@ double exact_distance(const T* x, const double* c, int64_t length) {
       sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    if (length - p < 4) break;
-    const __m256d rest = _mm256_sub_pd(load_4(x + p), _mm256_loadu_pd(c + p));
-    sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
-    p += 4;
-  }
   if (p < length) {
-    const __m256d rest =
-        _mm256_sub_pd(load_first_4(x + p, length - p), load_first_4(c + p, length - p));
-    const __m256d square = _mm256_mul_pd(rest, rest);
-    const int64_t last = p / 4 % 8;
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-      if (i == last) sums[i] = _mm256_add_pd(sums[i], square);
+      const int64_t left = length - p - 4 * i;
+      if (left <= 0) break;
+      const __m256d x_4 = left >= 4 ? load_4(x + p + 4 * i) : load_first_4(x + p + 4 * i, left);
+      const __m256d c_4 = left >= 4 ? load_4(c + p + 4 * i) : load_first_4(c + p + 4 * i, left);
+      const __m256d rest = _mm256_sub_pd(x_4, c_4);
+      sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
     }
   }
-#pragma GCC unroll 3
-  for (int width = 4; width > 0; width /= 2) {
-#pragma GCC unroll 4
-    for (int i = 0; i < width; ++i) sums[i] = _mm256_add_pd(sums[i], sums[i + width]);
-  }
-  const __m128d two =
-      _mm_add_pd(_mm256_castpd256_pd128(sums[0]), _mm256_extractf128_pd(sums[0], 1));
+  const __m256d four_0 = _mm256_add_pd(sums[0], sums[4]), four_1 = _mm256_add_pd(sums[1], sums[5]);
+  const __m256d four_2 = _mm256_add_pd(sums[2], sums[6]), four_3 = _mm256_add_pd(sums[3], sums[7]);
+  const __m256d lanes = _mm256_add_pd(_mm256_add_pd(four_0, four_2), _mm256_add_pd(four_1, four_3));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(lanes), _mm256_extractf128_pd(lanes, 1));
   return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 

@@ -12,6 +12,10 @@ namespace {
 
 constexpr int64_t kTaskFeatures = 256;
 constexpr int64_t kTaskRows = 4096;
+// Rows that move are few and far between: the processor does not foresee them.
+constexpr int64_t kRowsAhead = 16;
+constexpr int64_t kPrefetchBytes = 512;
+constexpr int64_t kLineBytes = 64;
 
 // Counting sort of departures and arrivals by cluster. A row stands as 2 row, or 2 row + 1 where it
 // leaves.
@@ -63,7 +67,13 @@ void follow_rows(const KmeansFollowParams& p, int64_t first, int64_t last, int64
                  int64_t* counts) {
   const int64_t d = p.n_features;
   const double* scale = p.scale;
+  const int64_t row_bytes = std::min(d * static_cast<int64_t>(sizeof(T)), kPrefetchBytes);
   for (int64_t row = first; row < last; ++row) {
+    const int64_t ahead = row + kRowsAhead;
+    if (ahead < last && p.before[ahead] != p.labels[ahead]) {
+      const char* next = reinterpret_cast<const char*>(static_cast<const T*>(p.x) + ahead * d);
+      for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(next + i);
+    }
     const int32_t from = p.before[row], to = p.labels[row];
     if (from == to) continue;
     const T* values = static_cast<const T*>(p.x) + row * d;

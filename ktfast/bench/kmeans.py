@@ -27,7 +27,7 @@ from ktfast.ops import kmeans_assign
 logger = logging.getLogger(__name__)
 
 PEERS = tuple(name for name in ENGINES if name != "ktfast")
-DEFAULT_PEERS = "faiss,sklearn,superkmeans,sklearnex,torch"
+DEFAULT_PEERS = "faiss,sklearn,superkmeans,sklearnex,torch,fastkmeans,numpy"
 # What OpenBLAS can be told to take the processor for; wheels choose worse by themselves on some.
 _CORE_TYPES = {"avx512": ("SkylakeX", "Haswell"), "avx2": ("Haswell",), "scalar": ()}
 # A core type is another setting only if it is faster by more than a trial's noise.
@@ -50,8 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         nargs="+",
         default=["mixture256"],
-        help="mixtureD (D features), .npy or .npz file, or folder of features; one table for each "
-        "(default: mixture256)",
+        help="mixtureD (D features), .npy or .npz file, or folder of features, each perhaps with "
+        ":whitened behind it (PCA, 256 directions); one table for each (default: mixture256)",
     )
     numbers = (
         ("rows", None, "rows to cluster (default: all; 100000 of a mixture)"),

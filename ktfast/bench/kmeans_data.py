@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 from ktfast.data.feature_store import FeatureStore
 from ktfast.errors import DataError, InputError
@@ -15,6 +16,9 @@ Float32 = NDArray[np.float32]
 MIXTURE_ROWS = 100_000
 _MIXTURE = re.compile(r"mixture(\d+)")
 _COMPONENTS = 200
+# What may follow a source, and the most directions that are kept.
+_WHITENED = ":whitened"
+_DIRECTIONS = 256
 
 
 def load(source: str, rows: int | None = None) -> Float32:
@@ -23,7 +27,8 @@ def load(source: str, rows: int | None = None) -> Float32:
     Parameters
     ----------
     source : "mixture256" (or another number of features), a .npy file, a .npz file with one array
-        of two or more axes (rows first, the others become features), or a folder of features.
+        of two or more axes (rows first, the others become features), or a folder of features. With
+        ":whitened" behind it, PCA-whitened in at most 256 directions.
     rows : n; None: all rows of a file, 100,000 of a mixture.
 
     Raises
@@ -31,6 +36,8 @@ def load(source: str, rows: int | None = None) -> Float32:
     InputError : there is no such source, or it has fewer rows.
     DataError : the file or folder is damaged or holds something else.
     """
+    if source.endswith(_WHITENED):
+        return whitened(load(source.removesuffix(_WHITENED), rows))
     if match := _MIXTURE.fullmatch(source):
         if (d := int(match[1])) < 1:
             raise InputError(f"data {source}: a mixture needs at least 1 feature")
@@ -48,6 +55,13 @@ def load(source: str, rows: int | None = None) -> Float32:
     if rows is not None and available < rows:
         raise InputError(f"data {source} has {available} rows, {rows} were asked for")
     return np.ascontiguousarray(x[:rows], np.float32)
+
+
+def whitened(x: Float32) -> Float32:
+    """Coordinates in the leading principal directions, of variance 1 each: float32 [n, <= 256]."""
+    dim = min(_DIRECTIONS, *x.shape)
+    pca = PCA(dim, whiten=True, svd_solver="randomized", random_state=0)
+    return np.ascontiguousarray(pca.fit_transform(x), np.float32)
 
 
 def mixture(rows: int, features: int) -> Float32:

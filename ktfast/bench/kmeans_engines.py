@@ -154,6 +154,27 @@ def _torch_lloyd(x: Float32, start: Float32, iterations: int, threads: int, dtyp
     return Fit(centers.numpy(), iterations)
 
 
+def _numpy(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
+    """Lloyd's algorithm as one would write it with NumPy, in blocks that fit the caches."""
+    # Its threads are those of OpenBLAS, which the process was started with.
+    centers = start.copy()
+    labels = np.empty(len(x), np.int64)
+
+    def assign() -> None:
+        halved_norms = (centers**2).sum(1) / 2
+        for place in range(0, len(x), 4096):
+            block = slice(place, place + 4096)
+            labels[block] = (halved_norms - x[block] @ centers.T).argmin(1)
+
+    for _ in range(iterations):
+        assign()
+        order = np.argsort(labels, kind="stable")
+        filled, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+        centers[filled] = np.add.reduceat(x[order], first) / counts[:, None]
+    assign()
+    return Fit(centers, iterations)
+
+
 def _fastkmeans(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
     import torch
     from fastkmeans import FastKMeans
@@ -187,6 +208,7 @@ ENGINES = {
     "torch-bf16": Engine(
         "torch", "torch", _torch_bf16, note="the same with scores in bfloat16: approximate"
     ),
+    "numpy": Engine("numpy", "numpy", _numpy, openblas=True, note="matmul, argmin, reduceat"),
     "fastkmeans": Engine("fastkmeans", "fastkmeans", _fastkmeans, note=_OWN_START),
 }
 

@@ -33,7 +33,7 @@ def report(record: dict[str, Any], out: Path, *, falling: bool) -> None:
     out : folder, made if need be.
     falling : also plot the time of every iteration of ktfast's fit.
     """
-    name = f"kmeans-{Path(record['data']).stem}"
+    name = f"kmeans-{Path(record['data'].replace(':', '-')).stem}"
     text = "\n\n".join(_parts(record, falling=falling))
     save(out, name, record, text)
     print(text)
