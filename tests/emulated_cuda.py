@@ -35,7 +35,7 @@ def build(folder):
     def compile_one(source):
         target = folder / (source.stem + ".o")
         kernels = source.suffix == ".cu"
-        flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O2"])]
+        flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O1"])]
         command = [compiler, "-x", "c++", *flags, "-c", source, "-o", target]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -108,19 +108,16 @@ static void add_bytes(void* barrier, BarrierState& state, int64_t bytes) {
 }
 
 static void arrive(const char* what, void* barrier, int64_t bytes) {
-  bool ended = false;
-  {
-    BarrierState& state = barrier_state(what, barrier);
-    if (bytes != 0) add_bytes(barrier, state, bytes);
-    if (state.pending == 0) {
-      machine.fail("%s: more arrivals than %s expects", what, barrier_name(barrier).c_str());
-    }
-    state.pending = (state.pending - 1) & 0xFFFFF;
-    Thread& me = machine.thread();
-    release_to(barrier, me.clock);
-    me.clock.tick(me.number);
-    ended = end_phase_if_complete(barrier, state);
+  BarrierState& state = barrier_state(what, barrier);
+  if (bytes != 0) add_bytes(barrier, state, bytes);
+  if (state.pending == 0) {
+    machine.fail("%s: more arrivals than the %s expects", what, barrier_name(barrier).c_str());
   }
+  state.pending = (state.pending - 1) & 0xFFFFF;
+  Thread& me = machine.thread();
+  release_to(barrier, me.clock);
+  me.clock.tick(me.number);
+  const bool ended = end_phase_if_complete(barrier, state);
   if (ended) machine.yield(1);  // whoever waited may go on before the thread that came last
 }
 void barrier_arrive(void* barrier) { arrive("mbarrier.arrive", barrier, 0); }

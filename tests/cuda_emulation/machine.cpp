@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "async_copy.h"
+#include "symbols.h"
 #include "warp.h"
 
 uint3 threadIdx, blockIdx;
@@ -18,6 +19,8 @@ Machine machine;
 
 // NaN of every width; then numbers near zero; then numbers near one.
 constexpr uint16_t kPoisons[] = {0xFFA5, 0x8080, 0x3C3C};
+// Of 256 steps, how many do deferred work unasked: never, rarely, soon.
+constexpr unsigned kEagerness[] = {0, 1, 128};
 
 void Machine::poison(void* memory, size_t bytes) const {
   auto* to = static_cast<unsigned char*>(memory);
@@ -93,7 +96,10 @@ void Machine::release_barriers(Block& b) {
 // `expected` 0 stands for all threads that have not returned.
 void Machine::barrier(int id, int expected, const char* what, Site site) {
   check_guards(block());
-  NamedBarrier& barrier = block().barriers.at(static_cast<size_t>(id));
+  if (id < 0 || id > 15 || expected % 32 != 0) {
+    fail("%s at %s: barrier %d of %d threads", what, site.text().c_str(), id, expected);
+  }
+  NamedBarrier& barrier = block().barriers[static_cast<size_t>(id)];
   if (!barrier.waiting.empty() && barrier.expected != expected) {
     fail("%s at %s: others wait at barrier %d for %d threads, this one for %d", what,
          site.text().c_str(), id, barrier.expected, expected);
@@ -259,9 +265,11 @@ void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
   quiet_ = 0;
   resident_.clear();
   random_.seed(settings.seed);
-  poison_ = kPoisons[settings.seed % 3];
-  const unsigned eagerness[] = {0, 1, 128};
-  eagerness_ = eagerness[random_() % 3];
+  // Any three seeds in a row have all of these.
+  const auto choice = static_cast<size_t>(settings.seed % 3);
+  poison_ = kPoisons[choice];
+  eagerness_ = kEagerness[choice];
+  const size_t together = choice + 1;  // blocks on the machine at a time
   statics_ = thread_local_memory();
   if (block.x * block.y * block.z > 1024) fail("more than 1024 threads in a block");
   if (block.z > 64 || grid.y > 65535 || grid.z > 65535) fail("a dimension is too large");
@@ -272,7 +280,6 @@ void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
   std::vector<uint32_t> order(uint64_t{grid.x} * grid.y * grid.z);
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<uint32_t>(i);
   std::shuffle(order.begin(), order.end(), random_);
-  const size_t together = 1 + random_() % 3;  // blocks on the machine at a time
   size_t next = 0;
   size_t turn = 0;
   while (next < order.size() || !resident_.empty()) {

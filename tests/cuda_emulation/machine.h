@@ -19,7 +19,6 @@
 
 #include "access.h"
 #include "fiber.h"
-#include "symbols.h"
 
 struct uint3 {
   unsigned x, y, z;
@@ -34,6 +33,11 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
 namespace cuda_emulation {
+
+struct Memory {
+  unsigned char* start;
+  size_t bytes;
+};
 
 // Where in a source file a primitive was called.
 struct Site {
@@ -228,7 +232,7 @@ class Machine {
   const std::function<void()>* body_ = nullptr;
   dim3 grid_, block_;
   size_t shared_bytes_ = 0;
-  unsigned eagerness_ = 0;  // of 256 steps, how many do deferred work unasked
+  unsigned eagerness_ = 0;
   uint16_t poison_ = 0;
   Memory statics_{};
   std::vector<std::unique_ptr<Block>> resident_;
