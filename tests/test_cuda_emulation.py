@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from emulated_cuda import ROOT
+from emulated_cuda import ROOT, EmulatedCuda
 
 NO_FAULT = 0
 
@@ -115,11 +115,23 @@ def test_blocks_meet_through_atomics(emulated, rng):
     assert total[0] == values.sum()
 
 
-@pytest.mark.parametrize("fault", [0, 1], ids=["atomic", "race"])
-def test_an_update_that_is_not_atomic_is_lost(emulated, fault):
+def test_atomics_count_every_thread(emulated):
     counter = np.zeros(1, np.int32)
-    emulated.call("test_global_race", fault, counter)
-    assert (counter[0] == 6 * 32) == (fault == NO_FAULT)
+    emulated.call("test_global_race", NO_FAULT, 6, 32, counter)
+    assert counter[0] == 6 * 32
+
+
+def test_threads_that_update_without_an_atomic_are_found(emulated):
+    message = r"race: thread \d+ (reads|writes) 4 bytes of global memory"
+    expect_failure(emulated, message, "test_global_race", 1, 6, 32, np.zeros(1, np.int32))
+
+
+def test_blocks_that_update_without_an_atomic_lose_some(emulated_library):
+    emulated = EmulatedCuda(emulated_library)
+    emulated.set(seed=2)  # has three blocks run together
+    counter = np.zeros(1, np.int32)
+    emulated.call("test_global_race", 1, 64, 1, counter)
+    assert 0 < counter[0] < 64
 
 
 # --- Asynchronous copies and tensor cores ---------------------------------------------------------
@@ -184,7 +196,7 @@ def test_a_warpgroups_product(emulated, rng, is_half, steps):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (1, r"race: thread \d+ reads 16 bytes .* with an access of thread 128"),
+        (1, r"race: thread \d+ reads 16 bytes of dynamic.* with an access of thread 128"),
         (3, r"wgmma: no wgmma.fence since the accumulators could last be touched"),
         (4, r"cp.async.bulk: no fence since the mbarrier .* was initialised"),
         (5, r"race: thread (128 writes \d+ bytes|\d+ reads 16 bytes) of dynamic shared memory"),

@@ -32,8 +32,9 @@ void Machine::access(const void* pointer, size_t bytes, AccessKind kind) {
     enter(*current_, p, bytes, kind);
   } else if (b.static_log.holds(p)) {
     enter(*current_, p, bytes, kind);
-  } else if (arena.holds(p) && !arena.allows(p, bytes)) {
-    report_out_of_bounds(p, bytes, kind);
+  } else if (arena.holds(p)) {
+    if (!arena.allows(p, bytes)) report_out_of_bounds(p, bytes, kind);
+    enter(*current_, p, bytes, kind);
   }
 }
 
@@ -41,15 +42,16 @@ void Machine::enter(const Thread& thread, const void* pointer, size_t bytes, Acc
   if (kind == AccessKind::atomic) return;
   const auto* p = static_cast<const unsigned char*>(pointer);
   Block& b = *thread.block;
-  const bool dynamic = b.dynamic_log.holds(p);
-  AccessLog& log = dynamic ? b.dynamic_log : b.static_log;
+  const bool dynamic = b.dynamic_log.holds(p), fixed = b.static_log.holds(p);
+  AccessLog& log = dynamic ? b.dynamic_log : fixed ? b.static_log : b.global_log;
   const int other = log.enter(p, bytes, kind == AccessKind::write, thread.number, thread.clock);
   if (other < 0) return;
-  fail(
-      "race: thread %d %s %zu bytes of %s shared memory%s, and nothing orders that with an access "
-      "of thread %d to them",
-      thread.number, verb(kind), bytes, dynamic ? "dynamic" : "static",
-      dynamic ? (" at byte " + std::to_string(p - b.shared)).c_str() : "", other);
+  const std::string where = dynamic
+                                ? "dynamic shared memory at byte " + std::to_string(p - b.shared)
+                            : fixed ? "static shared memory"
+                                    : "global memory";
+  fail("race: thread %d %s %zu bytes of %s, and nothing orders that with an access of thread %d",
+       thread.number, verb(kind), bytes, where.c_str(), other);
 }
 
 void Machine::report_out_of_bounds(const unsigned char* p, size_t bytes, AccessKind kind) {

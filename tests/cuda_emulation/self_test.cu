@@ -112,7 +112,7 @@ __global__ void last_block_kernel(const int* in, int* partial, unsigned* arrived
   for (unsigned b = 0; b < gridDim.x; ++b) *total += partial[b];
 }
 
-// Blocks that read and write one counter without an atomic lose increments.
+// Counts the threads: without an atomic, increments get lost.
 __global__ void global_race_kernel(int fault, int* counter) {
   if (fault == 0) {
     atomicAdd(counter, 1);
@@ -262,8 +262,9 @@ EXPORT const char* test_reverse(int64_t fault, const int* in, int* out) {
 EXPORT const char* test_last_block(const int* in, int* partial, unsigned* arrived, int* total) {
   return attempt(last_block_kernel, 7, 32, 0, in, partial, arrived, total);
 }
-EXPORT const char* test_global_race(int64_t fault, int* counter) {
-  return attempt(global_race_kernel, 6, 32, 0, static_cast<int>(fault), counter);
+EXPORT const char* test_global_race(int64_t fault, int64_t blocks, int64_t threads, int* counter) {
+  return attempt(global_race_kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
+                 0, static_cast<int>(fault), counter);
 }
 EXPORT const char* test_copy_async(int64_t fault, const uint4* in, uint4* out) {
   return attempt(copy_async_kernel, 1, 64, 2 * 64 * 16, static_cast<int>(fault), in, out);
