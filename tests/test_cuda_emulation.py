@@ -82,8 +82,9 @@ def test_shared_memory_and_barriers(emulated, rng):
         (2, r"deadlock.* wait at __syncthreads at self_test.cu:\d+.* wait at bar.sync at"),
         (3, r"thread 0: writes 4 bytes at byte 384 of 384 bytes of dynamic shared memory"),
         (4, r"thread 0: writes 4 bytes at byte -4 of 384 bytes of dynamic shared memory"),
+        (6, r"thread 7: index 96 at self_test.cu:\d+ is outside the array"),
     ],
-    ids=["no_barrier", "partial_barrier", "past_end", "before_start"],
+    ids=["no_barrier", "partial_barrier", "past_end", "before_start", "index"],
 )
 def test_misused_shared_memory_is_found(emulated, fault, message):
     values = np.zeros((5, 96), np.int32)

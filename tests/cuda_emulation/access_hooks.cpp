@@ -1,5 +1,6 @@
-// Kernels are compiled with -fsanitize=thread, so that every access calls a function of these
-// names. In place of the compiler's own library, the emulated machine looks at them.
+// Kernels are compiled with -fsanitize=thread and -fsanitize=bounds, so that every access, and
+// every index that an array's type does not allow, calls a function of these names. In place of the
+// compiler's own library, the emulated machine looks at them.
 #include <algorithm>
 
 #include "machine.h"
@@ -103,4 +104,17 @@ HOOK void __tsan_vptr_read(void*) {}
 // The guards of static variables.
 HOOK char __tsan_atomic8_load(const volatile char* p, int) {
   return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+
+namespace {
+struct IndexSite {
+  const char* file;
+  uint32_t line, column;
+  const void* array_type;
+  const void* index_type;
+};
+}  // namespace
+HOOK void __ubsan_handle_out_of_bounds(const IndexSite* site, uintptr_t index) {
+  machine.fail("index %zd at %s is outside the array", static_cast<intptr_t>(index),
+               cuda_emulation::Site{site->file, static_cast<int>(site->line)}.text().c_str());
 }

@@ -73,7 +73,7 @@ __global__ void warp_fault_kernel(int fault, int* out) {
   out[threadIdx.x] = __shfl_sync(kFull, lane, 7);
 }
 
-enum BlockFault { kNoBarrier = 1, kPartialBarrier, kPastEnd, kBeforeStart, kUninitialised };
+enum BlockFault { kNoBarrier = 1, kPartialBarrier, kPastEnd, kBeforeStart, kUninitialised, kIndex };
 
 // Reverses each block's part of `in` through static and dynamic shared memory.
 __global__ void reverse_kernel(int fault, const int* in, int* out) {
@@ -86,6 +86,7 @@ __global__ void reverse_kernel(int fault, const int* in, int* out) {
   if (fault != kUninitialised || i != 3) dynamic[i] = in[at];
   if (fault == kPastEnd && i == 0) dynamic[n] = 1;
   if (fault == kBeforeStart && i == 0) dynamic[-1] = 1;
+  if (fault == kIndex && i == 7) fixed[n] = 1;
   if (fault == kPartialBarrier && i >= 64) return;
   if (fault == kPartialBarrier && i == 5) {
     named_barrier(1, n);
