@@ -3,9 +3,10 @@
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
-#include "bindings/array.h"
+#include "bindings/arguments.h"
 #include "bindings/bind_jigsaw_tiles.h"
 #include "bindings/bind_kmeans.h"
+#include "bindings/bind_kmeans_sums.h"
 #include "common/cuda_check.cuh"
 
 namespace ktfast {
@@ -21,6 +22,15 @@ int device_count() {
   return count;
 }
 
+// Such as 90; the number of a device starts at 0.
+int compute_capability(int device) {
+  int major = 0;
+  int minor = 0;
+  KTFAST_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  KTFAST_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  return 10 * major + minor;
+}
+
 CUstream_st* stream_at(uintptr_t address) { return reinterpret_cast<CUstream_st*>(address); }
 
 PYBIND11_MODULE(_cuda, m) {
@@ -29,6 +39,8 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("architectures") = KTFAST_CUDA_ARCHITECTURES;  // as CMake was told, such as "90-real 120"
 
   m.def("device_count", &device_count, "The number of usable CUDA devices; 0 without a driver.");
+
+  m.def("compute_capability", &compute_capability, "Of a device, such as 90.", py::arg("device"));
 
   m.def("jigsaw_tiles", [](const py::kwargs& a) {
     CUstream_st* stream = stream_at(a["stream"].cast<uintptr_t>());
@@ -66,6 +78,46 @@ PYBIND11_MODULE(_cuda, m) {
       },
       py::kw_only(), py::arg("x"), py::arg("centers"), py::arg("prepared"), py::arg("labels"),
       py::arg("distances"), py::arg("stream"));
+
+  m.def("kmeans_move_workspace_size", &cuda::kmeans_move_workspace_size,
+        "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_rows"),
+        py::arg("n_clusters"));
+  m.def("kmeans_move", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_move(a, cuda::kmeans_move_workspace_size,
+                     [&](const KmeansMoveParams& p, int device) {
+                       const DeviceGuard guard(device);
+                       cuda::kmeans_move(p, stream);
+                     });
+  });
+  m.def("kmeans_ranges", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_ranges(a, [&](const KmeansRangeParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_ranges(p, stream);
+    });
+  });
+  m.def("kmeans_means", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_means(a, [&](const KmeansMeansParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_means(p, stream);
+    });
+  });
+  m.def("kmeans_totals_workspace_size", &cuda::kmeans_totals_workspace_size,
+        "Length of kmeans_totals's workspace, in float64.", py::kw_only(), py::arg("n_rows"));
+  m.def("kmeans_totals", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_totals(a, cuda::kmeans_totals_workspace_size,
+                       [&](const KmeansTotalsParams& p, int device) {
+                         const DeviceGuard guard(device);
+                         cuda::kmeans_totals(p, stream);
+                       });
+  });
 
   m.def("kmeans_update_workspace_size", &cuda::kmeans_update_workspace_size,
         "Length of kmeans_update's workspace, in int64.", py::kw_only(), py::arg("n_rows"),
