@@ -225,13 +225,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         rows, labels, _ = self._nearest(X)
         return rows.to_library(labels)
 
+    def assign(self, X: Any) -> tuple[Any, Any]:
+        """Return what `predict` does and the squared distances to these centres, float64 [n]."""
+        rows, labels, distances = self._nearest(X)
+        return rows.to_library(labels), rows.to_library(distances)
+
     def transform(self, X: Any) -> Any:
         """Return the distances of each row of X to every centre, [n, k] of the centres' dtype."""
         rows, centers = self._fitted(X)
-        distances = all_distances(rows, centers)
-        if not bool((distances < np.inf).all()):
-            rows.check_finite()
-        return distances
+        rows.check_finite()
+        return all_distances(rows, centers)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return `transform` of X."""
