@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "common/check.h"
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
 #include "kmeans_assign/assign_math.h"
 #include "kmeans_assign/exact_distance.cuh"
 #include "kmeans_assign/screen_tile.h"
@@ -257,10 +257,9 @@ void kmeans_prepare(const KmeansPrepareParams& p, CUstream_st* stream) {
                "centers holds more rows than int32 labels can number");
   const Prepared at(p.n_clusters, p.n_features);
   const int64_t features = p.n_features > 0 ? p.n_features : 1;
-  mean_kernel<<<blocks_for(features, kScreenThreads), kScreenThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  pack_kernel<<<blocks_for(at.n_panels * kScreenCenters, kWarps), kScreenThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(mean_kernel, blocks_for(features, kScreenThreads), kScreenThreads, 0, stream, p);
+  launch(pack_kernel, blocks_for(at.n_panels * kScreenCenters, kWarps), kScreenThreads, 0, stream,
+         p);
 }
 
 void kmeans_assign(const KmeansAssignParams& p, CUstream_st* stream) {
@@ -268,9 +267,8 @@ void kmeans_assign(const KmeansAssignParams& p, CUstream_st* stream) {
   KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    assign_kernel<T><<<blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream>>>(p);
+    launch(assign_kernel<T>, blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace ktfast::cuda

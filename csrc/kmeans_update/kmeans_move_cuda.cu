@@ -1,7 +1,7 @@
 #include <cstring>
 
 #include "common/check.h"
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
 #include "kmeans_update/cluster_starts.cuh"
 #include "kmeans_update/kmeans_update.h"
 #include "kmeans_update/sum_math.h"
@@ -223,19 +223,15 @@ void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream) {
   KTFAST_CUDA_CHECK(
       cudaMemsetAsync(p.workspace, 0, static_cast<size_t>(at.order) * sizeof(int64_t), stream));
   const unsigned row_blocks = grid_size(p.n_rows, kThreads);
-  count_changes_kernel<<<row_blocks, kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  start_kernel<<<1, 32, 0, stream>>>(p.workspace + at.starts, p.n_clusters);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  place_changes_kernel<<<row_blocks, kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(count_changes_kernel, row_blocks, kThreads, 0, stream, p);
+  launch(start_kernel, 1, 32, 0, stream, p.workspace + at.starts, p.n_clusters);
+  launch(place_changes_kernel, row_blocks, kThreads, 0, stream, p);
   const int64_t slices = (2 * p.n_rows + kSliceEntries - 1) / kSliceEntries;
   const dim3 grid(grid_size(slices < kMoveBlocks ? slices : kMoveBlocks, 1), groups);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    add_changes_kernel<T><<<grid, kMoveThreads, 0, stream>>>(p);
+    launch(add_changes_kernel<T>, grid, kMoveThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream) {
@@ -243,15 +239,13 @@ void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream) {
   const dim3 grid(grid_size(p.n_rows, kRangeRows), feature_blocks(p.n_features, kMoveThreads));
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    range_kernel<T><<<grid, kMoveThreads, 0, stream>>>(p);
+    launch(range_kernel<T>, grid, kMoveThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 void kmeans_means(const KmeansMeansParams& p, CUstream_st* stream) {
   if (p.n_clusters == 0) return;
-  means_kernel<<<grid_size(p.n_clusters, kWarps), kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(means_kernel, grid_size(p.n_clusters, kWarps), kThreads, 0, stream, p);
 }
 
 int64_t kmeans_totals_workspace_size(int64_t n_rows) {
@@ -261,11 +255,9 @@ int64_t kmeans_totals_workspace_size(int64_t n_rows) {
 void kmeans_totals(const KmeansTotalsParams& p, CUstream_st* stream) {
   const int64_t n_parts = (p.n_rows + kTotalRows - 1) / kTotalRows;
   if (n_parts > 0) {
-    part_totals_kernel<<<grid_size(n_parts, 1), kTotalLanes, 0, stream>>>(p);
-    KTFAST_CUDA_CHECK(cudaGetLastError());
+    launch(part_totals_kernel, grid_size(n_parts, 1), kTotalLanes, 0, stream, p);
   }
-  totals_kernel<<<1, kTotalLanes, 0, stream>>>(p, n_parts);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(totals_kernel, 1, kTotalLanes, 0, stream, p, n_parts);
 }
 
 }  // namespace ktfast::cuda

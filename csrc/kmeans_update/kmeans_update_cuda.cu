@@ -1,7 +1,7 @@
 #include "kmeans_update/kmeans_update.h"
 
 #include "common/check.h"
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
 #include "kmeans_update/cluster_starts.cuh"
 
 namespace ktfast::cuda {
@@ -122,20 +122,15 @@ void kmeans_update(const KmeansUpdateParams& p, CUstream_st* stream) {
   KTFAST_CUDA_CHECK(
       cudaMemsetAsync(p.workspace + at.table, 0,
                       static_cast<size_t>(at.n_chunks * p.n_clusters) * sizeof(int64_t), stream));
-  count_kernel<<<grid_size(p.n_rows, kThreads), kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  place_kernel<<<grid_size(p.n_clusters, kThreads), kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  start_kernel<<<1, 32, 0, stream>>>(p.workspace + at.starts, p.n_clusters);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  scatter_kernel<<<grid_size(at.n_chunks, 1), 32, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(count_kernel, grid_size(p.n_rows, kThreads), kThreads, 0, stream, p);
+  launch(place_kernel, grid_size(p.n_clusters, kThreads), kThreads, 0, stream, p);
+  launch(start_kernel, 1, 32, 0, stream, p.workspace + at.starts, p.n_clusters);
+  launch(scatter_kernel, grid_size(at.n_chunks, 1), 32, 0, stream, p);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     const dim3 grid(grid_size(p.n_clusters, 1), groups);
-    sum_kernel<T><<<grid, kSumThreads, 0, stream>>>(p);
+    launch(sum_kernel<T>, grid, kSumThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace ktfast::cuda
