@@ -74,6 +74,31 @@ def kmeans_totals(
     totals: Any,
     stream: int,
 ) -> None: ...
+def kmeans_tensor_prepared_size(*, n_clusters: int, n_features: int, code: str) -> int: ...
+def kmeans_tensor_tile_bytes(*, n_features: int, code: str) -> int: ...
+def kmeans_tensor_workspace_size(*, n_rows: int) -> int: ...
+def kmeans_tensor_prepare(
+    *, centers: Any, mean: Any, prepared: Any, code: str, stream: int
+) -> None: ...
+def kmeans_tensor_encode(
+    *, x: Any, mean: Any, codes: Any, constants: Any, code: str, stream: int
+) -> None: ...
+def kmeans_tensor_assign(
+    *,
+    x: Any,
+    centers: Any,
+    prepared: Any,
+    code: str,
+    codes: Any,
+    constants: Any,
+    labels: Any,
+    distances: Any,
+    guessed: bool,
+    certify: bool,
+    workspace: Any,
+    n_passed: Any | None,
+    stream: int,
+) -> None: ...
 def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
 def kmeans_update(
     *,

@@ -7,6 +7,7 @@
 #include "bindings/bind_jigsaw_tiles.h"
 #include "bindings/bind_kmeans.h"
 #include "bindings/bind_kmeans_sums.h"
+#include "bindings/bind_kmeans_tensor.h"
 #include "common/cuda_check.cuh"
 
 namespace ktfast {
@@ -78,6 +79,46 @@ PYBIND11_MODULE(_cuda, m) {
       },
       py::kw_only(), py::arg("x"), py::arg("centers"), py::arg("prepared"), py::arg("labels"),
       py::arg("distances"), py::arg("stream"));
+
+  m.def(
+      "kmeans_tensor_prepared_size",
+      [](int64_t n_clusters, int64_t n_features, const std::string& code) {
+        return cuda::kmeans_tensor_prepared_size(n_clusters, n_features, tensor_code(code));
+      },
+      "Bytes of kmeans_tensor_prepare's output.", py::kw_only(), py::arg("n_clusters"),
+      py::arg("n_features"), py::arg("code"));
+  m.def(
+      "kmeans_tensor_tile_bytes",
+      [](int64_t n_features, const std::string& code) {
+        return cuda::kmeans_tensor_tile_bytes(n_features, tensor_code(code));
+      },
+      "Bytes of the codes of 128 rows.", py::kw_only(), py::arg("n_features"), py::arg("code"));
+  m.def("kmeans_tensor_workspace_size", &cuda::kmeans_tensor_workspace_size,
+        "Length of kmeans_tensor_assign's workspace, in int64.", py::kw_only(), py::arg("n_rows"));
+  m.def("kmeans_tensor_prepare", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_tensor_prepare(a, [&](const KmeansTensorPrepareParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_tensor_prepare(p, stream);
+    });
+  });
+  m.def("kmeans_tensor_encode", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_tensor_encode(a, [&](const KmeansTensorEncodeParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_tensor_encode(p, stream);
+    });
+  });
+  m.def("kmeans_tensor_assign", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_tensor_assign(a, [&](const KmeansTensorAssignParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_tensor_assign(p, stream);
+    });
+  });
 
   m.def("kmeans_move_workspace_size", &cuda::kmeans_move_workspace_size,
         "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_rows"),

@@ -33,6 +33,8 @@ void complete_meeting(Thread& waiting) {
     const Arrival& theirs = other.arrival;
     if (theirs.what == nullptr) return;
     if (theirs.mask != mine.mask || theirs.complete != mine.complete) {
+      // Another warp of the warpgroup may have something among itself to do first.
+      if (other.number / kLanes != waiting.number / kLanes) return;
       if (!named(theirs.mask, lane_of(waiting))) return;
       machine.fail("%s at %s with mask %08x, while thread %d waits at %s at %s with mask %08x",
                    mine.what, mine.site.text().c_str(), mine.mask, other.number, theirs.what,
