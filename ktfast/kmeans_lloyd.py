@@ -37,7 +37,7 @@ def lloyd(
     mean: Float64,
     max_iter: int,
     tolerance: float,
-    precision: str = "auto",
+    precision: str = "exact",
     observe: Callable[[Run], None] | None = None,
 ) -> Run:
     """Run Lloyd's algorithm from `centers`; the labels are those of the centres it returns.
