@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
+from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
 # Below so many distances per pass, or clusters, plain passes are as fast.
@@ -27,18 +29,33 @@ class Assigner(Protocol):
     """Labels and distances for centres that follow one another.
 
     skipped : share of the last call's n x k distances that was neither screened nor computed.
+    is_exact : whether labels and distances are exact before the last call, too.
     """
 
     skipped: float
+    is_exact: bool
 
-    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
-        """Labels int32 [n] and squared distances float64 [n]; valid until the next call."""
+    def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
+        """Labels int32 [n] and squared distances float64 [n]; valid until the next call.
+
+        On a GPU, labels are valid until the call after it.
+        """
 
 
-def make_assigner(rows: Rows, mean: Float64, n_clusters: int, *, precision: str) -> Assigner:
-    """The assigner for rows, by device and size."""
+def make_assigner(
+    rows: Rows,
+    mean: Float64,
+    n_clusters: int,
+    sums: Sums,
+    *,
+    precision: str,
+    memory_budget: int | None = None,
+) -> Assigner:
+    """The assigner for rows, by device and size; the sums follow it on a GPU."""
+    if rows.on_gpu:
+        return GpuAssigner(rows, mean, sums, precision, memory_budget)
     small = rows.n * n_clusters < _SMALL or n_clusters < _FEW_CLUSTERS
-    if rows.on_gpu or small:
+    if small:
         return PlainAssigner(rows, precision)
     return BoundedAssigner(rows, mean, precision)
 
@@ -47,6 +64,7 @@ class PlainAssigner:
     """Every row against every centre."""
 
     skipped = 0.0
+    is_exact = True
 
     def __init__(self, rows: Rows, precision: str) -> None:
         self._rows = rows
@@ -124,6 +142,8 @@ class BoundedAssigner:
     Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 for snapshots of the
     centres, in fits of several iterations; up to 512 bytes a row for codes in a basis.
     """
+
+    is_exact = True
 
     def __init__(self, rows: Rows, mean: Float64, precision: str) -> None:
         self.skipped = 0.0
