@@ -135,7 +135,7 @@ class BoundedAssigner:
     ----------
     rows : the data [n, d].
     mean : float64 [d], of the rows.
-    precision : of the screens, or "auto".
+    precision : see `ktfast.ops.kmeans_assign`.
 
     Notes
     -----

@@ -35,7 +35,7 @@ def lloyd(
     mean: Float64,
     max_iter: int,
     tolerance: float,
-    precision: str = "auto",
+    precision: str = "exact",
     memory_budget: int | None = None,
     observe: Callable[[Run], None] | None = None,
 ) -> Run:
