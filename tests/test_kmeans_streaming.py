@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fake_device import FakeDevice
-from kmeans_cases import assert_consistent, assert_same, mixture
+from kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 
 import ktfast.kmeans_input
 from ktfast import KMeans
@@ -20,13 +20,6 @@ def device(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # blocks are too small for more
     monkeypatch.setattr(ktfast.kmeans_input, "open_device", lambda index: fake)
     return fake
-
-
-def least_budget(x, k):
-    """The smallest budget that is accepted."""
-    with pytest.raises(InputError, match="at least") as refusal:
-        make_plan(*x.shape, x[0].nbytes, k, 1)
-    return int(str(refusal.value).split("at least ")[1].split(" ")[0].replace(",", ""))
 
 
 def stream(shards, plan, device=None):
