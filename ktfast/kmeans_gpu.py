@@ -90,7 +90,8 @@ class GpuAssigner:
         room = self._screen.empty_codes(TILE_ROWS)
         row_bytes = (room.codes.nbytes + room.constants.nbytes) // TILE_ROWS
         n = self._rows.n + TILE_ROWS * len(self._rows.shards)  # each begins a tile
-        if n * row_bytes <= self._rows.spare_bytes(self._memory_budget):
+        spare = self._rows.spare_bytes(self._memory_budget, centers.n_clusters)
+        if n * row_bytes <= spare:
             self._codes = {}
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:

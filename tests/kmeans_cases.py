@@ -44,4 +44,4 @@ def least_budget(x, k):
     """The smallest memory budget with which rows x are clustered on a GPU."""
     with pytest.raises(InputError, match="at least") as refusal:
         make_plan(*x.shape, x[0].nbytes, k, 1)
-    return int(str(refusal.value).split("at least ")[1].split(" ")[0].replace(",", ""))
+    return int(str(refusal.value).split("at least ")[1].split(";")[0].replace(",", ""))
