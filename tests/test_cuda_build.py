@@ -2,12 +2,12 @@
 
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cuda_tools import cuobjdump
 
 SPEC = importlib.util.find_spec("ktfast._cuda")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
@@ -25,18 +25,6 @@ def run_python(code, folder, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
-
-
-def cuobjdump(*options):
-    """The output of cuobjdump, of the CUDA toolkit or of triton's package, about the module."""
-    triton = importlib.util.find_spec("triton")
-    tool = shutil.which("cuobjdump")
-    if tool is None and triton is not None and triton.origin is not None:
-        tool = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    if tool is None or not Path(tool).exists():
-        pytest.skip("no cuobjdump: neither the CUDA toolkit nor triton is installed")
-    done = subprocess.run([tool, *options, SPEC.origin], capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def architectures():
@@ -70,12 +58,12 @@ def test_without_a_device_it_says_so(tmp_path):
 
 def test_every_promised_gpu_has_machine_code():
     real, virtual = architectures()
-    assert set(re.findall(r"\.sm_(\d+)\.cubin", cuobjdump("--list-elf"))) == real
-    assert set(re.findall(r"\.sm_(\d+)\.ptx", cuobjdump("--list-ptx"))) == virtual
+    assert set(re.findall(r"\.sm_(\d+)\.cubin", cuobjdump(SPEC.origin, "--list-elf"))) == real
+    assert set(re.findall(r"\.sm_(\d+)\.ptx", cuobjdump(SPEC.origin, "--list-ptx"))) == virtual
 
 
 def test_no_kernel_spills():
-    usage = cuobjdump("--dump-resource-usage")
+    usage = cuobjdump(SPEC.origin, "--dump-resource-usage")
     kernels = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:\d+ SHARED:\d+ LOCAL:(\d+)", usage)
     assert len(kernels) >= len(architectures()[0])
     assert [name for name, _, local in kernels if local != "0"] == []
