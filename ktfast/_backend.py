@@ -18,8 +18,10 @@ from ktfast import _cpu as cpu
 __all__ = [
     "as_like",
     "contiguous",
+    "covers",
     "cpu",
     "cuda",
+    "cuda_devices",
     "device_of",
     "dtype_name",
     "empty",
@@ -46,18 +48,54 @@ def _cuda_module() -> ModuleType | None:
     return _cuda
 
 
-def has_cuda() -> bool:
-    """Whether CUDA ops can run: the CUDA module was built and a device is there. Never raises."""
+def cuda_devices() -> int:
+    """How many CUDA devices there are; 0 for a build without CUDA. Never raises."""
     module = _cuda_module()
-    return module is not None and module.device_count() > 0
+    return 0 if module is None else int(module.device_count())
 
 
-def cuda() -> ModuleType:
-    """The module of CUDA kernels.
+def has_cuda() -> bool:
+    """Whether CUDA ops can run: the module was built, with code for a device here. Never raises."""
+    return any(map(_has_code_for, range(cuda_devices())))
+
+
+def covers(architectures: str, capability: int) -> bool:
+    """Whether a build has code for a device.
+
+    Parameters
+    ----------
+    architectures : as CMake was told, such as "75-real 90a-real 120": machine code of an
+        architecture runs on later minor versions of it, intermediate code on everything later; what
+        ends in "a" runs on that architecture alone.
+    capability : of the device, such as 90.
+    """
+    for name in architectures.split():
+        number, _, kind = name.partition("-")
+        built = int(number.rstrip("af"))
+        if number.endswith("a"):
+            fits = built == capability
+        else:
+            same_major = built // 10 == capability // 10
+            fits = built <= capability and (same_major or not number.endswith("f"))
+            fits = fits and (same_major or kind != "real")
+        if fits:
+            return True
+    return False
+
+
+@functools.cache
+def _has_code_for(index: int) -> bool:
+    module = _cuda_module()
+    return module is not None and covers(module.architectures, module.compute_capability(index))
+
+
+def cuda(index: int = 0) -> ModuleType:
+    """The module of CUDA kernels, for a device of that number.
 
     Raises
     ------
-    RuntimeError : it was not built, or there is no usable device; the message says what to do.
+    RuntimeError : it was not built, or not for this device, or there is no usable device; the
+        message says what to do.
     """
     module = _cuda_module()
     if module is None:
@@ -65,9 +103,16 @@ def cuda() -> ModuleType:
             "this build of ktfast has no CUDA module; reinstall it with nvcc on the PATH and "
             "KTFAST_CUDA=ON in the environment, or pass CPU arrays"
         )
-    if module.device_count() == 0:
+    if cuda_devices() == 0:
         raise RuntimeError(
             "no usable CUDA device was found; check the driver with nvidia-smi, or pass CPU arrays"
+        )
+    if not _has_code_for(index):
+        capability = module.compute_capability(index)
+        raise RuntimeError(
+            f"this build of ktfast has no code for CUDA device {index} (compute capability "
+            f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it "
+            f"with CUDAARCHS={capability} in the environment, or pass CPU arrays"
         )
     return module
 
@@ -112,8 +157,14 @@ def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
 
 
 def native_of(array: Any) -> ModuleType:
-    """The module of kernels for the array's device: `cpu`, or the result of `cuda`."""
-    return cpu if device_of(array)[0] == "cpu" else cuda()
+    """The module of kernels for the array's device: `cpu`, or the result of `cuda`.
+
+    Raises
+    ------
+    RuntimeError : see `cuda`.
+    """
+    kind, index = device_of(array)
+    return cpu if kind == "cpu" else cuda(index)
 
 
 def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:

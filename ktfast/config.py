@@ -185,6 +185,9 @@ class ClusterConfig(Section):
     n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
     max_iter: int = Field(100, ge=1, description="most iterations")
     tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
+    memory_budget_gb: float = Field(
+        0, ge=0, description="GPU memory; features beyond it are streamed; 0: 80 % of what is free"
+    )
 
 
 class TransferConfig(Section):

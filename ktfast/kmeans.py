@@ -18,19 +18,17 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
 from ktfast.kmeans_input import check_parameters, given_centers, restore, rows_of, weights_of
-from ktfast.kmeans_lloyd import Run, inertia_of, lloyd
+from ktfast.kmeans_lloyd import Run, lloyd
 from ktfast.kmeans_partial import MiniBatches
 from ktfast.kmeans_progress import Progress
 from ktfast.kmeans_rows import Float64, Moments, Rows, float64_on_host, to_host
 from ktfast.kmeans_seeding import first_centers
-
-_TRANSFORM_ROWS = 4096
+from ktfast.kmeans_transform import all_distances
 
 Init = str | Callable[..., Any] | npt.ArrayLike
 
@@ -56,9 +54,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     spherical : cluster by the angle: rows are scaled to length one (a row of zeros is refused),
         and so are the centres after each update. The result is that of X / ||X||. Up to 512 MiB
         of scaled rows are kept during a fit; more are scaled whenever they are read (CPU).
-    precision : what the CPU multiplies to sort out far centres, see `ktfast.ops.kmeans_assign`. The
-        result does not depend on it.
+    precision : "exact", or what is multiplied to sort out far centres, or "fast", see
+        `ktfast.ops.kmeans_assign`. But for "fast" on a GPU the result does not depend on it.
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
+    device : where the rows are worked on: "cuda", "cuda:N" or "cpu"; None: where X lies. X on the
+        host is streamed to a GPU block by block, so it may be larger than the GPU's memory; torch
+        or CuPy holds the blocks there. The result does not depend on what is streamed.
+    memory_budget : bytes of the GPU's memory that a fit may use, beside an X that lies there; None:
+        80 % of what is free. What fits stays on the GPU between passes. No use on a CPU.
 
     Attributes
     ----------
@@ -90,6 +93,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     centres; 32 bytes per row while the first centres are drawn; 40 bytes per element of the
     centres (120 for "k-means||"); up to 9 MiB per thread; and 32 MiB where the rows of X cannot be
     read in place.
+    On a GPU: about 40 bytes per row, 40 per element of the centres, and up to 320 and 2 per feature
+    for each of the at most 262,144 rows that are worked on at a time; codes of all rows, 1 or 2
+    bytes per feature, if they fit `memory_budget`. Streamed rows take two blocks of up to 128 MiB
+    there, as much pinned memory on the host, and what fits of X. Every iteration copies the rest
+    once. Centres, inertia and labels are those of the CPU, bit for bit, unless `spherical`, where
+    lengths may be rounded differently.
     """
 
     def __init__(
@@ -105,8 +114,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         copy_x: bool = True,
         algorithm: str = "lloyd",
         spherical: bool = False,
-        precision: str = "auto",
+        precision: str = "exact",
         n_threads: int | None = None,
+        device: str | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -120,6 +131,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.spherical = spherical
         self.precision = precision
         self.n_threads = n_threads
+        self.device = device
+        self.memory_budget = memory_budget
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Find the clusters of X.
@@ -154,6 +167,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                     max_iter=self.max_iter,
                     tolerance=self.tol * moments.variance,
                     precision=self.precision,
+                    memory_budget=self.memory_budget,
                     observe=progress.observe,
                 )
                 best = progress.keep(run)
@@ -198,9 +212,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             state = self._mini_batches(X, rows, weight, moments).step(rows, weight, moments)
             labels, distances = rows.assign(state.centers)
             self._batches = state
-            self.cluster_centers_ = rows.to_library(state.centers.astype(rows.center_dtype))
+            self.cluster_centers_ = rows.to_library(state.centers, rows.center_dtype)
             self.labels_ = rows.to_library(labels)
-            self.inertia_ = inertia_of(distances, weight)
+            self.inertia_ = rows.totals(distances, weight)[0]
             self.counts_ = state.counts.copy()
             self.n_steps_ = state.steps
             self._n_features_out = self.n_clusters
@@ -215,16 +229,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def predict(self, X: Any) -> Any:
         """Return the nearest centre of each row of X, int32 [n], in X's library on its device."""
-        rows, centers = self._fitted(X)
-        return rows.to_library(rows.assign(centers)[0])
+        rows, labels, _ = self._nearest(X)
+        return rows.to_library(labels)
+
+    def assign(self, X: Any) -> tuple[Any, Any]:
+        """Return what `predict` does and the squared distances to these centres, float64 [n]."""
+        rows, labels, distances = self._nearest(X)
+        return rows.to_library(labels), rows.to_library(distances)
 
     def transform(self, X: Any) -> Any:
         """Return the distances of each row of X to every centre, [n, k] of the centres' dtype."""
         rows, centers = self._fitted(X)
-        distances = np.empty((rows.n, len(centers)), dtype=rows.center_dtype)
-        for place, block in rows.blocks(_TRANSFORM_ROWS):
-            distances[place] = euclidean_distances(float64_on_host(block), centers)
-        return rows.to_library(distances)
+        rows.check_finite()
+        return all_distances(rows, centers)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return `transform` of X."""
@@ -232,9 +249,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the (weighted) sum of squared distances of X to the nearest centres."""
-        rows, centers = self._fitted(X)
+        rows, _, distances = self._nearest(X)
         weight = weights_of(sample_weight, rows.n)
-        return -inertia_of(rows.assign(centers)[1], weight)
+        return -rows.totals(distances, weight)[0]
 
     def _enough_rows(self, X: Any) -> Rows:
         """The rows of a first batch, at least one per cluster."""
@@ -245,9 +262,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
         check_is_fitted(self)
-        rows = rows_of(self, X, reset=False)
-        rows.check_finite()
-        return rows, float64_on_host(self.cluster_centers_)
+        return rows_of(self, X, reset=False), float64_on_host(self.cluster_centers_)
+
+    def _nearest(self, X: Any) -> tuple[Rows, Any, Any]:
+        """Rows, and the labels and squared distances of their nearest centres."""
+        rows, centers = self._fitted(X)
+        labels, distances = rows.assign(centers)
+        if not bool((distances < np.inf).all()):
+            rows.check_finite()
+        return rows, labels, distances
 
     def _first_centers(
         self,
@@ -292,7 +315,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def _store(self, rows: Rows, weight: Float64 | None, run: Run) -> None:
         """Make a run the fitted state; nothing of it is computed from the rows."""
         labels = to_host(run.labels)
-        self.cluster_centers_ = rows.to_library(run.centers.astype(rows.center_dtype))
+        self.cluster_centers_ = rows.to_library(run.centers, rows.center_dtype)
         self.labels_ = rows.to_library(run.labels)
         self.inertia_ = run.inertia
         self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)

@@ -11,8 +11,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ktfast._backend import cpu
+from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
+from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
 # Below so many distances per pass, plain passes are as fast.
@@ -28,35 +30,35 @@ class Assigner(Protocol):
     """Labels and distances for centres that follow one another.
 
     skipped : share of the last call's n x k distances that was neither screened nor computed.
+    is_exact : whether labels and distances are exact before the last call, too.
     """
 
     skipped: float
+    is_exact: bool
 
-    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
-        """Labels int32 [n] and squared distances float64 [n]; valid until the next call."""
+    def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
+        """Labels int32 [n] and squared distances float64 [n]; valid until the next call.
+
+        On a GPU, labels are valid until the call after it.
+        """
 
 
-def make_assigner(rows: Rows, mean: Float64, n_clusters: int, *, precision: str) -> Assigner:
-    """The assigner for rows, by device and size."""
+def make_assigner(
+    rows: Rows,
+    mean: Float64,
+    n_clusters: int,
+    sums: Sums,
+    *,
+    precision: str,
+    memory_budget: int | None = None,
+) -> Assigner:
+    """The assigner for rows, by device and size; the sums follow it on a GPU."""
     if rows.on_gpu:
-        return GpuAssigner(rows)
+        return GpuAssigner(rows, mean, sums, precision, memory_budget)
     few = cpu.kmeans_is_few(n_clusters=n_clusters, n_features=rows.d)
     if few or rows.n * n_clusters < _SMALL:
         return PlainAssigner(rows, mean, precision, few=few)
     return BoundedAssigner(rows, mean, precision)
-
-
-class GpuAssigner:
-    """Every row against every centre, on the GPU where the rows are."""
-
-    skipped = 0.0
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
-        """See `Assigner`."""
-        return self._rows.assign(centers)
 
 
 class PlainAssigner:
@@ -69,11 +71,12 @@ class PlainAssigner:
     """
 
     skipped = 0.0
+    is_exact = True
 
     def __init__(self, rows: Rows, mean: Float64, precision: str, *, few: bool) -> None:
         self._rows = rows
         self._mean = mean
-        self._precision = "float32" if few and precision == "auto" else precision
+        self._precision = "float32" if few and precision == "exact" else precision
         self._screen: Screen | None = None
         self._labels = np.empty(rows.n, np.int32)
         self._distances = np.empty(rows.n)
@@ -150,13 +153,15 @@ class BoundedAssigner:
     ----------
     rows : the data [n, d].
     mean : float64 [d], of the rows.
-    precision : of the screens, or "auto".
+    precision : see `ktfast.ops.kmeans_assign`.
 
     Notes
     -----
     Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 for snapshots of the
     centres, in fits of several iterations; up to 512 bytes a row for codes in a basis.
     """
+
+    is_exact = True
 
     def __init__(self, rows: Rows, mean: Float64, precision: str) -> None:
         self.skipped = 0.0

@@ -1,5 +1,6 @@
 """Fit K-means to stored features and bring labels into the order of the images."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ktfast._backend import cuda
+from ktfast.config import Config
 from ktfast.data.feature_store import FeatureStore
 from ktfast.data.source import PreparedSet
 from ktfast.data.transform import FeatureTransform
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information, purity
 from ktfast.kmeans import KMeans
-from ktfast.ops import kmeans_assign
-from ktfast.stages.artifacts import Run
+from ktfast.stages.artifacts import Run, resolve_device
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,34 @@ def cluster_images(
         tol=config.tol,
         random_state=seed,
         n_threads=run.config.threads or None,
+        device=_device(run.config),
+        memory_budget=int(config.memory_budget_gb * 1e9) or None,
     )
     kmeans.fit(rows)
     if to_label != to_fit:
         del rows
         store = FeatureStore.open(to_label)
         rows = _rows(run, store, transform, scratch)
-    found = [
-        kmeans_assign(part, kmeans.cluster_centers_, n_threads=run.config.threads or None)
-        for part in rows
-    ]
-    labels, distances = (np.concatenate(values) for values in zip(*found, strict=True))
+    labels, distances = kmeans.assign(rows)
     return Clusters(
         transform,
         kmeans,
         align_labels(labels, store, images),
-        align_labels(distances, store, images),
+        align_labels(distances.astype(np.float32), store, images),
     )
+
+
+def _device(config: Config) -> str | None:
+    """Where K-means works: on the run's GPU if its kernels can, else where the features are."""
+    chosen = resolve_device(config.device)
+    if not chosen.startswith("cuda"):
+        return None
+    try:
+        cuda(int(chosen.partition(":")[2] or 0))
+    except RuntimeError as error:
+        _logger.warning("k-means runs on the CPU: %s", error)
+        return None
+    return chosen
 
 
 def _transform(run: Run, store: FeatureStore) -> FeatureTransform:
