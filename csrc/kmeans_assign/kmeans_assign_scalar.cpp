@@ -1,4 +1,5 @@
 // The inner loops of kmeans_assign in plain C++: the fallback, and what the others must equal.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -108,7 +109,7 @@ Encoded encode(const float* values, int64_t length, float reach, CodeType code, 
   if (code == CodeType::bfloat16) {
     return encode_bfloat16(values, length, static_cast<uint16_t*>(codes));
   }
-  std::memcpy(codes, values, static_cast<size_t>(length) * sizeof(float));
+  std::copy_n(values, length, static_cast<float*>(codes));
   return {1, 0, 0};
 }
 

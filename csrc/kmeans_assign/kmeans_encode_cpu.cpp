@@ -116,7 +116,7 @@ void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
   auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
   const int offset = p_.code == CodeType::int8 ? kernels_.center_levels + 1 : 0;
   for (int64_t slot = first; slot < first + kPanelWidth; ++slot) {
-    std::memset(codes, 0, static_cast<size_t>(at_.words * kWordBytes));
+    std::fill_n(codes, at_.words * kWordBytes, static_cast<unsigned char>(0));
     start_[at_.half_norms + slot] = kInfinity;
     start_[at_.tails + slot] = 0;
     if (slot < last) fill_slot(slot, largest, constants, codes);
