@@ -52,7 +52,8 @@ def test_the_rate_of_a_feed_counts_from_its_second_batch():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_peak_is_a_plausible_one(dtype):
-    assert 1e9 < matmul_peak(CPU, dtype) < 1e14
+    least = 1e9 if dtype is torch.float32 else 1e7  # where bfloat16 is imitated, on a busy machine
+    assert least < matmul_peak(CPU, dtype) < 1e14
 
 
 def test_what_bounds_a_training():
