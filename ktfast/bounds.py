@@ -88,6 +88,14 @@ class Bounds:
             f" {self.flop_utilization:.0%} of peak"
         )
 
+    def summary(self) -> str:
+        """What is said when a training ends: all that could have bounded it, and what was."""
+        return (
+            f"{self.images_per_second:,.0f} images/s, bound by {self.bound_by}: feed alone"
+            f" {self.feed_ceiling:,.0f}, network alone {self.compute_ceiling:,.0f} images/s;"
+            f" {self.flop_utilization:.0%} of the measured peak of {self.peak_tflops:.3g} TFLOP/s"
+        )
+
 
 def matmul_peak(
     device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter

@@ -65,3 +65,7 @@ def test_what_bounds_a_training():
     busy = ceilings.bounds(400.0, waited=0.0)
     assert busy == Bounds(400.0, 1000.0, 400.0, 2.0, 0.8, 1.0)
     assert busy.text() == "bound by compute (feed alone 1,000 images/s), 80% of peak"
+    assert starved.summary() == (
+        "900 images/s, bound by feed: feed alone 1,000, network alone 3,600 images/s; 180% of the"
+        " measured peak of 1 TFLOP/s"
+    )
