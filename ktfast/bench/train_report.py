@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import Patch
 
-from ktfast.bench.figure import INK, OURS, PEER, figure
 from ktfast.bench.harness import Spread, markdown, save
 
 NAME = "train"
@@ -23,7 +21,6 @@ CPU-seconds are those of all threads and workers, which other work on the machin
 Share of peak: operations of products and convolutions a CPU-second (on a GPU a second), by those of
 a large matrix product in the same precision, the best of all processes. Peak memory: on a CPU the
 process with its libraries, without workers; on a GPU what torch allocated."""
-_COLORS = {"plain": PEER, "ktfast": OURS}
 _MEANING = {"plain": "plain script", "ktfast": "ktfast"}
 
 
@@ -98,14 +95,20 @@ def _details(row: dict[str, Any]) -> str:
 
 def _bars(record: dict[str, Any], path: Path) -> None:
     """Images per second of every row on a logarithmic axis, in the table's order."""
+    # Here, so that figures can be had where there is no matplotlib.
+    from matplotlib.patches import Patch
+
+    from ktfast.bench.figure import INK, OURS, PEER, figure
+
     rows = [row for row in record["rows"] if "problem" not in row][::-1]
     if not rows:
         return
+    colors = {"plain": PEER, "ktfast": OURS}
     speeds, least, most = np.array([row["images_per_second"] for row in rows]).T
     height = 1.8 + 0.4 * len(rows)  # inches
     with figure(path, height) as axes:
         axes.barh(
-            range(len(rows)), speeds, height=0.66, color=[_COLORS[row["side"]] for row in rows],
+            range(len(rows)), speeds, height=0.66, color=[colors[row["side"]] for row in rows],
             xerr=(speeds - least, most - speeds), error_kw={"ecolor": INK, "elinewidth": 1},
         )  # fmt: skip
         for place, row in enumerate(rows):
@@ -123,7 +126,7 @@ def _bars(record: dict[str, Any], path: Path) -> None:
             xlabel="images per second (median, range; logarithmic), higher is better",
             title=f"Training and extraction, {record['device']}, threads: {record['threads']}",
         )
-        handles = [Patch(color=_COLORS[side], label=name) for side, name in _MEANING.items()]
+        handles = [Patch(color=colors[side], label=name) for side, name in _MEANING.items()]
         axes.legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.75 / height), ncols=2
         )
