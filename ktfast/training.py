@@ -7,6 +7,7 @@ GPU in deterministic mode, it ends with the weights of an uninterrupted run, bit
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import statistics
 import time
@@ -31,6 +32,8 @@ from ktfast.heap import kept_heap
 from ktfast.interruption import Interrupted, Signals
 from ktfast.progress import LiveLine, Meter, MetricsLog
 from ktfast.training_state import TrainingState, global_settings
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "DivergedError",
@@ -185,6 +188,8 @@ def train(
                     saved = time.monotonic()
         if signals.received is not None:
             raise Interrupted(signals.received)
+    if progress and state.bounds:
+        logger.info("%s: %s", name, Bounds(**state.bounds).summary())
     return _summary(state, meter, resumed_from, feed.batches_per_epoch, total)
 
 

@@ -445,7 +445,7 @@ def test_bfloat16_trains_on_a_cpu(tmp_path):
 def test_the_line_of_a_log(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         toy_train(tmp_path)
-    (line,) = [record.message for record in caplog.records if "images/s" in record.message]
+    line, end = [record.message for record in caplog.records if "images/s" in record.message]
     assert line.startswith("toy 21/21 epoch 3.50 loss ")
     for part in (
         " accuracy 0.",
@@ -454,6 +454,9 @@ def test_the_line_of_a_log(tmp_path, caplog):
         " | ETA 0:00",
     ):
         assert part in line
+    assert end.startswith("toy: ")
+    assert " images/s, bound by compute: feed alone " in end
+    assert "% of the measured peak of " in end
     caplog.clear()
     toy_train(tmp_path / "silent", toy_config(epochs=0.2), progress=False)
     assert "images/s" not in caplog.text

@@ -151,29 +151,28 @@ struct Avx2 {
     return {_mm256_loadu_ps(mean), _mm256_loadu_ps(inverse)};
   }
 
+  static KTFAST_HD __m256 normalise(__m256i numbers, const Scale& s) {
+    return _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(numbers), s.mean), s.inverse);
+  }
   static KTFAST_HD __m256 normalise(__m128i words, const Scale& s) {
-    const __m256 number = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(words));
-    return _mm256_mul_ps(_mm256_sub_ps(number, s.mean), s.inverse);
+    return normalise(_mm256_cvtepi16_epi32(words), s);
   }
 
-  // bfloat16_from() of tile_math.h for 8 numbers, one in each 32 bits.
-  static KTFAST_HD __m256i to_bfloat16(__m256 v) {
-    const __m256i bits = _mm256_castps_si256(v);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
-    return _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
-  }
-
-  template <TileDtype dtype>
-  static KTFAST_HD Words to_16_bits(__m256 low, __m256 high) {
-    if constexpr (dtype == TileDtype::float16) {
-      const __m128i halves = _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT);
-      return _mm256_inserti128_si256(_mm256_castsi128_si256(halves),
-                                     _mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
-    } else {
-      const __m256i packed = _mm256_packus_epi32(to_bfloat16(low), to_bfloat16(high));
-      return _mm256_permute4x64_epi64(packed, 0xD8);
-    }
+  // bfloat16_from() of tile_math.h for 16 numbers. Those at even and at odd places are computed
+  // apart, so that upper halves of floats fall into place by a blend instead of a pack across
+  // lanes. Rounding adds 0x7FFF and the last bit that is kept: the average of the lower half with
+  // 0x7FFE, or 0x7FFF, has the carry as its sign.
+  static KTFAST_HD Words bfloat16(Words words, const Scale& s) {
+    const __m256i even = _mm256_madd_epi16(words, _mm256_set1_epi32(1));
+    const __m256i odd = _mm256_srai_epi32(words, 16);
+    const __m256i a = _mm256_castps_si256(normalise(even, s));
+    const __m256i b = _mm256_castps_si256(normalise(odd, s));
+    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xAA);
+    const __m256i lower = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xAA);
+    const __m256i last = _mm256_and_si256(upper, _mm256_set1_epi16(1));
+    const __m256i half = _mm256_or_si256(last, _mm256_set1_epi16(0x7FFE));
+    const __m256i carry = _mm256_cmpgt_epi16(_mm256_setzero_si256(), _mm256_avg_epu16(lower, half));
+    return _mm256_sub_epi16(upper, carry);
   }
 
   struct Floats {
@@ -188,13 +187,19 @@ struct Avx2 {
 
   template <TileDtype dtype>
   static KTFAST_HD auto outputs(const int16_t* from, const Scale& s) {
-    const __m256 low = normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), s);
-    const __m256 high =
-        normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + kLanes)), s);
-    if constexpr (dtype == TileDtype::float32) {
-      return Floats{low, high};
+    if constexpr (dtype == TileDtype::bfloat16) {
+      return bfloat16(load(from), s);
     } else {
-      return to_16_bits<dtype>(low, high);
+      const Floats v{
+          normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)), s),
+          normalise(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + kLanes)), s)};
+      if constexpr (dtype == TileDtype::float32) {
+        return v;
+      } else {
+        const __m128i low = _mm256_cvtps_ph(v.low, _MM_FROUND_TO_NEAREST_INT);
+        const __m128i high = _mm256_cvtps_ph(v.high, _MM_FROUND_TO_NEAREST_INT);
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+      }
     }
   }
 

@@ -7,18 +7,19 @@ whitening and L2 is what DeepCluster does (Caron et al. 2018).
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
+from ktfast.data.covariance import Covariance
 from ktfast.data.feature_store import FeatureStore
 from ktfast.durable import replacing
-from ktfast.errors import ConfigError, DataError
+from ktfast.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
@@ -51,37 +52,45 @@ class FeatureTransform:
 
     @classmethod
     def fit(cls, store: FeatureStore, choice: Choice, *, dim: int, seed: int) -> "FeatureTransform":
-        """Fit on rows drawn evenly from `store`; see `fit_rows`."""
+        """Fit on rows drawn evenly from `store`; see `fit_blocks`."""
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
-        sample = store.read(rows) if choice.startswith("pca") else store.read([])
-        return cls.fit_rows(sample, choice, dim=dim, seed=seed)
+        blocks = (torch.from_numpy(store.read(block)) for block in _blocks(rows))
+        return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
 
     @classmethod
     def fit_rows(
         cls, rows: npt.NDArray[Any], choice: Choice, *, dim: int, seed: int
     ) -> "FeatureTransform":
-        """Fit on a sample.
+        """Fit on features [n, d]; see `fit_blocks`."""
+        blocks = (torch.from_numpy(block) for block in _blocks(rows))
+        return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
+
+    @classmethod
+    def fit_blocks(
+        cls, blocks: Iterable[Tensor], choice: Choice, *, dim: int, seed: int
+    ) -> "FeatureTransform":
+        """Fit on a sample that comes in blocks and need not fit in memory.
 
         Parameters
         ----------
-        rows : features [n, d]; without PCA nothing is fitted to them.
+        blocks : features [b, d] each, on one device; without PCA they are not looked at.
         choice : what is to be done.
         dim : dimensions that PCA keeps.
         seed : of PCA's randomised solver.
+
+        Raises
+        ------
+        ConfigError : `dim` is more than the sample allows, or the features are too long for a PCA.
         """
         if not choice.startswith("pca"):
             return cls(choice)
-        if dim > min(rows.shape):
-            raise ConfigError(
-                f"cluster.pca {dim} is more than the {min(rows.shape)} that features of shape "
-                f"{list(rows.shape)} allow"
-            )
-        pca = PCA(dim, svd_solver="randomized", random_state=seed)
-        pca.fit(rows.astype(np.float32))
-        projection = pca.components_.T
+        covariance = Covariance()
+        for block in blocks:
+            covariance.add(block)
+        mean, projection, variances = covariance.axes(dim, seed)
         if choice == "pca-whiten-l2":
-            projection = projection / np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        return cls(choice, pca.mean_.astype(np.float32), projection.astype(np.float32))
+            projection /= np.sqrt(np.maximum(variances, 1e-12))
+        return cls(choice, mean, projection)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeatureTransform":
@@ -136,8 +145,7 @@ class FeatureTransform:
                 # A map of a file with holes would kill the process when the disk is full.
                 os.posix_fallocate(file.fileno(), 0, size)
                 rows = np.memmap(file, np.float32, "r+", shape=(store.n, dim))
-        for start in range(0, store.n, BLOCK_ROWS):
-            block = np.arange(start, min(start + BLOCK_ROWS, store.n))
+        for block in _blocks(np.arange(store.n)):
             rows[block[0] : block[-1] + 1] = self.apply(store.read(block))
         return rows
 
@@ -148,3 +156,8 @@ class FeatureTransform:
             arrays |= {"mean": self.mean, "projection": self.projection}
         with replacing(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    for start in range(0, len(rows), BLOCK_ROWS):
+        yield rows[start : start + BLOCK_ROWS]

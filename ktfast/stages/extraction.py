@@ -3,11 +3,10 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from ktfast.config import Config
@@ -181,15 +180,18 @@ def _transform(run: Run, teacher: Teacher, fitted: Path) -> FeatureTransform | N
     path = fitted / "transform.npz"
     if path.is_file():
         return FeatureTransform.load(path)
-    rows = np.empty((0, 0), np.float32)
-    if config.normalize.startswith("pca"):
-        with _feed(run, "cluster", shuffle=True) as feed:
-            wanted = min(FIT_ROWS, max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * config.pca))
-            batches = itertools.islice(feed.epoch(0), -(-wanted // feed.batch_size))
-            rows = np.concatenate([teacher(batch.images).cpu().numpy() for batch in batches])
-    transform = FeatureTransform.fit_rows(
-        rows, config.normalize, dim=config.pca, seed=run.config.seed
+    transform = FeatureTransform.fit_blocks(
+        _sample(run, teacher), config.normalize, dim=config.pca, seed=run.config.seed
     )
     fitted.mkdir(parents=True, exist_ok=True)
     transform.save(path)
     return transform
+
+
+def _sample(run: Run, teacher: Teacher) -> Iterator[torch.Tensor]:
+    """Features of images drawn by chance, batch by batch."""
+    with _feed(run, "cluster", shuffle=True) as feed:
+        wanted = max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * run.config.cluster.pca)
+        batches = -(-min(FIT_ROWS, wanted) // feed.batch_size)
+        for batch in itertools.islice(feed.epoch(0), batches):
+            yield teacher(batch.images)

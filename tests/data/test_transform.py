@@ -1,10 +1,13 @@
 """What is done to features: against plain formulas, and the same wherever it is done."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from tolerances import FLOAT32_PRODUCTS
 
+from ktfast.data import covariance
 from ktfast.data.feature_store import FeatureStore, FeatureWriter
 from ktfast.data.transform import FeatureTransform
 from ktfast.errors import ConfigError, DataError
@@ -69,6 +72,43 @@ def test_a_store_and_its_rows_give_the_same(rows, tmp_path):
     direct = FeatureTransform.fit_rows(rows, "pca-l2", dim=4, seed=0).apply(rows)
     for budget in (1 << 30, 0):
         np.testing.assert_array_equal(transform.apply_store(store, tmp_path, budget), direct)
+
+
+@pytest.mark.parametrize("sizes", [(300,), (1, 299), (100, 7, 193), (60,) * 5])
+def test_a_pca_does_not_depend_on_the_blocks(rows, sizes):
+    """Neither do half-precision features or a mean far from zero cost it its digits."""
+    blocks = torch.from_numpy(rows + 1000).split(list(sizes))
+    ours = FeatureTransform.fit_blocks(blocks, "pca-whiten-l2", dim=4, seed=0)
+    theirs = expected(rows, "pca-whiten-l2", 4)
+    found = ours.apply(rows + 1000)
+    signs = np.sign((found * theirs).sum(axis=0))
+    # float32 holds a thousand and something to 6e-5.
+    np.testing.assert_allclose(found * signs, theirs, rtol=0, atol=2e-3)
+    halves = [block.half() for block in torch.from_numpy(rows).split(list(sizes))]
+    half = FeatureTransform.fit_blocks(halves, "pca-l2", dim=4, seed=0)
+    assert half.mean.dtype == half.projection.dtype == np.float32
+
+
+def test_the_blocks_of_a_pca_are_not_kept():
+    """Peak memory is the covariance's, whatever the number of rows."""
+    alive = []
+
+    def blocks():
+        for seed in range(20):
+            block = torch.randn(50, 8, generator=torch.Generator().manual_seed(seed))
+            alive.append(weakref.ref(block))
+            yield block
+            del block
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    FeatureTransform.fit_blocks(blocks(), "pca-l2", dim=3, seed=0)
+    assert len(alive) == 20
+
+
+def test_features_too_long_for_a_covariance_are_refused(monkeypatch):
+    monkeypatch.setattr(covariance, "MOST_FEATURES", 11)
+    with pytest.raises(ConfigError, match=r"features of 12 numbers are too long .* features\.pool"):
+        FeatureTransform.fit_blocks([torch.ones(2, 12)], "pca-l2", dim=1, seed=0)
 
 
 def test_rows_of_zeros_stay_zero():
