@@ -17,7 +17,9 @@ from ktfast import _cpu as cpu
 
 __all__ = [
     "as_like",
+    "check_code_for",
     "contiguous",
+    "covers",
     "cpu",
     "cuda",
     "device_of",
@@ -47,9 +49,57 @@ def _cuda_module() -> ModuleType | None:
 
 
 def has_cuda() -> bool:
-    """Whether CUDA ops can run: the CUDA module was built and a device is there. Never raises."""
+    """Whether CUDA ops can run: the module was built, with code for a device here. Never raises."""
     module = _cuda_module()
-    return module is not None and module.device_count() > 0
+    return module is not None and any(map(_has_code_for, range(module.device_count())))
+
+
+def covers(architectures: str, capability: int) -> bool:
+    """Whether a build has code for a device.
+
+    Parameters
+    ----------
+    architectures : as CMake was told, such as "75-real 90a-real 120": machine code of an
+        architecture runs on later minor versions of it, intermediate code on everything later; what
+        ends in "a" runs on that architecture alone.
+    capability : of the device, such as 90.
+    """
+    for name in architectures.split():
+        number, _, kind = name.partition("-")
+        built = int(number.rstrip("af"))
+        if number.endswith("a"):
+            fits = built == capability
+        else:
+            same_major = built // 10 == capability // 10
+            fits = built <= capability and (same_major or not number.endswith("f"))
+            fits = fits and (same_major or kind != "real")
+        if fits:
+            return True
+    return False
+
+
+@functools.cache
+def _has_code_for(index: int) -> bool:
+    module = _cuda_module()
+    return module is not None and covers(module.architectures, module.compute_capability(index))
+
+
+def check_code_for(index: int) -> None:
+    """Refuse a GPU that this build has no code for.
+
+    Raises
+    ------
+    RuntimeError : it has none; the message says how to get some.
+    """
+    if _has_code_for(index):
+        return
+    module = cast("ModuleType", _cuda_module())
+    capability = module.compute_capability(index)
+    raise RuntimeError(
+        f"this build of ktfast has no code for CUDA device {index} (compute capability "
+        f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it with "
+        f"CUDAARCHS={capability} in the environment, or pass CPU arrays"
+    )
 
 
 def cuda() -> ModuleType:
@@ -112,8 +162,18 @@ def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
 
 
 def native_of(array: Any) -> ModuleType:
-    """The module of kernels for the array's device: `cpu`, or the result of `cuda`."""
-    return cpu if device_of(array)[0] == "cpu" else cuda()
+    """The module of kernels for the array's device: `cpu`, or the result of `cuda`.
+
+    Raises
+    ------
+    RuntimeError : there is no CUDA module, or it has no code for the array's GPU.
+    """
+    kind, index = device_of(array)
+    if kind == "cpu":
+        return cpu
+    module = cuda()
+    check_code_for(index)
+    return module
 
 
 def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:

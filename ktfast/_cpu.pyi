@@ -122,13 +122,12 @@ def kmeans_reassign(
     pending: Any,
     n_threads: int,
 ) -> int: ...
-def kmeans_move_workspace_size(*, n_moved: int, n_clusters: int) -> int: ...
+def kmeans_move_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
 def kmeans_move(
     *,
     x: Any,
-    rows: Any,
-    leaves: Any | None,
-    joins: Any,
+    before: Any | None,
+    after: Any,
     scale: Any,
     workspace: Any,
     sums: Any,
@@ -144,6 +143,17 @@ def kmeans_means(
     previous: Any,
     centers: Any,
     shifts: Any,
+    n_threads: int,
+) -> None: ...
+def kmeans_totals_workspace_size(*, n_rows: int) -> int: ...
+def kmeans_totals(
+    *,
+    distances: Any,
+    sample_weight: Any | None,
+    before: Any | None,
+    after: Any,
+    workspace: Any,
+    totals: Any,
     n_threads: int,
 ) -> None: ...
 def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...

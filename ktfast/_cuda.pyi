@@ -5,6 +5,7 @@ from typing import Any
 architectures: str
 
 def device_count() -> int: ...
+def compute_capability(device: int) -> int: ...
 def jigsaw_tiles(
     *,
     images: Any,
@@ -38,6 +39,65 @@ def kmeans_prepared_size(*, n_clusters: int, n_features: int) -> int: ...
 def kmeans_prepare(*, centers: Any, prepared: Any, stream: int) -> None: ...
 def kmeans_assign(
     *, x: Any, centers: Any, prepared: Any, labels: Any, distances: Any, stream: int
+) -> None: ...
+def kmeans_move_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
+def kmeans_move(
+    *,
+    x: Any,
+    before: Any | None,
+    after: Any,
+    scale: Any,
+    workspace: Any,
+    sums: Any,
+    counts: Any,
+    stream: int,
+) -> None: ...
+def kmeans_ranges(*, x: Any, largest: Any, stream: int) -> None: ...
+def kmeans_means(
+    *,
+    sums: Any,
+    counts: Any,
+    step: Any,
+    previous: Any,
+    centers: Any,
+    shifts: Any,
+    stream: int,
+) -> None: ...
+def kmeans_totals_workspace_size(*, n_rows: int) -> int: ...
+def kmeans_totals(
+    *,
+    distances: Any,
+    sample_weight: Any | None,
+    before: Any | None,
+    after: Any,
+    workspace: Any,
+    totals: Any,
+    stream: int,
+) -> None: ...
+def kmeans_tensor_prepared_size(*, n_clusters: int, n_features: int, code: str) -> int: ...
+def kmeans_tensor_tile_bytes(*, n_features: int, code: str) -> int: ...
+def kmeans_tensor_workspace_size(*, n_rows: int) -> int: ...
+def kmeans_tensor_prepare(
+    *, centers: Any, mean: Any, prepared: Any, code: str, stream: int
+) -> None: ...
+def kmeans_tensor_encode(
+    *, x: Any, mean: Any, codes: Any, constants: Any, code: str, stream: int
+) -> None: ...
+def kmeans_tensor_assign(
+    *,
+    x: Any,
+    centers: Any,
+    prepared: Any,
+    code: str,
+    codes: Any,
+    constants: Any,
+    labels: Any,
+    distances: Any,
+    guessed: bool,
+    certify: bool,
+    workspace: Any,
+    n_passed: Any | None,
+    stream: int,
 ) -> None: ...
 def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
 def kmeans_update(

@@ -58,8 +58,12 @@ def _cuda_kernels() -> Finding:
             False,
             "not built; put nvcc (CUDA 13) on the PATH and reinstall with KTFAST_CUDA=ON",
         )
-    if not _backend.has_cuda():
-        return Finding("CUDA kernels", False, "built, but no CUDA device or driver is here")
+    try:
+        _backend.cuda()
+        if not _backend.has_cuda():
+            _backend.check_code_for(0)
+    except RuntimeError as error:
+        return Finding("CUDA kernels", False, f"built, but {error}")
     return Finding("CUDA kernels", True, "built, and a device is here")
 
 

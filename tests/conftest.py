@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_cuda import EmulatedCuda, build
 
 from ktfast import _backend
 
@@ -57,3 +58,17 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "cuda" and not _backend.has_cuda():
         pytest.skip("no CUDA device, or a build without CUDA")
     return Backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA kernels compiled for the emulation on a CPU."""
+    return build(tmp_path_factory.mktemp("emulated_cuda"))
+
+
+@pytest.fixture(params=range(3), ids="seed{}".format)
+def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> EmulatedCuda:
+    """The emulated device, under several orders of its threads."""
+    device = EmulatedCuda(emulated_library)
+    device.set(request.param)
+    return device

@@ -3,6 +3,7 @@
 
 #include "bindings/bind_jigsaw_tiles.h"
 #include "bindings/bind_kmeans_cpu.h"
+#include "bindings/bind_kmeans_sums.h"
 #include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
 
@@ -53,11 +54,42 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("kmeans_reassign", &bind_kmeans_reassign);
 
   m.def("kmeans_move_workspace_size", &cpu::kmeans_move_workspace_size,
-        "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_moved"),
+        "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_rows"),
         py::arg("n_clusters"));
-  m.def("kmeans_move", &bind_kmeans_move);
-  m.def("kmeans_ranges", &bind_kmeans_ranges);
-  m.def("kmeans_means", &bind_kmeans_means);
+  m.def("kmeans_move", [](const py::kwargs& given) {
+    Arguments a(given);
+    const int n_threads = a.value<int>("n_threads");
+    with_kmeans_move(a, cpu::kmeans_move_workspace_size, [&](KmeansMoveParams& p, int) {
+      p.n_threads = n_threads;
+      cpu::kmeans_move(p);
+    });
+  });
+  m.def("kmeans_ranges", [](const py::kwargs& given) {
+    Arguments a(given);
+    const int n_threads = a.value<int>("n_threads");
+    with_kmeans_ranges(a, [&](KmeansRangeParams& p, int) {
+      p.n_threads = n_threads;
+      cpu::kmeans_ranges(p);
+    });
+  });
+  m.def("kmeans_means", [](const py::kwargs& given) {
+    Arguments a(given);
+    const int n_threads = a.value<int>("n_threads");
+    with_kmeans_means(a, [&](KmeansMeansParams& p, int) {
+      p.n_threads = n_threads;
+      cpu::kmeans_means(p);
+    });
+  });
+  m.def("kmeans_totals_workspace_size", &cpu::kmeans_totals_workspace_size,
+        "Length of kmeans_totals's workspace, in float64.", py::kw_only(), py::arg("n_rows"));
+  m.def("kmeans_totals", [](const py::kwargs& given) {
+    Arguments a(given);
+    const int n_threads = a.value<int>("n_threads");
+    with_kmeans_totals(a, cpu::kmeans_totals_workspace_size, [&](KmeansTotalsParams& p, int) {
+      p.n_threads = n_threads;
+      cpu::kmeans_totals(p);
+    });
+  });
 
   m.def("kmeans_update_workspace_size", &cpu::kmeans_update_workspace_size,
         "Length of kmeans_update's workspace, in int64.", py::kw_only(), py::arg("n_rows"),

@@ -4,40 +4,11 @@
 #include <optional>
 #include <utility>
 
-#include "bindings/array.h"
+#include "bindings/arguments.h"
 #include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_update/kmeans_update.h"
 
 namespace ktfast {
-
-inline ElementType element_type(const AnyArray& x) {
-  if (x.has_dtype<float>()) return ElementType::float32;
-  if (x.has_dtype<double>()) return ElementType::float64;
-  if (x.has_dtype<float16_bits>()) return ElementType::float16;
-  if (x.has_dtype<bfloat16_bits>()) return ElementType::bfloat16;
-  if (x.has_dtype<uint8_t>()) return ElementType::uint8;
-  if (x.has_dtype<int8_t>()) return ElementType::int8;
-  throw py::type_error(x.name() +
-                       " must be float32, float64, float16, bfloat16, uint8 or int8, got " +
-                       dtype_name(x.dtype()));
-}
-
-inline AnyArray vectors(const py::object& x, const char* name, Device device) {
-  AnyArray array(x, name, device, false);
-  array.expect_shape({-1, -1});
-  array.expect_contiguous();
-  return array;
-}
-
-template <class T>
-Array<T> at_least(const py::object& object, const char* name, Device device, int64_t length) {
-  auto array = contiguous<T>(object, name, device, {-1});
-  if (array.shape(0) < length) {
-    throw py::value_error(std::string(name) + " must hold at least " + std::to_string(length) +
-                          " elements, got " + std::to_string(array.shape(0)));
-  }
-  return array;
-}
 
 // Each calls run(params, device index) without the GIL.
 template <class Run>

@@ -1,9 +1,9 @@
 // From Python arguments to the params of the k-means functions that only the CPU has.
 #pragma once
 
-#include <optional>
 #include <string>
 
+#include "bindings/arguments.h"
 #include "bindings/bind_kmeans.h"
 #include "kmeans_assign/kmeans_reassign.h"
 
@@ -14,74 +14,6 @@ inline CodeType code_type(const std::string& name) {
   if (name == "bfloat16") return CodeType::bfloat16;
   if (name == "int8") return CodeType::int8;
   throw py::value_error("code must be float32, bfloat16 or int8, got '" + name + "'");
-}
-
-// The keyword arguments of a call, which keep the arrays alive; all must lie on one device.
-class Arguments {
- public:
-  explicit Arguments(const py::kwargs& given) : given_(given) {}
-
-  py::object operator[](const char* name) const {
-    if (!given_.contains(name)) throw py::type_error(std::string("missing argument ") + name);
-    return given_[name];
-  }
-  template <class T>
-  T value(const char* name) const {
-    return (*this)[name].cast<T>();
-  }
-  // An array of this shape (-1: any length).
-  template <class T>
-  Array<T> checked(const char* name, std::initializer_list<int64_t> shape) {
-    auto array = contiguous<T>((*this)[name], name, Device::cpu, shape);
-    expect_device(array);
-    return array;
-  }
-  template <class T>
-  T* array(const char* name, std::initializer_list<int64_t> shape) {
-    return checked<T>(name, shape).data();
-  }
-  template <class T>
-  T* optional_array(const char* name, std::initializer_list<int64_t> shape) {
-    return (*this)[name].is_none() ? nullptr : array<T>(name, shape);
-  }
-  template <class T>
-  T* buffer(const char* name, int64_t length) {
-    const auto array = at_least<T>((*this)[name], name, Device::cpu, length);
-    expect_device(array);
-    return array.data();
-  }
-  AnyArray rows(const char* name) {
-    AnyArray array = vectors((*this)[name], name, Device::cpu);
-    expect_device(array);
-    return array;
-  }
-
- private:
-  void expect_device(const AnyArray& array) {
-    if (first_.empty()) {
-      first_ = array.name();
-      device_ = array.device_index();
-    }
-    if (array.device_index() != device_) {
-      throw py::value_error(array.name() + " is on device " + std::to_string(array.device_index()) +
-                            ", but " + first_ + " is on device " + std::to_string(device_));
-    }
-  }
-
-  const py::kwargs& given_;
-  std::string first_;
-  int device_ = 0;
-};
-
-// x [n_rows, n_features], for every params struct with rows.
-template <class Params>
-void set_rows(Arguments& a, Params& p) {
-  const AnyArray x = a.rows("x");
-  p.n_rows = x.shape(0);
-  p.n_features = x.shape(1);
-  p.x = x.address();
-  p.x_type = element_type(x);
-  p.n_threads = a.value<int>("n_threads");
 }
 
 template <class Params>
@@ -147,6 +79,7 @@ inline void bind_kmeans_encode(const py::kwargs& given) {
   Arguments a(given);
   KmeansEncodeParams p{};
   set_rows(a, p);
+  p.n_threads = a.value<int>("n_threads");
   p.code = code_type(a.value<std::string>("code"));
   p.mean = a.array<const float>("mean", {p.n_features});
   p.basis = basis_of(a, p.n_features);
@@ -163,6 +96,7 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   Arguments a(given);
   KmeansAssignParams p{};
   set_rows(a, p);
+  p.n_threads = a.value<int>("n_threads");
   set_centers(a, p);
   set_workspace(a, p.n_coordinates, p);
   p.labels = a.array<int32_t>("labels", {p.n_rows});
@@ -213,6 +147,7 @@ inline int64_t bind_kmeans_reassign(const py::kwargs& given) {
   Arguments a(given);
   KmeansReassignParams p{};
   set_rows(a, p);
+  p.n_threads = a.value<int>("n_threads");
   set_centers(a, p);
   set_workspace(a, p.n_coordinates, p);
   p.drift.moved = a.array<const uint8_t>("moved", {p.n_clusters});
@@ -232,52 +167,6 @@ inline int64_t bind_kmeans_reassign(const py::kwargs& given) {
   const py::gil_scoped_release release;
   cpu::kmeans_reassign(p);
   return n_pairs;
-}
-
-inline void bind_kmeans_move(const py::kwargs& given) {
-  Arguments a(given);
-  KmeansMoveParams p{};
-  set_rows(a, p);
-  const auto rows = a.checked<const int64_t>("rows", {-1});
-  p.n_moved = rows.shape(0);
-  p.rows = rows.data();
-  p.from = a.optional_array<const int32_t>("leaves", {p.n_moved});
-  p.to = a.array<const int32_t>("joins", {p.n_moved});
-  p.scale = a.array<const double>("scale", {p.n_features});
-  const auto sums = a.checked<int64_t>("sums", {-1, p.n_features});
-  p.n_clusters = sums.shape(0);
-  p.sums = sums.data();
-  p.counts = a.array<int64_t>("counts", {p.n_clusters});
-  p.workspace =
-      a.buffer<int64_t>("workspace", cpu::kmeans_move_workspace_size(p.n_moved, p.n_clusters));
-  const py::gil_scoped_release release;
-  cpu::kmeans_move(p);
-}
-
-inline void bind_kmeans_ranges(const py::kwargs& given) {
-  Arguments a(given);
-  KmeansRangeParams p{};
-  set_rows(a, p);
-  p.largest = a.array<double>("largest", {p.n_features});
-  const py::gil_scoped_release release;
-  cpu::kmeans_ranges(p);
-}
-
-inline void bind_kmeans_means(const py::kwargs& given) {
-  Arguments a(given);
-  KmeansMeansParams p{};
-  const auto sums = a.checked<const int64_t>("sums", {-1, -1});
-  p.n_clusters = sums.shape(0);
-  p.n_features = sums.shape(1);
-  p.sums = sums.data();
-  p.counts = a.array<const int64_t>("counts", {p.n_clusters});
-  p.step = a.array<const double>("step", {p.n_features});
-  p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
-  p.centers = a.array<double>("centers", {p.n_clusters, p.n_features});
-  p.shifts = a.array<double>("shifts", {p.n_clusters});
-  p.n_threads = a.value<int>("n_threads");
-  const py::gil_scoped_release release;
-  cpu::kmeans_means(p);
 }
 
 }  // namespace ktfast

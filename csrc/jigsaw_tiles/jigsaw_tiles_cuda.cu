@@ -1,6 +1,6 @@
 #include "jigsaw_tiles/jigsaw_tiles.h"
 
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
 #include "jigsaw_tiles/tile_choices.h"
 #include "jigsaw_tiles/tile_lane.h"
 #include "jigsaw_tiles/tile_math.h"
@@ -72,7 +72,7 @@ __device__ __forceinline__ TileSums added(const WarpSums* of_warps) {
 
 template <TileDtype dtype, bool staged>
 __global__ void __launch_bounds__(kThreads, kBlocks) tile_kernel(const JigsawTilesParams p) {
-  extern __shared__ __align__(16) uint8_t copy[];
+  KTFAST_DYNAMIC_SHARED(copy);
   __shared__ TilePlan plan;
   __shared__ WarpSums of_warps[kWarps];
   using T = typename Output<dtype>::Type;
@@ -105,15 +105,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) tile_kernel(const JigsawTil
 }
 
 template <TileDtype dtype>
-void launch(const JigsawTilesParams& p, cudaStream_t stream) {
+void launch_tiles(const JigsawTilesParams& p, CUstream_st* stream) {
   const unsigned blocks = static_cast<unsigned>(p.batch * p.grid * p.grid);
   const int64_t stage = stage_size(p.tile_size, p.chroma_shift);
   if (stage <= kMaxStage) {
-    tile_kernel<dtype, true><<<blocks, kThreads, static_cast<size_t>(stage), stream>>>(p);
+    launch(tile_kernel<dtype, true>, blocks, kThreads, static_cast<size_t>(stage), stream, p);
   } else {
-    tile_kernel<dtype, false><<<blocks, kThreads, 0, stream>>>(p);
+    launch(tile_kernel<dtype, false>, blocks, kThreads, 0, stream, p);
   }
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace
@@ -124,11 +123,11 @@ void jigsaw_tiles(const JigsawTilesParams& p, CUstream_st* stream) {
   KTFAST_CHECK(p.batch * p.grid * p.grid <= INT32_MAX, "the batch must hold less than 2^31 tiles");
   switch (p.dtype) {
     case TileDtype::float32:
-      return launch<TileDtype::float32>(p, stream);
+      return launch_tiles<TileDtype::float32>(p, stream);
     case TileDtype::float16:
-      return launch<TileDtype::float16>(p, stream);
+      return launch_tiles<TileDtype::float16>(p, stream);
     case TileDtype::bfloat16:
-      return launch<TileDtype::bfloat16>(p, stream);
+      return launch_tiles<TileDtype::bfloat16>(p, stream);
   }
 }
 

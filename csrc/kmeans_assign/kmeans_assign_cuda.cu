@@ -3,14 +3,14 @@
 #include <limits>
 
 #include "common/check.h"
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
 #include "kmeans_assign/assign_math.h"
+#include "kmeans_assign/exact_distance.cuh"
 #include "kmeans_assign/screen_tile.h"
 
 namespace ktfast::cuda {
 namespace {
 
-constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 constexpr int kWarps = kScreenThreads / 32;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -42,13 +42,6 @@ __global__ void __launch_bounds__(kScreenThreads) mean_kernel(const KmeansPrepar
       static_cast<float>(sum / static_cast<double>(p.n_clusters));
 }
 
-__device__ double warp_sum(double value) {
-  for (int width = 16; width > 0; width /= 2) {
-    value = __dadd_rn(value, __shfl_down_sync(kFullWarp, value, width));
-  }
-  return __shfl_sync(kFullWarp, value, 0);
-}
-
 // A warp owns a centre.
 __global__ void __launch_bounds__(kScreenThreads) pack_kernel(const KmeansPrepareParams p) {
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -75,30 +68,6 @@ __global__ void __launch_bounds__(kScreenThreads) pack_kernel(const KmeansPrepar
   // Floats that are not negative are ordered as their bits.
   atomicMax(reinterpret_cast<int*>(p.prepared), __float_as_int(bound));
 }
-
-// The exact distance of assign_math.h: lane l of the warp is partial sum l. Every lane returns it.
-template <class T>
-__device__ double exact_distance(const T* x, const double* c, int64_t n_features, int lane) {
-  double sum = 0;
-  for (int64_t f = lane; f < n_features; f += kDistanceLanes) {
-    const double difference = __dsub_rn(to_double(x[f]), c[f]);
-    sum = __dadd_rn(sum, __dmul_rn(difference, difference));
-  }
-  return warp_sum(sum);
-}
-
-// The nearest centre a warp has seen; ties go to the lowest index.
-struct Nearest {
-  double distance;
-  int64_t label;
-
-  __device__ void consider(double other, int64_t k) {
-    if (other < distance || (other == distance && k < label)) {
-      distance = other;
-      label = k;
-    }
-  }
-};
 
 // A warp settles a row as the CPU does: the best centre of the screen, or one of those that the
 // screen could not tell from it, compared in float64.
@@ -166,11 +135,7 @@ __device__ void load_stage(const KmeansAssignParams& p, const Prepared& at, int6
     const int64_t f = start + staged_row_feature(thread, i);
     float value = 0;
     if (row < p.n_rows && f < d) {
-      if constexpr (sizeof(T) == sizeof(double)) {
-        value = static_cast<float>(to_double(x[row * d + f]) - static_cast<double>(mean[f]));
-      } else {
-        value = to_float(x[row * d + f]) - mean[f];
-      }
+      value = shifted_value(x[row * d + f], mean[f]);
     }
     staged.x[i] = value;
     const int64_t g = start + staged_center_feature(thread, i);
@@ -292,10 +257,9 @@ void kmeans_prepare(const KmeansPrepareParams& p, CUstream_st* stream) {
                "centers holds more rows than int32 labels can number");
   const Prepared at(p.n_clusters, p.n_features);
   const int64_t features = p.n_features > 0 ? p.n_features : 1;
-  mean_kernel<<<blocks_for(features, kScreenThreads), kScreenThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  pack_kernel<<<blocks_for(at.n_panels * kScreenCenters, kWarps), kScreenThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(mean_kernel, blocks_for(features, kScreenThreads), kScreenThreads, 0, stream, p);
+  launch(pack_kernel, blocks_for(at.n_panels * kScreenCenters, kWarps), kScreenThreads, 0, stream,
+         p);
 }
 
 void kmeans_assign(const KmeansAssignParams& p, CUstream_st* stream) {
@@ -303,9 +267,8 @@ void kmeans_assign(const KmeansAssignParams& p, CUstream_st* stream) {
   KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    assign_kernel<T><<<blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream>>>(p);
+    launch(assign_kernel<T>, blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace ktfast::cuda

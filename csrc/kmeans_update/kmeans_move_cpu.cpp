@@ -1,11 +1,10 @@
 // Cluster sums as integers, which follow the rows that change their cluster.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "common/check.h"
 #include "common/float_environment.h"
 #include "kmeans_update/kmeans_update.h"
+#include "kmeans_update/sum_math.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -14,13 +13,17 @@ constexpr int64_t kTaskFeatures = 256;
 constexpr int64_t kTaskRows = 4096;
 
 // Counting sort of departures and arrivals by cluster. A row stands as 2 row, or 2 row + 1 where it
-// leaves.
+// leaves. Keeps the clusters' counts.
 void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order) {
   std::fill_n(starts, p.n_clusters + 2, 0);
   const auto each = [&](auto visit) {
-    for (int64_t i = 0; i < p.n_moved; ++i) {
-      visit(p.to[i], 2 * p.rows[i]);
-      if (p.from != nullptr) visit(p.from[i], 2 * p.rows[i] + 1);
+    for (int64_t row = 0; row < p.n_rows; ++row) {
+      if (p.before == nullptr) {
+        visit(p.after[row], 2 * row);
+      } else if (p.before[row] != p.after[row]) {
+        visit(p.after[row], 2 * row);
+        visit(p.before[row], 2 * row + 1);
+      }
     }
   };
   each([&](int32_t cluster, int64_t) {
@@ -29,18 +32,19 @@ void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order)
     ++starts[cluster + 2];
   });
   for (int64_t k = 2; k <= p.n_clusters + 1; ++k) starts[k] += starts[k - 1];
-  each([&](int32_t cluster, int64_t entry) { order[starts[cluster + 1]++] = entry; });
+  each([&](int32_t cluster, int64_t entry) {
+    order[starts[cluster + 1]++] = entry;
+    p.counts[cluster] += entry % 2 == 0 ? 1 : -1;
+  });
 }
 
-// x scale rounded to an integer, by way of the bits of a double whose last one counts ones.
-int64_t fixed_point(double value, double scale) {
-  constexpr double kOnes = 6755399441055744.0;  // 1.5 x 2^52
-  const double rounded = value * scale + kOnes;
-  int64_t bits;
-  std::memcpy(&bits, &rounded, sizeof bits);
-  int64_t zero;
-  std::memcpy(&zero, &kOnes, sizeof zero);
-  return bits - zero;
+// Adds up the lanes, whose number is a power of two, as a tree; changes them.
+template <int kLanes>
+double tree_sum(double (&lanes)[kLanes]) {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
 }
 
 template <class T>
@@ -59,23 +63,16 @@ void add_rows(const KmeansMoveParams& p, const int64_t* first, const int64_t* la
 
 }  // namespace
 
-int64_t kmeans_move_workspace_size(int64_t n_moved, int64_t n_clusters) {
-  return n_clusters + 2 + 2 * n_moved;
+int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
+  return n_clusters + 2 + 2 * n_rows;
 }
 
 void kmeans_move(const KmeansMoveParams& p) {
-  if (p.n_moved == 0) return;
+  if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
-  for (int64_t i = 0; i < p.n_moved; ++i) {
-    KTFAST_CHECK(p.rows[i] >= 0 && p.rows[i] < p.n_rows, "rows must lie between 0 and n_rows - 1");
-  }
   int64_t* starts = p.workspace;
   int64_t* order = starts + p.n_clusters + 2;
   sort_by_cluster(p, starts, order);
-  for (int64_t i = 0; i < p.n_moved; ++i) {
-    ++p.counts[p.to[i]];
-    if (p.from != nullptr) --p.counts[p.from[i]];
-  }
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
@@ -111,7 +108,7 @@ void kmeans_ranges(const KmeansRangeParams& p) {
       for (int64_t row = first; row < std::min(first + kTaskRows, p.n_rows); ++row) {
         const T* values = static_cast<const T*>(p.x) + row * p.n_features + start;
         for (int64_t f = 0; f < length; ++f) {
-          const double size = std::fabs(to_double(values[f]));
+          const double size = magnitude(to_double(values[f]));
           largest[f] = size > largest[f] ? size : largest[f];
         }
       }
@@ -129,19 +126,45 @@ void kmeans_means(const KmeansMeansParams& p) {
   for (int64_t k = 0; k < p.n_clusters; ++k) {
     const DefaultFloatEnvironment environment;
     const int64_t first = k * p.n_features;
-    const double count = static_cast<double>(p.counts[k]);
-    double shift = 0;
+    double lanes[kShiftLanes] = {};
     for (int64_t f = 0; f < p.n_features; ++f) {
       const double before = p.previous[first + f];
-      double center = before;
-      if (p.counts[k] > 0) {
-        const double sum = static_cast<double>(p.sums[first + f]) * p.step[f];
-        center = static_cast<double>(static_cast<float>(sum / count));
-      }
+      const double center = mean_of(p.sums[first + f], p.counts[k], p.step[f], before);
       p.centers[first + f] = center;
-      shift += (center - before) * (center - before);
+      lanes[f % kShiftLanes] += squared_move(center, before);
     }
-    p.shifts[k] = shift;
+    p.shifts[k] = tree_sum<kShiftLanes>(lanes);
+  }
+}
+
+int64_t kmeans_totals_workspace_size(int64_t n_rows) {
+  return 2 * ((n_rows + kTotalRows - 1) / kTotalRows);
+}
+
+void kmeans_totals(const KmeansTotalsParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const int64_t n_parts = (p.n_rows + kTotalRows - 1) / kTotalRows;
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+  for (int64_t part = 0; part < n_parts; ++part) {
+    const DefaultFloatEnvironment environment;
+    double lanes[kTotalLanes] = {};
+    int64_t moved = 0;
+    const int64_t first = part * kTotalRows;
+    for (int64_t row = first; row < std::min(first + kTotalRows, p.n_rows); ++row) {
+      const double weight = p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+      lanes[row % kTotalLanes] += weight * p.distances[row];
+      if (p.before != nullptr) moved += p.before[row] != p.after[row];
+    }
+    p.workspace[part] = tree_sum<kTotalLanes>(lanes);
+    p.workspace[n_parts + part] = static_cast<double>(moved);
+  }
+  const DefaultFloatEnvironment environment;
+  for (int i = 0; i < 2; ++i) {
+    double lanes[kTotalLanes] = {};
+    for (int64_t part = 0; part < n_parts; ++part) {
+      lanes[part % kTotalLanes] += p.workspace[i * n_parts + part];
+    }
+    p.totals[i] = tree_sum<kTotalLanes>(lanes);
   }
 }
 

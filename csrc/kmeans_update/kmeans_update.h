@@ -28,35 +28,34 @@ struct KmeansUpdateParams {
 
 // Rows that changed their cluster leave one sum and join another. Sums are integers, multiples of a
 // power of two per feature, so that they do not depend on the order of additions: adding what is
-// new and taking away what is gone gives the bits of a new sum. CPU only.
+// new and taking away what is gone gives the bits of a new sum, on the CPU and on the GPU. Only
+// rows that changed their cluster are read.
 struct KmeansMoveParams {
   int64_t n_rows;
   int64_t n_clusters;
   int64_t n_features;
   const void* x;  // [n_rows, n_features] of x_type
   ElementType x_type;
-  int64_t n_moved;
-  const int64_t* rows;  // [n_moved]
-  const int32_t* from;  // [n_moved], or nullptr: they were in no cluster
-  const int32_t* to;    // [n_moved]
-  const double* scale;  // [n_features] powers of two; |x| scale < 2^51
-  int64_t* workspace;   // [kmeans_move_workspace_size()]
-  int64_t* sums;        // [n_clusters, n_features], changed
-  int64_t* counts;      // [n_clusters], changed
-  int n_threads;
+  const int32_t* before;  // [n_rows], or nullptr: they were in no cluster
+  const int32_t* after;   // [n_rows]; on the CPU both are checked, on the GPU such rows are skipped
+  const double* scale;    // [n_features] powers of two; |x| scale < 2^51
+  int64_t* workspace;     // [kmeans_move_workspace_size()]
+  int64_t* sums;          // [n_clusters, n_features], changed
+  int64_t* counts;        // [n_clusters], changed
+  int n_threads;          // CPU only
 };
 
-// The largest magnitude of every feature. CPU only.
+// The largest magnitude of every feature, infinite where one is not finite.
 struct KmeansRangeParams {
   int64_t n_rows;
   int64_t n_features;
   const void* x;  // [n_rows, n_features] of x_type
   ElementType x_type;
-  double* largest;  // [n_features], raised
-  int n_threads;
+  double* largest;  // [n_features], not negative, raised
+  int n_threads;    // CPU only
 };
 
-// Centres of integer sums; those of empty clusters stay. CPU only.
+// Centres of integer sums; those of empty clusters stay.
 struct KmeansMeansParams {
   int64_t n_clusters;
   int64_t n_features;
@@ -66,23 +65,42 @@ struct KmeansMeansParams {
   const double* previous;  // [n_clusters, n_features]
   double* centers;         // [n_clusters, n_features], rounded to float32
   double* shifts;          // [n_clusters], squared distance to the previous centre
-  int n_threads;
+  int n_threads;           // CPU only
 };
 
-namespace cpu {
-int64_t kmeans_move_workspace_size(int64_t n_moved, int64_t n_clusters);  // in int64
-void kmeans_move(const KmeansMoveParams& p);
-void kmeans_ranges(const KmeansRangeParams& p);
-void kmeans_means(const KmeansMeansParams& p);
+// The inertia, and how many rows changed their label.
+struct KmeansTotalsParams {
+  int64_t n_rows;
+  const double* distances;      // [n_rows]
+  const double* sample_weight;  // [n_rows], or nullptr: all 1
+  const int32_t* before;        // [n_rows], or nullptr: no change is counted
+  const int32_t* after;         // [n_rows]
+  double* workspace;            // [kmeans_totals_workspace_size()]
+  double* totals;               // [2]: sum of weight x distance, number of changes; written
+  int n_threads;                // CPU only
+};
 
-// Length in int64.
+// Lengths of workspaces in int64 or, of totals, in double.
+namespace cpu {
+int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters);
+int64_t kmeans_totals_workspace_size(int64_t n_rows);
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters);
 
+void kmeans_means(const KmeansMeansParams& p);
+void kmeans_move(const KmeansMoveParams& p);
+void kmeans_ranges(const KmeansRangeParams& p);
+void kmeans_totals(const KmeansTotalsParams& p);
 void kmeans_update(const KmeansUpdateParams& p);
 }  // namespace cpu
 namespace cuda {
+int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters);
+int64_t kmeans_totals_workspace_size(int64_t n_rows);
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters);
 
+void kmeans_means(const KmeansMeansParams& p, CUstream_st* stream);
+void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream);
+void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream);
+void kmeans_totals(const KmeansTotalsParams& p, CUstream_st* stream);
 void kmeans_update(const KmeansUpdateParams& p, CUstream_st* stream);
 }  // namespace cuda
 

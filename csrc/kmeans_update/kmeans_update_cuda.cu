@@ -1,9 +1,8 @@
 #include "kmeans_update/kmeans_update.h"
 
-#include <limits>
-
 #include "common/check.h"
-#include "common/cuda_check.cuh"
+#include "common/cuda_launch.cuh"
+#include "kmeans_update/cluster_starts.cuh"
 
 namespace ktfast::cuda {
 namespace {
@@ -32,16 +31,11 @@ struct Layout {
         size(order + n_rows) {}
 };
 
-__device__ bool in_range(int32_t label, int64_t n_clusters) {
-  return label >= 0 && label < n_clusters;
-}
-
 __global__ void __launch_bounds__(kThreads) count_kernel(const KmeansUpdateParams p) {
   const Layout at(p.n_rows, p.n_clusters);
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (row >= p.n_rows || !in_range(p.labels[row], p.n_clusters)) return;
-  int64_t* count = p.workspace + at.table + row / at.chunk_rows * p.n_clusters + p.labels[row];
-  atomicAdd(reinterpret_cast<unsigned long long*>(count), 1ull);  // integers: any order is the same
+  add_integer(p.workspace + at.table + row / at.chunk_rows * p.n_clusters + p.labels[row], 1);
 }
 
 // A thread owns a cluster: its counts become each chunk's first place, its total goes to starts[k +
@@ -58,24 +52,6 @@ __global__ void __launch_bounds__(kThreads) place_kernel(const KmeansUpdateParam
     total += count;
   }
   p.workspace[at.starts + k + 1] = total;
-}
-
-// One warp turns the totals into starts, 32 clusters at a time.
-__global__ void __launch_bounds__(32) start_kernel(const KmeansUpdateParams p) {
-  int64_t* starts = p.workspace + Layout(p.n_rows, p.n_clusters).starts;
-  const int lane = static_cast<int>(threadIdx.x);
-  long long before = 0;
-  if (lane == 0) starts[0] = 0;
-  for (int64_t first = 1; first <= p.n_clusters; first += 32) {
-    const int64_t k = first + lane;
-    long long sum = k <= p.n_clusters ? starts[k] : 0;
-    for (int step = 1; step < 32; step *= 2) {
-      const long long lower = __shfl_up_sync(kFullWarp, sum, step);
-      if (lane >= step) sum += lower;
-    }
-    if (k <= p.n_clusters) starts[k] = before + sum;
-    before += __shfl_sync(kFullWarp, sum, 31);
-  }
 }
 
 // A warp walks its chunk 32 rows at a time; lanes with the same label line up in the order of the
@@ -132,12 +108,6 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const KmeansUpdatePara
   p.sums[k * p.n_features + feature] = sum;
 }
 
-unsigned grid_size(int64_t work, int64_t per_block) {
-  const int64_t blocks = (work + per_block - 1) / per_block;
-  KTFAST_CHECK(blocks <= std::numeric_limits<int32_t>::max(), "more work than one launch can take");
-  return static_cast<unsigned>(blocks > 0 ? blocks : 1);
-}
-
 }  // namespace
 
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
@@ -148,25 +118,19 @@ void kmeans_update(const KmeansUpdateParams& p, CUstream_st* stream) {
   if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_clusters > 0, "sums must hold at least one row");
   const Layout at(p.n_rows, p.n_clusters);
-  const unsigned feature_blocks = grid_size(p.n_features, kSumThreads);
-  KTFAST_CHECK(feature_blocks <= 65535, "x has more features than one launch can take");
+  const unsigned groups = feature_blocks(p.n_features, kSumThreads);
   KTFAST_CUDA_CHECK(
       cudaMemsetAsync(p.workspace + at.table, 0,
                       static_cast<size_t>(at.n_chunks * p.n_clusters) * sizeof(int64_t), stream));
-  count_kernel<<<grid_size(p.n_rows, kThreads), kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  place_kernel<<<grid_size(p.n_clusters, kThreads), kThreads, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  start_kernel<<<1, 32, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
-  scatter_kernel<<<grid_size(at.n_chunks, 1), 32, 0, stream>>>(p);
-  KTFAST_CUDA_CHECK(cudaGetLastError());
+  launch(count_kernel, grid_size(p.n_rows, kThreads), kThreads, 0, stream, p);
+  launch(place_kernel, grid_size(p.n_clusters, kThreads), kThreads, 0, stream, p);
+  launch(start_kernel, 1, 32, 0, stream, p.workspace + at.starts, p.n_clusters);
+  launch(scatter_kernel, grid_size(at.n_chunks, 1), 32, 0, stream, p);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    const dim3 grid(grid_size(p.n_clusters, 1), feature_blocks);
-    sum_kernel<T><<<grid, kSumThreads, 0, stream>>>(p);
+    const dim3 grid(grid_size(p.n_clusters, 1), groups);
+    launch(sum_kernel<T>, grid, kSumThreads, 0, stream, p);
   });
-  KTFAST_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace ktfast::cuda

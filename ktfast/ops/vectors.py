@@ -65,7 +65,7 @@ def contiguous(array: Any, dtype: str) -> Any:
     return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
 
 
-def row_blocks(x: Any, call_rows: int) -> Iterator[tuple[slice, Any]]:
+def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slice, Any]]:
     """Yield the rows of `x` in order, as blocks that the kernels can read.
 
     Blocks are views where the layout allows it. Otherwise each is copied, with at most
@@ -75,6 +75,7 @@ def row_blocks(x: Any, call_rows: int) -> Iterator[tuple[slice, Any]]:
     ----------
     x : [n, d], checked by `check_vectors`.
     call_rows : the most rows of a block.
+    multiple : blocks start at multiples of so many rows, even if they are larger than they should.
 
     Yields
     ------
@@ -85,7 +86,7 @@ def row_blocks(x: Any, call_rows: int) -> Iterator[tuple[slice, Any]]:
     in_place = readable(x)
     mapped = isinstance(x, np.memmap)
     limit = CALL_BYTES if in_place else COPY_BYTES
-    step = max(1, min(call_rows, limit // row_bytes))
+    step = max(1, min(call_rows, limit // row_bytes) // multiple) * multiple
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         if mapped:

@@ -1,0 +1,361 @@
+// Tensor cores, asynchronous copies and the barriers between them: thin names for PTX, one function
+// an instruction. Tests that run kernels on a CPU get the emulation of the same.
+//
+// All pointers called `shared` must point into the block's shared memory. Functions that the
+// compiled architecture lacks trap when they are called.
+#pragma once
+
+#include <cstdint>
+
+#include "common/cuda_launch.cuh"
+
+#if defined(KTFAST_CUDA_EMULATION)
+#include "tensor_core.h"
+#endif
+
+// Whether bulk copies and transaction barriers (sm_90), and wgmma (sm_90a), can be used: for code
+// that should not be compiled without them.
+#if defined(KTFAST_CUDA_EMULATION)
+#define KTFAST_HAS_BULK_COPY 1
+#define KTFAST_HAS_WGMMA 1
+#else
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define KTFAST_HAS_BULK_COPY 1
+#else
+#define KTFAST_HAS_BULK_COPY 0
+#endif
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define KTFAST_HAS_WGMMA 1
+#else
+#define KTFAST_HAS_WGMMA 0
+#endif
+#endif
+
+namespace ktfast::cuda {
+
+#if defined(KTFAST_CUDA_EMULATION)
+
+inline uint32_t shared_address(const void* shared) { return cuda_emulation::shared_offset(shared); }
+#define KTFAST_SITE cuda_emulation::Site site = cuda_emulation::Site::here()
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row, KTFAST_SITE) {
+  cuda_emulation::ldmatrix_x4(r, shared_row, site);
+}
+inline void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], KTFAST_SITE) {
+  cuda_emulation::mma_s8(c, a, b, site);
+}
+inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], KTFAST_SITE) {
+  cuda_emulation::mma_f16(c, a, b, site);
+}
+inline void copy_async_16(void* shared, const void* global) {
+  cuda_emulation::copy_async_16(shared, global);
+}
+inline void copy_async_commit() { cuda_emulation::copy_async_commit(); }
+template <int newest>
+void copy_async_wait() {
+  cuda_emulation::copy_async_wait(newest);
+}
+inline void barrier_init(uint64_t* barrier, uint32_t arrivals) {
+  cuda_emulation::barrier_init(barrier, arrivals);
+}
+inline void barrier_init_fence() { cuda_emulation::barrier_init_fence(); }
+inline void barrier_arrive(uint64_t* barrier) { cuda_emulation::barrier_arrive(barrier); }
+inline void barrier_expect_bytes(uint64_t* barrier, uint32_t bytes) {
+  cuda_emulation::barrier_expect_bytes(barrier, bytes);
+}
+inline void barrier_wait(uint64_t* barrier, uint32_t parity, KTFAST_SITE) {
+  cuda_emulation::barrier_wait(barrier, parity, site);
+}
+inline void bulk_copy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  cuda_emulation::bulk_copy(shared, global, bytes, barrier);
+}
+inline void async_proxy_fence() { cuda_emulation::async_proxy_fence(); }
+inline void named_barrier(int id, int threads, KTFAST_SITE) {
+  cuda_emulation::machine.barrier(id, threads, "bar.sync", site);
+}
+inline void wgmma_fence(KTFAST_SITE) { cuda_emulation::wgmma_fence(site); }
+inline void wgmma_commit(KTFAST_SITE) { cuda_emulation::wgmma_commit(site); }
+template <int newest>
+void wgmma_wait(KTFAST_SITE) {
+  cuda_emulation::wgmma_wait(newest, site);
+}
+inline void wgmma_s8(int32_t (&c)[128], uint64_t a, uint64_t b, bool accumulate, KTFAST_SITE) {
+  cuda_emulation::wgmma_s8(c, a, b, accumulate, site);
+}
+inline void wgmma_f16(float (&c)[128], uint64_t a, uint64_t b, bool accumulate, KTFAST_SITE) {
+  cuda_emulation::wgmma_f16(c, a, b, accumulate, site);
+}
+template <int count>
+void registers_increase(KTFAST_SITE) {
+  cuda_emulation::set_registers(site);
+}
+template <int count>
+void registers_decrease(KTFAST_SITE) {
+  cuda_emulation::set_registers(site);
+}
+#undef KTFAST_SITE
+
+#else
+
+#define KTFAST_DEVICE __device__ __forceinline__
+
+KTFAST_DEVICE uint32_t shared_address(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// --- A warp's tensor cores
+
+// Lane l names row l % 8 of matrix l / 8, 16 bytes, and receives the bytes 4 (l % 4) + 0..3 of row
+// l / 4 of each matrix.
+KTFAST_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(shared_row))
+               : "memory");
+}
+
+// c [16, 8] += a [16, 32] b [32, 8]. With g = lane / 4 and t = lane % 4: a[0] holds row g, columns
+// 4t + 0..3; a[1] row g + 8; a[2], a[3] the same 16 columns further; b[0] column g, rows 4t + 0..3;
+// b[1] 16 rows further; c[0], c[1] row g, columns 2t, 2t + 1; c[2], c[3] row g + 8.
+KTFAST_DEVICE void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                   : "+r"(c[2 * half]), "+r"(c[2 * half + 1])
+                   : "r"(a[2 * k + half]), "r"(b[k]));
+    }
+  }
+#else
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// c [16, 8] += a [16, 16] b [16, 8] of halves, two to a register: as mma_s8 with columns 2t, 2t + 1
+// and 8 further. Sums are float32, truncated rather than rounded.
+KTFAST_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+  }
+#else
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// --- Copies of a thread: 16 bytes, asynchronous from sm_80 on. copy_async_wait<n> waits for the
+// thread's own copies, except those of the newest n commits.
+
+KTFAST_DEVICE void copy_async_16(void* shared, const void* global) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#else
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
+               "l"(__cvta_generic_to_global(global))
+               : "memory");
+#endif
+}
+
+KTFAST_DEVICE void copy_async_commit() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int newest>
+KTFAST_DEVICE void copy_async_wait() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(newest) : "memory");
+#endif
+}
+
+// Meets `threads` threads (a multiple of 32) of the block; __syncthreads is barrier 0 of all.
+KTFAST_DEVICE void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// --- Barriers that count arrivals and bytes, in 8 bytes of shared memory. A phase ends when as
+// many threads have arrived as init said and all bytes that were expected have come;
+// barrier_wait(parity) returns once the phase of this parity, 0 first, has ended.
+
+#if KTFAST_HAS_BULK_COPY
+#define KTFAST_SM90(...) __VA_ARGS__
+#else
+#define KTFAST_SM90(...) __trap()
+#endif
+
+KTFAST_DEVICE void barrier_init(uint64_t* barrier, uint32_t arrivals) {
+  KTFAST_SM90(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                           "r"(arrivals) : "memory"));
+}
+
+// Makes initialised barriers known to bulk copies; a __syncthreads makes them known to threads.
+KTFAST_DEVICE void barrier_init_fence() {
+  KTFAST_SM90(asm volatile("fence.mbarrier_init.release.cluster;" :: : "memory"));
+}
+
+KTFAST_DEVICE void barrier_arrive(uint64_t* barrier) {
+  KTFAST_SM90(asm volatile(
+      "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory"));
+}
+
+// Arrives, and has the phase wait for `bytes` more.
+KTFAST_DEVICE void barrier_expect_bytes(uint64_t* barrier, uint32_t bytes) {
+  KTFAST_SM90(asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes) : "memory"));
+}
+
+KTFAST_DEVICE void barrier_wait(uint64_t* barrier, uint32_t parity) {
+#if KTFAST_HAS_BULK_COPY
+  uint32_t ended = 0;
+  while (ended == 0) {
+    asm volatile(
+        "{\n.reg .pred ended;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 ended, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, ended;\n}"
+        : "=r"(ended)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  }
+#else
+  __trap();
+#endif
+}
+
+// Copies a multiple of 16 bytes between multiples of 16 and takes them off what the barrier
+// expects.
+KTFAST_DEVICE void bulk_copy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  KTFAST_SM90(asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(shared)),
+      "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(shared_address(barrier)) : "memory"));
+}
+
+// Bulk copies and wgmma see what this thread wrote to shared memory only after this.
+KTFAST_DEVICE void async_proxy_fence() {
+  KTFAST_SM90(asm volatile("fence.proxy.async.shared::cta;" :: : "memory"));
+}
+#undef KTFAST_SM90
+
+// --- A warpgroup's tensor cores: 128 threads, operands in shared memory. Between wgmma_fence and
+// the wgmma_wait that covers it nobody may touch the accumulators, or write the operands.
+
+#if KTFAST_HAS_WGMMA
+#define KTFAST_SM90A(...) __VA_ARGS__
+#else
+#define KTFAST_SM90A(...) __trap()
+#endif
+
+KTFAST_DEVICE void wgmma_fence() {
+  KTFAST_SM90A(asm volatile("wgmma.fence.sync.aligned;" :: : "memory"));
+}
+
+KTFAST_DEVICE void wgmma_commit() {
+  KTFAST_SM90A(asm volatile("wgmma.commit_group.sync.aligned;" :: : "memory"));
+}
+
+template <int newest>
+KTFAST_DEVICE void wgmma_wait() {
+  KTFAST_SM90A(asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(newest) : "memory"));
+}
+
+#define KTFAST_WGMMA_C                                                                             \
+  "{"                                                                                              \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                         \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "               \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "               \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "               \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "               \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "   \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127" \
+  "}"
+#define KTFAST_WGMMA_OPERANDS(C)                                                                 \
+  C(0), C(1), C(2), C(3), C(4), C(5), C(6), C(7), C(8), C(9), C(10), C(11), C(12), C(13), C(14), \
+      C(15), C(16), C(17), C(18), C(19), C(20), C(21), C(22), C(23), C(24), C(25), C(26), C(27), \
+      C(28), C(29), C(30), C(31), C(32), C(33), C(34), C(35), C(36), C(37), C(38), C(39), C(40), \
+      C(41), C(42), C(43), C(44), C(45), C(46), C(47), C(48), C(49), C(50), C(51), C(52), C(53), \
+      C(54), C(55), C(56), C(57), C(58), C(59), C(60), C(61), C(62), C(63), C(64), C(65), C(66), \
+      C(67), C(68), C(69), C(70), C(71), C(72), C(73), C(74), C(75), C(76), C(77), C(78), C(79), \
+      C(80), C(81), C(82), C(83), C(84), C(85), C(86), C(87), C(88), C(89), C(90), C(91), C(92), \
+      C(93), C(94), C(95), C(96), C(97), C(98), C(99), C(100), C(101), C(102), C(103), C(104),   \
+      C(105), C(106), C(107), C(108), C(109), C(110), C(111), C(112), C(113), C(114), C(115),    \
+      C(116), C(117), C(118), C(119), C(120), C(121), C(122), C(123), C(124), C(125), C(126),    \
+      C(127)
+
+// c [64, 256] (+)= a [64, 32] b [256, 32]^T. With w = thread / 32 % 4, g = lane / 4, t = lane % 4:
+// c[4j], c[4j + 1] are row 16w + g, columns 8j + 2t and 8j + 2t + 1; c[4j + 2], c[4j + 3] row 8
+// more.
+KTFAST_DEVICE void wgmma_s8(int32_t (&c)[128], uint64_t a, uint64_t b, bool accumulate) {
+#if KTFAST_HAS_WGMMA
+#define KTFAST_C(i) "+r"(c[i])
+  asm volatile(
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " KTFAST_WGMMA_C
+      ", %128, %129, accumulate;\n}"
+      : KTFAST_WGMMA_OPERANDS(KTFAST_C)
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(accumulate)));
+#undef KTFAST_C
+#else
+  __trap();
+#endif
+}
+
+// c [64, 256] (+)= a [64, 16] b [256, 16]^T of halves, laid out as in wgmma_s8.
+KTFAST_DEVICE void wgmma_f16(float (&c)[128], uint64_t a, uint64_t b, bool accumulate) {
+#if KTFAST_HAS_WGMMA
+#define KTFAST_C(i) "+f"(c[i])
+  asm volatile(
+      "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 " KTFAST_WGMMA_C
+      ", %128, %129, accumulate, 1, 1, 0, 0;\n}"
+      : KTFAST_WGMMA_OPERANDS(KTFAST_C)
+      : "l"(a), "l"(b), "r"(static_cast<int32_t>(accumulate)));
+#undef KTFAST_C
+#else
+  __trap();
+#endif
+}
+#undef KTFAST_WGMMA_C
+#undef KTFAST_WGMMA_OPERANDS
+
+// How many registers a thread of this warpgroup may use from here on: a multiple of 8.
+template <int count>
+KTFAST_DEVICE void registers_increase() {
+  KTFAST_SM90A(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count)));
+}
+template <int count>
+KTFAST_DEVICE void registers_decrease() {
+  KTFAST_SM90A(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count)));
+}
+#undef KTFAST_SM90A
+#undef KTFAST_DEVICE
+
+#endif
+
+// Names an operand of wgmma: core matrices of 8 rows x 16 bytes, each 128 contiguous bytes, without
+// swizzle. `leading_bytes` lie between core matrices adjacent along K, `stride_bytes` between those
+// adjacent along the rows. K further by 32 bytes: add 2 leading_bytes / 16.
+__device__ __forceinline__ uint64_t matrix_descriptor(const void* shared, uint32_t leading_bytes,
+                                                      uint32_t stride_bytes) {
+  return (shared_address(shared) & 0x3FFFF) >> 4 |
+         static_cast<uint64_t>((leading_bytes & 0x3FFFF) >> 4) << 16 |
+         static_cast<uint64_t>((stride_bytes & 0x3FFFF) >> 4) << 32;
+}
+
+}  // namespace ktfast::cuda

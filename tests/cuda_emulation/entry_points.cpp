@@ -1,0 +1,126 @@
+// The CUDA entry points as C functions on host pointers, for ctypes. Each returns nullptr, or what
+// went wrong.
+#include <exception>
+#include <string>
+
+#include "jigsaw_tiles/jigsaw_tiles.h"
+#include "kmeans_assign/kmeans_assign.h"
+#include "kmeans_update/kmeans_update.h"
+#include "machine.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+template <class Call>
+const char* attempt(Call call) {
+  static std::string message;
+  try {
+    call();
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+}  // namespace
+
+EXPORT void emulation_set(uint64_t seed, int capability) {
+  cuda_emulation::settings.seed = seed;
+  cuda_emulation::settings.capability = capability;
+}
+
+EXPORT const char* emulated_jigsaw_tiles(const int64_t* sizes, const int32_t* options,
+                                         const uint64_t* chances, const uint8_t* images,
+                                         const int64_t* indices, const int64_t* sample_ids,
+                                         const uint8_t* permutations, void* tiles,
+                                         void* const* choices) {
+  ktfast::JigsawTilesParams p{};
+  p.batch = sizes[0];
+  p.n_images = sizes[1];
+  p.height = sizes[2];
+  p.width = sizes[3];
+  p.n_permutations = sizes[4];
+  p.grid = options[0];
+  p.tile_size = options[1];
+  p.jitter = options[2];
+  p.chroma_shift = options[3];
+  p.max_occluders = options[4];
+  p.donor_shares_color = options[5] != 0;
+  p.channels_last = options[6] != 0;
+  p.statistics = static_cast<ktfast::TileStatistics>(options[7]);
+  p.dtype = static_cast<ktfast::TileDtype>(options[8]);
+  p.epoch = static_cast<uint32_t>(options[9]);
+  p.gray_threshold = chances[0];
+  p.projection_threshold = chances[1];
+  p.seed = chances[2];
+  p.images = images;
+  p.indices = indices;
+  p.sample_ids = sample_ids;
+  p.permutations = permutations;
+  p.tiles = tiles;
+  p.labels = static_cast<int64_t*>(choices[0]);
+  p.offsets = static_cast<int32_t*>(choices[1]);
+  p.cells = static_cast<int32_t*>(choices[2]);
+  p.occluded = static_cast<uint8_t*>(choices[3]);
+  p.donors = static_cast<int64_t*>(choices[4]);
+  p.gray = static_cast<uint8_t*>(choices[5]);
+  p.projection = static_cast<uint8_t*>(choices[6]);
+  p.donor_gray = static_cast<uint8_t*>(choices[7]);
+  p.donor_projection = static_cast<uint8_t*>(choices[8]);
+  return attempt([&] { ktfast::cuda::jigsaw_tiles(p, nullptr); });
+}
+
+EXPORT int64_t emulated_kmeans_prepared_size(int64_t n_clusters, int64_t n_features) {
+  return ktfast::cuda::kmeans_prepared_size(n_clusters, n_features);
+}
+
+EXPORT const char* emulated_kmeans_prepare(int64_t n_clusters, int64_t n_features,
+                                           const double* centers, float* prepared) {
+  ktfast::KmeansPrepareParams p{};
+  p.n_clusters = n_clusters;
+  p.n_features = n_features;
+  p.centers = centers;
+  p.prepared = prepared;
+  return attempt([&] { ktfast::cuda::kmeans_prepare(p, nullptr); });
+}
+
+EXPORT const char* emulated_kmeans_assign(int64_t n_rows, int64_t n_clusters, int64_t n_features,
+                                          const void* x, int x_type, const double* centers,
+                                          const float* prepared, int32_t* labels,
+                                          double* distances) {
+  ktfast::KmeansAssignParams p{};
+  p.n_rows = n_rows;
+  p.n_clusters = n_clusters;
+  p.n_features = n_features;
+  p.x = x;
+  p.x_type = static_cast<ktfast::ElementType>(x_type);
+  p.centers = centers;
+  p.prepared = prepared;
+  p.labels = labels;
+  p.distances = distances;
+  return attempt([&] { ktfast::cuda::kmeans_assign(p, nullptr); });
+}
+
+EXPORT int64_t emulated_kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
+  return ktfast::cuda::kmeans_update_workspace_size(n_rows, n_clusters);
+}
+
+EXPORT const char* emulated_kmeans_update(int64_t n_rows, int64_t n_clusters, int64_t n_features,
+                                          const void* x, int x_type, const int32_t* labels,
+                                          const double* sample_weight, int64_t* workspace,
+                                          double* sums, double* counts) {
+  ktfast::KmeansUpdateParams p{};
+  p.n_rows = n_rows;
+  p.n_clusters = n_clusters;
+  p.n_features = n_features;
+  p.x = x;
+  p.x_type = static_cast<ktfast::ElementType>(x_type);
+  p.labels = labels;
+  p.sample_weight = sample_weight;
+  p.workspace = workspace;
+  p.sums = sums;
+  p.counts = counts;
+  return attempt([&] { ktfast::cuda::kmeans_update(p, nullptr); });
+}

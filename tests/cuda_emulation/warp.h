@@ -1,0 +1,272 @@
+// Collectives of a warp: every lane that the mask names meets the others, the last to come computes
+// for all.
+#pragma once
+
+#include "machine.h"
+
+namespace cuda_emulation {
+
+constexpr int kLanes = 32;
+
+inline int lane_of(const Thread& t) { return t.number % kLanes; }
+
+// The lane of the same warp, or nullptr if the block has no such thread.
+inline Thread* lane(const Thread& t, int l) {
+  const auto at = static_cast<size_t>(t.number / kLanes * kLanes + l);
+  return at < t.block->threads.size() ? t.block->threads[at].get() : nullptr;
+}
+
+constexpr int kGroup = 128;  // threads of a warpgroup
+
+// If all of the `size` threads around `waiting` that its mask names (a warpgroup's: all) and that
+// have not returned are there: computes, wakes them.
+template <int size>
+void complete_meeting(Thread& waiting) {
+  const Arrival mine = waiting.arrival;
+  const int first = waiting.number / size * size;
+  const auto& threads = waiting.block->threads;
+  const auto named = [](uint32_t mask, int i) { return size != kLanes || (mask >> i & 1) != 0; };
+  void* calls[size] = {};
+  for (int i = 0; i < size && first + i < static_cast<int>(threads.size()); ++i) {
+    const Thread& other = *threads[static_cast<size_t>(first + i)];
+    if (!named(mine.mask, i) || other.finished) continue;
+    const Arrival& theirs = other.arrival;
+    if (theirs.what == nullptr) return;
+    if (theirs.mask != mine.mask || theirs.complete != mine.complete) {
+      if (!named(theirs.mask, lane_of(waiting))) return;
+      machine.fail("%s at %s with mask %08x, while thread %d waits at %s at %s with mask %08x",
+                   mine.what, mine.site.text().c_str(), mine.mask, other.number, theirs.what,
+                   theirs.site.text().c_str(), theirs.mask);
+    }
+    calls[i] = theirs.call;
+  }
+  mine.complete(calls);
+  for (int i = 0; i < size; ++i) {
+    if (calls[i] == nullptr) continue;
+    Thread& other = *threads[static_cast<size_t>(first + i)];
+    other.arrival = {};
+    machine.wake(other);
+  }
+}
+
+// Call has a thread's inputs and results, and static void complete(Call* const (&calls)[size]),
+// where those of threads that do not take part are null.
+template <int size, class Call>
+void meet(const char* what, uint32_t mask, Call& call, Site site) {
+  Thread& me = machine.thread();
+  me.arrival = {what, mask,
+                [](void* const* all) {
+                  Call* calls[size];
+                  for (int i = 0; i < size; ++i) calls[i] = static_cast<Call*>(all[i]);
+                  Call::complete(calls);
+                },
+                &call, site};
+  me.waiting = true;
+  me.waits_for = std::string(what) + " at " + site.text();
+  complete_meeting<size>(me);
+  me.fiber.suspend();
+}
+
+template <class Call>
+void meet_warp(const char* what, uint32_t mask, Call& call, Site site) {
+  const int me = lane_of(machine.thread());
+  if ((mask >> me & 1) == 0) {
+    machine.fail("%s at %s: mask %08x does not name the lane itself, %d", what, site.text().c_str(),
+                 mask, me);
+  }
+  meet<kLanes>(what, mask, call, site);
+}
+
+// The lanes that waited for a thread that has returned may be complete now.
+inline const bool kWarpsNoticeExits = [] {
+  machine.on_exit = [](Thread& gone) {
+    for (int l = 0; l < kLanes; ++l) {
+      Thread* other = lane(gone, l);
+      if (other != nullptr && other->arrival.what != nullptr &&
+          (other->arrival.mask >> lane_of(gone) & 1) != 0) {
+        complete_meeting<kLanes>(*other);
+      }
+    }
+  };
+  return true;
+}();
+
+template <class T>
+struct Shuffle {
+  T value;
+  int source;
+  T result;
+  static void complete(Shuffle* const (&lanes)[kLanes]) {
+    for (Shuffle* l : lanes) {
+      if (l == nullptr) continue;
+      if (lanes[l->source] == nullptr) {
+        machine.fail("a shuffle reads lane %d, which does not take part", l->source);
+      }
+      l->result = lanes[l->source]->value;
+    }
+  }
+};
+
+template <class T>
+T shuffle(const char* what, unsigned mask, T value, int source, Site site) {
+  Shuffle<T> call{value, source, {}};
+  meet_warp(what, mask, call, site);
+  return call.result;
+}
+
+struct Vote {
+  bool predicate;
+  unsigned result;
+  static void complete(Vote* const (&lanes)[kLanes]) {
+    unsigned ballot = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      if (lanes[l] != nullptr && lanes[l]->predicate) ballot |= 1u << l;
+    }
+    for (Vote* l : lanes) {
+      if (l != nullptr) l->result = ballot;
+    }
+  }
+};
+
+template <class T>
+struct Match {
+  T value;
+  unsigned result;
+  static void complete(Match* const (&lanes)[kLanes]) {
+    for (Match* l : lanes) {
+      if (l == nullptr) continue;
+      l->result = 0;
+      for (int m = 0; m < kLanes; ++m) {
+        if (lanes[m] != nullptr && lanes[m]->value == l->value) l->result |= 1u << m;
+      }
+    }
+  }
+};
+
+template <class T, class Combine>
+struct Reduce {
+  T value;
+  T result;
+  static void complete(Reduce* const (&lanes)[kLanes]) {
+    const Reduce* first = nullptr;
+    T total{};
+    for (const Reduce* l : lanes) {
+      if (l == nullptr) continue;
+      total = first == nullptr ? l->value : Combine{}(total, l->value);
+      first = l;
+    }
+    for (Reduce* l : lanes) {
+      if (l != nullptr) l->result = total;
+    }
+  }
+};
+
+struct Meeting {
+  static void complete(Meeting* const (&)[kLanes]) {}
+};
+
+}  // namespace cuda_emulation
+
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu,
+                       cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  cuda_emulation::Meeting call;
+  cuda_emulation::meet_warp("__syncwarp", mask, call, site);
+}
+
+// `width` splits the warp into parts that shuffle among themselves.
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32,
+              cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  const int me = cuda_emulation::lane_of(cuda_emulation::machine.thread());
+  const int from = me / width * width + (source & (width - 1));
+  return cuda_emulation::shuffle("__shfl_sync", mask, value, from, site);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                 cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  const int me = cuda_emulation::lane_of(cuda_emulation::machine.thread());
+  const int from = me % width - static_cast<int>(delta) < 0 ? me : me - static_cast<int>(delta);
+  return cuda_emulation::shuffle("__shfl_up_sync", mask, value, from, site);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                   cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  const int me = cuda_emulation::lane_of(cuda_emulation::machine.thread());
+  const int from =
+      me % width + static_cast<int>(delta) >= width ? me : me + static_cast<int>(delta);
+  return cuda_emulation::shuffle("__shfl_down_sync", mask, value, from, site);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32,
+                  cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  const int me = cuda_emulation::lane_of(cuda_emulation::machine.thread());
+  const int from = (me ^ bits) / width > me / width ? me : me ^ bits;
+  return cuda_emulation::shuffle("__shfl_xor_sync", mask, value, from, site);
+}
+
+inline unsigned __ballot_sync(unsigned mask, bool predicate,
+                              cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  cuda_emulation::Vote call{predicate, 0};
+  cuda_emulation::meet_warp("__ballot_sync", mask, call, site);
+  return call.result;
+}
+inline bool __any_sync(unsigned mask, bool predicate,
+                       cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  return __ballot_sync(mask, predicate, site) != 0;
+}
+inline bool __all_sync(unsigned mask, bool predicate,
+                       cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  return __ballot_sync(mask, !predicate, site) == 0;
+}
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value,
+                          cuda_emulation::Site site = cuda_emulation::Site::here()) {
+  cuda_emulation::Match<T> call{value, 0};
+  cuda_emulation::meet_warp("__match_any_sync", mask, call, site);
+  return call.result;
+}
+
+namespace cuda_emulation {
+struct Plus {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct Least {
+  template <class T>
+  T operator()(T a, T b) const {
+    return b < a ? b : a;
+  }
+};
+struct Most {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a < b ? b : a;
+  }
+};
+struct Or {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a | b;
+  }
+};
+template <class Combine, class T>
+T reduce(const char* what, unsigned mask, T value, Site site) {
+  Reduce<T, Combine> call{value, {}};
+  meet_warp(what, mask, call, site);
+  return call.result;
+}
+}  // namespace cuda_emulation
+
+#define CUDA_EMULATION_REDUCE(name, combine)                                                 \
+  template <class T>                                                                         \
+  T name(unsigned mask, T value, cuda_emulation::Site site = cuda_emulation::Site::here()) { \
+    static_assert(sizeof(T) == 4, "redux takes 32-bit integers");                            \
+    return cuda_emulation::reduce<cuda_emulation::combine>(#name, mask, value, site);        \
+  }
+CUDA_EMULATION_REDUCE(__reduce_add_sync, Plus)
+CUDA_EMULATION_REDUCE(__reduce_min_sync, Least)
+CUDA_EMULATION_REDUCE(__reduce_max_sync, Most)
+CUDA_EMULATION_REDUCE(__reduce_or_sync, Or)
+#undef CUDA_EMULATION_REDUCE
