@@ -97,8 +97,8 @@ def check_code_for(index: int) -> None:
     capability = module.compute_capability(index)
     raise RuntimeError(
         f"this build of ktfast has no code for CUDA device {index} (compute capability "
-        f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it with "
-        f"CUDAARCHS={capability} in the environment, or pass CPU arrays"
+        f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it "
+        f"with CUDAARCHS={capability} in the environment, or pass CPU arrays"
     )
 
 

@@ -230,4 +230,3 @@ def free_bytes(array: Any) -> int:
     module = importlib.import_module(library)
     kind = TorchDevice if library == "torch" else CupyDevice
     return kind(module, index).free_bytes()
-

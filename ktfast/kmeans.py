@@ -18,19 +18,17 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
 from ktfast.kmeans_input import check_parameters, given_centers, restore, rows_of, weights_of
-from ktfast.kmeans_lloyd import Run, inertia_of, lloyd
+from ktfast.kmeans_lloyd import Run, lloyd
 from ktfast.kmeans_partial import MiniBatches
 from ktfast.kmeans_progress import Progress
 from ktfast.kmeans_rows import Float64, Moments, Rows, float64_on_host, to_host
 from ktfast.kmeans_seeding import first_centers
-
-_TRANSFORM_ROWS = 4096
+from ktfast.kmeans_transform import all_distances
 
 Init = str | Callable[..., Any] | npt.ArrayLike
 
@@ -59,6 +57,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     precision : what the CPU multiplies to sort out far centres, see `ktfast.ops.kmeans_assign`. The
         result does not depend on it.
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
+    device : where the rows are worked on: "cuda", "cuda:N" or "cpu"; None: where X lies. X on the
+        host is streamed to a GPU block by block, so it may be larger than the GPU's memory; torch
+        or CuPy holds the blocks there. The result does not depend on what is streamed.
+    memory_budget : bytes of the GPU's memory that a fit may use, beside an X that lies there; None:
+        80 % of what is free. What fits stays on the GPU between passes. No use on a CPU.
 
     Attributes
     ----------
@@ -107,6 +110,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         spherical: bool = False,
         precision: str = "auto",
         n_threads: int | None = None,
+        device: str | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -120,6 +125,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.spherical = spherical
         self.precision = precision
         self.n_threads = n_threads
+        self.device = device
+        self.memory_budget = memory_budget
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Find the clusters of X.
@@ -153,6 +160,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                     max_iter=self.max_iter,
                     tolerance=self.tol * moments.variance,
                     precision=self.precision,
+                    memory_budget=self.memory_budget,
                     observe=progress.observe,
                 )
                 best = progress.keep(run)
@@ -197,9 +205,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             state = self._mini_batches(X, rows, weight, moments).step(rows, weight, moments)
             labels, distances = rows.assign(state.centers)
             self._batches = state
-            self.cluster_centers_ = rows.to_library(state.centers.astype(rows.center_dtype))
+            self.cluster_centers_ = rows.to_library(state.centers, rows.center_dtype)
             self.labels_ = rows.to_library(labels)
-            self.inertia_ = inertia_of(distances, weight)
+            self.inertia_ = rows.totals(distances, weight)[0]
             self.counts_ = state.counts.copy()
             self.n_steps_ = state.steps
             self._n_features_out = self.n_clusters
@@ -214,16 +222,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def predict(self, X: Any) -> Any:
         """Return the nearest centre of each row of X, int32 [n], in X's library on its device."""
-        rows, centers = self._fitted(X)
-        return rows.to_library(rows.assign(centers)[0])
+        rows, labels, _ = self._nearest(X)
+        return rows.to_library(labels)
 
     def transform(self, X: Any) -> Any:
         """Return the distances of each row of X to every centre, [n, k] of the centres' dtype."""
         rows, centers = self._fitted(X)
-        distances = np.empty((rows.n, len(centers)), dtype=rows.center_dtype)
-        for place, block in rows.blocks(_TRANSFORM_ROWS):
-            distances[place] = euclidean_distances(float64_on_host(block), centers)
-        return rows.to_library(distances)
+        distances = all_distances(rows, centers)
+        if not bool((distances < np.inf).all()):
+            rows.check_finite()
+        return distances
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return `transform` of X."""
@@ -231,9 +239,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the (weighted) sum of squared distances of X to the nearest centres."""
-        rows, centers = self._fitted(X)
+        rows, _, distances = self._nearest(X)
         weight = weights_of(sample_weight, rows.n)
-        return -inertia_of(rows.assign(centers)[1], weight)
+        return -rows.totals(distances, weight)[0]
 
     def _enough_rows(self, X: Any) -> Rows:
         """The rows of a first batch, at least one per cluster."""
@@ -244,9 +252,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
         check_is_fitted(self)
-        rows = rows_of(self, X, reset=False)
-        rows.check_finite()
-        return rows, float64_on_host(self.cluster_centers_)
+        return rows_of(self, X, reset=False), float64_on_host(self.cluster_centers_)
+
+    def _nearest(self, X: Any) -> tuple[Rows, Any, Any]:
+        """Rows, and the labels and squared distances of their nearest centres."""
+        rows, centers = self._fitted(X)
+        labels, distances = rows.assign(centers)
+        if not bool((distances < np.inf).all()):
+            rows.check_finite()
+        return rows, labels, distances
 
     def _first_centers(
         self,
@@ -291,12 +305,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def _store(self, rows: Rows, weight: Float64 | None, run: Run) -> None:
         """Make a run the fitted state; nothing of it is computed from the rows."""
         labels = to_host(run.labels)
-        self.cluster_centers_ = rows.to_library(run.centers.astype(rows.center_dtype))
+        self.cluster_centers_ = rows.to_library(run.centers, rows.center_dtype)
         self.labels_ = rows.to_library(run.labels)
         self.inertia_ = run.inertia
         self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)
         self.n_iter_ = len(run.history)
-        self.n_effective_clusters_ = int(np.unique(labels).size)
+        self.n_effective_clusters_ = int(np.count_nonzero(np.bincount(labels)))
         self.history_ = run.history
         self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():

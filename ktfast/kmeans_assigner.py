@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
+from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
 # Below so many distances per pass, or clusters, plain passes are as fast.
@@ -31,14 +33,27 @@ class Assigner(Protocol):
 
     skipped: float
 
-    def assign(self, centers: Float64, *, last: bool = False) -> tuple[Any, Any]:
-        """Labels int32 [n] and squared distances float64 [n]; valid until the next call."""
+    def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
+        """Labels int32 [n] and squared distances float64 [n]; valid until the next call.
+
+        On a GPU, labels are valid until the call after it.
+        """
 
 
-def make_assigner(rows: Rows, mean: Float64, n_clusters: int, *, precision: str) -> Assigner:
-    """The assigner for rows, by device and size."""
+def make_assigner(
+    rows: Rows,
+    mean: Float64,
+    n_clusters: int,
+    sums: Sums,
+    *,
+    precision: str,
+    memory_budget: int | None = None,
+) -> Assigner:
+    """The assigner for rows, by device and size; the sums follow it on a GPU."""
+    if rows.on_gpu:
+        return GpuAssigner(rows, sums)
     small = rows.n * n_clusters < _SMALL or n_clusters < _FEW_CLUSTERS
-    if rows.on_gpu or small:
+    if small:
         return PlainAssigner(rows, precision)
     return BoundedAssigner(rows, mean, precision)
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ktfast._backend import on_device
 from ktfast.kmeans_rows import Rows
 from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
@@ -27,11 +26,18 @@ class GpuAssigner:
         self._rows = rows
         self._sums = sums
         self._distances = rows.empty((rows.n,), "float64")
-        self._free = rows.empty((rows.n,), "int32")
         self._labels: Any = None
+        self._others: Any = None
 
     def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
         """See `Assigner`; `last` says that the sums need not follow."""
-        before = self._labels
-        labels = self._free if before is None or self._spare is None else self._spare
+        labels = (
+            self._others if self._others is not None else self._rows.empty((self._rows.n,), "int32")
+        )
+        prepared = PreparedCenters(centers)
+        for place, part in self._rows.parts():
+            kmeans_assign(part, prepared, out=(labels[place], self._distances[place]))
+            if not last:
+                self._sums.follow(place, part, labels)
+        self._labels, self._others = labels, self._labels
         return labels, self._distances

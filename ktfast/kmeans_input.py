@@ -1,14 +1,16 @@
 """What may be given to K-means: matrices or shards, weights, first centres."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_sample_weight, validate_data
 
-from ktfast._backend import library_of
+from ktfast._backend import device_of, library_of
+from ktfast._device import open_device
 from ktfast.errors import InputError
-from ktfast.kmeans_rows import Float64, Rows, float64_on_host
+from ktfast.kmeans_rows import Float64, Placement, Rows, float64_on_host
 from ktfast.kmeans_seeding import METHODS
 from ktfast.kmeans_spherical import SphericalRows
 from ktfast.ops.kmeans_assign import PRECISIONS
@@ -31,6 +33,7 @@ def check_parameters(estimator: Any) -> int:
         raise InputError(
             f"precision must be one of {', '.join(PRECISIONS)}, got {estimator.precision!r}"
         )
+    _check_device(estimator.device, estimator.memory_budget)
     init, n_init = estimator.init, estimator.n_init
     if isinstance(init, str) and init not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS)
@@ -40,6 +43,16 @@ def check_parameters(estimator: Any) -> int:
     if isinstance(n_init, str) or n_init < 1:
         raise InputError(f'n_init must be "auto" or at least 1, got {n_init!r}')
     return int(n_init) if isinstance(init, str) or callable(init) else 1
+
+
+def _check_device(device: Any, memory_budget: Any) -> None:
+    if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", str(device)):
+        raise InputError(f'device must be None, "cpu", "cuda" or "cuda:N", got {device!r}')
+    if memory_budget is None:
+        return
+    is_number = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
+    if not is_number or memory_budget < 1:
+        raise InputError(f"memory_budget must be None or bytes, at least 1, got {memory_budget!r}")
 
 
 def restore(estimator: Any, state: dict[str, Any]) -> None:
@@ -53,28 +66,29 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
 
     Parameters
     ----------
-    estimator : has `n_threads` and `spherical`; its `n_features_in_` and `feature_names_in_` are
-        set, or compared with X.
+    estimator : has `n_clusters`, `n_threads`, `spherical`, `device` and `memory_budget`; its
+        `n_features_in_` and `feature_names_in_` are set, or compared with X.
     X : see `ktfast.KMeans.fit`.
     reset : whether to set them.
 
     Raises
     ------
-    ValueError : no rows or features, other features than before, or matrices that are not alike.
+    ValueError : no rows or features, other features than before, matrices that are not alike, or
+        more rows than `memory_budget` can hold the labels of.
+    RuntimeError : `device` cannot be used.
     """
-    kind = SphericalRows if estimator.spherical else Rows
     shards = _as_shards(X)
     if shards is None:
         checked = validate_data(
             estimator, X, reset=reset, dtype=_NUMPY_DTYPES, ensure_all_finite=False, order=None
         )
-        return kind([checked], n_threads=estimator.n_threads)
-    rows = kind(shards, n_threads=estimator.n_threads)
-    if rows.n == 0 or rows.d == 0:
+        return _placed(estimator, [checked])
+    n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
+    if n == 0 or d == 0:
         raise InputError(
-            f"Found array with {rows.n} sample(s) and {rows.d} feature(s) while a minimum of 1 "
-            "is required."
+            f"Found array with {n} sample(s) and {d} feature(s) while a minimum of 1 is required."
         )
+    rows = _placed(estimator, shards)
     _check_feature_names(estimator, X, reset=reset)
     if reset:
         estimator.n_features_in_ = rows.d
@@ -84,6 +98,26 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
             f"{estimator.n_features_in_} features as input"
         )
     return rows
+
+
+def _placed(estimator: Any, shards: list[Any]) -> Rows:
+    """Rows that are worked on where the estimator says."""
+    kind = SphericalRows if estimator.spherical else Rows
+    like, device, placement = shards[0], estimator.device, None
+    lies, index = device_of(like)
+    if device == "cpu" and lies == "cuda":
+        shards = [shard.cpu() if library_of(shard) == "torch" else shard.get() for shard in shards]
+    elif device not in (None, "cpu"):
+        wanted = device.partition(":")[2]
+        if lies == "cpu":
+            gpu = open_device(int(wanted or 0))
+            placement = Placement(gpu, estimator.memory_budget, estimator.n_clusters)
+        elif wanted and int(wanted) != index:
+            raise InputError(
+                f"X is on CUDA device {index}, but device is {device!r}; move X, or leave "
+                "device=None"
+            )
+    return kind(shards, n_threads=estimator.n_threads, placement=placement, like=like)
 
 
 def weights_of(sample_weight: Any, n: int) -> Float64 | None:

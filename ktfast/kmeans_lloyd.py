@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ktfast.kmeans_assigner import Assigner, make_assigner
-from ktfast.kmeans_rows import Float64, Rows, to_host
+from ktfast.kmeans_rows import Float64, Rows
 from ktfast.kmeans_sums import make_sums
 
 _logger = logging.getLogger(__name__)
@@ -17,13 +15,13 @@ _logger = logging.getLogger(__name__)
 class Run(NamedTuple):
     """The outcome of one initialisation.
 
-    centers : float64 [k, d].
-    labels : int32 [n], of these centres.
+    centers : float64 [k, d], where the rows are worked on: NumPy, or on a GPU.
+    labels : int32 [n], of these centres, alike.
     inertia : sum of the (weighted) squared distances.
     history : per iteration inertia, moved, shift, relocated, skipped and seconds.
     """
 
-    centers: Float64
+    centers: Any
     labels: Any
     inertia: float
     history: list[dict[str, float]]
@@ -38,6 +36,7 @@ def lloyd(
     max_iter: int,
     tolerance: float,
     precision: str = "auto",
+    memory_budget: int | None = None,
     observe: Callable[[Run], None] | None = None,
 ) -> Run:
     """Run Lloyd's algorithm from `centers`; the labels are those of the centres it returns.
@@ -51,22 +50,27 @@ def lloyd(
     max_iter : the most iterations.
     tolerance : stop once the centres' squared moves add up to at most this.
     precision : see `ktfast.ops.kmeans_assign`.
+    memory_budget : bytes of a GPU's memory, see `ktfast.KMeans`.
     observe : is called with what was reached after each iteration.
     """
     history: list[dict[str, float]] = []
     run: Run | None = None
-    assigner = make_assigner(rows, mean, len(centers), precision=precision)
     sums = make_sums(rows, len(centers), weight)
+    assigner = make_assigner(
+        rows, mean, len(centers), sums, precision=precision, memory_budget=memory_budget
+    )
+    current = rows.to_device(centers)
     for _ in range(max_iter):
         started = time.perf_counter()
-        labels, distances = assigner.assign(centers)
-        inertia = inertia_of(distances, weight)
-        moved = rows.n if run is None else int((labels != run.labels).sum())
+        labels, distances = assigner.assign(current)
+        before = None if run is None else run.labels
+        inertia, moved = rows.totals(distances, weight, before, labels)
+        moved = rows.n if run is None else moved
         # Rounding alone can move rows without a gain: keep what was as good.
         if run is not None and not inertia < run.inertia and moved > 0:
             return run
-        run = Run(centers, _copy(labels), inertia, history)
-        centers, shift, relocated = sums.centers(labels, distances, centers)
+        run = Run(current, _kept(rows, labels), inertia, history)
+        current, shift, relocated = sums.centers(run.labels, distances, current)
         history.append(
             {
                 "inertia": inertia,
@@ -83,23 +87,20 @@ def lloyd(
             return run
         if shift <= tolerance and not relocated:
             break
-    return _finished(assigner, centers, weight, run)
+    return _finished(rows, assigner, current, weight, run)
 
 
-def inertia_of(distances: Any, weight: Float64 | None) -> float:
-    """Sum in NumPy's fixed order, which no thread count changes."""
-    host = to_host(distances)
-    return float(host.sum() if weight is None else (host * weight).sum())
+def _kept(rows: Rows, labels: Any) -> Any:
+    """Labels that the next call of the assigner leaves as they are."""
+    return labels if rows.on_gpu else labels.copy()
 
 
-def _copy(labels: Any) -> Any:
-    return labels.copy() if isinstance(labels, np.ndarray) else labels
-
-
-def _finished(assigner: Assigner, centers: Float64, weight: Float64 | None, run: Any) -> Run:
+def _finished(
+    rows: Rows, assigner: Assigner, centers: Any, weight: Float64 | None, run: Any
+) -> Run:
     """The run with the centres of its last update, unless these are no better."""
     labels, distances = assigner.assign(centers, last=True)
-    inertia = inertia_of(distances, weight)
+    inertia, _ = rows.totals(distances, weight)
     if inertia > run.inertia:
         return Run(*run)
-    return Run(centers, _copy(labels), inertia, run.history)
+    return Run(centers, _kept(rows, labels), inertia, run.history)

@@ -1,5 +1,6 @@
 """The rows that K-means clusters: one matrix or several shards, left where they lie."""
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +10,20 @@ import numpy.typing as npt
 
 from ktfast._backend import device_of, empty, library_of, on_device
 from ktfast._backend import n_threads as resolve_threads
+from ktfast._device import Device, free_bytes
 from ktfast.errors import InputError
+from ktfast.kmeans_streaming import BUDGET_SHARE, HostStream, make_plan
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
+from ktfast.ops.kmeans_sums import kmeans_totals
 from ktfast.ops.kmeans_update import kmeans_update
-from ktfast.ops.vectors import CALL_BYTES, check_vectors, dtype_name, read_ahead, row_blocks
+from ktfast.ops.vectors import (
+    CALL_BYTES,
+    check_vectors,
+    contiguous,
+    dtype_name,
+    read_ahead,
+    row_blocks,
+)
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -20,6 +31,22 @@ Int64 = npt.NDArray[np.int64]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SCAN_ROWS = 1 << 16
+# Rows that are added up one after the other where all rows are: a GPU adds up many such chunks at a
+# time.
+_CHUNK_ROWS = 1024
+
+
+class Placement(NamedTuple):
+    """Where rows on the host are worked on.
+
+    device : a GPU.
+    budget : bytes of its memory; None: most of what is free.
+    n_clusters : k.
+    """
+
+    device: Device
+    budget: int | None
+    n_clusters: int
 
 
 class Moments(NamedTuple):
@@ -38,15 +65,28 @@ class Rows:
     ----------
     shards : matrices [n_i, d].
     n_threads : CPU threads of the kernels; None: OMP_NUM_THREADS or every core.
+    placement : a GPU that the rows are streamed to, from the host; None: they are worked on where
+        they lie.
+    like : array in whose library and on whose device results are wanted; None: as the rows.
 
     Attributes
     ----------
+    on_gpu : whether a GPU works on the rows.
     plain_means : whether `means` gives the means and nothing else.
     """
 
     plain_means = True
+    # Bytes per feature of a row that `parts` takes on a GPU while a block is worked on.
+    block_bytes = 0
 
-    def __init__(self, shards: Sequence[Any], *, n_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Any],
+        *,
+        n_threads: int | None = None,
+        placement: Placement | None = None,
+        like: Any = None,
+    ) -> None:
         self.shards = [check_vectors(shard, "X") for shard in shards]
         self.n_threads = n_threads
         self.like = self.shards[0]
@@ -64,7 +104,10 @@ class Rows:
                 raise InputError(f"X[{i}] is not in the library and on the device of X[0]")
         self.starts = np.cumsum([0, *(int(shard.shape[0]) for shard in self.shards)])
         self.n = int(self.starts[-1])
-        self.on_gpu = device_of(self.like)[0] == "cuda"
+        self._stream = None if placement is None else self._open(placement)
+        self.on_gpu = self._stream is not None or device_of(self.like)[0] == "cuda"
+        self._results_like = self.like if like is None else like
+        self._placed: tuple[Any, Any] = (None, None)
         # float64 rows get float64 centres, as in scikit-learn; everything else float32 ones.
         self.center_dtype = "float64" if self.dtype == "float64" else "float32"
 
@@ -76,10 +119,10 @@ class Rows:
     def assign(self, centers: Float64, *, precision: str = "auto") -> tuple[Any, Any]:
         """Labels int32 [n] and squared distances float64 [n]: NumPy, or on the rows' GPU."""
         prepared = PreparedCenters(self.to_device(centers))
-        labels, distances = self._empty("int32"), self._empty("float64")
-        for rows, shard in self.parts():
+        labels, distances = self.empty((self.n,), "int32"), self.empty((self.n,), "float64")
+        for rows, part in self.parts():
             kmeans_assign(
-                shard,
+                part,
                 prepared,
                 precision=precision,
                 n_threads=self.n_threads,
@@ -93,10 +136,10 @@ class Rows:
         """Sums float64 [k, d] and weights float64 [k] of each cluster, on the CPU."""
         sums = self.to_device(np.zeros((n_clusters, self.d)))
         counts = self.to_device(np.zeros(n_clusters))
-        weights = None if weight is None else self.to_device(weight)
-        for rows, shard in self.parts():
+        weights = self._weights(weight)
+        for rows, part in self.parts():
             kmeans_update(
-                shard,
+                part,
                 labels[rows],
                 n_clusters,
                 sample_weight=None if weights is None else weights[rows],
@@ -105,6 +148,20 @@ class Rows:
             )
         return to_host(sums), to_host(counts)
 
+    def totals(
+        self, distances: Any, weight: Float64 | None = None, before: Any = None, after: Any = None
+    ) -> tuple[float, int]:
+        """The inertia of distances float64 [n], and how many labels int32 [n] changed.
+
+        Both are the same bits on every device. No change is counted without labels `before`.
+        """
+        after = self.empty((self.n,), "int32") if after is None else after
+        totals = kmeans_totals(
+            distances, self._weights(weight), before, after, n_threads=self.n_threads
+        )
+        inertia, moved = to_host(totals).tolist()
+        return inertia, int(moved)
+
     def take(self, indices: Int64) -> Float64:
         """The rows with these numbers, float64 [len(indices), d], on the CPU."""
         result = np.empty((len(indices), self.d))
@@ -112,6 +169,10 @@ class Rows:
         for s in np.unique(shard_of):
             where = np.flatnonzero(shard_of == s)
             local = indices[where] - self.starts[s]
+            if device_of(self.like)[0] == "cuda":
+                with on_device(self.like):
+                    result[where] = float64_on_host(self.shards[s][self.to_device(local)])
+                continue
             for i, row in zip(where, local, strict=True):
                 result[i] = float64_on_host(self.shards[s][int(row)])
         return result
@@ -123,17 +184,42 @@ class Rows:
         ------
         InputError : a row holds NaN or infinity, or is too large; the message names it.
         """
-        labels = self._empty("int32")
-        labels[:] = 0
-        sums, counts = self.update(labels, 1, weight)
-        if not np.isfinite(sums).all():
+        mean, total = self._mean(weight)
+        if not np.isfinite(mean).all():
             self._name_bad_row()
-        mean = sums[0] / counts[0]
-        distances = to_host(self.assign(mean[None])[1])
-        if not (distances < _FLOAT32_MAX).all():  # such distances could not be returned as float32
+        distances = self.assign(mean[None])[1]
+        # Such distances could not be returned as float32.
+        if not bool((distances < _FLOAT32_MAX).all()):
             self._name_bad_row()
-        total = distances.sum() if weight is None else (distances * weight).sum()
-        return Moments(mean, float(total) / (float(counts[0]) * max(1, self.d)))
+        return Moments(mean, self.totals(distances, weight)[0] / (total * max(1, self.d)))
+
+    def _mean(self, weight: Float64 | None) -> tuple[Float64, float]:
+        """Mean float64 [d] and total weight, not checked.
+
+        Rows are added up in chunks of 1,024, and chunks alike, as the rows of many clusters are.
+        """
+        n_chunks = -(-self.n // _CHUNK_ROWS)
+        sums = self.to_device(np.zeros((n_chunks, self.d)))
+        counts = self.to_device(np.zeros(n_chunks))
+        weights = self._weights(weight)
+        for rows, part in self.parts():
+            chunks = (np.arange(rows.start, rows.stop) // _CHUNK_ROWS).astype(np.int32)
+            kmeans_update(
+                part,
+                self.to_device(chunks),
+                n_chunks,
+                sample_weight=None if weights is None else weights[rows],
+                n_threads=self.n_threads,
+                out=(sums, counts),
+            )
+        total = float(to_host(counts).sum())
+        while n_chunks > 1:
+            chunks = (np.arange(n_chunks) // _CHUNK_ROWS).astype(np.int32)
+            n_chunks = -(-n_chunks // _CHUNK_ROWS)
+            sums, _ = kmeans_update(
+                sums, self.to_device(chunks), n_chunks, n_threads=self.n_threads
+            )
+        return to_host(sums)[0] / total, total
 
     def means(self, sums: Float64, counts: Float64, former: Float64) -> Float64:
         """Centres of clusters with these sums and weights; an empty one keeps its former centre.
@@ -153,9 +239,7 @@ class Rows:
         """Refuse NaN and infinity, as `moments` does, without the variance."""
         if self.dtype in ("uint8", "int8"):
             return
-        labels = self._empty("int32")
-        labels[:] = 0
-        if not np.isfinite(self.update(labels, 1)[0]).all():
+        if not np.isfinite(self._mean(None)[0]).all():
             self._name_bad_row()
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, Any]]:
@@ -164,27 +248,70 @@ class Rows:
             for local, block in row_blocks(shard, rows):
                 yield slice(place.start + local.start, place.start + local.stop), block
 
-    def to_device(self, array: npt.NDArray[Any]) -> Any:
-        """Copy a CPU array to the rows' device; CPU work stays in NumPy whatever the library."""
-        if not self.on_gpu:
+    def to_device(self, array: Any) -> Any:
+        """Copy a CPU array to the rows' GPU; CPU work stays in NumPy whatever the library."""
+        if not self.on_gpu or not isinstance(array, np.ndarray):
             return array
+        if self._stream is not None:
+            return self._stream.device.from_host(array)
         if library_of(self.like) == "torch":
             return sys.modules["torch"].from_numpy(array).to(self.like.device)
         with on_device(self.like):
             return sys.modules["cupy"].asarray(array)
 
-    def to_library(self, array: Any) -> Any:
-        """Bring a result into the library and to the device of the rows."""
-        if library_of(self.like) == "torch" and isinstance(array, np.ndarray):
-            return sys.modules["torch"].from_numpy(array).to(self.like.device)
-        return self.to_device(array) if isinstance(array, np.ndarray) else array
+    def to_library(self, array: Any, dtype: str | None = None) -> Any:
+        """Bring a result of a dtype (None: its own) to the library and device of the rows."""
+        if dtype is not None:
+            with on_device(array):
+                array = contiguous(array, dtype)
+        like = self._results_like
+        if library_of(array) == library_of(like) and device_of(array) == device_of(like):
+            return array
+        host = to_host(array)
+        if library_of(like) == "torch":
+            return sys.modules["torch"].from_numpy(host).to(like.device)
+        if library_of(like) == "numpy":
+            return host
+        with on_device(like):
+            return sys.modules["cupy"].asarray(host)
 
-    def _empty(self, dtype: str) -> Any:
-        like = self.like if self.on_gpu else np.empty(0)
-        return empty((self.n,), dtype, like=like)
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Allocate where the rows are worked on: NumPy, or on the rows' GPU."""
+        if self._stream is not None:
+            return self._stream.device.empty(shape, dtype)
+        return empty(shape, dtype, like=self.like if self.on_gpu else np.empty(0))
+
+    def spare_bytes(self, budget: int | None) -> int:
+        """Memory of the rows' GPU that a budget leaves for keeping codes."""
+        if self._stream is not None:
+            return self._stream.plan.spare
+        return int(BUDGET_SHARE * free_bytes(self.like)) if budget is None else budget
+
+    def _open(self, placement: Placement) -> HostStream:
+        device, budget, n_clusters = placement
+        if budget is None:
+            budget = int(BUDGET_SHARE * device.free_bytes())
+        row_bytes = self.d * dtype_bytes(self.dtype)
+        work = self.block_bytes * self.d
+        plan = make_plan(self.n, self.d, row_bytes, n_clusters, budget, work_bytes=work)
+        return HostStream(self.shards, self.dtype, device, plan, self.threads)
+
+    def _weights(self, weight: Float64 | None) -> Any:
+        """Weights where the rows are worked on; those of the last call are kept there."""
+        if weight is None or not self.on_gpu:
+            return weight
+        if self._placed[0] is not weight:
+            self._placed = (weight, self.to_device(weight))
+        return self._placed[1]
 
     def parts(self) -> Iterator[tuple[slice, Any]]:
-        """The matrices in order, with their place in 0 .. n - 1."""
+        """The rows in order where they are worked on, with their place in 0 .. n - 1.
+
+        One matrix or block after the other, each valid until the next is asked for.
+        """
+        if self._stream is not None:
+            yield from self._stream.parts()
+            return
         for i, shard in enumerate(self.shards):
             for following in self.shards[i + 1 : i + 2]:
                 if isinstance(following, np.memmap):
@@ -193,7 +320,12 @@ class Rows:
 
     def _name_bad_row(self) -> None:
         largest, culprit = -1.0, 0
-        for rows, block in self.blocks(_SCAN_ROWS):
+        places = itertools.pairwise(self.starts.tolist())
+        for rows, block in (
+            (slice(start + local.start, start + local.stop), block)
+            for (start, _), shard in zip(places, self.shards, strict=True)
+            for local, block in row_blocks(shard, _SCAN_ROWS)
+        ):
             values = float64_on_host(block)
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if bad.size:
@@ -210,6 +342,11 @@ class Rows:
             f"X holds values too large to cluster, up to {largest:.3g} in row {culprit}: squared "
             "distances exceed what float32 can hold (3.4e38); rescale X"
         )
+
+
+def dtype_bytes(name: str) -> int:
+    """Bytes of a number of that dtype."""
+    return 2 if name == "bfloat16" else int(np.dtype(name).itemsize)
 
 
 def to_host(array: Any) -> npt.NDArray[Any]:

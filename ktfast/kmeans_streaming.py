@@ -158,9 +158,7 @@ class HostStream:
         self._resident = self.device.empty((self.plan.resident * self._row_bytes,), "uint8")
         n_bytes = min(self.plan.block, self._n) * self._row_bytes
         is_on_device = self.plan.resident < self._n
-        self._buffers = [
-            _Buffer(self.device, n_bytes, is_on_device=is_on_device) for _ in range(2)
-        ]
+        self._buffers = [_Buffer(self.device, n_bytes, is_on_device=is_on_device) for _ in range(2)]
 
     def _pass(self, places: list[slice]) -> Iterator[tuple[slice, Any]]:
         """Blocks that are copied on the way; those of the resident prefix to where they stay."""

@@ -4,33 +4,44 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ktfast._backend import cpu
 from ktfast.kmeans_relocation import relocate_empty
-from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
-from ktfast.ops.vectors import row_blocks
+from ktfast.kmeans_rows import Float64, Rows, to_host
+from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 
 # Bits of a row's number in a sum: a float64 rounds it to an integer exactly up to here.
 _BITS = 50
 # Numbers as large as the median of their feature must keep this many bits.
 _LEAST_BITS = 30
 _SAMPLE = 1024
-_CALL_ROWS = 1 << 22
 
 
 class Sums(Protocol):
     """Turns labels into the next centres."""
 
-    def centers(self, labels: Any, distances: Any, previous: Float64) -> tuple[Float64, float, int]:
+    def follow(self, place: slice, part: Any, labels: Any) -> None:
+        """Take note of the labels of some rows while these are at hand.
+
+        Parameters
+        ----------
+        place : of the rows in 0 .. n - 1; calls go through them in order.
+        part : the rows, as `Rows.parts` gives them.
+        labels : int32 [n], of which those at `place` are new. The array must stay as it is until
+            the rows were followed to the next one.
+        """
+
+    def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """The means of the clusters.
 
         Parameters
         ----------
-        labels, distances : of the previous centres, int32 [n] and float64 [n].
-        previous : float64 [k, d]; an empty cluster that finds no row keeps its centre.
+        labels, distances : of the previous centres, int32 [n] and float64 [n]. Labels that were not
+            followed are now.
+        previous : float64 [k, d] where the rows are worked on; an empty cluster that finds no row
+            keeps its centre.
 
         Returns
         -------
-        centers : float64 [k, d], rounded to the dtype of the result.
+        centers : float64 [k, d] where the rows are worked on, rounded to the dtype of the result.
         shift : sum of the centres' squared moves.
         relocated : how many empty clusters were given a row.
         """
@@ -38,7 +49,7 @@ class Sums(Protocol):
 
 def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
     """Sums that follow the labels where the numbers allow it, else sums made anew."""
-    if not rows.on_gpu and weight is None and rows.center_dtype == "float32":
+    if weight is None and rows.center_dtype == "float32":
         scale = _scale(rows)
         if scale is not None:
             return FollowingSums(rows, n_clusters, scale)
@@ -53,76 +64,58 @@ class FreshSums:
         self._n_clusters = n_clusters
         self._weight = weight
 
-    def centers(self, labels: Any, distances: Any, previous: Float64) -> tuple[Float64, float, int]:
+    def follow(self, place: slice, part: Any, labels: Any) -> None:
+        """See `Sums`; there is nothing to note."""
+
+    def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""
         sums, counts = self._rows.update(labels, self._n_clusters, self._weight)
         return means(self._rows, labels, distances, self._weight, sums, counts, previous)
 
 
 class FollowingSums:
-    """Only rows that changed their cluster are read (CPU).
+    """Only rows that changed their cluster are read.
 
     Sums are integers, multiples of a power of two per feature, so that they depend on the labels
-    alone and not on how these came about.
+    alone: not on how these came about, nor on the device.
     """
 
     def __init__(self, rows: Rows, n_clusters: int, scale: Float64) -> None:
         self._rows = rows
-        self._scale = scale
-        self._step = 1 / scale
-        self._sums = np.zeros((n_clusters, rows.d), np.int64)
-        self._counts = np.zeros(n_clusters, np.int64)
-        self._labels: Int32 | None = None
+        self._scale = rows.to_device(scale)
+        self._step = rows.to_device(1 / scale)
+        self._sums = rows.to_device(np.zeros((n_clusters, rows.d), np.int64))
+        self._counts = rows.to_device(np.zeros(n_clusters, np.int64))
+        self._labels: Any = None
 
-    def centers(self, labels: Any, distances: Any, previous: Float64) -> tuple[Float64, float, int]:
+    def follow(self, place: slice, part: Any, labels: Any) -> None:
         """See `Sums`."""
-        self._follow(labels)
-        if not (self._rows.plain_means and self._counts.all()):
-            sums = self._sums * self._step
-            counts = self._counts.astype(np.float64)
-            return means(self._rows, labels, distances, None, sums, counts, previous)
-        centers = np.empty_like(previous)
-        shifts = np.empty(len(previous))
-        cpu.kmeans_means(
-            sums=self._sums,
-            counts=self._counts,
-            step=self._step,
-            previous=previous,
-            centers=centers,
-            shifts=shifts,
-            n_threads=self._rows.threads,
+        kmeans_move(
+            part,
+            None if self._labels is None else self._labels[place],
+            labels[place],
+            self._scale,
+            self._sums,
+            self._counts,
+            n_threads=self._rows.n_threads,
         )
-        return centers, float(shifts.sum()), 0
+        if place.stop == self._rows.n:
+            self._labels = labels
 
-    def _follow(self, labels: Int32) -> None:
-        before = self._labels
-        changed = np.arange(len(labels)) if before is None else np.flatnonzero(labels != before)
-        for place, part in self._rows.parts():
-            first, last = np.searchsorted(changed, (place.start, place.stop))
-            self._move(part, changed[first:last] - place.start, place.start, labels)
-        if before is None:
-            self._labels = labels.copy()
-        else:
-            before[changed] = labels[changed]
-
-    def _move(self, part: Any, changed: Int64, start: int, labels: Int32) -> None:
-        for rows, block in row_blocks(part, _CALL_ROWS):
-            first, last = np.searchsorted(changed, (rows.start, rows.stop))
-            if first == last:
-                continue
-            moved = changed[first:last]
-            size = cpu.kmeans_move_workspace_size(n_moved=len(moved), n_clusters=len(self._counts))
-            cpu.kmeans_move(
-                x=block,
-                rows=moved - rows.start,
-                leaves=None if self._labels is None else self._labels[start + moved],
-                joins=labels[start + moved],
-                scale=self._scale,
-                workspace=np.empty(size, np.int64),
-                sums=self._sums,
-                counts=self._counts,
-                n_threads=self._rows.threads,
-            )
+    def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
+        """See `Sums`."""
+        if self._labels is not labels:
+            for place, part in self._rows.parts():
+                self.follow(place, part, labels)
+        counts = to_host(self._counts)
+        if not (self._rows.plain_means and counts.all()):
+            sums = to_host(self._sums) * to_host(self._step)
+            weights = counts.astype(np.float64)
+            return means(self._rows, labels, distances, None, sums, weights, previous)
+        centers, shifts = kmeans_means(
+            self._sums, self._counts, self._step, previous, n_threads=self._rows.n_threads
+        )
+        return centers, float(to_host(shifts).sum()), 0
 
 
 def means(
@@ -132,12 +125,14 @@ def means(
     weight: Float64 | None,
     sums: Float64,
     counts: Float64,
-    previous: Float64,
-) -> tuple[Float64, float, int]:
-    """The next centres from float64 sums and weights, which are changed; see `Sums`."""
+    previous: Any,
+) -> tuple[Any, float, int]:
+    """The next centres from float64 sums and weights on the CPU, which are changed; see `Sums`."""
     relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
-    centers = rows.means(sums, counts, previous)
-    return centers, float(((centers - previous) ** 2).sum()), relocated
+    former = to_host(previous)
+    centers = rows.means(sums, counts, former)
+    shift = float(((centers - former) ** 2).sum())
+    return rows.to_device(centers), shift, relocated
 
 
 def _scale(rows: Rows) -> Float64 | None:
@@ -145,10 +140,10 @@ def _scale(rows: Rows) -> Float64 | None:
 
     That is where a feature is mostly tiny beside its largest number.
     """
-    largest = np.zeros(rows.d)
+    ranges = rows.to_device(np.zeros(rows.d))
     for _, part in rows.parts():
-        for _, block in row_blocks(part, _CALL_ROWS):
-            cpu.kmeans_ranges(x=block, largest=largest, n_threads=rows.threads)
+        kmeans_ranges(part, ranges, n_threads=rows.n_threads)
+    largest = to_host(ranges)
     bits = min(_BITS, 62 - int(rows.n).bit_length())
     scale = np.exp2(bits - np.frexp(largest)[1].astype(np.float64))
     sample = np.abs(rows.take(np.arange(0, rows.n, -(-rows.n // _SAMPLE))))

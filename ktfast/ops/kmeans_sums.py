@@ -61,9 +61,7 @@ def kmeans_move(
     with on_device(x):
         for rows, block in row_blocks(x, _CALL_ROWS):
             if workspace is None:  # the first block is the largest
-                size = native.kmeans_move_workspace_size(
-                    n_rows=len(block), n_clusters=len(counts)
-                )
+                size = native.kmeans_move_workspace_size(n_rows=len(block), n_clusters=len(counts))
                 workspace = empty((size,), "int64", like=x)
             native.kmeans_move(
                 x=block,

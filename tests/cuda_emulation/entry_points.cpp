@@ -1,30 +1,10 @@
 // The CUDA entry points as C functions on host pointers, for ctypes. Each returns nullptr, or what
 // went wrong.
-#include <exception>
-#include <string>
-
+#include "entry_point.h"
 #include "jigsaw_tiles/jigsaw_tiles.h"
 #include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_update/kmeans_update.h"
 #include "machine.h"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
-namespace {
-
-template <class Call>
-const char* attempt(Call call) {
-  static std::string message;
-  try {
-    call();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
-}
-
-}  // namespace
 
 EXPORT void emulation_set(uint64_t seed, int capability) {
   cuda_emulation::settings.seed = seed;
