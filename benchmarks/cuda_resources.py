@@ -36,7 +36,7 @@ def table(found: list[Kernel]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module", nargs="?", type=Path, help="default: ktfast's CUDA module")
-    parser.add_argument("--json", action="store_true", help="all of it, with every instruction")
+    parser.add_argument("--json", action="store_true", help="a line each, with every instruction")
     arguments = parser.parse_args()
     module = arguments.module
     if module is None:
@@ -46,7 +46,8 @@ def main() -> int:
         module = Path(spec.origin)
     found = kernels(module)
     if arguments.json:
-        print(json.dumps([kernel._asdict() for kernel in found], indent=1))
+        for kernel in found:
+            print(json.dumps(kernel._asdict()))
     else:
         print(table(found))
     return int(any(kernel.spills for kernel in found))

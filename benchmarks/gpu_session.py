@@ -24,6 +24,7 @@ fastkmeans) or to train with (pydantic and what it needs) can lie in a folder.
 
 import argparse
 import functools
+import json
 import os
 import re
 import sys
@@ -51,11 +52,14 @@ LIMITS = {
     "kmeans": 90, "kmeans:exact": 45, "peers": 360, "train": 200, "sanitize": 300, "profile": 100,
     "everything": 120,
 }  # fmt: skip
+PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
 COMMAND_SHARE = 0.6  # of a section's time, at most, for one of its commands
 PLANTED_SECONDS = 30
 # Tests that say something about a GPU: they name the fixture of backends, or a device.
 ON_GPU = re.compile(r"\bbackend\b|has_cuda|\"cuda\"")
-NOT_ON_GPU = ("test_gpu_session", "test_backend", "test_layering")
+ALSO = ("test_philox", "test_bindings", "test_kmeans")
+NOT_ON_GPU = re.compile("test_(gpu|bench|backend|layering)")
+DRY_TESTS = ("test_philox",)
 
 
 class Parts:
@@ -91,11 +95,11 @@ class Parts:
         configure += ["-DCMAKE_BUILD_TYPE=Release", "-DKTFAST_CUDA=ON", "-DKTFAST_INPLACE=ON"]
         configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        resources = [sys.executable, str(BENCHMARKS / "cuda_resources.py")]
+        resources = [sys.executable, str(BENCHMARKS / "cuda_resources.py"), "--json"]
         steps = {
             "configure": configure,
             "build": ["cmake", "--build", str(folder)],
-            "kernels without spills": resources,
+            "no kernel spills": resources,
         }
         for step, command in steps.items():
             began = time.monotonic()
@@ -105,12 +109,13 @@ class Parts:
             )
             if problem:
                 section.rows[-1]["error"] = tail(output)
-                section.problem = problem
-                return
+                section.problem = f"{step}: {problem}"
+                break
+        section.rows += kernel_rows(output)
 
     def tests(self, section: Section) -> None:
         """Every test file by itself, so that a crash or a hang costs no other's result."""
-        for path in gpu_tests()[: 1 if self.dry_run else None]:
+        for path in gpu_tests(DRY_TESTS if self.dry_run else ()):
             # No strictness: libraries newer than the project has seen may warn, and a plug-in of
             # pytest may be missing; neither is news about the kernels.
             # A dry run tests the ktfast that is installed, not this checkout, which is not built.
@@ -187,10 +192,24 @@ class Parts:
 
 
 # --- reading what there is ------------------------------------------------------------------------
-def gpu_tests() -> list[Path]:
-    """The test files that say something about a GPU."""
+def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
+    """The test files of these names; of none, all that say something about a GPU."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
-    return [f for f in files if f.stem not in NOT_ON_GPU and ON_GPU.search(f.read_text())]
+    if names:
+        return [path for path in files if path.stem in names]
+    likely = [path for path in files if not NOT_ON_GPU.match(path.stem)]
+    return [path for path in likely if path.stem in ALSO or ON_GPU.search(path.read_text())]
+
+
+def kernel_rows(output: str) -> Iterator[Row]:
+    """What cuda_resources.py printed of the kernels, in a table of their own."""
+    for line in output.splitlines():
+        if line.startswith('{"name"'):
+            kernel = json.loads(line)
+            products = {name: kernel["instructions"].get(name) for name in PRODUCTS}
+            row = {key: kernel[key] for key in ("name", "architecture", "registers")}
+            row |= {key: kernel[key] for key in ("shared_bytes", "stack_bytes")}
+            yield {"section": "kernels"} | row | {k: v for k, v in products.items() if v}
 
 
 def architecture_of(facts: dict[str, object]) -> str:
