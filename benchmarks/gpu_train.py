@@ -7,6 +7,7 @@ scikit-learn. The torch feed reads them: a machine of this kind may lack DALI.
 import functools
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from gpu_device import Device
 
 JOBS = ("jigsaw", "alexnet", "features")
 DRY_JOBS = ("alexnet-tiny",)
-JOB_SECONDS = 90.0  # of one process
-IMAGES = 512
+JOB_SECONDS = 120.0  # of one process, which may compile the network
+IMAGES, DRY_IMAGES = 2048, 12
 WIDTH, HEIGHT = 500, 375  # px, as photographs of ImageNet and VOC
 SKIMAGE = ("astronaut", "chelsea", "coffee", "retina", "rocket")
 SKLEARN = ("china.jpg", "flower.jpg")
@@ -26,7 +27,7 @@ def training(device: Device, folder: Path | None) -> Iterator[Job]:
     with tempfile.TemporaryDirectory(prefix="ktfast-photographs-") as made:
         if folder is None:
             folder = Path(made)
-            write_views(folder, 12 if device.small else IMAGES)
+            write_views(folder, DRY_IMAGES if device.small else IMAGES)
         for job in DRY_JOBS if device.small else JOBS:
             yield {"job": job}, functools.partial(measure, device, folder, job)
 
@@ -39,14 +40,18 @@ def write_views(folder: Path, count: int) -> None:
 
     photographs = [getattr(data, name)() for name in SKIMAGE]
     photographs += [load_sample_image(name) for name in SKLEARN]
-    rng = np.random.default_rng(0)
-    for number in range(count):
+
+    def write(number: int) -> None:
+        rng = np.random.default_rng(number)
         image = Image.fromarray(photographs[number % len(photographs)]).convert("RGB")
         scale = rng.uniform(0.5, 1.0) * min(image.width / WIDTH, image.height / HEIGHT)
         width, height = scale * WIDTH, scale * HEIGHT
         x, y = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
         view = image.resize((WIDTH, HEIGHT), box=(x, y, x + width, y + height))
         view.save(folder / f"view-{number:04d}.jpg", quality=90)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(write, range(count)))
 
 
 def measure(device: Device, folder: Path, job: str) -> list[Row]:
@@ -55,11 +60,10 @@ def measure(device: Device, folder: Path, job: str) -> list[Row]:
     record = bench(
         folder=folder,
         jobs=(job,),
-        sides=("ktfast",) if device.small else ("plain", "ktfast"),
         device=device.name,
         feed="torch",
         rounds=1,
-        images=IMAGES,
+        images=DRY_IMAGES if device.small else IMAGES,
         steps=1 if device.small else 0,
         batch=4 if device.small else 0,
         timeout=JOB_SECONDS,

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from argparse import Namespace
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,29 @@ def test_photographs_are_made_where_none_came(tmp_path):
         with image.open(path) as view:
             assert view.size == (500, 375)
     assert len({path.read_bytes() for path in files}) == 9
+
+
+def test_every_job_is_trained_on_the_photographs_given(tmp_path, monkeypatch):
+    """With a bench that only says how it was called, as that itself is tested elsewhere."""
+    pytest.importorskip("torch")
+    pytest.importorskip("PIL")
+    import gpu_device
+    import gpu_train
+
+    from ktfast.bench import train
+
+    def measure(folder, *, jobs, feed, images, **options):
+        signature(train_measure).bind(folder, jobs=jobs, feed=feed, images=images, **options)
+        return {"rows": [{"job": jobs[0], "side": "ktfast", "folder": str(folder), "feed": feed}]}
+
+    train_measure = train.measure
+    monkeypatch.setattr(train, "measure", measure)
+    device = gpu_device.Device("cpu", small=True)
+    [(label, run)] = gpu_train.training(device, tmp_path)
+    [row] = run()
+    assert label == {"job": "alexnet-tiny"}
+    assert (row["folder"], row["feed"]) == (str(tmp_path), "torch")
+    assert set(gpu_train.JOBS + gpu_train.DRY_JOBS) <= set(train.JOBS)
 
 
 def test_rows_of_a_training_keep_medians_and_name_problems():
