@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu_targets import target_rows
+
 Row = dict[str, Any]
 
 
@@ -94,6 +96,10 @@ def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
             for section in sections
         ]
     )
+    targets = list(target_rows([row for section in sections for row in section.rows]))
+    if targets:
+        yield "\n## Targets\n"
+        yield from table(targets)
     groups: dict[str, list[Row]] = {}
     for section in sections:
         for row in section.rows:

@@ -227,3 +227,33 @@ def test_rates_stand_beside_their_ceilings(scripts):
     assert (rows[2]["of_peak"], rows[2]["of_copy"]) == (0.25, 0.5)
     assert "of_peak" not in rows[3]
     assert "of_copy" not in rows[1]
+
+
+def test_targets_stand_beside_the_worst_that_was_measured(scripts):
+    import gpu_targets
+
+    fit = {"section": "kmeans:fits", "precision": "exact"}
+    peer = {"section": "peers", "engine": "flash-kmeans", "inertia_ratio": 1.0}
+    rows = [
+        fit | {"case": "n 1,280,000, d 256, k 2000", "ms": 2.4},
+        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 31.0},
+        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 900.0, "precision": "float32"},
+        peer | {"case": "n 1,280,000, d 512, k 2000", "ratio": 1.9},
+        peer | {"case": "n 1,280,000, d 256, k 2000", "ratio": 2.5},
+        {"section": "peers", "engine": "flash-kmeans-fp16", "ratio": 0.5, "case": "d 256"},
+        {"section": "kmeans:stream", "of_link": 0.85},
+        {"section": "kmeans:stream", "of_link": 0.7},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": 0.6},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "plain", "share_of_peak": 0.1},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": None},
+    ]
+    found = {row["target"]: (row["measured"], row["met"]) for row in gpu_targets.target_rows(rows)}
+    assert found == {
+        "iteration of a fit, d 256, ms": (2.4, True),
+        "iteration of a fit, d 4096, ms": (31.0, False),
+        "flash-kmeans, d 256, times ktfast": (2.5, True),
+        "flash-kmeans, d 512, times ktfast": (1.9, False),
+        "inertia of peers, times ktfast's": (1.0, True),
+        "streamed, of the host link": (0.7, False),
+        "VGG-16 Jigsaw++, of the matmul peak": (0.6, True),
+    }
