@@ -91,7 +91,7 @@ BENCHES: dict[str, Callable[[Device], Iterator[Job]]] = {
     "kmeans:fits": fits,
     "kmeans:exact": exactness,
     "kmeans:stream": streaming,
-    "peers": peers,
+    **{f"peers:{d}": functools.partial(peers, features=d) for d in (256, 512, 4096)},
     "profile": profiled,
 }
 SECTIONS = [*(f"compare:{op}" for op in CASES), *BENCHES, "train"]

@@ -12,24 +12,25 @@ from gpu_kmeans import ROW_BYTES, K, N, text_of
 
 from ktfast.bench.kmeans_gpu_engines import ENGINES, Problem
 
-FEATURES = (256, 4096, 512)  # the targets first, should the time run out
 ITERATIONS = 5
-FITS, FIT_SECONDS = 3, 6.0  # timed at most
+FITS, FIT_SECONDS = 3, 5.0  # timed at most
 ENGINE_SECONDS = 75.0  # whatever takes longer to load, compile and fit is stopped
+# What the targets name comes first, should the time run out.
+ORDER = ("ktfast", "flash-kmeans", "torch-bf16", "torch-host", "cuvs", "torch-tf32")
 DRY_ENGINES = ("ktfast", "torch-fp32")
-TORCH_BYTES = 2.2  # of x: what torch's engines hold beside it at most, in its own size
+HELD = 2.2  # times x in float32: what the engines hold at most, x among it
 
 
-def peers(device: Device) -> Iterator[Job]:
-    for d in (24,) if device.small else FEATURES:
-        # Every engine gets the rows that the hungriest of them can hold.
-        n = 700 if device.small else device.rows_that_fit(N, int(TORCH_BYTES * 4 * d) + ROW_BYTES)
-        k = 70 if device.small else K
-        problem = Problem(f"mixture{d}", n, k, ITERATIONS, FITS, FIT_SECONDS, device.name)
-        found: dict[str, float] = {}
-        for engine in DRY_ENGINES if device.small else ENGINES:
-            label = {"case": text_of((n, d, k)), "engine": engine}
-            yield label, functools.partial(measure, engine, problem, found)
+def peers(device: Device, features: int) -> Iterator[Job]:
+    d, k = (24, 70) if device.small else (features, K)
+    # Every engine gets as many rows as the hungriest of them can hold.
+    n = 700 if device.small else device.rows_that_fit(N, int(HELD * 4 * d) + ROW_BYTES)
+    problem = Problem(f"mixture{d}", n, k, ITERATIONS, FITS, FIT_SECONDS, device.name)
+    found: dict[str, float] = {}
+    engines = dict.fromkeys((*ORDER, *ENGINES))
+    for engine in DRY_ENGINES if device.small else engines:
+        label = {"case": text_of((n, d, k)), "engine": engine}
+        yield label, functools.partial(measure, engine, problem, found)
 
 
 def measure(engine: str, problem: Problem, found: dict[str, float]) -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
-MEASURED = ("bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers")
+MEASURED = ("bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers:256")
 
 
 def run_session(out, *options):
@@ -106,8 +106,8 @@ def test_parts_are_chosen_by_name_or_group(scripts):
     assert list(gpu_session.chosen("build,kmeans", "")) == [
         "build", "kmeans:phases", "kmeans:exact", "kmeans:fits", "kmeans:stream",
     ]  # fmt: skip
-    assert list(gpu_session.chosen("kmeans,peers", "kmeans:fits,kmeans:exact")) == [
-        "kmeans:phases", "kmeans:stream", "peers",
+    assert list(gpu_session.chosen("kmeans,peers:256", "kmeans:fits,kmeans:exact")) == [
+        "kmeans:phases", "kmeans:stream", "peers:256",
     ]  # fmt: skip
     assert "tests" not in gpu_session.chosen("", "tests")
 
@@ -233,14 +233,14 @@ def test_targets_stand_beside_the_worst_that_was_measured(scripts):
     import gpu_targets
 
     fit = {"section": "kmeans:fits", "precision": "exact"}
-    peer = {"section": "peers", "engine": "flash-kmeans", "inertia_ratio": 1.0}
+    peer = {"engine": "flash-kmeans", "inertia_ratio": 1.0}
     rows = [
         fit | {"case": "n 1,280,000, d 256, k 2000", "ms": 2.4},
         fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 31.0},
         fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 900.0, "precision": "float32"},
-        peer | {"case": "n 1,280,000, d 512, k 2000", "ratio": 1.9},
-        peer | {"case": "n 1,280,000, d 256, k 2000", "ratio": 2.5},
-        {"section": "peers", "engine": "flash-kmeans-fp16", "ratio": 0.5, "case": "d 256"},
+        peer | {"section": "peers:512", "ratio": 1.9},
+        peer | {"section": "peers:256", "ratio": 2.5},
+        {"section": "peers:256", "engine": "flash-kmeans-fp16", "ratio": 0.5},
         {"section": "kmeans:stream", "of_link": 0.85},
         {"section": "kmeans:stream", "of_link": 0.7},
         {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": 0.6},
