@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gpu_results import Row
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "LaunchStats")
-LAUNCHES = 40  # of ktfast's kernels, at most
+LAUNCHES = 150  # of ktfast's kernels, at most
 # Metric in the report -> column; numbers of several launches of a kernel are averaged.
 METRICS = {
     "Duration": "duration",
@@ -27,6 +27,7 @@ METRICS = {
 def command_of(tool: str, program: list[str]) -> list[str]:
     """The command that profiles ktfast's kernels in a program."""
     options = ["--csv", "--page", "details", "--launch-count", str(LAUNCHES)]
+    options += ["--profile-from-start", "off"]  # the program says when it is warm
     options += ["--kernel-name-base", "demangled", "--kernel-name", "regex:ktfast::"]
     for name in SECTIONS:
         options += ["--section", name]

@@ -53,7 +53,7 @@ PARTS = ("build", "tests", *COMPARISONS, *BENCHES, "sanitize", "profile")
 LIMITS = {
     "wheels": 60, "build": 240, "tests": 180, "compare": 45, "ceilings": 40, "bench": 45,
     "kmeans": 110, "kmeans:phases": 140, "kmeans:exact": 45, "peers": 220, "peers:4096": 400,
-    "train": 330, "sanitize": 300, "profile": 100, "everything": 120,
+    "train": 330, "sanitize": 300, "profile": 150, "everything": 240,
 }  # fmt: skip
 PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
 NOT_DRY = ("build", "peers:512", "peers:4096")  # what a dry run leaves out
