@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import sys
+import zipfile
 from argparse import Namespace
 from inspect import signature
 from pathlib import Path
@@ -125,13 +127,9 @@ def test_the_planted_bugs_compile(tmp_path):
 
 
 # --- the section, with tools that stand in for NVIDIA's -------------------------------------------
-def tools(folder, sanitizer):
-    """A folder with an nvcc that builds nothing and a compute-sanitizer that is this script."""
+def tools(folder, scripts):
+    """A folder of programs, by name and what a shell does for them."""
     folder.mkdir()
-    scripts = {
-        "nvcc": 'while [ "$1" != -o ]; do shift; done; touch "$2"',
-        "compute-sanitizer": sanitizer,
-    }
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
@@ -145,7 +143,9 @@ def sanitized(tmp_path, monkeypatch):
     import gpu_session
 
     def run(script):
-        monkeypatch.setenv("PATH", str(tools(tmp_path / "tools", script)), prepend=":")
+        nvcc = 'while [ "$1" != -o ]; do shift; done; touch "$2"'  # builds an empty file
+        folder = tools(tmp_path / "tools", {"nvcc": nvcc, "compute-sanitizer": script})
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
         session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"sanitize": 50})
         parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
         session.section("sanitize", parts.sanitize)
@@ -223,6 +223,28 @@ def test_a_profile_becomes_a_row_per_kernel():
     assert list(gpu_profile.rows("==ERROR== no permission\n")) == []
 
 
+@pytest.mark.parametrize("printed", [True, False])
+def test_the_profile_section_holds_what_ncu_prints(tmp_path, monkeypatch, printed):
+    import gpu_process
+    import gpu_session
+
+    heads = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"'
+    values = f'"0","void {OURS}","SOL","Duration","us","12.5"'
+    script = f"cat <<'END'\n{heads}\n{values}\nEND" if printed else "echo no permission; exit 1"
+    folder = tools(tmp_path / "tools", {"ncu": script})
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"profile": 50})
+    parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
+    session.section("profile", parts.profile)
+    [section] = session.sections
+    if printed:
+        assert [row["kernel"] for row in section.rows] == ["assign_kernel<float>"]
+        assert not section.failed()
+    else:
+        assert section.problem == "exit status 1"
+        assert "no permission" in section.rows[0]["error"]
+
+
 @pytest.mark.parametrize(
     ("declaration", "name"),
     [
@@ -239,6 +261,33 @@ def test_kernels_have_short_names(declaration, name):
     import gpu_profile
 
     assert gpu_profile.short(declaration) == name
+
+
+# --- wheels ---------------------------------------------------------------------------------------
+def test_wheels_are_there_for_the_session_alone(tmp_path):
+    pytest.importorskip("pip")
+    import gpu_process
+    import gpu_session
+
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "tiny_peer-1.0-py3-none-any.whl", "w") as wheel:
+        about = "tiny_peer-1.0.dist-info"
+        wheel.writestr("tiny_peer.py", "value = 7\n")
+        wheel.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny-peer\nVersion: 1.0\n"
+        )
+        tags = "Root-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\n{tags}")
+        wheel.writestr(f"{about}/RECORD", f"tiny_peer.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n")
+    (tmp_path / "wheels" / "broken-1.0-py3-none-any.whl").write_text("no archive")
+    session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"wheels": 50})
+    parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
+    folder, target = tmp_path / "wheels", tmp_path / "target"
+    session.section("wheels", lambda section: parts.wheels(section, folder, target))
+    [section] = session.sections
+    assert [row.get("error") for row in section.rows] == ["exit status 1", None]
+    program = [sys.executable, "-c", "import tiny_peer; print(tiny_peer.value)"]
+    assert session.run("use", program, 30) == ("7\n", "")
 
 
 # --- photographs ----------------------------------------------------------------------------------
