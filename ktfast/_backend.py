@@ -17,11 +17,11 @@ from ktfast import _cpu as cpu
 
 __all__ = [
     "as_like",
-    "check_code_for",
     "contiguous",
     "covers",
     "cpu",
     "cuda",
+    "cuda_devices",
     "device_of",
     "dtype_name",
     "empty",
@@ -48,10 +48,15 @@ def _cuda_module() -> ModuleType | None:
     return _cuda
 
 
+def cuda_devices() -> int:
+    """How many CUDA devices there are; 0 for a build without CUDA. Never raises."""
+    module = _cuda_module()
+    return 0 if module is None else int(module.device_count())
+
+
 def has_cuda() -> bool:
     """Whether CUDA ops can run: the module was built, with code for a device here. Never raises."""
-    module = _cuda_module()
-    return module is not None and any(map(_has_code_for, range(module.device_count())))
+    return any(map(_has_code_for, range(cuda_devices())))
 
 
 def covers(architectures: str, capability: int) -> bool:
@@ -84,30 +89,13 @@ def _has_code_for(index: int) -> bool:
     return module is not None and covers(module.architectures, module.compute_capability(index))
 
 
-def check_code_for(index: int) -> None:
-    """Refuse a GPU that this build has no code for.
+def cuda(index: int = 0) -> ModuleType:
+    """The module of CUDA kernels, for a device of that number.
 
     Raises
     ------
-    RuntimeError : it has none; the message says how to get some.
-    """
-    if _has_code_for(index):
-        return
-    module = cast("ModuleType", _cuda_module())
-    capability = module.compute_capability(index)
-    raise RuntimeError(
-        f"this build of ktfast has no code for CUDA device {index} (compute capability "
-        f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it "
-        f"with CUDAARCHS={capability} in the environment, or pass CPU arrays"
-    )
-
-
-def cuda() -> ModuleType:
-    """The module of CUDA kernels.
-
-    Raises
-    ------
-    RuntimeError : it was not built, or there is no usable device; the message says what to do.
+    RuntimeError : it was not built, or not for this device, or there is no usable device; the
+        message says what to do.
     """
     module = _cuda_module()
     if module is None:
@@ -115,9 +103,16 @@ def cuda() -> ModuleType:
             "this build of ktfast has no CUDA module; reinstall it with nvcc on the PATH and "
             "KTFAST_CUDA=ON in the environment, or pass CPU arrays"
         )
-    if module.device_count() == 0:
+    if cuda_devices() == 0:
         raise RuntimeError(
             "no usable CUDA device was found; check the driver with nvidia-smi, or pass CPU arrays"
+        )
+    if not _has_code_for(index):
+        capability = module.compute_capability(index)
+        raise RuntimeError(
+            f"this build of ktfast has no code for CUDA device {index} (compute capability "
+            f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it "
+            f"with CUDAARCHS={capability} in the environment, or pass CPU arrays"
         )
     return module
 
@@ -166,14 +161,10 @@ def native_of(array: Any) -> ModuleType:
 
     Raises
     ------
-    RuntimeError : there is no CUDA module, or it has no code for the array's GPU.
+    RuntimeError : see `cuda`.
     """
     kind, index = device_of(array)
-    if kind == "cpu":
-        return cpu
-    module = cuda()
-    check_code_for(index)
-    return module
+    return cpu if kind == "cpu" else cuda(index)
 
 
 def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:

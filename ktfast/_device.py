@@ -203,14 +203,13 @@ def open_device(index: int) -> Device:
     RuntimeError : no CUDA module, no usable device, or neither torch with CUDA nor CuPy.
     InputError : there is no device of that number.
     """
-    native = _backend.cuda()
-    count = native.device_count()
-    if index >= count:
+    count = _backend.cuda_devices()
+    if 0 < count <= index:
         raise InputError(
             f"device cuda:{index} was asked for, but there are {count} CUDA devices, counted from "
             "cuda:0"
         )
-    _backend.check_code_for(index)
+    _backend.cuda(index)
     for name, kind in (("torch", TorchDevice), ("cupy", CupyDevice)):
         try:
             module = importlib.import_module(name)

@@ -54,8 +54,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     spherical : cluster by the angle: rows are scaled to length one as they are read (no copy of X
         is made; a row of zeros is refused), and so are the centres after each update. The result
         is that of X / ||X||.
-    precision : what the CPU multiplies to sort out far centres, see `ktfast.ops.kmeans_assign`. The
-        result does not depend on it.
+    precision : "exact", or what is multiplied to sort out far centres, or "fast", see
+        `ktfast.ops.kmeans_assign`. But for "fast" on a GPU the result does not depend on it.
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
     device : where the rows are worked on: "cuda", "cuda:N" or "cpu"; None: where X lies. X on the
         host is streamed to a GPU block by block, so it may be larger than the GPU's memory; torch
@@ -108,7 +108,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         copy_x: bool = True,
         algorithm: str = "lloyd",
         spherical: bool = False,
-        precision: str = "auto",
+        precision: str = "exact",
         n_threads: int | None = None,
         device: str | None = None,
         memory_budget: int | None = None,
@@ -225,13 +225,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         rows, labels, _ = self._nearest(X)
         return rows.to_library(labels)
 
+    def assign(self, X: Any) -> tuple[Any, Any]:
+        """Return what `predict` does and the squared distances to these centres, float64 [n]."""
+        rows, labels, distances = self._nearest(X)
+        return rows.to_library(labels), rows.to_library(distances)
+
     def transform(self, X: Any) -> Any:
         """Return the distances of each row of X to every centre, [n, k] of the centres' dtype."""
         rows, centers = self._fitted(X)
-        distances = all_distances(rows, centers)
-        if not bool((distances < np.inf).all()):
-            rows.check_finite()
-        return distances
+        rows.check_finite()
+        return all_distances(rows, centers)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return `transform` of X."""

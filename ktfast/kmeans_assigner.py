@@ -29,9 +29,11 @@ class Assigner(Protocol):
     """Labels and distances for centres that follow one another.
 
     skipped : share of the last call's n x k distances that was neither screened nor computed.
+    is_exact : whether labels and distances are exact before the last call, too.
     """
 
     skipped: float
+    is_exact: bool
 
     def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
         """Labels int32 [n] and squared distances float64 [n]; valid until the next call.
@@ -51,7 +53,7 @@ def make_assigner(
 ) -> Assigner:
     """The assigner for rows, by device and size; the sums follow it on a GPU."""
     if rows.on_gpu:
-        return GpuAssigner(rows, sums)
+        return GpuAssigner(rows, mean, sums, precision, memory_budget)
     small = rows.n * n_clusters < _SMALL or n_clusters < _FEW_CLUSTERS
     if small:
         return PlainAssigner(rows, precision)
@@ -62,6 +64,7 @@ class PlainAssigner:
     """Every row against every centre."""
 
     skipped = 0.0
+    is_exact = True
 
     def __init__(self, rows: Rows, precision: str) -> None:
         self._rows = rows
@@ -132,13 +135,15 @@ class BoundedAssigner:
     ----------
     rows : the data [n, d].
     mean : float64 [d], of the rows.
-    precision : of the screens, or "auto".
+    precision : see `ktfast.ops.kmeans_assign`.
 
     Notes
     -----
     Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 for snapshots of the
     centres, in fits of several iterations; up to 512 bytes a row for codes in a basis.
     """
+
+    is_exact = True
 
     def __init__(self, rows: Rows, mean: Float64, precision: str) -> None:
         self.skipped = 0.0

@@ -35,7 +35,7 @@ def lloyd(
     mean: Float64,
     max_iter: int,
     tolerance: float,
-    precision: str = "auto",
+    precision: str = "exact",
     memory_budget: int | None = None,
     observe: Callable[[Run], None] | None = None,
 ) -> Run:
@@ -68,7 +68,7 @@ def lloyd(
         moved = rows.n if run is None else moved
         # Rounding alone can move rows without a gain: keep what was as good.
         if run is not None and not inertia < run.inertia and moved > 0:
-            return run
+            return _exact(rows, assigner, weight, run)
         run = Run(current, _kept(rows, labels), inertia, history)
         current, shift, relocated = sums.centers(run.labels, distances, current)
         history.append(
@@ -84,7 +84,7 @@ def lloyd(
         if observe is not None:
             observe(run)
         if shift == 0:
-            return run
+            return _exact(rows, assigner, weight, run)
         if shift <= tolerance and not relocated:
             break
     return _finished(rows, assigner, current, weight, run)
@@ -95,12 +95,20 @@ def _kept(rows: Rows, labels: Any) -> Any:
     return labels if rows.on_gpu else labels.copy()
 
 
+def _exact(rows: Rows, assigner: Assigner, weight: Float64 | None, run: Run) -> Run:
+    """The run with exact labels and inertia."""
+    if assigner.is_exact:
+        return run
+    labels, distances = assigner.assign(run.centers, last=True)
+    return Run(run.centers, labels, rows.totals(distances, weight)[0], run.history)
+
+
 def _finished(
     rows: Rows, assigner: Assigner, centers: Any, weight: Float64 | None, run: Any
 ) -> Run:
     """The run with the centres of its last update, unless these are no better."""
     labels, distances = assigner.assign(centers, last=True)
     inertia, _ = rows.totals(distances, weight)
-    if inertia > run.inertia:
+    if inertia > run.inertia and assigner.is_exact:
         return Run(*run)
     return Run(centers, _kept(rows, labels), inertia, run.history)

@@ -116,7 +116,7 @@ class Rows:
         """CPU threads of the kernels."""
         return resolve_threads(self.n_threads)
 
-    def assign(self, centers: Float64, *, precision: str = "auto") -> tuple[Any, Any]:
+    def assign(self, centers: Float64, *, precision: str = "exact") -> tuple[Any, Any]:
         """Labels int32 [n] and squared distances float64 [n]: NumPy, or on the rows' GPU."""
         prepared = PreparedCenters(self.to_device(centers))
         labels, distances = self.empty((self.n,), "int32"), self.empty((self.n,), "float64")

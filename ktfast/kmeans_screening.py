@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics.pairwise import euclidean_distances
 
-from ktfast._backend import cpu
 from ktfast.kmeans_rows import Float64, Int32, Rows
-from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, Float32, Screen
+from ktfast.ops.kmeans_screen import NEAR_CENTERS, Float32, Screen, codes_for
 
 _logger = logging.getLogger(__name__)
 
@@ -121,9 +120,8 @@ def _mixed(basis: Float32) -> Float32:
 
 def _plain(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     """Screens of the features themselves: in the forced precision, else in all that are fast."""
-    fast = [code for code in CODES if cpu.kmeans_has_fast(code=code)]
-    codes = fast if precision == "auto" else [precision]
-    return [Screen(mean.astype(np.float32), c, n_threads=rows.threads) for c in codes]
+    mean = mean.astype(np.float32)
+    return [Screen(mean, code, n_threads=rows.threads) for code in codes_for(precision)]
 
 
 def _spread(n: int, count: int) -> npt.NDArray[np.int64]:

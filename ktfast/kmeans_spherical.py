@@ -10,6 +10,7 @@ import numpy as np
 from ktfast._backend import on_device
 from ktfast.errors import InputError
 from ktfast.kmeans_rows import Float64, Int64, Rows, float64_on_host, to_host
+from ktfast.ops.kmeans_assign import kmeans_assign
 from ktfast.ops.vectors import contiguous, row_blocks
 
 # Elements of scaled rows that exist at a time, and that a thread measures at a time.
@@ -29,6 +30,7 @@ class SphericalRows(Rows):
     """
 
     plain_means = False
+    block_bytes = 28  # float64 rows, their scaled twins, and these rounded
     _lengths: Float64 | None = None
 
     def take(self, indices: Int64) -> Float64:
@@ -60,10 +62,12 @@ class SphericalRows(Rows):
         is_new = bool(np.isnan(known[0]))
         if self.on_gpu:
             values = contiguous(block, "float64")
-            norms = (values * values).sum(axis=1, keepdims=True) ** 0.5
+            # The distance to zero is added up in one order, whatever block a row lies in.
+            norms = self._distance_to_zero(values) ** 0.5
             if is_new:
-                known[:] = to_host(norms)[:, 0]
-            scaled = contiguous(values / norms, self.center_dtype)
+                known[:] = to_host(norms)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                scaled = contiguous(values / norms[:, None], self.center_dtype)
         else:
             source = to_host(contiguous(block, "float32") if self.dtype == "bfloat16" else block)
             scaled = np.empty(source.shape, dtype=self.center_dtype)
@@ -77,6 +81,11 @@ class SphericalRows(Rows):
             self._lengths = None
             self._name(block, rows.start, int(np.flatnonzero(~fine)[0]))
         return scaled
+
+    def _distance_to_zero(self, values: Any) -> Any:
+        """Squared distances float64 [n] of rows on a GPU to the origin."""
+        zero = self.to_device(np.zeros((1, self.d)))
+        return kmeans_assign(values, zero, distance_dtype="float64")[1]
 
     def _name(self, block: Any, first: int, place: int) -> None:
         values = float64_on_host(block[place])

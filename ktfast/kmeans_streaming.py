@@ -25,8 +25,10 @@ _BLOCK_BYTES = 1 << 27
 _BLOCK_ROWS = 1 << 18
 # Device bytes of a row for the length of a fit: two labels, a distance, a weight, sorted order.
 _ROW_BYTES = 40
-# Device bytes of a row while its block is worked on: changes by cluster, the screen's candidates.
+# Device bytes of a row while its block is worked on: changes by cluster, the screen's candidates;
+# and of its code, two a feature and 16, features in groups of 128.
 _WORK_BYTES = 320
+_CODE_BYTES = 2
 # Device bytes of an element of the centres: three times float64, prepared, integer sums.
 _CENTER_BYTES = 40
 # Below so many bytes one thread copies to pinned memory; at most so many threads do.
@@ -66,7 +68,7 @@ def make_plan(
     ------
     InputError : not even one block fits; the message says how many bytes are needed.
     """
-    work = _WORK_BYTES + work_bytes
+    work = _WORK_BYTES + _CODE_BYTES * (-(-d // 128) * 128) + work_bytes
     centers = _CENTER_BYTES * d * (-(-n_clusters // 128) * 128)
     fixed = n * (_ROW_BYTES + d // 64) + centers
     left = budget - fixed

@@ -1,6 +1,5 @@
 """The tensor-core screen on the emulated GPU, with the names that _cuda gives its functions."""
 
-import numpy as np
 from emulated_cuda import ELEMENTS
 
 CODES = ["int8", "float16"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ktfast import _backend
+from ktfast import KMeans, _backend
 from ktfast.ops import kmeans_assign, kmeans_update
 
 needs_two_gpus = pytest.mark.skipif(
@@ -67,3 +67,77 @@ def test_threads_are_bounded(variable, monkeypatch):
     assert _backend.n_threads(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2,1")
     assert _backend.n_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "expected"),
+    [
+        ("75-real 80-real 90-real 100-real 120", 75, True),
+        ("75-real 80-real 90-real 100-real 120", 70, False),  # older than all
+        (
+            "75-real 80-real 90-real 100-real 120",
+            89,
+            True,
+        ),  # machine code of the same major version
+        ("80-real", 75, False),
+        ("80-real", 90, False),
+        ("86-real", 80, False),
+        ("80", 90, True),  # compiled from the intermediate code
+        ("80-virtual", 120, True),
+        ("90a-real", 90, True),
+        ("90a-real", 100, False),
+        ("90a", 100, False),
+        ("80-real 90a-real", 86, True),
+        ("100f-real", 103, True),
+        ("100f", 120, False),
+        ("", 90, False),
+    ],
+)
+def test_which_devices_a_build_has_code_for(architectures, capability, expected):
+    assert _backend.covers(architectures, capability) is expected
+
+
+@pytest.fixture
+def foreign_gpu(monkeypatch):
+    """A build with CUDA, on a machine whose GPU it has no code for."""
+    module = types.SimpleNamespace(
+        device_count=lambda: 1, compute_capability=lambda index: 90, architectures="80-real"
+    )
+    monkeypatch.setattr(_backend, "_cuda_module", lambda: module)
+    _backend._has_code_for.cache_clear()
+    yield module
+    _backend._has_code_for.cache_clear()
+
+
+def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
+    message = (
+        r"no code for CUDA device 0 \(compute capability 9.0\), only for 80-real; .*CUDAARCHS=90"
+    )
+    assert not _backend.has_cuda()
+    with pytest.raises(RuntimeError, match=message):
+        _backend.cuda()
+    with pytest.raises(RuntimeError, match=message):
+        _backend.native_of(fake_gpu_array("torch", 0))
+    with pytest.raises(RuntimeError, match=message):
+        KMeans(2, device="cuda").fit(np.zeros((4, 2)))
+    foreign_gpu.architectures = "80"
+    _backend._has_code_for.cache_clear()
+    assert _backend.has_cuda()
+    assert _backend.cuda() is foreign_gpu
+    with pytest.raises(ValueError, match="cuda:1 was asked for, but there are 1 CUDA devices"):
+        KMeans(2, device="cuda:1").fit(np.zeros((4, 2)))
+
+
+def test_a_gpu_whose_memory_no_library_holds(foreign_gpu, monkeypatch):
+    foreign_gpu.architectures = "80"
+    _backend._has_code_for.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(RuntimeError, match="neither torch with CUDA nor CuPy is installed"):
+        KMeans(2, device="cuda").fit(np.zeros((4, 2)))
+
+
+@pytest.mark.skipif(_backend.has_cuda(), reason="there is a CUDA device")
+def test_without_a_gpu_it_is_said():
+    with pytest.raises(RuntimeError, match=r"no CUDA module|no usable CUDA device"):
+        KMeans(2, device="cuda").fit(np.zeros((4, 2)))

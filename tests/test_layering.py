@@ -21,6 +21,7 @@ LAYERS = [
     {"durable", "heap", "interruption"},
     {"_cpu", "_cuda"},
     {"_backend"},
+    {"_device"},
     {"ops"},
     {"augment", "checkpoint", "config", "data", "evaluation", "kmeans", "models", "permutations",
      "precision", "progress"},

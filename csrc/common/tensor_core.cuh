@@ -10,6 +10,7 @@
 #include "common/cuda_launch.cuh"
 
 #if defined(KTFAST_CUDA_EMULATION)
+#include "async_copy.h"
 #include "tensor_core.h"
 #endif
 

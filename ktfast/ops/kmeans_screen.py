@@ -27,6 +27,22 @@ _FARTHEST = 128
 _CALL_PRODUCTS = 5e9
 
 
+def codes_for(precision: str) -> list[str]:
+    """The codes that a screen of this precision may use on this processor, to choose from.
+
+    Raises
+    ------
+    ValueError : only a GPU multiplies in it.
+    """
+    if precision == "float16":
+        raise ValueError(
+            'precision "float16" needs arrays on a GPU; on a CPU use "bfloat16" or "exact"'
+        )
+    if precision in ("exact", "fast"):
+        return [code for code in CODES if cpu.kmeans_has_fast(code=code)]
+    return [precision]
+
+
 class Screen:
     """How vectors are coded: shifted, perhaps taken to a basis, and rounded.
 

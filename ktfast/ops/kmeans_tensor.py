@@ -11,6 +11,8 @@ from ktfast.ops.vectors import row_blocks
 
 CODES = ("int8", "float16")
 TILE_ROWS = 128
+# The longest vectors whose int8 products cannot overflow.
+MOST_FEATURES = 131072
 ROW_CONSTANTS = 4
 # What one call takes: the workspace is 290 bytes a row, and 76 MB at most.
 _CALL_ROWS = 1 << 18

@@ -31,7 +31,10 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
     return run_stage(
         run,
         "cluster",
-        {"seed": run.config.seed, **config.model_dump(mode="json", exclude={"features"})},
+        {
+            "seed": run.config.seed,
+            **config.model_dump(mode="json", exclude={"features", "device", "memory_budget_gb"}),
+        },
         inputs,
         partial(_cluster, run, to_fit, to_label),
         redo=redo,

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ktfast._backend import cuda
+from ktfast.config import Config
 from ktfast.data.feature_store import FeatureStore
 from ktfast.data.source import PreparedSet
 from ktfast.data.transform import FeatureTransform
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information, purity
 from ktfast.kmeans import KMeans
-from ktfast.ops import kmeans_assign
-from ktfast.stages.artifacts import Run
+from ktfast.stages.artifacts import Run, resolve_device
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,41 @@ def cluster_images(
         tol=config.tol,
         random_state=seed,
         n_threads=run.config.threads or None,
+        device=kmeans_device(run.config),
+        memory_budget=int(config.memory_budget_gb * 1e9) or None,
     )
     kmeans.fit(rows)
     if to_label != to_fit:
         del rows
         store = FeatureStore.open(to_label)
         rows = _rows(run, store, transform, scratch)
-    found = [
-        kmeans_assign(part, kmeans.cluster_centers_, n_threads=run.config.threads or None)
-        for part in rows
-    ]
-    labels, distances = (np.concatenate(values) for values in zip(*found, strict=True))
+    labels, distances = kmeans.assign(rows)
     return Clusters(
         transform,
         kmeans,
         align_labels(labels, store, images),
-        align_labels(distances, store, images),
+        align_labels(distances.astype(np.float32), store, images),
     )
+
+
+def kmeans_device(config: Config) -> str | None:
+    """Where K-means works; None: on the CPU, where the features are.
+
+    Raises
+    ------
+    ConfigError : cluster.device asks for a GPU that cannot be used.
+    """
+    wanted = config.cluster.device
+    chosen = resolve_device(config.device if wanted == "auto" else wanted)
+    if not chosen.startswith("cuda"):
+        return None
+    try:
+        cuda(int(chosen.partition(":")[2] or 0))
+    except RuntimeError as error:
+        if wanted == "auto":
+            return None
+        raise ConfigError(f"cluster.device is {wanted}, but {error}") from error
+    return chosen
 
 
 def _transform(run: Run, store: FeatureStore) -> FeatureTransform:

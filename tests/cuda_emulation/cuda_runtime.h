@@ -178,6 +178,8 @@ namespace cuda_emulation {
 template <class T, class F>
 T atomically(T* p, F f) {
   machine.yield();
+  machine.access(p, sizeof(T), AccessKind::atomic);
+  const Machine::Quiet quiet;
   const T old = *p;
   *p = f(old);
   return old;

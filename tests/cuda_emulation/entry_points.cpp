@@ -11,11 +11,27 @@ EXPORT void emulation_set(uint64_t seed, int capability) {
   cuda_emulation::settings.capability = capability;
 }
 
+// Where the arrays lie that the next calls may touch: arrays [n, 2] of addresses and sizes.
+EXPORT void emulation_arrays(const unsigned char* arena, int64_t arena_bytes, const int64_t* arrays,
+                             int64_t n) {
+  auto& known = cuda_emulation::machine.arena;
+  known = {arena, static_cast<size_t>(arena_bytes), {}};
+  for (int64_t i = 0; i < n; ++i) {
+    known.arrays.emplace_back(reinterpret_cast<const unsigned char*>(arrays[2 * i]),
+                              static_cast<size_t>(arrays[2 * i + 1]));
+  }
+}
+
+// sizes: batch, n_images, height, width, n_permutations. options: grid, tile_size, jitter,
+// chroma_shift, max_occluders, donor_shares_color, channels_last, statistics, dtype, epoch.
+// chances: gray, projection, seed.
 EXPORT const char* emulated_jigsaw_tiles(const int64_t* sizes, const int32_t* options,
                                          const uint64_t* chances, const uint8_t* images,
                                          const int64_t* indices, const int64_t* sample_ids,
-                                         const uint8_t* permutations, void* tiles,
-                                         void* const* choices) {
+                                         const uint8_t* permutations, void* tiles, int64_t* labels,
+                                         int32_t* offsets, int32_t* cells, uint8_t* occluded,
+                                         int64_t* donors, uint8_t* gray, uint8_t* projection,
+                                         uint8_t* donor_gray, uint8_t* donor_projection) {
   ktfast::JigsawTilesParams p{};
   p.batch = sizes[0];
   p.n_images = sizes[1];
@@ -40,15 +56,15 @@ EXPORT const char* emulated_jigsaw_tiles(const int64_t* sizes, const int32_t* op
   p.sample_ids = sample_ids;
   p.permutations = permutations;
   p.tiles = tiles;
-  p.labels = static_cast<int64_t*>(choices[0]);
-  p.offsets = static_cast<int32_t*>(choices[1]);
-  p.cells = static_cast<int32_t*>(choices[2]);
-  p.occluded = static_cast<uint8_t*>(choices[3]);
-  p.donors = static_cast<int64_t*>(choices[4]);
-  p.gray = static_cast<uint8_t*>(choices[5]);
-  p.projection = static_cast<uint8_t*>(choices[6]);
-  p.donor_gray = static_cast<uint8_t*>(choices[7]);
-  p.donor_projection = static_cast<uint8_t*>(choices[8]);
+  p.labels = labels;
+  p.offsets = offsets;
+  p.cells = cells;
+  p.occluded = occluded;
+  p.donors = donors;
+  p.gray = gray;
+  p.projection = projection;
+  p.donor_gray = donor_gray;
+  p.donor_projection = donor_projection;
   return attempt([&] { ktfast::cuda::jigsaw_tiles(p, nullptr); });
 }
 

@@ -11,13 +11,6 @@
 #error "the CUDA emulation switches stacks by hand and knows x86-64 only"
 #endif
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#define CUDA_EMULATION_ASAN 1
-#else
-#define CUDA_EMULATION_ASAN 0
-#endif
-
 namespace cuda_emulation {
 
 // Saves what the System V ABI lets a caller keep, and continues on another stack.
@@ -31,7 +24,7 @@ __attribute__((naked, noinline)) inline void switch_stack(void** /*save*/, void*
 
 class Fiber {
  public:
-  static constexpr size_t kStackBytes = CUDA_EMULATION_ASAN ? 512 << 10 : 128 << 10;
+  static constexpr size_t kStackBytes = 128 << 10;
   static constexpr size_t kGuardBytes =
       4096;  // a stack that overflows must not reach its neighbour
 
@@ -61,44 +54,15 @@ class Fiber {
   }
 
   // From the scheduler; returns when the fiber suspends itself.
-  void resume() {
-#if CUDA_EMULATION_ASAN
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, stack_, kStackBytes);
-    switch_stack(&scheduler_, own_);
-    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-    switch_stack(&scheduler_, own_);
-#endif
-  }
+  void resume() { switch_stack(&scheduler_, own_); }
 
   // From the fiber itself; returns when it is resumed.
-  void suspend() {
-#if CUDA_EMULATION_ASAN
-    void* fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, scheduler_stack_, scheduler_bytes_);
-    switch_stack(&own_, scheduler_);
-    entered(fake);
-#else
-    switch_stack(&own_, scheduler_);
-#endif
-  }
-
-  // The first thing that runs on a fiber, and after every suspension.
-  void entered([[maybe_unused]] void* fake = nullptr) {
-#if CUDA_EMULATION_ASAN
-    __sanitizer_finish_switch_fiber(fake, &scheduler_stack_, &scheduler_bytes_);
-#endif
-  }
+  void suspend() { switch_stack(&own_, scheduler_); }
 
  private:
   char* stack_ = nullptr;
   void* own_ = nullptr;
   void* scheduler_ = nullptr;
-#if CUDA_EMULATION_ASAN
-  const void* scheduler_stack_ = nullptr;
-  size_t scheduler_bytes_ = 0;
-#endif
 };
 
 }  // namespace cuda_emulation

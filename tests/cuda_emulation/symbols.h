@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "machine.h"
+
 namespace cuda_emulation {
 
 inline std::string demangled(const char* name) {
@@ -56,11 +58,6 @@ inline std::string function_name(const void* function) {
   }
   return "unknown kernel";
 }
-
-struct Memory {
-  unsigned char* start;
-  size_t bytes;
-};
 
 // The calling thread's copy of the module's thread-local variables.
 inline Memory thread_local_memory() {

@@ -10,61 +10,27 @@ constexpr int kLanes = 32;
 
 inline int lane_of(const Thread& t) { return t.number % kLanes; }
 
-// The lane of the same warp, or nullptr if the block has no such thread.
-inline Thread* lane(const Thread& t, int l) {
-  const auto at = static_cast<size_t>(t.number / kLanes * kLanes + l);
-  return at < t.block->threads.size() ? t.block->threads[at].get() : nullptr;
-}
-
 constexpr int kGroup = 128;  // threads of a warpgroup
 
-// If all of the `size` threads around `waiting` that its mask names (a warpgroup's: all) and that
-// have not returned are there: computes, wakes them.
-template <int size>
-void complete_meeting(Thread& waiting) {
-  const Arrival mine = waiting.arrival;
-  const int first = waiting.number / size * size;
-  const auto& threads = waiting.block->threads;
-  const auto named = [](uint32_t mask, int i) { return size != kLanes || (mask >> i & 1) != 0; };
-  void* calls[size] = {};
-  for (int i = 0; i < size && first + i < static_cast<int>(threads.size()); ++i) {
-    const Thread& other = *threads[static_cast<size_t>(first + i)];
-    if (!named(mine.mask, i) || other.finished) continue;
-    const Arrival& theirs = other.arrival;
-    if (theirs.what == nullptr) return;
-    if (theirs.mask != mine.mask || theirs.complete != mine.complete) {
-      if (!named(theirs.mask, lane_of(waiting))) return;
-      machine.fail("%s at %s with mask %08x, while thread %d waits at %s at %s with mask %08x",
-                   mine.what, mine.site.text().c_str(), mine.mask, other.number, theirs.what,
-                   theirs.site.text().c_str(), theirs.mask);
-    }
-    calls[i] = theirs.call;
-  }
-  mine.complete(calls);
-  for (int i = 0; i < size; ++i) {
-    if (calls[i] == nullptr) continue;
-    Thread& other = *threads[static_cast<size_t>(first + i)];
-    other.arrival = {};
-    machine.wake(other);
-  }
-}
+// Waits at a meeting of `size` threads, 32 or 128, until all that `mask` names (of a warpgroup:
+// all) and that have not returned are there; the last to come calls `complete` with their `call`s,
+// null for those that do not take part.
+void meet(int size, const Arrival& arrival);
+
+// Those that waited for a thread that has returned may be complete now.
+void complete_after_exit(Thread& gone);
 
 // Call has a thread's inputs and results, and static void complete(Call* const (&calls)[size]),
 // where those of threads that do not take part are null.
 template <int size, class Call>
 void meet(const char* what, uint32_t mask, Call& call, Site site) {
-  Thread& me = machine.thread();
-  me.arrival = {what, mask,
-                [](void* const* all) {
-                  Call* calls[size];
-                  for (int i = 0; i < size; ++i) calls[i] = static_cast<Call*>(all[i]);
-                  Call::complete(calls);
-                },
-                &call, site};
-  me.waiting = true;
-  me.waits_for = std::string(what) + " at " + site.text();
-  complete_meeting<size>(me);
-  me.fiber.suspend();
+  meet(size, {what, mask,
+              [](void* const* all) {
+                Call* calls[size];
+                for (int i = 0; i < size; ++i) calls[i] = static_cast<Call*>(all[i]);
+                Call::complete(calls);
+              },
+              &call, site});
 }
 
 template <class Call>
@@ -76,20 +42,6 @@ void meet_warp(const char* what, uint32_t mask, Call& call, Site site) {
   }
   meet<kLanes>(what, mask, call, site);
 }
-
-// The lanes that waited for a thread that has returned may be complete now.
-inline const bool kWarpsNoticeExits = [] {
-  machine.on_exit = [](Thread& gone) {
-    for (int l = 0; l < kLanes; ++l) {
-      Thread* other = lane(gone, l);
-      if (other != nullptr && other->arrival.what != nullptr &&
-          (other->arrival.mask >> lane_of(gone) & 1) != 0) {
-        complete_meeting<kLanes>(*other);
-      }
-    }
-  };
-  return true;
-}();
 
 template <class T>
 struct Shuffle {
@@ -162,14 +114,21 @@ struct Reduce {
 };
 
 struct Meeting {
-  static void complete(Meeting* const (&)[kLanes]) {}
+  Thread* thread;
+  static void complete(Meeting* const (&lanes)[kLanes]) {
+    std::vector<Thread*> all;
+    for (const Meeting* l : lanes) {
+      if (l != nullptr) all.push_back(l->thread);
+    }
+    Machine::order(all);
+  }
 };
 
 }  // namespace cuda_emulation
 
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu,
                        cuda_emulation::Site site = cuda_emulation::Site::here()) {
-  cuda_emulation::Meeting call;
+  cuda_emulation::Meeting call{&cuda_emulation::machine.thread()};
   cuda_emulation::meet_warp("__syncwarp", mask, call, site);
 }
 
