@@ -54,7 +54,7 @@ def outcome(tmp_path_factory):
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(fakes)
-        assert kmeans_gpu.run(options, ["ktfast", "torch-fp32", "cuvs"]) == 0
+        assert kmeans_gpu.run(options, ["ktfast", "cuvs"]) == 0
     return out
 
 
@@ -71,15 +71,35 @@ def test_the_table_names_what_is_missing(outcome):
     assert "- cuvs" not in text  # it has no note
 
 
-def test_ktfast_and_torch_find_the_inertia_of_plain_lloyd(outcome):
+def test_ktfast_finds_the_inertia_of_plain_lloyd(outcome):
     record = json.loads((outcome / "kmeans-gpu-mixture8.json").read_text())
-    rows = {row["engine"]: row for row in record["rows"]}
-    for engine in ("ktfast", "torch-fp32"):
-        assert rows[engine]["inertia"] == pytest.approx(expected_inertia(), rel=1e-6)
-        assert rows[engine]["iterations"] == STEPS
-        assert rows[engine]["flops"] > 0
-    assert rows["ktfast"]["ratio"] == 1
-    assert len(rows["ktfast"]["history"]) == STEPS
+    row = next(row for row in record["rows"] if row["engine"] == "ktfast")
+    assert row["inertia"] == pytest.approx(expected_inertia(), rel=1e-6)
+    assert row["iterations"] == len(row["history"]) == STEPS
+    assert row["ratio"] == 1
+
+
+def test_what_follows_from_the_times(monkeypatch):
+    """Ratios are to ktfast, also beside a peer that aborted."""
+    found = {
+        "ktfast": {"seconds": [0.4, 0.2, 0.3], "iterations": 2},
+        "torch-fp32": {"seconds": [0.9], "iterations": 3},
+        "flash-kmeans": {"problem": "aborted (exit 134)"},
+    }
+
+    def run_row(target, arguments, *, threads, timeout):
+        assert target.endswith(":measure")
+        assert Problem(*arguments["problem"]) == PROBLEM
+        return found[arguments["engine"]]
+
+    monkeypatch.setattr(kmeans_gpu, "run_row", run_row)
+    peaks = {"bfloat16": 1e6}
+    rows = list(kmeans_gpu.measured(found, PROBLEM, peaks, timeout=9.0))
+    assert [row.get("problem") for row in rows] == [None, None, "aborted (exit 134)"]
+    assert [row.get("ratio") for row in rows] == [1, pytest.approx(2), None]
+    assert rows[0]["range"] == [0.1, 0.2]
+    assert rows[0]["flops"] == pytest.approx(2 * N * D * K / 0.15)
+    assert rows[0]["share_of_peak"] == pytest.approx(rows[0]["flops"] / 1e6)
 
 
 @pytest.mark.parametrize("engine", TORCH)
