@@ -120,8 +120,8 @@ def _mixed(basis: Float32) -> Float32:
 
 def _plain(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     """Screens of the features themselves: in the forced precision, else in all that are fast."""
-    mean = mean.astype(np.float32)
-    return [Screen(mean, code, n_threads=rows.threads) for code in codes_for(precision)]
+    rounded = mean.astype(np.float32)
+    return [Screen(rounded, code, n_threads=rows.threads) for code in codes_for(precision)]
 
 
 def _spread(n: int, count: int) -> npt.NDArray[np.int64]:

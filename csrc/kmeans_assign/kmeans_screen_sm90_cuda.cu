@@ -39,7 +39,7 @@ struct Float16 {
 };
 
 // The stages in shared memory, and who waits for whom: `full` once a stage's bytes have come,
-// `empty` once both warpgroups have multiplied it.
+// `empty` once every warp has multiplied it.
 struct Ring {
   unsigned char* stages;
   uint64_t* full;
@@ -97,12 +97,12 @@ __device__ void multiply_tile(int64_t n_stages, int group, Ring& ring,
     }
     wgmma_commit();
     wgmma_wait<1>();
-    if (multiplied != nullptr && threadIdx.x % kGroup == 0) barrier_arrive(multiplied);
+    if (multiplied != nullptr && threadIdx.x % 32 == 0) barrier_arrive(multiplied);
     multiplied = &ring.empty[ring.slot];
     ring.advance();
   }
   wgmma_wait<0>();
-  if (threadIdx.x % kGroup == 0) barrier_arrive(multiplied);
+  if (threadIdx.x % 32 == 0) barrier_arrive(multiplied);
 }
 
 template <class Code>
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, 1) wgmma_screen_kernel(const TensorS
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < kDepth; ++slot) {
       barrier_init(&ring.full[slot], 1);
-      barrier_init(&ring.empty[slot], kMultiplyingGroups);
+      barrier_init(&ring.empty[slot], kMultiplyingGroups * kGroup / 32);
     }
     barrier_init_fence();
   }

@@ -1,27 +1,11 @@
-// The tensor-core screen's entry points and arithmetic as C functions, as in entry_points.cpp.
-#include <exception>
-#include <string>
-
-#include "kmeans_assign/code_tile.h"
+// The tensor-core screen and its arithmetic as C functions; see entry_points.cpp.
 #include "kmeans_assign/kmeans_tensor.h"
-#include "kmeans_assign/tensor_math.h"
-#include "machine.h"
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
+#include "entry_point.h"
+#include "kmeans_assign/code_tile.h"
+#include "kmeans_assign/tensor_math.h"
 
 namespace {
-
-template <class Call>
-const char* attempt(Call call) {
-  static std::string message;
-  try {
-    call();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
-}
 
 ktfast::TensorCode code_of(int64_t code) { return static_cast<ktfast::TensorCode>(code); }
 
@@ -56,10 +40,10 @@ EXPORT const char* emulated_tensor_encode(int64_t n_rows, int64_t n_features, co
 
 EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, int64_t n_features,
                                           const void* x, int64_t x_type, const double* centers,
-                                          int64_t code, const int8_t* prepared,
-                                          const int8_t* codes, const float* constants,
-                                          int32_t* labels, double* distances, int64_t guessed,
-                                          int64_t certify, int64_t* workspace, int64_t* n_passed) {
+                                          int64_t code, const int8_t* prepared, const int8_t* codes,
+                                          const float* constants, int32_t* labels,
+                                          double* distances, int64_t guessed, int64_t certify,
+                                          int64_t* workspace, int64_t* n_passed) {
   ktfast::KmeansTensorAssignParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
