@@ -4,13 +4,12 @@
 
 Registers and stack are a thread's, shared memory a block's without what a launch adds; then how
 often loads and stores of spilled registers, tensor-core products and asynchronous copies stand in
-the code. The exit status is 1 if a kernel spills.
+the code. What may spill is for tests/test_cuda_build.py to say.
 """
 
 import argparse
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 from ktfast.bench.harness import markdown
@@ -33,7 +32,7 @@ def table(found: list[Kernel]) -> str:
     return markdown([*COLUMNS, *used], [row(kernel, used) for kernel in found])
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module", nargs="?", type=Path, help="default: ktfast's CUDA module")
     parser.add_argument("--json", action="store_true", help="a line each, with every instruction")
@@ -50,8 +49,7 @@ def main() -> int:
             print(json.dumps(kernel._asdict()))
     else:
         print(table(found))
-    return int(any(kernel.spills for kernel in found))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -103,7 +103,7 @@ class Parts:
         steps = {
             "configure": configure,
             "build": ["cmake", "--build", str(folder)],
-            "no kernel spills": resources,
+            "kernels": resources,
         }
         for step, command in steps.items():
             began = time.monotonic()

@@ -116,6 +116,17 @@ __device__ void settle(const KmeansAssignParams& p, const ScreenShared& shared, 
   }
 }
 
+// Uniform pointers beside the parameters, where they cost no registers: computed in the kernel,
+// with 64-bit offsets, they made sm_90 spill 16 bytes; now none.
+struct AssignTask {
+  KmeansAssignParams p;
+  int64_t n_panels;
+  const float* mean;        // [n_features]
+  const float* half_norms;  // [n_panels, 128]
+  const float* panels;      // [n_panels, n_features, 128]
+};
+constexpr int64_t kMostScreenFeatures = 1 << 23;  // offsets within a tile are 32-bit numbers
+
 // What a thread loads for the next step while the present one is multiplied.
 struct Staged {
   float x[kStageFloats];
@@ -123,25 +134,24 @@ struct Staged {
 };
 
 template <class T>
-__device__ void load_stage(const KmeansAssignParams& p, const Prepared& at, int64_t first_row,
-                           int64_t panel, int64_t start, Staged& staged) {
-  const int64_t d = p.n_features;
-  const T* x = static_cast<const T*>(p.x);
-  const float* mean = p.prepared + at.mean;
+__device__ void load_stage(const AssignTask& task, int64_t first_row, int64_t panel, int start,
+                           Staged& staged) {
+  const KmeansAssignParams& p = task.p;
+  const int d = static_cast<int>(p.n_features);
   const int thread = static_cast<int>(threadIdx.x);
+  // Rows past the end repeat the last one; nobody asks for their states.
+  const int64_t last = p.n_rows - 1 - first_row;
+  const int row = staged_row(thread) < last ? staged_row(thread) : static_cast<int>(last);
+  const T* x = static_cast<const T*>(p.x) + first_row * p.n_features;
+  const float* c = task.panels + panel * p.n_features * kScreenCenters;
 #pragma unroll
   for (int i = 0; i < kStageFloats; ++i) {
-    const int64_t row = first_row + staged_row(thread);
-    const int64_t f = start + staged_row_feature(thread, i);
+    const int f = start + staged_row_feature(thread, i);
     float value = 0;
-    if (row < p.n_rows && f < d) {
-      value = shifted_value(x[row * d + f], mean[f]);
-    }
+    if (f < d) value = shifted_value(x[row * d + f], task.mean[f]);
     staged.x[i] = value;
-    const int64_t g = start + staged_center_feature(thread, i);
-    staged.c[i] =
-        g < d ? p.prepared[at.panels + (panel * d + g) * kScreenCenters + staged_center(thread)]
-              : 0;
+    const int g = start + staged_center_feature(thread, i);
+    staged.c[i] = g < d ? c[g * kScreenCenters + staged_center(thread)] : 0;
   }
 }
 
@@ -204,10 +214,10 @@ __device__ void screen_tile(const float (&sum)[kThreadRows][kThreadCenters],
 // A block owns 128 rows and takes every tile of 128 centres past them; a thread owns an 8 x 8 piece
 // of the tile. Shared memory: 16 KB for a step of 16 features, 24 KB for the rows' states.
 template <class T>
-__global__ void __launch_bounds__(kScreenThreads, 2) assign_kernel(const KmeansAssignParams p) {
+__global__ void __launch_bounds__(kScreenThreads, 2) assign_kernel(const AssignTask task) {
   __shared__ ScreenShared shared;
   const int64_t first_row = int64_t{blockIdx.x} * kScreenRows;
-  const Prepared at(p.n_clusters, p.n_features);
+  const KmeansAssignParams& p = task.p;
   const int center_group = static_cast<int>(threadIdx.x) % kScreenClasses;
   const int row_group = static_cast<int>(threadIdx.x) / kScreenClasses;
   for (int r = 0; r < kThreadRows; ++r) {
@@ -216,21 +226,20 @@ __global__ void __launch_bounds__(kScreenThreads, 2) assign_kernel(const KmeansA
     shared.winner[row_group * kThreadRows + r][center_group] =
         first_in_class(center_group, p.n_clusters);
   }
-  for (int64_t panel = 0; panel < at.n_panels; ++panel) {
+  for (int64_t panel = 0; panel < task.n_panels; ++panel) {
     float sum[kThreadRows][kThreadCenters] = {};
     Staged staged;
-    load_stage<T>(p, at, first_row, panel, 0, staged);
-    for (int64_t start = 0; start < p.n_features; start += kScreenFeatures) {
+    load_stage<T>(task, first_row, panel, 0, staged);
+    for (int start = 0; start < static_cast<int>(p.n_features); start += kScreenFeatures) {
       __syncthreads();  // the step before has been multiplied
       store_stage(staged, shared);
       __syncthreads();
       if (start + kScreenFeatures < p.n_features) {
-        load_stage<T>(p, at, first_row, panel, start + kScreenFeatures, staged);
+        load_stage<T>(task, first_row, panel, start + kScreenFeatures, staged);
       }
       multiply_stage(shared, row_group, center_group, sum);
     }
-    screen_tile(sum, p.prepared + at.half_norms, panel * kScreenCenters, row_group, center_group,
-                shared);
+    screen_tile(sum, task.half_norms, panel * kScreenCenters, row_group, center_group, shared);
   }
   __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -265,9 +274,14 @@ void kmeans_prepare(const KmeansPrepareParams& p, CUstream_st* stream) {
 void kmeans_assign(const KmeansAssignParams& p, CUstream_st* stream) {
   if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
+  KTFAST_CHECK(p.n_features <= kMostScreenFeatures, "x has more features than a tile can index");
+  const Prepared at(p.n_clusters, p.n_features);
+  const float* prepared = p.prepared;
+  const AssignTask task{p, at.n_panels, prepared + at.mean, prepared + at.half_norms,
+                        prepared + at.panels};
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    launch(assign_kernel<T>, blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream, p);
+    launch(assign_kernel<T>, blocks_for(p.n_rows, kScreenRows), kScreenThreads, 0, stream, task);
   });
 }
 
