@@ -15,6 +15,7 @@ from ktfast.bench import gpu_peak
 from ktfast.bench.kmeans_gpu_data import Data
 
 ITERATIONS = {"exact": 20, "fast": 20, "float32": 4}  # of a fit, by precision
+PEAKS = {"exact": "int8", "fast": "int8", "float32": "float32"}  # of what the screen may multiply
 SAMPLE = 4096  # rows that are checked against a brute force
 TIE = 1e-11  # relative: float64 distances that differ by less are the same but for rounding
 STREAMED_BYTES = 16e9  # of the host's memory
@@ -54,6 +55,7 @@ def time_fit(device: Device, size: Size, precision: str) -> list[Row]:
     row: Row = {"ms": statistics.median(times), "ms_first": times[0], "ms_last": times[-1]}
     row |= {"iterations": model.n_iter_, "same_again": same(model, again)}
     row |= {"inertia": model.inertia_, "moved_last": model.history_[-1]["moved"]}
+    row["peak"] = f"matmul {PEAKS[precision]}"
     row["history_ms"] = " ".join(f"{value:.3g}" for value in times)
     return [rates(row, size)]
 

@@ -66,10 +66,13 @@ def json_rows(output: str) -> Iterator[Row]:
             yield json.loads(line)
 
 
-def text_of(value: Any) -> str:
-    if isinstance(value, float):
+def text_of(value: Any, column: str = "") -> str:
+    """A cell; objectives are compared to many digits, everything else to a few."""
+    if isinstance(value, float) and "inertia" in column:
+        value = f"{value:.10g}"
+    elif isinstance(value, float):
         value = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def table(rows: list[Row]) -> Iterator[str]:
@@ -78,7 +81,7 @@ def table(rows: list[Row]) -> Iterator[str]:
     yield "| " + " | ".join(name.replace("_", " ") for name in columns) + " |"
     yield "|" + "---|" * len(columns)
     for row in rows:
-        yield "| " + " | ".join(text_of(row.get(name, "")) for name in columns) + " |"
+        yield "| " + " | ".join(text_of(row.get(name), name) for name in columns) + " |"
 
 
 def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:

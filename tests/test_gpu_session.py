@@ -229,6 +229,16 @@ def test_rates_stand_beside_their_ceilings(scripts):
     assert "of_copy" not in rows[1]
 
 
+def test_cells_show_as_many_digits_as_are_compared(scripts):
+    import gpu_results
+
+    assert gpu_results.text_of(7103228.512, "inertia") == "7103228.512"
+    assert gpu_results.text_of(7103228.512, "rows") == "7,103,229"
+    assert gpu_results.text_of(0.123456, "of_peak") == "0.1235"
+    assert gpu_results.text_of(None) == ""
+    assert gpu_results.text_of("a|b\nc") == "a\\|b c"
+
+
 def test_targets_stand_beside_the_worst_that_was_measured(scripts):
     import gpu_targets
 
