@@ -81,21 +81,8 @@ def test_every_promised_gpu_has_machine_code(machine_code):
     assert set(re.findall(r"\.sm_(\w+)\.ptx", listed)) == virtual
 
 
-# Bytes of a thread. The float32 screen has 64 sums and what it loads ahead in the 128 registers
-# that two blocks leave, of which some compilers lack one or two; float64 rows are coded once a fit.
-MAY_SPILL = {"assign_kernel": 32, "code_rows_kernel<double>": 16}
-
-
-def test_no_hot_kernel_spills(machine_code):
-    def allowed(kernel):
-        names = (kernel.name, kernel.name.partition("<")[0])
-        return max(MAY_SPILL.get(name, 0) for name in names)
-
-    assert [
-        (kernel.name, kernel.architecture, kernel.stack_bytes)
-        for kernel in machine_code
-        if kernel.spills and kernel.stack_bytes > allowed(kernel)
-    ] == []
+def test_no_kernel_spills(machine_code):
+    assert [kernel[:2] for kernel in machine_code if kernel.spills] == []
 
 
 SPILLING = """
