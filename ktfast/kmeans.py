@@ -268,7 +268,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Rows, and the labels and squared distances of their nearest centres."""
         rows, centers = self._fitted(X)
         labels, distances = rows.assign(centers)
-        if not bool((distances < np.inf).all()):
+        if not rows.all_below(distances, np.inf):
             rows.check_finite()
         return rows, labels, distances
 

@@ -172,6 +172,11 @@ class Rows(Place):
         inertia, moved = to_host(totals).tolist()
         return inertia, int(moved)
 
+    def all_below(self, distances: Any, limit: float) -> bool:
+        """Whether distances [n] are numbers, and below a limit."""
+        with on_device(distances):
+            return bool((distances < limit).all())
+
     def take(self, indices: Int64) -> Float64:
         """The rows with these numbers, float64 [len(indices), d], on the CPU."""
         result = np.empty((len(indices), self.d))
@@ -197,7 +202,7 @@ class Rows(Place):
             self._name_bad_row()
         distances = self.assign(mean[None])[1]
         # Such distances could not be returned as float32.
-        if not bool((distances < _FLOAT32_MAX).all()):
+        if not self.all_below(distances, _FLOAT32_MAX):
             self._name_bad_row()
         return Moments(mean, self.totals(distances, weight)[0] / (total * max(1, self.d)))
 

@@ -9,6 +9,8 @@ from emulated_gpu import use_emulated_gpu
 from kmeans_cases import assert_same, least_budget, mixture
 
 from ktfast import KMeans
+from ktfast.kmeans_lloyd import lloyd
+from ktfast.kmeans_rows import Rows
 
 
 @pytest.fixture
@@ -65,3 +67,25 @@ def test_an_empty_cluster_takes_a_row(gpu):
     expected = KMeans(7, init=start, max_iter=4).fit(x)
     assert expected.history_[0]["relocated"] == 2
     assert_same(KMeans(7, init=start, max_iter=4, device="cuda").fit(x), expected)
+
+
+def test_shards_of_which_some_are_empty(gpu, monkeypatch):
+    monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 300 * 12 * 16)
+    module, device = gpu
+    x = mixture(300)
+    expected = KMeans(12, init=x[:12], max_iter=3).fit(x)
+    rows = Rows([device.from_host(part) for part in (x[:0], x[:130], x[130:], x[:0])])
+    rows.on_gpu = True
+    rows.to_device, rows.empty = device.from_host, device.empty
+    run = lloyd(
+        rows,
+        x[:12].astype(np.float64),
+        None,
+        mean=x.mean(axis=0, dtype=np.float64),
+        max_iter=3,
+        tolerance=0.0,
+        memory_budget=1 << 30,
+    )
+    np.testing.assert_array_equal(run.labels, expected.labels_)
+    assert run.inertia == expected.inertia_
+    assert "kmeans_tensor_assign" in module.called
