@@ -323,6 +323,10 @@ void Block::finish(int64_t r) {
     drop_far(r);
   }
   if (row.whole || row.n_passed == 0) return compare_all(r);
+  if (!noting_ && p_.guessed && row.n_passed == 1 && passed(r)[0] == p_.labels[row_of(r)]) {
+    p_.distances[row_of(r)] = row.nearest;
+    return;
+  }
   shift(r);
   settle(r);
 }
