@@ -81,21 +81,28 @@ def test_every_promised_gpu_has_machine_code(machine_code):
     assert set(re.findall(r"\.sm_(\w+)\.ptx", listed)) == virtual
 
 
-# Bytes of a thread. The float32 screen has 64 sums and what it loads ahead in the 128 registers
-# that two blocks leave, of which some compilers lack one or two; float64 rows are coded once a fit.
-MAY_SPILL = {"assign_kernel": 32, "code_rows_kernel<double>": 16}
+def test_no_kernel_spills(machine_code):
+    assert [(k.name, k.architecture, k.stack_bytes) for k in machine_code if k.spills] == []
 
 
-def test_no_hot_kernel_spills(machine_code):
-    def allowed(kernel):
-        names = (kernel.name, kernel.name.partition("<")[0])
-        return max(MAY_SPILL.get(name, 0) for name in names)
-
-    assert [
-        (kernel.name, kernel.architecture, kernel.stack_bytes)
-        for kernel in machine_code
-        if kernel.spills and kernel.stack_bytes > allowed(kernel)
-    ] == []
+@pytest.mark.parametrize(
+    ("name", "only", "instructions"),
+    [
+        ("mma_screen_kernel<Int8>", None, ["IMMA", "LDSM"]),
+        ("mma_screen_kernel<Float16>", None, ["HMMA", "LDSM"]),
+        ("wgmma_screen_kernel<Int8>", "sm_90a", ["IGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+        ("wgmma_screen_kernel<Float16>", "sm_90a", ["HGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+    ],
+)
+def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
+    found = [kernel for kernel in machine_code if kernel.name.endswith(name)]
+    promised = {f"sm_{real}" for real in architectures()[0]} if only is None else {only}
+    assert {kernel.architecture for kernel in found} == promised
+    for kernel in found:
+        for instruction in instructions:
+            assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
+        # 128 sums a thread; one block of 256, or of 384 that shift registers among them.
+        assert 128 < kernel.registers <= (255 if only is None else 168)
 
 
 SPILLING = """
