@@ -175,12 +175,6 @@ class FeaturesConfig(Section):
     )
 
 
-def _device_name(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-        raise ValueError(f"{value!r} is no device; expected auto, cpu, cuda or cuda:N")
-    return value
-
-
 class ClusterConfig(Section):
     """K-means over the features."""
 
@@ -198,19 +192,9 @@ class ClusterConfig(Section):
     n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
     max_iter: int = Field(100, ge=1, description="most iterations")
     tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
-    device: str = Field(
-        "auto",
-        description="auto, cpu, cuda or cuda:N; auto: the run's, if the CUDA kernels can use it. "
-        "The labels do not depend on it",
-    )
     memory_budget_gb: float = Field(
         0, ge=0, description="GPU memory; features beyond it are streamed; 0: 80 % of what is free"
     )
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        return _device_name(value)
 
 
 class TransferConfig(Section):
@@ -269,7 +253,9 @@ class Config(Section):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        return _device_name(value)
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+            raise ValueError(f"{value!r} is no device; expected auto, cpu, cuda or cuda:N")
+        return value
 
     @model_validator(mode="after")
     def _crops_fit_images(self) -> "Config":

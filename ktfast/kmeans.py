@@ -93,6 +93,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     centres; 32 bytes per row while the first centres are drawn; 40 bytes per element of the
     centres (120 for "k-means||"); up to 9 MiB per thread; and 32 MiB where the rows of X cannot be
     read in place.
+    On a GPU: about 40 bytes per row, 40 per element of the centres, and up to 320 and 2 per feature
+    for each of the at most 262,144 rows that are worked on at a time; codes of all rows, 1 or 2
+    bytes per feature, if they fit `memory_budget`. Streamed rows take two blocks of up to 128 MiB
+    there, as much pinned memory on the host, and what fits of X. Every iteration copies the rest
+    once. Centres, inertia and labels are those of the CPU, bit for bit, unless `spherical`, where
+    lengths may be rounded differently.
     """
 
     def __init__(
@@ -261,7 +267,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Rows, and the labels and squared distances of their nearest centres."""
         rows, centers = self._fitted(X)
         labels, distances = rows.assign(centers)
-        if not bool((distances < np.inf).all()):
+        if not rows.all_below(distances, np.inf):
             rows.check_finite()
         return rows, labels, distances
 

@@ -56,41 +56,57 @@ class GpuAssigner:
         given = PreparedCenters(centers)
         prepared: Any = None
         for place, part in self._rows.parts():
+            if len(part) == 0:
+                continue
             if self._code is None:
                 self._choose(given, part)
-            if self._screen is None:
-                out = labels[place], self._distances[place]
-                kmeans_assign(part, given, precision="float32", out=out)
-            else:
-                if prepared is None:
-                    prepared = self._screen.prepare(given.centers)
+            if self._screen is not None and prepared is None:
+                prepared = self._screen.prepare(given.centers)
+            with on_device(part):
                 if before is not None:
                     labels[place] = before[place]
-                self._screen.assign(
-                    part,
-                    given.centers,
-                    prepared,
-                    labels[place],
-                    self._distances[place],
-                    codes=self._codes_of(self._screen, place, part),
-                    guessed=before is not None,
-                    certify=self.is_exact or last,
-                )
-            if not last:
-                self._sums.follow(place, part, labels)
+                self._assign(place, part, given, prepared, labels, before is not None, last)
+                if not last:
+                    self._sums.follow(place, part, labels)
         self._labels, self._others = labels, before
         return labels, self._distances
 
+    def _assign(
+        self,
+        place: slice,
+        part: Any,
+        centers: PreparedCenters,
+        prepared: Any,
+        labels: Any,
+        guessed: bool,
+        last: bool,
+    ) -> None:
+        """Assign a block of rows."""
+        out = labels[place], self._distances[place]
+        if self._screen is None:
+            kmeans_assign(part, centers, precision="float32", out=out)
+            return
+        self._screen.assign(
+            part,
+            centers.centers,
+            prepared,
+            *out,
+            codes=self._codes_of(self._screen, place, part),
+            guessed=guessed,
+            certify=self.is_exact or last,
+        )
+
     def _choose(self, centers: PreparedCenters, part: Any) -> None:
         """What to multiply, by the first rows; and whether all codes find room."""
-        self._code = centers.tensor_code(part, self._precision)
+        self._code = centers.tensor_code(part, self._precision, n_rows=self._rows.n)
         if self._code == "float32":
             return
         self._screen = TensorScreen(self._mean, self._code, like=part)
         room = self._screen.empty_codes(TILE_ROWS)
         row_bytes = (room.codes.nbytes + room.constants.nbytes) // TILE_ROWS
         n = self._rows.n + TILE_ROWS * len(self._rows.shards)  # each begins a tile
-        if n * row_bytes <= self._rows.spare_bytes(self._memory_budget):
+        spare = self._rows.spare_bytes(self._memory_budget, centers.n_clusters)
+        if n * row_bytes <= spare:
             self._codes = {}
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:
@@ -98,8 +114,6 @@ class GpuAssigner:
         if self._codes is None:
             return None
         if place.start not in self._codes:
-            with on_device(part):
-                codes = screen.empty_codes(len(part))
-                screen.encode(part, codes)
-            self._codes[place.start] = codes
+            self._codes[place.start] = screen.empty_codes(len(part))
+            screen.encode(part, self._codes[place.start])
         return self._codes[place.start]

@@ -1,17 +1,17 @@
 """The rows that K-means clusters: one matrix or several shards, left where they lie."""
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ktfast._backend import device_of, empty, library_of, on_device
+from ktfast._backend import device_of, library_of, on_device
 from ktfast._backend import n_threads as resolve_threads
 from ktfast._device import Device, free_bytes
 from ktfast.errors import InputError
+from ktfast.kmeans_place import Float64, Place, float64_on_host, to_host
 from ktfast.kmeans_streaming import BUDGET_SHARE, HostStream, make_plan
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_sums import kmeans_totals
@@ -19,15 +19,24 @@ from ktfast.ops.kmeans_update import kmeans_update
 from ktfast.ops.vectors import (
     CALL_BYTES,
     check_vectors,
-    contiguous,
     dtype_name,
     read_ahead,
     row_blocks,
 )
 
-Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+
+__all__ = [
+    "Float64",
+    "Int32",
+    "Int64",
+    "Moments",
+    "Placement",
+    "Rows",
+    "float64_on_host",
+    "to_host",
+]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SCAN_ROWS = 1 << 16
@@ -56,7 +65,7 @@ class Moments(NamedTuple):
     variance: float
 
 
-class Rows:
+class Rows(Place):
     """Row vectors [n, d] in one or several matrices of one library, device and dtype.
 
     Everything computed from them is the same, bit for bit, however they are split into matrices.
@@ -71,7 +80,6 @@ class Rows:
 
     Attributes
     ----------
-    on_gpu : whether a GPU works on the rows.
     plain_means : whether `means` gives the means and nothing else.
     """
 
@@ -104,9 +112,8 @@ class Rows:
                 raise InputError(f"X[{i}] is not in the library and on the device of X[0]")
         self.starts = np.cumsum([0, *(int(shard.shape[0]) for shard in self.shards)])
         self.n = int(self.starts[-1])
-        self._stream = None if placement is None else self._open(placement)
-        self.on_gpu = self._stream is not None or device_of(self.like)[0] == "cuda"
-        self._results_like = self.like if like is None else like
+        stream = None if placement is None else self._open(placement)
+        super().__init__(self.like, stream, self.like if like is None else like)
         self._placed: tuple[Any, Any] = (None, None)
         # float64 rows get float64 centres, as in scikit-learn; everything else float32 ones.
         self.center_dtype = "float64" if self.dtype == "float64" else "float32"
@@ -162,6 +169,11 @@ class Rows:
         inertia, moved = to_host(totals).tolist()
         return inertia, int(moved)
 
+    def all_below(self, distances: Any, limit: float) -> bool:
+        """Whether distances [n] are numbers, and below a limit."""
+        with on_device(distances):
+            return bool((distances < limit).all())
+
     def take(self, indices: Int64) -> Float64:
         """The rows with these numbers, float64 [len(indices), d], on the CPU."""
         result = np.empty((len(indices), self.d))
@@ -189,7 +201,7 @@ class Rows:
             self._name_bad_row()
         distances = self.assign(mean[None])[1]
         # Such distances could not be returned as float32.
-        if not bool((distances < _FLOAT32_MAX).all()):
+        if not self.all_below(distances, _FLOAT32_MAX):
             self._name_bad_row()
         return Moments(mean, self.totals(distances, weight)[0] / (total * max(1, self.d)))
 
@@ -248,44 +260,19 @@ class Rows:
             for local, block in row_blocks(shard, rows):
                 yield slice(place.start + local.start, place.start + local.stop), block
 
-    def to_device(self, array: Any) -> Any:
-        """Copy a CPU array to the rows' GPU; CPU work stays in NumPy whatever the library."""
-        if not self.on_gpu or not isinstance(array, np.ndarray):
-            return array
-        if self._stream is not None:
-            return self._stream.device.from_host(array)
-        if library_of(self.like) == "torch":
-            return sys.modules["torch"].from_numpy(array).to(self.like.device)
-        with on_device(self.like):
-            return sys.modules["cupy"].asarray(array)
+    def spare_bytes(self, budget: int | None, n_clusters: int) -> int:
+        """Memory of the rows' GPU that a fit within a budget leaves for keeping codes.
 
-    def to_library(self, array: Any, dtype: str | None = None) -> Any:
-        """Bring a result of a dtype (None: its own) to the library and device of the rows."""
-        if dtype is not None:
-            with on_device(array):
-                array = contiguous(array, dtype)
-        like = self._results_like
-        if library_of(array) == library_of(like) and device_of(array) == device_of(like):
-            return array
-        host = to_host(array)
-        if library_of(like) == "torch":
-            return sys.modules["torch"].from_numpy(host).to(like.device)
-        if library_of(like) == "numpy":
-            return host
-        with on_device(like):
-            return sys.modules["cupy"].asarray(host)
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Allocate where the rows are worked on: NumPy, or on the rows' GPU."""
-        if self._stream is not None:
-            return self._stream.device.empty(shape, dtype)
-        return empty(shape, dtype, like=self.like if self.on_gpu else np.empty(0))
-
-    def spare_bytes(self, budget: int | None) -> int:
-        """Memory of the rows' GPU that a budget leaves for keeping codes."""
+        Raises
+        ------
+        InputError : the budget is too small for a fit.
+        """
         if self._stream is not None:
             return self._stream.plan.spare
-        return int(BUDGET_SHARE * free_bytes(self.like)) if budget is None else budget
+        if budget is None:
+            budget = int(BUDGET_SHARE * free_bytes(self.like))
+        work = self.block_bytes * self.d
+        return make_plan(self.n, self.d, 0, n_clusters, budget, work_bytes=work).spare
 
     def _open(self, placement: Placement) -> HostStream:
         device, budget, n_clusters = placement
@@ -347,19 +334,3 @@ class Rows:
 def dtype_bytes(name: str) -> int:
     """Bytes of a number of that dtype."""
     return 2 if name == "bfloat16" else int(np.dtype(name).itemsize)
-
-
-def to_host(array: Any) -> npt.NDArray[Any]:
-    """A NumPy array with the same content; shares memory with what is on the CPU already."""
-    if isinstance(array, np.ndarray):
-        return array
-    if library_of(array) == "torch":
-        return np.asarray(array.cpu().numpy())
-    return np.asarray(sys.modules["cupy"].asnumpy(array))
-
-
-def float64_on_host(array: Any) -> Float64:
-    """A float64 NumPy copy of an array of any dtype the kernels read."""
-    if library_of(array) == "torch":  # NumPy has no bfloat16
-        array = array.detach().to(sys.modules["torch"].float64)
-    return to_host(array).astype(np.float64)

@@ -75,8 +75,9 @@ def make_plan(
     least = _TILE_ROWS * (2 * row_bytes + work)
     if left < least:
         raise InputError(
-            f"memory_budget is {budget:,} bytes of GPU memory, but at least {fixed + least:,} are "
-            f"needed for {n} rows, {d} features and {n_clusters} clusters"
+            f"{budget:,} bytes of GPU memory may be used, but {n} rows, {d} features and "
+            f"{n_clusters} clusters need at least {fixed + least:,}; raise memory_budget, or free "
+            "some"
         )
     block = min(_BLOCK_BYTES // max(1, row_bytes), left // (2 * (2 * row_bytes + work)))
     block = _tiles(min(block, _BLOCK_ROWS))

@@ -19,8 +19,11 @@ FLAGS = [
     *("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-DKTFAST_CUDA_EMULATION", f"-I{EMULATION}", f"-I{ROOT / 'csrc'}"),
 ]
-# Kernels report every access to access_hooks.cpp; the compiler's race detector is not linked.
-KERNEL_FLAGS = ["-O1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+# Kernels report every access to access_hooks.cpp; the compiler's own detectors are not linked.
+KERNEL_FLAGS = [
+    *("-O1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+    *("-fsanitize=bounds", "-fsanitize-recover=bounds"),
+]
 ELEMENTS = ["float32", "float64", "float16", "bfloat16", "uint8", "int8"]  # ElementType
 ARENA_BYTES = 1 << 26
 GAP = 4096  # bytes between two arrays

@@ -7,6 +7,8 @@ import pytest
 from sklearn.datasets import make_blobs
 from tolerances import SUM_ORDER_FLOAT64
 
+from ktfast.errors import InputError
+from ktfast.kmeans_streaming import make_plan
 from ktfast.reference import kmeans as reference
 
 
@@ -66,3 +68,10 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.labels_, b.labels_)
     assert a.inertia_ == b.inertia_
     assert a.n_iter_ == b.n_iter_
+
+
+def least_budget(x, k):
+    """The smallest memory budget with which rows x are clustered on a GPU."""
+    with pytest.raises(InputError, match="at least") as refusal:
+        make_plan(*x.shape, x[0].nbytes, k, 1)
+    return int(str(refusal.value).split("at least ")[1].split(";")[0].replace(",", ""))

@@ -2,49 +2,16 @@
 
 import numpy as np
 import pytest
-from emulated_cuda import ELEMENTS
+from emulated_kmeans_sums import EmulatedSums
 
 from ktfast._backend import cpu
 
 DTYPES = ["float32", "float64", "float16", "uint8", "int8"]
 
 
-class OnGpu:
-    """The functions of ktfast._cuda, as Python calls them, on NumPy arrays and emulated kernels."""
-
-    def __init__(self, emulated):
-        self.emulated = emulated
-
-    def kmeans_move_workspace_size(self, *, n_rows, n_clusters):
-        return self.emulated.size("emulated_kmeans_move_workspace_size", n_rows, n_clusters)
-
-    def kmeans_totals_workspace_size(self, *, n_rows):
-        return self.emulated.size("emulated_kmeans_totals_workspace_size", n_rows)
-
-    def kmeans_move(self, *, x, before, after, scale, workspace, sums, counts, **_):
-        n, d = x.shape
-        kind = ELEMENTS.index(x.dtype.name)
-        self.emulated.call(
-            "emulated_kmeans_move",
-            *(n, len(sums), d, x, kind, before, after, scale, workspace, sums, counts),
-        )
-
-    def kmeans_ranges(self, *, x, largest, **_):
-        kind = ELEMENTS.index(x.dtype.name)
-        self.emulated.call("emulated_kmeans_ranges", *x.shape, x, kind, largest)
-
-    def kmeans_means(self, *, sums, counts, step, previous, centers, shifts, **_):
-        arguments = (*sums.shape, sums, counts, step, previous, centers, shifts)
-        self.emulated.call("emulated_kmeans_means", *arguments)
-
-    def kmeans_totals(self, *, distances, sample_weight, before, after, workspace, totals, **_):
-        arguments = (len(distances), distances, sample_weight, before, after, workspace, totals)
-        self.emulated.call("emulated_kmeans_totals", *arguments)
-
-
 @pytest.fixture
 def on_gpu(emulated):
-    return OnGpu(emulated)
+    return EmulatedSums(emulated)
 
 
 def example(n, d, k, dtype, seed=0):

@@ -14,7 +14,7 @@ namespace {
 // are read from the image twice.
 //
 // As compiled by nvcc 13.0 for sm_75, 80, 90, 100 and 120: 63 or 64 registers (without the bound
-// on the blocks up to 72), no spills, no stack; 0.5 KB of static shared memory and, staged at
+// on the blocks up to 72), no spills, no stack; 1 KB of static shared memory and, staged at
 // t = 64, 16.1 KB more. So registers allow 4 blocks a multiprocessor, and on sm_75 its 64 KB of
 // shared memory 3: enough bytes in flight to cover the memory's latency, by arithmetic. It has not
 // been timed.

@@ -104,6 +104,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssi
                                                  p.centers + k * d, d, lane),
                      k);
   }
+  __syncwarp();  // the guess has been read
   if (lane != 0) return;
   p.labels[row] = static_cast<int32_t>(nearest.label);
   p.distances[row] = nearest.distance;

@@ -172,6 +172,7 @@ __device__ void block_sum(double (&shared)[2][kTotalLanes], double& first, doubl
       for (int i = 0; i < 2; ++i) shared[i][lane] = add(shared[i][lane], shared[i][lane + width]);
     }
   }
+  if (lane != 0) return;
   first = shared[0][0];
   second = shared[1][0];
 }

@@ -66,15 +66,18 @@ class PreparedCenters:
         sample = sample_of(x)
         return min(screens, key=lambda screen: screen.try_on(sample, self.centers).cycles).code
 
-    def tensor_code(self, x: Any, precision: str) -> str:
-        """What to multiply for rows x [n, d] (GPU): "int8", "float16" or "float32"."""
+    def tensor_code(self, x: Any, precision: str, *, n_rows: int | None = None) -> str:
+        """What to multiply for rows x [n, d] (GPU): "int8", "float16" or "float32".
+
+        They may stand for more rows, `n_rows`.
+        """
         if precision == "bfloat16":
             raise ValueError(
                 'precision "bfloat16" needs arrays on a CPU; on a GPU use "float16" or "exact"'
             )
         if precision not in ("exact", "fast"):
             return precision
-        products = len(x) * self.n_clusters * self.n_features
+        products = (n_rows or len(x)) * self.n_clusters * self.n_features
         if products < _GPU_SMALL or self.n_features > MOST_FEATURES:
             return "float32"
         if self._chosen is None:

@@ -33,7 +33,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         "cluster",
         {
             "seed": run.config.seed,
-            **config.model_dump(mode="json", exclude={"features", "device", "memory_budget_gb"}),
+            **config.model_dump(mode="json", exclude={"features", "memory_budget_gb"}),
         },
         inputs,
         partial(_cluster, run, to_fit, to_label),

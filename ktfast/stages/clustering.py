@@ -1,5 +1,6 @@
 """Fit K-means to stored features and bring labels into the order of the images."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information, purity
 from ktfast.kmeans import KMeans
 from ktfast.stages.artifacts import Run, resolve_device
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def cluster_images(
         tol=config.tol,
         random_state=seed,
         n_threads=run.config.threads or None,
-        device=kmeans_device(run.config),
+        device=_device(run.config),
         memory_budget=int(config.memory_budget_gb * 1e9) or None,
     )
     kmeans.fit(rows)
@@ -71,23 +74,16 @@ def cluster_images(
     )
 
 
-def kmeans_device(config: Config) -> str | None:
-    """Where K-means works; None: on the CPU, where the features are.
-
-    Raises
-    ------
-    ConfigError : cluster.device asks for a GPU that cannot be used.
-    """
-    wanted = config.cluster.device
-    chosen = resolve_device(config.device if wanted == "auto" else wanted)
+def _device(config: Config) -> str | None:
+    """Where K-means works: on the run's GPU if its kernels can, else where the features are."""
+    chosen = resolve_device(config.device)
     if not chosen.startswith("cuda"):
         return None
     try:
         cuda(int(chosen.partition(":")[2] or 0))
     except RuntimeError as error:
-        if wanted == "auto":
-            return None
-        raise ConfigError(f"cluster.device is {wanted}, but {error}") from error
+        _logger.warning("k-means runs on the CPU: %s", error)
+        return None
     return chosen
 
 

@@ -11,7 +11,6 @@ from ktfast.data.source import PreparedSet
 from ktfast.errors import ConfigError, DataError
 from ktfast.precision import computing_dtype
 from ktfast.stages.artifacts import Run, resolve_device
-from ktfast.stages.clustering import kmeans_device
 from ktfast.stages.extraction import check_source, feature_crop
 from ktfast.stages.networks import jigsaw_network, pretext_trunk, target_network, target_trunk
 from ktfast.stages.probing import check_probe_memory
@@ -31,7 +30,6 @@ def check_feasible(run: Run) -> None:
     sets = {role: open_set(run, role) for role in config.data.folders()}
     _check_images(config, sets)
     check_source(config)
-    kmeans_device(config)
     device = torch.device(resolve_device(config.device))
     for training in (config.pretext.training, config.transfer.training):
         computing_dtype(training.precision, device)

@@ -127,6 +127,14 @@ struct Arena {
   std::vector<std::pair<const unsigned char*, size_t>> arrays;
 
   bool holds(const unsigned char* p) const { return p >= start && p < start + bytes; }
+  // Bytes up to the end of the last array.
+  size_t used() const {
+    size_t end = 0;
+    for (const auto& a : arrays) {
+      end = std::max(end, static_cast<size_t>(a.first - start) + a.second);
+    }
+    return end;
+  }
   bool allows(const unsigned char* p, size_t n) {
     for (size_t i = 0; i < arrays.size(); ++i) {
       if (p < arrays[i].first || p + n > arrays[i].first + arrays[i].second) continue;

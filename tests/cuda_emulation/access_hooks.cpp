@@ -1,5 +1,6 @@
-// Kernels are compiled with -fsanitize=thread, so that every access calls a function of these
-// names. In place of the compiler's own library, the emulated machine looks at them.
+// Kernels are compiled with -fsanitize=thread and -fsanitize=bounds, so that every access, and
+// every index that an array's type does not allow, calls a function of these names. In place of the
+// compiler's own library, the emulated machine looks at them.
 #include <algorithm>
 
 #include "machine.h"
@@ -32,8 +33,9 @@ void Machine::access(const void* pointer, size_t bytes, AccessKind kind) {
     enter(*current_, p, bytes, kind);
   } else if (b.static_log.holds(p)) {
     enter(*current_, p, bytes, kind);
-  } else if (arena.holds(p) && !arena.allows(p, bytes)) {
-    report_out_of_bounds(p, bytes, kind);
+  } else if (arena.holds(p)) {
+    if (!arena.allows(p, bytes)) report_out_of_bounds(p, bytes, kind);
+    enter(*current_, p, bytes, kind);
   }
 }
 
@@ -41,15 +43,16 @@ void Machine::enter(const Thread& thread, const void* pointer, size_t bytes, Acc
   if (kind == AccessKind::atomic) return;
   const auto* p = static_cast<const unsigned char*>(pointer);
   Block& b = *thread.block;
-  const bool dynamic = b.dynamic_log.holds(p);
-  AccessLog& log = dynamic ? b.dynamic_log : b.static_log;
+  const bool dynamic = b.dynamic_log.holds(p), fixed = b.static_log.holds(p);
+  AccessLog& log = dynamic ? b.dynamic_log : fixed ? b.static_log : b.global_log;
   const int other = log.enter(p, bytes, kind == AccessKind::write, thread.number, thread.clock);
   if (other < 0) return;
-  fail(
-      "race: thread %d %s %zu bytes of %s shared memory%s, and nothing orders that with an access "
-      "of thread %d to them",
-      thread.number, verb(kind), bytes, dynamic ? "dynamic" : "static",
-      dynamic ? (" at byte " + std::to_string(p - b.shared)).c_str() : "", other);
+  const std::string where = dynamic
+                                ? "dynamic shared memory at byte " + std::to_string(p - b.shared)
+                            : fixed ? "static shared memory"
+                                    : "global memory";
+  fail("race: thread %d %s %zu bytes of %s, and nothing orders that with an access of thread %d",
+       thread.number, verb(kind), bytes, where.c_str(), other);
 }
 
 void Machine::report_out_of_bounds(const unsigned char* p, size_t bytes, AccessKind kind) {
@@ -101,4 +104,17 @@ HOOK void __tsan_vptr_read(void*) {}
 // The guards of static variables.
 HOOK char __tsan_atomic8_load(const volatile char* p, int) {
   return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+
+namespace {
+struct IndexSite {
+  const char* file;
+  uint32_t line, column;
+  const void* array_type;
+  const void* index_type;
+};
+}  // namespace
+HOOK void __ubsan_handle_out_of_bounds(const IndexSite* site, uintptr_t index) {
+  machine.fail("index %zd at %s is outside the array", static_cast<intptr_t>(index),
+               cuda_emulation::Site{site->file, static_cast<int>(site->line)}.text().c_str());
 }

@@ -48,29 +48,6 @@ inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigne
 inline int __clzll(long long v) {
   return v == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(v));
 }
-inline unsigned __brev(unsigned v) {
-  unsigned reversed = 0;
-  for (int i = 0; i < 32; ++i) reversed |= (v >> i & 1u) << (31 - i);
-  return reversed;
-}
-// Bytes of the eight of (y, x) that the nibbles of `selector` name.
-inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
-  const uint64_t all = uint64_t{y} << 32 | x;
-  unsigned picked = 0;
-  for (int i = 0; i < 4; ++i) {
-    const unsigned nibble = selector >> (4 * i) & 15u;
-    unsigned byte = static_cast<unsigned>(all >> (8 * (nibble & 7u))) & 255u;
-    if ((nibble & 8u) != 0) byte = (byte & 128u) != 0 ? 255u : 0u;
-    picked |= byte << (8 * i);
-  }
-  return picked;
-}
-inline int __dp4a(int a, int b, int c) {
-  for (int i = 0; i < 4; ++i) {
-    c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
-  }
-  return c;
-}
 
 // --- Arithmetic with a stated rounding. Compile without contraction and with -frounding-math.
 namespace cuda_emulation {
@@ -221,8 +198,6 @@ T atomicCAS(T* p, cuda_emulation::same<T> expected, cuda_emulation::same<T> v) {
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaMemcpyKind { cudaMemcpyDeviceToDevice = 3, cudaMemcpyDefault = 4 };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
@@ -240,11 +215,6 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
   std::memset(to, value, bytes);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-  std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {

@@ -68,6 +68,7 @@ void Machine::wake(Thread& thread) {
 void Machine::yield(unsigned one_time_of) {
   if (current_ == nullptr || random_() % one_time_of != 0) return;
   block().ready.push_back(current_);
+  change_block_ = true;
   current_->fiber.suspend();
 }
 
@@ -95,7 +96,6 @@ void Machine::release_barriers(Block& b) {
 
 // `expected` 0 stands for all threads that have not returned.
 void Machine::barrier(int id, int expected, const char* what, Site site) {
-  check_guards(block());
   if (id < 0 || id > 15 || expected % 32 != 0) {
     fail("%s at %s: barrier %d of %d threads", what, site.text().c_str(), id, expected);
   }
@@ -172,6 +172,7 @@ void Machine::begin(uint3 index) {
   poison(b->async_view.data(), shared_bytes_);
   b->dynamic_log.reset(b->shared, shared_bytes_);
   b->static_log.reset(statics_.start, statics_.bytes);
+  b->global_log.reset(arena.start, arena.used());
   b->statics.resize(statics_.bytes);
   poison(b->statics.data(), statics_.bytes);
   const auto n_threads = static_cast<int>(block_.x * block_.y * block_.z);
@@ -287,7 +288,10 @@ void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
       const uint32_t i = order[next++];
       begin({i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y)});
     }
-    if (turn >= resident_.size() || random_() % 64 == 0) turn = random_() % resident_.size();
+    if (turn >= resident_.size() || change_block_ || random_() % 64 == 0) {
+      turn = random_() % resident_.size();
+      change_block_ = false;
+    }
     if (random_() % 256 < eagerness_) do_deferred(*resident_[turn]);
     // The block whose turn it is, or any that can go on.
     bool went = false;

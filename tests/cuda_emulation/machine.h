@@ -167,7 +167,7 @@ struct Block {
   std::vector<unsigned char> statics;     // while another block is on the machine
   std::array<NamedBarrier, 16> barriers;
   std::vector<Deferred> deferred;
-  AccessLog dynamic_log, static_log;
+  AccessLog dynamic_log, static_log, global_log;                    // of this block's threads
   std::map<const void*, Clock> barrier_arriving, barrier_released;  // of mbarriers
   std::vector<const void*> unfenced_barriers;  // mbarriers the async proxy may not see yet
   std::array<WarpGroup, 8> groups;
@@ -186,12 +186,12 @@ class Machine {
   // Suspends the calling thread until wake().
   void park(const Wait& waits_for);
   void wake(Thread& thread);
-  // Lets others run first, perhaps.
+  // Lets others run first, perhaps; of this block or another.
   void yield(unsigned one_time_of = 4);
 
   // A kernel's access to any memory.
   void access(const void* pointer, size_t bytes, AccessKind kind);
-  // The access of a thread that need not be the running one, to shared memory.
+  // The same of a thread that need not be the running one, known to be within bounds.
   void enter(const Thread& thread, const void* pointer, size_t bytes, AccessKind kind);
   Arena arena;
 
@@ -239,6 +239,7 @@ class Machine {
   std::vector<std::unique_ptr<Thread>> spare_threads_;
   Block* active_ = nullptr;
   Thread* current_ = nullptr;
+  bool change_block_ = false;
   std::string failure_;
   int quiet_ = 0;
 };

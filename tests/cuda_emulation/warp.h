@@ -95,24 +95,6 @@ struct Match {
   }
 };
 
-template <class T, class Combine>
-struct Reduce {
-  T value;
-  T result;
-  static void complete(Reduce* const (&lanes)[kLanes]) {
-    const Reduce* first = nullptr;
-    T total{};
-    for (const Reduce* l : lanes) {
-      if (l == nullptr) continue;
-      total = first == nullptr ? l->value : Combine{}(total, l->value);
-      first = l;
-    }
-    for (Reduce* l : lanes) {
-      if (l != nullptr) l->result = total;
-    }
-  }
-};
-
 struct Meeting {
   Thread* thread;
   static void complete(Meeting* const (&lanes)[kLanes]) {
@@ -184,48 +166,3 @@ unsigned __match_any_sync(unsigned mask, T value,
   cuda_emulation::meet_warp("__match_any_sync", mask, call, site);
   return call.result;
 }
-
-namespace cuda_emulation {
-struct Plus {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a + b;
-  }
-};
-struct Least {
-  template <class T>
-  T operator()(T a, T b) const {
-    return b < a ? b : a;
-  }
-};
-struct Most {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a < b ? b : a;
-  }
-};
-struct Or {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a | b;
-  }
-};
-template <class Combine, class T>
-T reduce(const char* what, unsigned mask, T value, Site site) {
-  Reduce<T, Combine> call{value, {}};
-  meet_warp(what, mask, call, site);
-  return call.result;
-}
-}  // namespace cuda_emulation
-
-#define CUDA_EMULATION_REDUCE(name, combine)                                                 \
-  template <class T>                                                                         \
-  T name(unsigned mask, T value, cuda_emulation::Site site = cuda_emulation::Site::here()) { \
-    static_assert(sizeof(T) == 4, "redux takes 32-bit integers");                            \
-    return cuda_emulation::reduce<cuda_emulation::combine>(#name, mask, value, site);        \
-  }
-CUDA_EMULATION_REDUCE(__reduce_add_sync, Plus)
-CUDA_EMULATION_REDUCE(__reduce_min_sync, Least)
-CUDA_EMULATION_REDUCE(__reduce_max_sync, Most)
-CUDA_EMULATION_REDUCE(__reduce_or_sync, Or)
-#undef CUDA_EMULATION_REDUCE
