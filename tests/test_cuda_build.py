@@ -95,7 +95,7 @@ def test_no_kernel_spills(machine_code):
     ],
 )
 def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
-    found = [kernel for kernel in machine_code if kernel.name.endswith(name)]
+    found = [kernel for kernel in machine_code if kernel.name == name]
     promised = {f"sm_{real}" for real in architectures()[0]} if only is None else {only}
     assert {kernel.architecture for kernel in found} == promised
     for kernel in found:
