@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ktfast import KMeans, ops
+from ktfast._backend import device_of
 
 Row = dict[str, Any]
 Job = tuple[Row, Callable[[], list[Row]]]  # what identifies a case, and what runs it
@@ -55,15 +56,27 @@ def vectors(rng: np.random.Generator, n: int, d: int, dtype: str) -> torch.Tenso
     """Overlapping clusters away from the origin [n, d]."""
     means = rng.normal(size=(20, d)).astype(np.float32) * 4 + 10
     rows = rng.normal(size=(n, d)).astype(np.float32) + means[rng.integers(0, 20, n)]
+    if dtype == "uint8":
+        rows = rows.clip(0, 255)
     return torch.from_numpy(rows).to(getattr(torch, dtype))
 
 
-def assign_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
+def assign_case(n: int, d: int, k: int, dtype: str = "float32", precision: str = "exact") -> Case:
+    """The precision is that of the GPU's screen: the twin's result depends on none."""
+
     def inputs(rng: np.random.Generator) -> Inputs:
         return [vectors(rng, n, d, dtype), vectors(rng, k, d, "float32")]
 
-    call = functools.partial(ops.kmeans_assign, distance_dtype="float64")
-    return Case(f"n {n}, d {d}, k {k}, {dtype}", inputs, call, ("labels", "distances"))
+    def call(x: Any, centers: Any) -> Sequence[Any]:
+        options = {"precision": precision} if on_gpu(x) else {}
+        return ops.kmeans_assign(x, centers, distance_dtype="float64", **options)
+
+    text = f"n {n}, d {d}, k {k}, {dtype} rows, {precision}"
+    return Case(text, inputs, call, ("labels", "distances"))
+
+
+def on_gpu(x: Any) -> bool:
+    return device_of(x)[0] == "cuda"
 
 
 def update_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
@@ -81,22 +94,40 @@ def update_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
     return Case(f"n {n}, d {d}, k {k}, {dtype}, weighted", inputs, call, ("sums", "counts"))
 
 
-def fit_case(n: int, d: int, k: int) -> Case:
+def fit_case(
+    n: int, d: int, k: int, *, precision: str = "exact", budget: int | None = None
+) -> Case:
+    """On the GPU in this precision; with a budget in bytes, streamed from the host's memory."""
+
     def call(x: Any) -> Sequence[Any]:
-        model = KMeans(k, init=x[:k], max_iter=8, tol=0).fit(x)
+        init, options = x[:k], {}
+        if on_gpu(x):
+            options["precision"] = precision
+            if budget is not None:
+                init, x = init.cpu(), x.cpu()
+                options |= {"device": "cuda", "memory_budget": budget}
+        model = KMeans(k, init=init, max_iter=8, tol=0, **options).fit(x)
         return model.labels_, model.cluster_centers_
 
     def inputs(rng: np.random.Generator) -> Inputs:
         return [vectors(rng, n, d, "float32")]
 
-    return Case(f"n {n}, d {d}, k {k}, at most 8 iterations", inputs, call, ("labels", "centers"))
+    text = f"n {n}, d {d}, k {k}, at most 8 iterations, {precision}"
+    if budget is not None:
+        text += f", streamed through {budget:,} bytes"
+    return Case(text, inputs, call, ("labels", "centers"))
 
 
+CODES = ("int8", "float16", "float32")
 SMALL = {
     "jigsaw_tiles": [tiles_case(5, 70, 3, 19, channels_last=True)],
-    "kmeans_assign": [assign_case(131, 33, 129)],
+    "kmeans_assign": [assign_case(131, 33, 129, precision=code) for code in CODES],
     "kmeans_update": [update_case(200, 7, 3)],
-    "KMeans": [fit_case(150, 5, 4)],
+    "KMeans": [
+        fit_case(150, 5, 4),
+        *(fit_case(300, 37, 70, precision=code) for code in CODES),
+        fit_case(700, 64, 66, budget=1 << 20),
+    ],
 }
 CASES = {
     "jigsaw_tiles": [
@@ -108,9 +139,13 @@ CASES = {
     ],
     "kmeans_assign": [
         assign_case(20_000, 256, 2000),
-        assign_case(3_000, 4096, 2000),
+        *(assign_case(20_000, 256, 2000, precision=code) for code in CODES),
+        *(assign_case(3_000, 4096, 2000, precision=code) for code in CODES),
+        assign_case(1_000, 9216, 2000),
         assign_case(5_000, 257, 1001, "float16"),
         assign_case(5_000, 100, 300, "bfloat16"),
+        assign_case(5_000, 128, 300, "uint8"),
+        assign_case(5_000, 65, 300, "float64"),
         *SMALL["kmeans_assign"],
     ],
     "kmeans_update": [
@@ -119,7 +154,12 @@ CASES = {
         update_case(5_000, 257, 1001, "float16"),
         *SMALL["kmeans_update"],
     ],
-    "KMeans": [fit_case(20_000, 64, 100), *SMALL["KMeans"]],
+    "KMeans": [
+        fit_case(20_000, 64, 100),
+        fit_case(50_000, 256, 500, precision="int8"),
+        fit_case(50_000, 256, 500, budget=16 << 20),
+        *SMALL["KMeans"],
+    ],
 }
 
 

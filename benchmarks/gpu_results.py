@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu_targets import target_rows
+
 Row = dict[str, Any]
 
 
@@ -29,28 +31,48 @@ class Section:
 
 
 def row_failed(row: Row) -> bool:
-    bad = row.get("error") or row.get("failed") or row.get("errors")
-    return bool(bad) or row.get("equal", 1) < 1 or row.get("same_again") is False
+    """Whether it holds an error, a difference, or a planted bug that was not found."""
+    if any(row.get(name) for name in ("error", "failed", "errors", "wrong")):
+        return True
+    if any(row.get(name) is False for name in ("same_again", "found")):
+        return True
+    return any(row.get(name, 1) < 1 for name in ("equal", "equal_distances"))
 
 
 def add_shares(sections: list[Section]) -> None:
-    """Put every rate beside its ceiling, where that was measured."""
+    """Put every rate beside its ceiling, where that was measured.
+
+    Bytes are compared with a copy in the device's memory, operations with the product that the row
+    names as its peak.
+    """
     rows = [row for section in sections for row in section.rows]
-    peaks = {row.get("engine"): row for row in rows if row.get("section") == "ceilings"}
-    for rate, ceiling, share in (
-        ("gb_per_s", "copy", "of_copy"),
-        ("tflop_per_s", "matmul bfloat16", "of_bfloat16_matmul"),
-    ):
-        peak = peaks.get(ceiling, {}).get(rate)
-        for row in rows:
+    ceilings = {row.get("engine"): row for row in rows if row.get("section") == "ceilings"}
+    for row in rows:
+        if row.get("section") == "ceilings":
+            continue
+        for rate, ceiling, share in (
+            ("gb_per_s", "copy", "of_copy"),
+            ("tflop_per_s", row.get("peak"), "of_peak"),
+        ):
+            peak = ceilings.get(ceiling, {}).get(rate)
             if peak and rate in row:
                 row[share] = row[rate] / peak
 
 
-def text_of(value: Any) -> str:
-    if isinstance(value, float):
+def json_rows(output: str) -> Iterator[Row]:
+    """The rows that gpu_measure.py printed."""
+    for line in output.splitlines():
+        if line.startswith('{"section"') and line.endswith("}"):
+            yield json.loads(line)
+
+
+def text_of(value: Any, column: str = "") -> str:
+    """A cell; objectives are compared to many digits, everything else to a few."""
+    if isinstance(value, float) and "inertia" in column:
+        value = f"{value:.10g}"
+    elif isinstance(value, float):
         value = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def table(rows: list[Row]) -> Iterator[str]:
@@ -59,7 +81,7 @@ def table(rows: list[Row]) -> Iterator[str]:
     yield "| " + " | ".join(name.replace("_", " ") for name in columns) + " |"
     yield "|" + "---|" * len(columns)
     for row in rows:
-        yield "| " + " | ".join(text_of(row.get(name, "")) for name in columns) + " |"
+        yield "| " + " | ".join(text_of(row.get(name), name) for name in columns) + " |"
 
 
 def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
@@ -77,6 +99,10 @@ def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
             for section in sections
         ]
     )
+    targets = list(target_rows([row for section in sections for row in section.rows]))
+    if targets:
+        yield "\n## Targets\n"
+        yield from table(targets)
     groups: dict[str, list[Row]] = {}
     for section in sections:
         for row in section.rows:

@@ -1,156 +1,135 @@
 """Build, test, compare and measure on a machine with one NVIDIA GPU: one command, bounded time.
 
-    python benchmarks/gpu_session.py [--out gpu-results] [--minutes 9.5] [--sanitize]
+    python benchmarks/gpu_session.py [--only build,tests,...] [--skip ...] [--out gpu-results]
 
 It builds both native modules in place for this GPU, runs the ops' tests, compares every CUDA op
-with its CPU twin (gpu_compare.py) and times them beside the device's ceilings and plain torch
-(gpu_measure.py). Each section is a process with a time limit: what crashes, hangs or is missing
-becomes a row of the result and the rest goes on. Results are written after every section to
-gpu_session.json and .md, everything the processes print to gpu_session.log. The exit status is 1
-if anything failed or differed. `--dry-run` goes the same way without a GPU or a build, in seconds.
+with its CPU twin, measures the device's ceilings, the kernels, K-means and its rivals, and short
+trainings on photographs, runs the kernels under compute-sanitizer, beside planted bugs that it must
+find, and, if asked, profiles them. Each section is a process with a time limit: what crashes, hangs
+or is missing becomes a row of the result and the rest goes on; what the time did not suffice for is
+named. Results are written after every section to gpu_session.json and .md, everything the processes
+print to gpu_session.log. The exit status is 1 if anything failed, differed or did not fit.
+`--dry-run` goes the same way without a GPU, at tiny sizes, in about a minute.
 
-Needs torch, CuPy, NumPy, scikit-learn, pybind11, scikit-build-core, pytest, CMake, ninja and nvcc;
-no network. An installed ktfast is not used: the checkout's own is.
+All of it takes longer than the ten minutes of the default; so divide it:
+
+    --only build,tests,compare,ceilings,bench
+    --only build,ceilings,kmeans
+    --only build,ceilings,peers:256,peers:512 --wheels FOLDER
+    --only build,ceilings,peers:4096 --wheels FOLDER
+    --only build,sanitize,profile
+    --only build,ceilings,train --wheels FOLDER
+
+Needs torch, CuPy, NumPy, scikit-learn, pybind11, pytest, CMake, ninja and nvcc, and no network; an
+installed ktfast is not used. Wheels of what else there is to compare with (flash-kmeans,
+fastkmeans) or to train with (pydantic and what it needs) can lie in a folder.
 """
 
 import argparse
 import functools
 import json
 import os
-import platform
 import re
-import shutil
-import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 
-from gpu_results import Row, Section, write_results
+import gpu_profile
+import gpu_sanitize
+from gpu_process import ROOT, Session, tail
+from gpu_results import Row, Section, json_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-TESTS = ("philox", "bindings", "jigsaw_tiles", "kmeans_assign", "kmeans_update", "kmeans")
 OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
 COMPARISONS = tuple(f"compare:{op}" for op in OPS)
-BENCHES = ("ceilings", *(f"bench:{op}" for op in OPS))
-SECONDS = {"build": 240, "tests": 150, "compare": 45, "ceilings": 30, "bench": 60, "sanitize": 150}
-PART = 0.6  # of a section's time, at most, for one of its commands
-CLOSING = 3  # seconds left to write the results
-PACKAGES = ("torch", "cupy-cuda13x", "numpy", "scikit-learn", "pybind11", "cmake", "ninja")
+BENCHES = (
+    "ceilings", "bench:jigsaw_tiles", "kmeans:phases", "kmeans:exact", "kmeans:fits",
+    "kmeans:stream", "peers:256", "peers:512", "peers:4096", "train",
+)  # fmt: skip
+PARTS = ("build", "tests", *COMPARISONS, *BENCHES, "sanitize", "profile")
+# Seconds that a section may take; "kmeans" stands for all whose name begins with "kmeans:".
+LIMITS = {
+    "wheels": 60, "build": 240, "tests": 180, "compare": 45, "ceilings": 40, "bench": 45,
+    "kmeans": 110, "kmeans:phases": 140, "kmeans:exact": 45, "peers": 220, "peers:4096": 400,
+    "train": 330, "sanitize": 300, "profile": 150, "everything": 240,
+}  # fmt: skip
+PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
+NOT_DRY = ("build", "peers:512", "peers:4096")  # what a dry run leaves out
+COMMAND_SHARE = 0.6  # of a section's time, at most, for one of its commands
+PLANTED_SECONDS = 30
+# Tests that say something about a GPU: they name the fixture of backends, or a device.
+ON_GPU = re.compile(r"\bbackend\b|has_cuda|\"cuda\"")
+ALSO = ("test_philox", "test_bindings", "test_kmeans")
+NOT_ON_GPU = re.compile("test_(gpu|bench|backend|layering)")
+DRY_TESTS = ("test_philox",)
 
 
-class Session:
-    """Runs commands within the time, and keeps what they say."""
+class Parts:
+    """The parts of a session by name, each filling a section of the results."""
 
-    def __init__(self, out: Path, *, dry_run: bool, minutes: float, seed: int) -> None:
-        self.out = out
-        self.dry_run = dry_run
-        self.began = time.monotonic()
-        self.deadline = self.began + 60 * minutes - CLOSING
-        self.seed = seed
-        self.sections: list[Section] = []
-        self.environment = dict(os.environ)
-        tools = (str(Path(sys.executable).parent), "/usr/local/cuda/bin")
-        self.environment["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), *tools))
-        if not dry_run:
-            above = os.environ.get("PYTHONPATH")
-            self.environment["PYTHONPATH"] = os.pathsep.join(
-                [str(ROOT), *([above] if above else [])]
-            )
-        self.facts = device_facts(dry_run, self.environment["PATH"])
+    def __init__(self, session: Session, arguments: argparse.Namespace) -> None:
+        self.session = session
+        self.arguments = arguments
+        self.dry_run = session.dry_run
 
-    def which(self, tool: str) -> str | None:
-        return shutil.which(tool, path=self.environment["PATH"])
+    def named(self, name: str) -> Callable[[Section], None]:
+        own = {"build": self.build, "tests": self.tests, "sanitize": self.sanitize}
+        own["profile"] = self.profile
+        return own.get(name) or functools.partial(self.measure, names=[name])
 
-    def run(self, name: str, command: list[str], seconds: float, **more: str) -> tuple[str, str]:
-        """The output of a command, and what went wrong ("" if nothing)."""
-        if seconds < 1:
-            return "", "not run: the time was up"
-        with (self.out / "gpu_session.log").open("a+b") as log:
-            log.write(f"\n=== {name}: {' '.join(command)}\n".encode())
-            log.flush()
-            start = log.tell()
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment | more,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp,  # so that its children end with it
-            )
-            try:
-                code = process.wait(seconds)
-                problem = "" if code == 0 else f"exit status {code}"
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                problem = f"stopped after {seconds:.0f} s"
-            log.seek(start)
-            return log.read().decode(errors="replace"), problem
+    def wheels(self, section: Section, folder: Path, target: Path) -> None:
+        """Install what travels with the call, out of the way of what is there already."""
+        found = sorted(map(str, folder.glob("*.whl")))
+        command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps"]
+        command += ["--no-cache-dir", "--target", str(target)]
+        for wheel in found:
+            _, problem = self.session.run("wheels", [*command, wheel], section.left())
+            row: Row = {"wheel": Path(wheel).name}
+            section.rows.append(row | ({"error": problem} if problem else {}))
+        path = self.session.extended("PYTHONPATH", target)
+        self.session.environment["PYTHONPATH"] = path
 
-    def section(self, name: str, work: Callable[[Section], None]) -> None:
-        """Do one part of the session, whatever becomes of it, and write the results so far."""
-        began = time.monotonic()
-        limit = SECONDS[name.partition(":")[0]]
-        section = Section(name, ends=min(began + limit, self.deadline))
-        try:
-            work(section)
-        except Exception as error:  # the other sections still count
-            section.problem = f"{type(error).__name__}: {error}"
-        section.seconds = time.monotonic() - began
-        self.sections.append(section)
-        state = section.problem or ("something failed" if section.failed() else "ok")
-        print(f"{name}: {state}, {section.seconds:.0f} s", flush=True)
-        facts = {
-            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "command": " ".join(["python", *sys.argv]),
-            "seed": self.seed,
-            "seconds": round(time.monotonic() - self.began),
-        }
-        write_results(self.out, self.facts | facts, self.sections)
-
-    # --- the parts ------------------------------------------------------------------------------
-    def build(self, section: Section, architecture: str) -> None:
-        """Both modules into ktfast/, for this GPU alone."""
+    def build(self, section: Section) -> None:
+        """Both modules into ktfast/, for this GPU alone, and what became of the kernels."""
+        architecture = self.arguments.architecture or architecture_of(self.session.facts)
         folder = ROOT / "build" / "gpu-session"
         configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
         configure += ["-DCMAKE_BUILD_TYPE=Release", "-DKTFAST_CUDA=ON", "-DKTFAST_INPLACE=ON"]
         configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        for step in (configure, ["cmake", "--build", str(folder)]):
+        resources = [sys.executable, str(BENCHMARKS / "cuda_resources.py"), "--json"]
+        steps = {
+            "configure": configure,
+            "build": ["cmake", "--build", str(folder)],
+            "kernels": resources,
+        }
+        for step, command in steps.items():
             began = time.monotonic()
-            output, problem = self.run("build", step, section.left())
-            row: Row = {"step": "configure" if step is configure else "build"}
-            section.rows.append(row | {"for": architecture, "seconds": time.monotonic() - began})
+            output, problem = self.session.run("build", command, section.left())
+            section.rows.append(
+                {"step": step, "for": architecture, "seconds": time.monotonic() - began}
+            )
             if problem:
                 section.rows[-1]["error"] = tail(output)
-                section.problem = problem
-                return
+                section.problem = f"{step}: {problem}"
+                break
+        section.rows += kernel_rows(output)
 
     def tests(self, section: Section) -> None:
         """Every test file by itself, so that a crash or a hang costs no other's result."""
-        for name in TESTS[:1] if self.dry_run else TESTS:
+        for path in gpu_tests(DRY_TESTS if self.dry_run else ()):
             # No strictness: libraries newer than the project has seen may warn, and a plug-in of
             # pytest may be missing; neither is news about the kernels.
             # A dry run tests the ktfast that is installed, not this checkout, which is not built.
             command = [sys.executable, *(["-P"] if self.dry_run else []), "-m", "pytest", "-v"]
-            command += [
-                "--tb=short",
-                "-p",
-                "no:cacheprovider",
-                "-W",
-                "default",
-                "-o",
-                "addopts=",
-                f"tests/test_{name}.py",
-            ]
+            command += ["--tb=short", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
+            command += [str(path.relative_to(ROOT))]
             began = time.monotonic()
-            seconds = min(PART * SECONDS["tests"], section.left())
-            output, problem = self.run("tests", command, seconds)
-            row: Row = {"file": f"test_{name}.py", **count_outcomes(output)}
+            seconds = min(COMMAND_SHARE * LIMITS["tests"], section.left())
+            output, problem = self.session.run("tests", command, seconds)
+            row: Row = {"file": path.name, **count_outcomes(output)}
             section.rows.append(row | {"seconds": time.monotonic() - began})
             if problem:
                 reasons = re.findall(r"^(?:FAILED|ERROR) (.*)", output, flags=re.MULTILINE)
@@ -160,46 +139,87 @@ class Session:
         """Sections of gpu_measure.py, and what they print."""
         seconds = section.left()
         command = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), *names]
-        command += ["--seed", str(self.seed), "--seconds", str(max(seconds - 10, 1))]
+        command += ["--seed", str(self.arguments.seed), "--seconds", str(max(seconds - 10, 1))]
+        command += ["--images", str(self.arguments.images)] if self.arguments.images else []
         command += ["--device", "cpu", "--small"] if self.dry_run else []
-        output, section.problem = self.run(section.name, command, seconds)
+        output, section.problem = self.session.run(section.name, command, seconds)
         section.rows = list(json_rows(output))
         if section.problem:
             section.rows.append({"section": section.name, "error": tail(output)})
 
     def sanitize(self, section: Section) -> None:
-        """Small comparisons under NVIDIA's checkers of memory accesses and of races."""
-        tool = self.which("compute-sanitizer")
-        if tool is None:
-            section.rows.append({"error": "compute-sanitizer is not on the PATH"})
+        """The planted bugs, which must be found, and small comparisons, which must be clean."""
+        tool, nvcc = (self.session.which(name) for name in ("compute-sanitizer", "nvcc"))
+        if tool is None or nvcc is None:
+            section.rows.append(self.lacking("compute-sanitizer and nvcc"))
             return
-        for check in ("memcheck", "racecheck"):
-            command = [tool, "--tool", check, "--error-exitcode", "9"]
-            # torch asks the driver questions that it expects to fail.
-            command += ["--report-api-errors", "no"] if check == "memcheck" else []
-            command += [sys.executable, str(BENCHMARKS / "gpu_measure.py"), *COMPARISONS, "--small"]
+        with tempfile.TemporaryDirectory(prefix="ktfast-planted-") as folder:
+            program = str(Path(folder) / "planted_bugs")
+            command = [nvcc, "-arch=native", "-o", program, str(gpu_sanitize.SOURCE)]
+            output, problem = self.session.run("sanitize", command, section.left())
+            if problem:
+                section.rows.append({"of": "planted bugs", "error": tail(output)})
+                return
+            for check, bug in gpu_sanitize.PLANTED.items():
+                command = gpu_sanitize.command_of(tool, check, [program, bug])
+                seconds = min(PLANTED_SECONDS, section.left())
+                found = self.session.run("sanitize", command, seconds)
+                section.rows.append(gpu_sanitize.planted_row(check, *found))
+        small = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), *COMPARISONS, "--small"]
+        small += ["--device", "cpu"] if self.dry_run else []
+        for check in gpu_sanitize.PLANTED:
+            command = gpu_sanitize.command_of(tool, check, small)
             # An allocator that pools memory would hide accesses out of bounds.
-            seconds = min(PART * SECONDS["sanitize"], section.left())
-            output, problem = self.run(
-                "sanitize", command, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
+            output, problem = self.session.run(
+                "sanitize", command, section.left(), PYTORCH_NO_CUDA_MEMORY_CACHING="1"
             )
-            summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: ((\d+) .*)", output)
-            row: Row = {"check": check, "cases": len(list(json_rows(output)))}
-            row |= {"errors": int(summary[2]), "summary": summary[1]} if summary else {}
-            section.rows.append(row | ({"error": f"{problem}; {tail(output)}"} if problem else {}))
+            cases = len(list(json_rows(output)))
+            section.rows.append(gpu_sanitize.kernels_row(check, cases, output, problem))
+
+    def profile(self, section: Section) -> None:
+        """What Nsight Compute says of the kernels of an iteration."""
+        tool = self.session.which("ncu")
+        if tool is None:
+            section.rows.append(self.lacking("ncu"))
+            return
+        program = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), "profile"]
+        program += ["--device", "cpu", "--small"] if self.dry_run else []
+        command = gpu_profile.command_of(tool, program)
+        output, section.problem = self.session.run("profile", command, section.left())
+        section.rows = list(gpu_profile.rows(output))
+        if not section.rows:
+            section.rows.append({"error": f"no kernel was profiled; {tail(output)}"})
+
+    def lacking(self, tools: str) -> Row:
+        """The row that says what must be on the PATH; a dry run goes on without."""
+        return {"instead" if self.dry_run else "error": f"not on the PATH: {tools}"}
 
 
-# --- reading what the processes say ---------------------------------------------------------------
-def tail(output: str, length: int = 600) -> str:
-    """The end of an output, where the reason usually stands."""
-    lines = [line.strip() for line in output.splitlines()]
-    return " / ".join(line for line in lines if line.strip("^~ "))[-length:]
+# --- reading what there is ------------------------------------------------------------------------
+def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
+    """The test files of these names; of none, all that say something about a GPU."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    if names:
+        return [path for path in files if path.stem in names]
+    likely = [path for path in files if not NOT_ON_GPU.match(path.stem)]
+    return [path for path in likely if path.stem in ALSO or ON_GPU.search(path.read_text())]
 
 
-def json_rows(output: str) -> Iterator[Row]:
+def kernel_rows(output: str) -> Iterator[Row]:
+    """What cuda_resources.py printed of the kernels, in a table of their own."""
     for line in output.splitlines():
-        if line.startswith('{"section"') and line.endswith("}"):
-            yield json.loads(line)
+        if line.startswith('{"name"'):
+            kernel = json.loads(line)
+            products = {name: kernel["instructions"].get(name) for name in PRODUCTS}
+            row = {key: kernel[key] for key in ("name", "architecture", "registers")}
+            row |= {key: kernel[key] for key in ("shared_bytes", "stack_bytes")}
+            yield {"section": "kernels"} | row | {k: v for k, v in products.items() if v}
+
+
+def architecture_of(facts: dict[str, object]) -> str:
+    """CMake's name for this GPU's machine code."""
+    capability = str(facts.get("capability", ""))
+    return f"{capability.replace('.', '')}-real" if capability else "native"
 
 
 def count_outcomes(output: str) -> Row:
@@ -212,69 +232,74 @@ def count_outcomes(output: str) -> Row:
     }
 
 
-def answer(command: list[str], path: str) -> str:
-    """What a tool prints, or why it does not."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, env=os.environ | {"PATH": path}
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"unknown ({error})"
-    return done.stdout.strip() or f"unknown ({done.stderr.strip()})"
+def chosen(only: str, skip: str) -> Iterator[str]:
+    """The parts to do, in their order.
+
+    Raises
+    ------
+    SystemExit : there is no such part.
+    """
+    wanted, unwanted = (text.split(",") if text else [] for text in (only, skip))
+    groups = {name.partition(":")[0] for name in PARTS}
+    for name in (*wanted, *unwanted):
+        if name not in groups and name not in PARTS:
+            sys.exit(f"there is no part {name}; the parts are {', '.join(PARTS)}")
+    for name in PARTS:
+        own = {name, name.partition(":")[0]}
+        if (not wanted or own & set(wanted)) and not own & set(unwanted):
+            yield name
 
 
-def device_facts(dry_run: bool, path: str) -> dict[str, str]:
-    """The device, the versions of what is used on it, and the state of the code."""
-    facts = {"device": platform.processor() or platform.machine()}
-    if not dry_run:
-        query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total"]
-        values = answer([*query, "--format=csv,noheader"], path).split("\n")[0].split(", ")
-        facts = dict(zip(("device", "driver", "capability", "memory"), values, strict=False))
-        release = re.search(r"release (\S+),", answer(["nvcc", "--version"], path))
-        facts["nvcc"] = release[1] if release else "unknown"
-    facts["cores"] = str(len(os.sched_getaffinity(0)))
-    facts["python"] = platform.python_version()
-    for package in PACKAGES:
-        try:
-            facts[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            facts[package] = "no package of this name"
-    facts["commit"] = answer(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], path)
-    return facts
+def planned(parts: Parts, names: list[str]) -> Iterator[tuple[str, Callable[[Section], None]]]:
+    """The sections; of a dry run, those of gpu_measure.py share a process, whose start is slow."""
+    if parts.dry_run:
+        names = [name for name in names if name not in NOT_DRY]
+    measured = [name for name in names if name in (*COMPARISONS, *BENCHES)]
+    for name in names:
+        if not parts.dry_run or name not in measured:
+            yield name, parts.named(name)
+        elif name == measured[0]:
+            yield "everything", functools.partial(parts.measure, names=measured)
 
 
-def main() -> int:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, default=Path(os.environ.get("OUT") or "gpu-results"), help="folder"
     )
+    parser.add_argument("--only", default="", metavar="PART,...", help=", ".join(PARTS))
+    parser.add_argument("--skip", default="", metavar="PART,...", help="all but these")
     parser.add_argument("--minutes", type=float, default=9.5, help="the whole session's limit")
     parser.add_argument("--architecture", help="CMake's name; default: this GPU's, machine code")
-    parser.add_argument("--sanitize", action="store_true", help="also run compute-sanitizer")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to install for this session")
+    parser.add_argument("--images", type=Path, help="photographs to train on")
+    parser.add_argument("--profile", action="store_true", help="also profile the kernels with ncu")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**31, help="of the inputs")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny sizes, no build")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parsed()
+    if not (arguments.profile or "profile" in arguments.only):
+        arguments.skip = ",".join(filter(None, (arguments.skip, "profile")))
+    names = list(chosen(arguments.only, arguments.skip))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "gpu_session.log").unlink(missing_ok=True)
-    dry_run = arguments.dry_run
     session = Session(
-        arguments.out, dry_run=dry_run, minutes=arguments.minutes, seed=arguments.seed
+        arguments.out,
+        dry_run=arguments.dry_run,
+        minutes=arguments.minutes,
+        limits=LIMITS,
+        more_facts={"seed": arguments.seed},
     )
-
-    if not dry_run:
-        capability = session.facts.get("capability", "")
-        architecture = arguments.architecture or (
-            capability.replace(".", "") + "-real" if capability else "native"
-        )
-        session.section("build", functools.partial(session.build, architecture=architecture))
-    session.section("tests", session.tests)
-    names = COMPARISONS + BENCHES
-    # A dry run shares one process, whose start is most of its time.
-    for group in [names] if dry_run else [(name,) for name in names]:
-        name = "bench: everything" if dry_run else group[0]
-        session.section(name, functools.partial(session.measure, names=group))
-    if arguments.sanitize:
-        session.section("sanitize", session.sanitize)
+    parts = Parts(session, arguments)
+    with tempfile.TemporaryDirectory(prefix="ktfast-wheels-") as target:
+        if arguments.wheels:
+            work = functools.partial(parts.wheels, folder=arguments.wheels, target=Path(target))
+            session.section("wheels", work)
+        for name, work in planned(parts, names):
+            session.section(name, work)
     print((arguments.out / "gpu_session.md").read_text(encoding="utf-8"))
     return int(any(section.failed() for section in session.sections))
 

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Ceilings:
             images_per_second=rate,
             feed_ceiling=self.feed_rate,
             compute_ceiling=rate / max(1 - waited, 1e-9),
+            image_gflops=self.image_flops / 1e9,
             flop_utilization=rate * self.image_flops / self.peak_flops,
             peak_tflops=self.peak_flops / 1e12,
         )
@@ -58,6 +59,7 @@ class Bounds:
     images_per_second : achieved.
     feed_ceiling : images a second if computing took no time.
     compute_ceiling : images a second if the feed were never waited for.
+    image_gflops : 10^9 operations of an image, forward and backward.
     flop_utilization : share of the peak that the network's products and convolutions reached.
     peak_tflops : that peak, measured, 10^12 operations a second.
     """
@@ -65,6 +67,7 @@ class Bounds:
     images_per_second: float
     feed_ceiling: float
     compute_ceiling: float
+    image_gflops: float
     flop_utilization: float
     peak_tflops: float
 
@@ -86,17 +89,20 @@ class Bounds:
         )
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large product of matrices, the best of a few."""
+def matmul_peak(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Operations a second of a large product of matrices, the best of a few, by a clock."""
     side = _SIDES[device.type]
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     product = matrix @ matrix
     wait_for(device)
     least, until = math.inf, time.perf_counter() + PEAK_SECONDS
-    while (began := time.perf_counter()) < until:
+    while time.perf_counter() < until:
+        began = clock()
         torch.mm(matrix, matrix, out=product)
         wait_for(device)
-        least = min(least, time.perf_counter() - began)
+        least = min(least, clock() - began)
     return 2 * side**3 / least
 
 
@@ -162,8 +168,14 @@ def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
     few = batch.part(0, 2)
     model = gradients.task.model
     before = Remembered(model, gradients.device)
-    with FlopCounterMode(display=False, custom_mapping=_CONVOLUTION_BACKWARD) as counter:
-        gradients.add(few, epoch)
+    flops = flops_of(lambda: gradients.add(few, epoch))
     model.zero_grad(set_to_none=True)
     before.restore()
-    return float(counter.get_total_flops()) / len(few)
+    return flops / len(few)
+
+
+def flops_of(work: Callable[[], object]) -> int:
+    """Operations of the products and convolutions that a function asks torch for."""
+    with FlopCounterMode(display=False, custom_mapping=_CONVOLUTION_BACKWARD) as counter:
+        work()
+    return int(counter.get_total_flops())

@@ -38,6 +38,7 @@ BASELINES = ("baseline_pretext", "baseline_labels")
 BENCHMARKS = {
     "kmeans": "K-means: ktfast and other libraries on the same data and first centres",
     "feed": "images per CPU-second from files, shards and memory, beside other loaders",
+    "train": "trainings and feature extraction beside plain scripts that do the same",
 }
 
 

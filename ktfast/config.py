@@ -84,6 +84,13 @@ class DataConfig(Section):
         "auto", description="auto: resident if the images fit the budget, else DALI, else torch"
     )
     memory_budget_gb: float = Field(2.0, ge=0, description="GB that resident images may take")
+    hw_decoder_load: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="DALI on a GPU: share of the JPEG data that its hardware decoder gets; not set:"
+        " measured before a long epoch, so that another run may round single pixels otherwise",
+    )
 
     def folders(self) -> dict[str, Path]:
         """Folder of every role that has one, after the roles' defaults."""

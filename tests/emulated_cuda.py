@@ -70,6 +70,7 @@ class EmulatedCuda:
         The seed also draws what uninitialised shared memory holds, how many blocks run together
         and how late asynchronous copies are.
         """
+        self.seed, self.capability = seed, capability
         self.library.emulation_set(ctypes.c_uint64(seed), capability)
 
     def size(self, name, *numbers):

@@ -74,6 +74,8 @@ def test_overrides_are_read_as_toml(tmp_path):
         ("evaluate.baselines", "", ()),
         ("pretext.training.drop_at", "0.3,0.6", (0.3, 0.6)),
         ("pretext.jitter", "", None),
+        ("data.hw_decoder_load", "0.8", 0.8),
+        ("data.hw_decoder_load", "", None),
         ("transfer.target", "vgg16", "vgg16"),
     ],
 )
@@ -102,6 +104,7 @@ def test_a_section_that_is_no_table_is_named(tmp_path):
         ({"pretext": {"max_occluders": 3}}, "max_occluders 3"),
         ({"data": {"short_side": 200}}, "pretext.crop 255 is larger than data.short_side 200"),
         ({"transfer": {"crop": 300}}, "crop 300 is larger than image_size 256"),
+        ({"data": {"hw_decoder_load": 65}}, "data.hw_decoder_load: .* less than or equal to 1"),
         ({"device": "gpu"}, "'gpu' is no device"),
         ({"device": "auto:1"}, "'auto:1' is no device"),
         ({"seed": 2**32}, "seed: .* less than 4294967296"),

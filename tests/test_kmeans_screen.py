@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from kmeans_cases import hard_case
 from tolerances import SUM_ORDER_FLOAT64
 
 from ktfast import _backend
@@ -42,36 +43,6 @@ def assign(screen, x, centers, **options):
     screen.encode(x, codes)
     screen.assign(x, centers, screen.prepare(centers), labels, distances, codes=codes, **options)
     return labels, distances
-
-
-def hard_case(generator, seed):
-    """Rows and centres of a random kind, all of which a screen may stumble over."""
-    n, k = (int(value) for value in generator.integers(1, (60, 150)))
-    d = int(generator.integers(1, 90))
-    x = generator.normal(size=(n, d))
-    centers = generator.normal(size=(k, d))
-    kind = seed % 10
-    if kind == 1:  # near-ties
-        centers = centers[:1] + 1e-6 * centers
-    elif kind == 2:  # duplicates, exact ties
-        x, centers = np.round(x), np.round(centers)
-    elif kind == 3:  # outlying rows and centres
-        x[::7] *= 1e3
-        centers[::11] *= 1e4
-    elif kind == 4:  # one large feature hides the others
-        x[:, 0] *= 1e4
-        centers[:, 0] *= 1e4
-    elif kind == 5:  # rows that are centres
-        centers[: min(n, k)] = x[: min(n, k)]
-    elif kind == 6:  # far from the origin
-        x, centers = x + 1e3, centers + 1e3
-    elif kind == 7:  # most numbers are 0
-        x[generator.random(x.shape) < 0.9] = 0
-        centers[generator.random(centers.shape) < 0.9] = 0
-    elif kind in (8, 9):
-        scale = 10.0 ** generator.integers(-30, 17)
-        x, centers = x * scale, centers * scale
-    return x.astype(np.float32), centers.astype(np.float32).astype(np.float64)
 
 
 @pytest.mark.parametrize("code", CODES)

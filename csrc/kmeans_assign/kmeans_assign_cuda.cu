@@ -126,22 +126,19 @@ template <class T>
 __device__ void load_stage(const KmeansAssignParams& p, const Prepared& at, int64_t first_row,
                            int64_t panel, int64_t start, Staged& staged) {
   const int64_t d = p.n_features;
-  const T* x = static_cast<const T*>(p.x);
-  const float* mean = p.prepared + at.mean;
+  const int left = static_cast<int>(d - start < kScreenFeatures ? d - start : kScreenFeatures);
   const int thread = static_cast<int>(threadIdx.x);
+  const int64_t row = first_row + staged_row(thread);
+  const T* x = static_cast<const T*>(p.x) + (row < p.n_rows ? row : 0) * d + start;
+  const float* mean = p.prepared + at.mean + start;
+  const float* centers =
+      p.prepared + at.panels + (panel * d + start) * kScreenCenters + staged_center(thread);
 #pragma unroll
   for (int i = 0; i < kStageFloats; ++i) {
-    const int64_t row = first_row + staged_row(thread);
-    const int64_t f = start + staged_row_feature(thread, i);
-    float value = 0;
-    if (row < p.n_rows && f < d) {
-      value = shifted_value(x[row * d + f], mean[f]);
-    }
-    staged.x[i] = value;
-    const int64_t g = start + staged_center_feature(thread, i);
-    staged.c[i] =
-        g < d ? p.prepared[at.panels + (panel * d + g) * kScreenCenters + staged_center(thread)]
-              : 0;
+    const int f = staged_row_feature(thread, i);
+    staged.x[i] = f < left ? shifted_value(x[f], mean[f]) : 0;
+    const int g = staged_center_feature(thread, i);
+    staged.c[i] = g < left ? centers[g * kScreenCenters] : 0;
   }
 }
 

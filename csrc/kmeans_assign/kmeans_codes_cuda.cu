@@ -11,6 +11,7 @@
 namespace ktfast::cuda {
 namespace {
 
+// Two blocks a multiprocessor at least, so that no kernel is short of registers.
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -89,7 +90,7 @@ __device__ double write_code(Source source, int64_t n_features, int64_t n_stages
 
 // Rows behind the last, to the end of its tile, are zeros.
 template <class T>
-__global__ void __launch_bounds__(kThreads) code_rows_kernel(const KmeansTensorEncodeParams p) {
+__global__ void __launch_bounds__(kThreads, 2) code_rows_kernel(const KmeansTensorEncodeParams p) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const bool exists = row < p.n_rows;
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Lengths of the centres, and the most of each tile.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     measure_centers_kernel(const KmeansTensorPrepareParams p, const TensorPrepared at) {
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -159,7 +160,7 @@ __global__ void __launch_bounds__(kThreads)
   raise(&tile->largest, largest);
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     code_centers_kernel(const KmeansTensorPrepareParams p, const TensorPrepared at) {
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;

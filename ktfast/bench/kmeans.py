@@ -27,7 +27,11 @@ from ktfast.ops import kmeans_assign
 logger = logging.getLogger(__name__)
 
 PEERS = tuple(name for name in ENGINES if name != "ktfast")
-DEFAULT_PEERS = "faiss,sklearn,superkmeans,sklearnex,torch"
+GPU_PEERS = (
+    "ktfast-fast", "ktfast-float32", "ktfast-streamed", "torch-fp32", "torch-tf32", "torch-bf16",
+    "torch-host", "flash-kmeans", "flash-kmeans-fp16", "fastkmeans", "cuvs", "cuml",
+)  # fmt: skip
+DEFAULT_PEERS = {"cpu": "faiss,sklearn,superkmeans,sklearnex,torch", "cuda": ",".join(GPU_PEERS)}
 # What OpenBLAS can be told to take the processor for; wheels choose worse by themselves on some.
 _CORE_TYPES = {"avx512": ("SkylakeX", "Haswell"), "avx2": ("Haswell",), "scalar": ()}
 # A core type is another setting only if it is faster by more than a trial's noise.
@@ -40,11 +44,13 @@ _TRIAL_SECONDS = 1.0
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
     parser.add_argument(
+        "--device", choices=tuple(DEFAULT_PEERS), default="cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument(
         "--against",
-        default=DEFAULT_PEERS,
         metavar="PEER,...",
-        help=f"the libraries to measure beside ktfast, of {', '.join(PEERS)} (default: "
-        "%(default)s)",
+        help=f"what to measure beside ktfast: on the CPU of {', '.join(PEERS)} (default: "
+        f"{DEFAULT_PEERS['cpu']}); on a GPU of {', '.join(GPU_PEERS)} (default: all)",
     )
     parser.add_argument(
         "--data",
@@ -54,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: mixture256)",
     )
     numbers = (
-        ("rows", None, "rows to cluster (default: all; 100000 of a mixture)"),
+        ("rows", None, "rows to cluster (default: all; of a mixture 100000, on a GPU 1280000)"),
         ("clusters", None, "k (default: 2000 for mixture256, else 1000)"),
         ("iterations", 10, "iterations of a fit (default: %(default)s)"),
         ("threads", _backend.n_threads(), "CPU threads (default: %(default)s)"),
@@ -96,8 +102,12 @@ def _positive(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print and save one table for each data set; returns the exit status."""
-    peers = _peers(options.against)
+    peers = _peers(options.against, options.device)
     options.out.mkdir(parents=True, exist_ok=True)  # or it would be known only after minutes
+    if options.device == "cuda":
+        from ktfast.bench import kmeans_gpu  # needs torch, which no CPU row should have to share
+
+        return kmeans_gpu.run(options, ["ktfast", *peers])
     for source in options.data:
         x = load(source, options.rows)
         clusters = options.clusters or default_clusters(source, len(x))
@@ -116,11 +126,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _peers(text: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
+def _peers(text: str | None, device: str) -> list[str]:
+    known = PEERS if device == "cpu" else GPU_PEERS
+    names = [name for name in (text or DEFAULT_PEERS[device]).split(",") if name]
     for name in names:
-        if name not in PEERS:
-            raise InputError(f"--against {name}: the peers are {', '.join(PEERS)}")
+        if name not in known:
+            raise InputError(f"--against {name}: the peers are {', '.join(known)}")
     return names
 
 

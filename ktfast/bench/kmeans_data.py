@@ -31,10 +31,8 @@ def load(source: str, rows: int | None = None) -> Float32:
     InputError : there is no such source, or it has fewer rows.
     DataError : the file or folder is damaged or holds something else.
     """
-    if match := _MIXTURE.fullmatch(source):
-        if (d := int(match[1])) < 1:
-            raise InputError(f"data {source}: a mixture needs at least 1 feature")
-        return mixture(MIXTURE_ROWS if rows is None else rows, d)
+    if features := mixture_features(source):
+        return mixture(MIXTURE_ROWS if rows is None else rows, features)
     path = Path(source)
     if not path.exists():
         raise InputError(f"data {source}: neither mixtureD (such as mixture256) nor a file here")
@@ -50,6 +48,19 @@ def load(source: str, rows: int | None = None) -> Float32:
     return np.ascontiguousarray(x[:rows], np.float32)
 
 
+def mixture_features(source: str) -> int | None:
+    """The number of features of a mixture such as "mixture256"; None: it is none.
+
+    Raises
+    ------
+    InputError : a mixture of no features.
+    """
+    match = _MIXTURE.fullmatch(source)
+    if match and int(match[1]) < 1:
+        raise InputError(f"data {source}: a mixture needs at least 1 feature")
+    return int(match[1]) if match else None
+
+
 def mixture(rows: int, features: int) -> Float32:
     """Overlapping Gaussians with a decaying spectrum, float32 [rows, features]; always the same."""
     generator = np.random.default_rng(0)
@@ -63,8 +74,8 @@ def mixture(rows: int, features: int) -> Float32:
 
 def default_clusters(source: str, rows: int) -> int:
     """2000 for mixtures of at most 256 features, else 1000; at least 20 rows in each."""
-    match = _MIXTURE.fullmatch(source)
-    return min(2000 if match and int(match[1]) <= 256 else 1000, max(1, rows // 20))
+    features = mixture_features(source)
+    return min(2000 if features and features <= 256 else 1000, max(1, rows // 20))
 
 
 def first_centers(x: Float32, clusters: int) -> Float32:

@@ -46,7 +46,8 @@ def bars(record: dict[str, Any], path: Path) -> None:
             xlim=(0, 1.22 * most.max()),
             xlabel="seconds per iteration (median, range), lower is better",
             title=f"K-means on {Path(record['data']).name}: n = {record['n']:,}, d = "
-            f"{record['d']:,}, k = {record['k']:,}, threads: {record['threads']}",
+            f"{record['d']:,}, k = {record['k']:,}"
+            + (f", threads: {record['threads']}" if "threads" in record else ""),
         )
         colors = {_color(row, rows) for row in rows}
         names = {OURS: "ktfast", PEER: "another library", PALE: "at a slower setting"}

@@ -9,8 +9,11 @@ import json
 
 # Distributions whose module has another name.
 _PACKAGES = {
+    "cuml": "cuml-cu13",
+    "cuvs": "cuvs-cu13",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "flash_kmeans": "flash-kmeans",
     "nvidia": "nvidia-dali-cuda130",
     "PIL": "pillow",
     "sklearn": "scikit-learn",

@@ -83,6 +83,7 @@ def open_feed(
         device=device,
         n_threads=config.threads or None,
         memory_budget=budget,
+        hw_decoder_load=config.data.hw_decoder_load,
         balance=balance,
     )
 

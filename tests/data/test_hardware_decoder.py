@@ -1,5 +1,6 @@
 """The hardware decoder's share of the work: measured once, before the first batch."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,3 +73,21 @@ def test_dali_measures_the_share_once_before_the_first_batch(
     assert built == [0.8]
     with pytest.raises(ConfigError, match=r"hw_decoder_load must lie in 0 \.\. 1, got 65"):
         feed_of(photos, "dali", hw_decoder_load=65)
+
+
+@needs_dali
+@pytest.mark.parametrize("load", ["0.4", ""])
+def test_a_run_hands_the_share_that_its_options_name_to_the_feed(
+    photos: FolderSource, tmp_path: Path, load: str
+) -> None:
+    pytest.importorskip("pydantic")
+    from ktfast.config import load_config
+    from ktfast.stages.artifacts import Run
+    from ktfast.stages.sets import open_feed
+
+    options = {"data.feed": "dali", "data.hw_decoder_load": load, "device": "cpu"}
+    source: Any = photos
+    with open_feed(
+        Run(tmp_path, load_config(None, options)), source, size=24, batch_size=5, shuffle=False
+    ) as feed:
+        assert feed.hw_decoder_load == (float(load) if load else None)

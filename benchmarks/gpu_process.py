@@ -1,0 +1,165 @@
+"""Commands within a time limit, and what came of each part of a session; used by gpu_session.py."""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from gpu_results import Section, write_results
+
+ROOT = Path(__file__).resolve().parents[1]
+CLOSING = 3  # seconds left to write the results
+PACKAGES = ("torch", "cupy-cuda13x", "numpy", "scikit-learn", "pybind11", "cmake", "ninja")
+
+
+class Session:
+    """Runs commands within the time, and keeps what they say.
+
+    Parameters
+    ----------
+    out : folder of the results and of the log.
+    dry_run : no GPU is asked for.
+    minutes : for everything.
+    limits : seconds of a section, by its name up to the first colon.
+    more_facts : to stand at the top of the results.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        dry_run: bool,
+        minutes: float,
+        limits: dict[str, float],
+        more_facts: dict[str, object] | None = None,
+    ) -> None:
+        self.out = out
+        self.dry_run = dry_run
+        self.began = time.monotonic()
+        self.deadline = self.began + 60 * minutes - CLOSING
+        self.limits = limits
+        self.sections: list[Section] = []
+        self.environment = dict(os.environ)
+        tools = (str(Path(sys.executable).parent), "/usr/local/cuda/bin")
+        self.environment["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), *tools))
+        if not dry_run:
+            self.environment["PYTHONPATH"] = self.extended("PYTHONPATH", ROOT, first=True)
+        self.facts: dict[str, object] = dict(device_facts(dry_run, self.environment["PATH"]))
+        self.facts |= more_facts or {}
+
+    def extended(self, variable: str, path: Path, *, first: bool = False) -> str:
+        """A variable that lists paths, with one more."""
+        above = [self.environment[variable]] if self.environment.get(variable) else []
+        return os.pathsep.join([str(path), *above] if first else [*above, str(path)])
+
+    def which(self, tool: str) -> str | None:
+        return shutil.which(tool, path=self.environment["PATH"])
+
+    def run(self, name: str, command: list[str], seconds: float, **more: str) -> tuple[str, str]:
+        """The output of a command, and what went wrong ("" if nothing)."""
+        if seconds < 1:
+            return "", "not run: the time was up"
+        with (self.out / "gpu_session.log").open("a+b") as log:
+            log.write(f"\n=== {name}: {' '.join(command)}\n".encode())
+            log.flush()
+            start = log.tell()
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.environment | more,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=os.setpgrp,  # so that its children end with it
+            )
+            try:
+                code = process.wait(seconds)
+                problem = "" if code == 0 else f"exit status {code}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                problem = f"stopped after {seconds:.0f} s"
+            log.seek(start)
+            return log.read().decode(errors="replace"), problem
+
+    def section(self, name: str, work: Callable[[Section], None]) -> None:
+        """Do one part of the session, whatever becomes of it, and write the results so far."""
+        began = time.monotonic()
+        limit = self.limits[name] if name in self.limits else self.limits[name.partition(":")[0]]
+        section = Section(name, ends=min(began + limit, self.deadline))
+        try:
+            if section.left() < 1:
+                section.problem = "not run: the time was up"
+            else:
+                work(section)
+        except Exception as error:  # the other sections still count
+            section.problem = f"{type(error).__name__}: {error}"
+        section.seconds = time.monotonic() - began
+        self.sections.append(section)
+        state = section.problem or ("something failed" if section.failed() else "ok")
+        print(f"{name}: {state}, {section.seconds:.0f} s", flush=True)
+        facts = {
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "command": " ".join(["python", *sys.argv]),
+            "seconds": round(time.monotonic() - self.began),
+        }
+        write_results(self.out, self.facts | facts, self.sections)
+
+
+def tail(output: str, length: int = 600) -> str:
+    """The end of an output, where the reason usually stands."""
+    lines = [line.strip() for line in output.splitlines()]
+    return " / ".join(line for line in lines if line.strip("^~ "))[-length:]
+
+
+def answer(command: list[str], path: str) -> str:
+    """What a tool prints, or why it does not."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, env=os.environ | {"PATH": path}
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unknown ({error})"
+    return done.stdout.strip() or f"unknown ({done.stderr.strip()})"
+
+
+def device_facts(dry_run: bool, path: str) -> dict[str, str]:
+    """The device, the versions of what is used on it, and the state of the code."""
+    facts = {"device": platform.processor() or platform.machine()}
+    if not dry_run:
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total"]
+        values = answer([*query, "--format=csv,noheader"], path).split("\n")[0].split(", ")
+        facts = dict(zip(("device", "driver", "capability", "memory"), values, strict=False))
+        release = re.search(r"release (\S+),", answer(["nvcc", "--version"], path))
+        facts["nvcc"] = release[1] if release else "unknown"
+    facts["cores"] = str(len(os.sched_getaffinity(0)))
+    facts["python"] = platform.python_version()
+    facts |= {package: version for package in PACKAGES if (version := version_of(package))}
+    facts["commit"] = answer(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], path)
+    facts["sources"] = f"sha256 {sources_hash()}"
+    return facts
+
+
+def version_of(package: str) -> str:
+    """The version of a distribution, "" if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def sources_hash() -> str:
+    """What identifies the code where there is no git: 16 digits over its files."""
+    digest = hashlib.sha256()
+    for folder in ("csrc", "ktfast", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".h", ".cuh", ".cpp", ".cu", ".py"):
+                digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

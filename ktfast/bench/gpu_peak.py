@@ -1,0 +1,104 @@
+"""The ceilings of a GPU, measured: products of large matrices by type, copies in and to its memory.
+
+Times are the device's own, by CUDA events. On the CPU the same calls are timed by the host's clock,
+so that what uses this can be tried without a GPU.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+PRODUCTS = ("int8", "float16", "bfloat16", "tf32", "float32")
+COPIES = ("copy", "to device", "to host")
+_SIDE, _SMALL_SIDE = 8192, 64
+_BYTES, _SMALL_BYTES = 1 << 30, 1 << 16
+_REPEATS = 10
+
+
+def peaks(device: str = "cuda", *, small: bool = False) -> dict[str, float]:
+    """Operations a second of each product, a multiply-add being two, and bytes a second of copies.
+
+    Parameters
+    ----------
+    device : "cuda" or "cpu".
+    small : tiny sizes, to see that it works.
+
+    Returns
+    -------
+    "int8" .. "float32" -> operations a second; "copy" -> bytes read and written a second in the
+    device's memory; "to device", "to host" -> bytes a second between it and pinned host memory.
+    What the device or torch cannot do is left out.
+    """
+    found = {kind: product(kind, device, small=small) for kind in PRODUCTS}
+    found |= {kind: copy(kind, device, small=small) for kind in COPIES}
+    return {kind: rate for kind, rate in found.items() if rate > 0}
+
+
+def product(kind: str, device: str, *, small: bool = False) -> float:
+    """Operations a second of a square product of random matrices; 0: there is no such product."""
+    side = _SMALL_SIDE if small else _SIDE
+    call = _product_call(kind, side, device)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    try:
+        return 2 * side**3 / median_seconds(call, device)
+    except (RuntimeError, NotImplementedError):  # torch has no such kernel here
+        return 0.0
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _product_call(kind: str, side: int, device: str) -> Callable[[], object]:
+    if kind == "int8":
+        a, b = (
+            torch.randint(-127, 128, (side, side), dtype=torch.int8, device=device)
+            for _ in range(2)
+        )
+        return lambda: torch._int_mm(a, b.t())
+    dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
+    x, y = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return lambda: x @ y
+
+
+def copy(kind: str, device: str, *, small: bool = False) -> float:
+    """Bytes a second of a large copy; "copy" counts what is read and what is written."""
+    n_bytes = _SMALL_BYTES if small else _BYTES
+    pinned = device != "cpu" and kind != "copy"
+    here = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
+    there = (
+        torch.zeros(n_bytes, dtype=torch.uint8, pin_memory=True)
+        if pinned
+        else torch.zeros_like(here)
+    )
+    source, target = (here, there) if kind == "to host" else (there, here)
+    seconds = median_seconds(lambda: target.copy_(source, non_blocking=True), device)
+    return (2 if kind == "copy" else 1) * n_bytes / seconds
+
+
+def median_seconds(
+    call: Callable[[], object], device: str, *, repeats: int = _REPEATS, warm: int = 2
+) -> float:
+    """The median time of a call, on the device's clock if it is a GPU."""
+    for _ in range(warm):
+        call()
+    if device == "cpu":
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+    cuda: Any = torch.cuda  # parts of it carry no types
+    marks = [cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    torch.cuda.synchronize()
+    marks[0].record()
+    for mark in marks[1:]:
+        call()
+        mark.record()
+    torch.cuda.synchronize()
+    times = [first.elapsed_time(second) for first, second in itertools.pairwise(marks)]
+    return statistics.median(times) / 1e3
