@@ -4,7 +4,7 @@
 
 Registers and stack are a thread's, shared memory a block's without what a launch adds; then how
 often loads and stores of spilled registers, tensor-core products and asynchronous copies stand in
-the code. What may spill is for tests/test_cuda_build.py to say.
+the code. That no kernel spills is for tests/test_cuda_build.py to say.
 """
 
 import argparse

@@ -80,7 +80,7 @@ class Parts:
         return own.get(name) or functools.partial(self.measure, names=[name])
 
     def wheels(self, section: Section, folder: Path, target: Path) -> None:
-        """Install what travels with the call, out of the way of what is there already."""
+        """Install what travels with the call, for this session alone."""
         found = sorted(map(str, folder.glob("*.whl")))
         command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps"]
         command += ["--no-cache-dir", "--target", str(target)]

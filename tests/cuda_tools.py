@@ -1,20 +1,24 @@
-"""Looks into compiled CUDA code."""
+"""Looks into compiled CUDA code; skips where there is no cuobjdump."""
 
-import importlib.util
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from ktfast.bench import machine_code
+
+
+def _read(function, file, *options):
+    try:
+        return function(Path(file), *options)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
 
 def cuobjdump(file, *options):
-    """The output of cuobjdump, of the CUDA toolkit or of triton's package; skips without it."""
-    triton = importlib.util.find_spec("triton")
-    tool = shutil.which("cuobjdump")
-    if tool is None and triton is not None and triton.origin is not None:
-        tool = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    if tool is None or not Path(tool).exists():
-        pytest.skip("no cuobjdump: neither the CUDA toolkit nor triton is installed")
-    done = subprocess.run([tool, *options, file], capture_output=True, text=True, check=True)
-    return done.stdout
+    """The output of cuobjdump about a file."""
+    return _read(machine_code.cuobjdump, file, *options)
+
+
+def kernels(file):
+    """Every kernel in a file, once per architecture."""
+    return _read(machine_code.kernels, file)

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from ktfast.bench import machine_code as reading
+from cuda_tools import cuobjdump, kernels
 
 SPEC = importlib.util.find_spec("ktfast._cuda")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
@@ -29,18 +28,10 @@ def run_python(code, folder, **environment):
     return done.stdout.split()
 
 
-def read(function, *arguments):
-    """What a function that needs cuobjdump returns."""
-    try:
-        return function(*arguments)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="module")
 def machine_code():
     """Every kernel of the module, once per architecture."""
-    return read(reading.kernels, Path(SPEC.origin))
+    return kernels(SPEC.origin)
 
 
 def architectures():
@@ -77,7 +68,7 @@ def test_every_promised_gpu_has_machine_code(machine_code):
     names = {kernel.architecture for kernel in machine_code}
     # What only Hopper can do is built for it alone, whatever else is.
     assert names == {f"sm_{name}" for name in real} | {"sm_90a"}
-    listed = read(reading.cuobjdump, Path(SPEC.origin), "--list-ptx")
+    listed = cuobjdump(SPEC.origin, "--list-ptx")
     assert set(re.findall(r"\.sm_(\w+)\.ptx", listed)) == virtual
 
 
@@ -127,7 +118,7 @@ def test_a_kernel_that_spills_is_found(tmp_path):
     source, built = tmp_path / "spilling.cu", tmp_path / "spilling.o"
     source.write_text(SPILLING)
     subprocess.run([nvcc, "-arch=sm_80", "-c", source, "-o", built], check=True)
-    found = {kernel.name: kernel for kernel in read(reading.kernels, built)}
+    found = {kernel.name: kernel for kernel in kernels(built)}
     assert set(found) == {"spilling_kernel<4>", "spilling_kernel<200>"}
     assert not found["spilling_kernel<4>"].spills
     spilling = found["spilling_kernel<200>"]
