@@ -164,7 +164,7 @@ def kmeans_totals(
     distances: Any,
     sample_weight: Any | None,
     before: Any | None,
-    after: Any,
+    after: Any | None,
     workspace: Any,
     totals: Any,
     n_threads: int,

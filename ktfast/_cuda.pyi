@@ -69,7 +69,7 @@ def kmeans_totals(
     distances: Any,
     sample_weight: Any | None,
     before: Any | None,
-    after: Any,
+    after: Any | None,
     workspace: Any,
     totals: Any,
     stream: int,

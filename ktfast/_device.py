@@ -91,7 +91,8 @@ class TorchDevice:
 
     def from_host(self, array: npt.NDArray[Any]) -> Any:
         """See `Device`."""
-        return self._torch.from_numpy(array).to(self._device)
+        writable = np.require(array, requirements=["C", "W"])  # torch warns of others
+        return self._torch.from_numpy(writable).to(self._device)
 
     def matrix(self, memory: Any, dtype: str, n: int, d: int) -> Any:
         """See `Device`."""

@@ -40,7 +40,8 @@ class Place:
         if self._stream is not None:
             return self._stream.device.from_host(array)
         if library_of(self.like) == "torch":
-            return sys.modules["torch"].from_numpy(array).to(self.like.device)
+            writable = np.require(array, requirements=["C", "W"])  # torch warns of others
+            return sys.modules["torch"].from_numpy(writable).to(self.like.device)
         with on_device(self.like):
             return sys.modules["cupy"].asarray(array)
 

@@ -165,7 +165,6 @@ class Rows(Place):
 
         Both are the same bits on every device. No change is counted without labels `before`.
         """
-        after = self.empty((self.n,), "int32") if after is None else after
         totals = kmeans_totals(
             distances, self._weights(weight), before, after, n_threads=self.n_threads
         )

@@ -184,6 +184,34 @@ def kmeans_arguments():
             "margin": 0.0,
             "n_threads": 1,
         },
+        "kmeans_move": {
+            "x": x,
+            "before": np.ones(4, np.int32),
+            "after": labels,
+            "scale": np.ones(3),
+            "workspace": np.empty(cpu.kmeans_move_workspace_size(n_rows=4, n_clusters=2), np.int64),
+            "sums": np.zeros((2, 3), np.int64),
+            "counts": np.zeros(2, np.int64),
+            "n_threads": 1,
+        },
+        "kmeans_means": {
+            "sums": np.zeros((2, 3), np.int64),
+            "counts": np.zeros(2, np.int64),
+            "step": np.ones(3),
+            "previous": np.zeros((2, 3)),
+            "centers": np.zeros((2, 3)),
+            "shifts": np.zeros(2),
+            "n_threads": 1,
+        },
+        "kmeans_totals": {
+            "distances": np.ones(4),
+            "sample_weight": np.ones(4),
+            "before": labels,
+            "after": labels,
+            "workspace": np.empty(cpu.kmeans_totals_workspace_size(n_rows=4)),
+            "totals": np.zeros(2),
+            "n_threads": 1,
+        },
         "kmeans_update": {
             "x": x,
             "labels": labels,
@@ -203,6 +231,9 @@ def kmeans_arguments():
         *(("kmeans_assign", name) for name in ("centers", "prepared", "labels", "distances")),
         *(("kmeans_update", name) for name in ("labels", "sample_weight", "sums", "counts")),
         ("kmeans_update", "workspace"),
+        *(("kmeans_move", name) for name in ("before", "after", "scale", "sums", "workspace")),
+        *(("kmeans_means", name) for name in ("counts", "step", "previous", "centers", "shifts")),
+        *(("kmeans_totals", name) for name in ("sample_weight", "before", "after", "totals")),
     ],
 )
 def test_arrays_on_several_devices_are_refused(function, name):
@@ -217,6 +248,26 @@ def test_no_clusters_are_refused():
     given = kmeans_arguments()["kmeans_update"]
     with pytest.raises(ValueError, match="sums must hold at least one row"):
         _backend.cpu.kmeans_update(**{**given, "sums": np.zeros((0, 3)), "counts": np.zeros(0)})
+
+
+@pytest.mark.parametrize(
+    ("function", "change", "message"),
+    [
+        ("kmeans_move", {"after": np.full(4, 2, np.int32)}, "labels must lie between 0"),
+        ("kmeans_move", {"before": np.full(4, -1, np.int32)}, "labels must lie between 0"),
+        ("kmeans_move", {"workspace": np.zeros(3, np.int64)}, "workspace must hold at least"),
+        ("kmeans_move", {"scale": np.ones(2)}, "scale must have shape"),
+        ("kmeans_means", {"previous": np.ones((2, 4))}, "previous must have shape"),
+        ("kmeans_totals", {"after": np.ones(3, np.int32)}, "after must have shape"),
+        ("kmeans_totals", {"n_threads": 0}, "n_threads must be at least 1"),
+    ],
+)
+def test_unusable_arguments_of_sums(function, change, message):
+    given = {**kmeans_arguments()[function], **change}
+    with pytest.raises(ValueError, match=message):
+        getattr(_backend.cpu, function)(**given)
+    for name in ("sums", "counts", "totals"):
+        assert not given.get(name, np.zeros(1)).any()
 
 
 @pytest.mark.parametrize("name", ["tiles", "labels", "workspace"])

@@ -73,7 +73,27 @@ def test_every_promised_gpu_has_machine_code(machine_code):
 
 
 def test_no_kernel_spills(machine_code):
-    assert [kernel[:2] for kernel in machine_code if kernel.spills] == []
+    assert [(k.name, k.architecture, k.stack_bytes) for k in machine_code if k.spills] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "instructions"),
+    [
+        ("mma_screen_kernel<Int8>", None, ["IMMA", "LDSM"]),
+        ("mma_screen_kernel<Float16>", None, ["HMMA", "LDSM"]),
+        ("wgmma_screen_kernel<Int8>", "sm_90a", ["IGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+        ("wgmma_screen_kernel<Float16>", "sm_90a", ["HGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+    ],
+)
+def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
+    found = [kernel for kernel in machine_code if kernel.name == name]
+    promised = {f"sm_{real}" for real in architectures()[0]} if only is None else {only}
+    assert {kernel.architecture for kernel in found} == promised
+    for kernel in found:
+        for instruction in instructions:
+            assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
+        # 128 sums a thread; one block of 256, or of 384 that shift registers among them.
+        assert 128 < kernel.registers <= (255 if only is None else 168)
 
 
 SPILLING = """

@@ -1,6 +1,8 @@
 """The tensor-core screen as Hopper, Ampere and Turing run it, emulated: never a label but the exact
 one."""
 
+import sys
+
 import numpy as np
 import pytest
 from emulated_cuda import EmulatedCuda
@@ -8,7 +10,7 @@ from emulated_kmeans_tensor import EmulatedKernels
 from kmeans_cases import hard_case
 from tolerances import SUM_ORDER_FLOAT64
 
-from ktfast.ops import kmeans_tensor
+from ktfast.ops import PreparedCenters, kmeans_assign, kmeans_tensor
 from ktfast.ops.kmeans_tensor import CODES, TensorScreen, choose_code
 from ktfast.reference import kmeans as reference
 
@@ -210,3 +212,22 @@ def test_errors(kernels):
         screen.prepare(np.zeros((1, 131073)))
     none = np.zeros((0, 4), np.float32)
     assert assign(none, np.zeros((1, 4)), "int8", mean=np.zeros(4, np.float32))[2] == 0
+
+
+def test_precisions_of_the_op(kernels, monkeypatch):
+    module = sys.modules["ktfast.ops.kmeans_assign"]
+    monkeypatch.setattr(module, "native_of", lambda _: kernels)
+    monkeypatch.setattr(module, "_GPU_SMALL", 1)
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(300, 64))
+    x = (centers[:100] + 0.1 * generator.normal(size=(100, 64))).astype(np.float32)
+    prepared = PreparedCenters(centers)
+    expected, nearest = reference.assign(x, centers)
+    for precision in ("exact", "int8", "float16", "fast"):
+        labels, distances = kmeans_assign(x, prepared, precision=precision)
+        np.testing.assert_array_equal(labels, expected)
+        # Distances of "fast" are those of 8 bits, beside |x| = 8.
+        tolerance = {"atol": 0.5} if precision == "fast" else {"rtol": 1e-6}
+        np.testing.assert_allclose(distances, nearest, **tolerance)
+    with pytest.raises(ValueError, match=r"bfloat16.* needs arrays on a CPU"):
+        kmeans_assign(x, prepared, precision="bfloat16")

@@ -56,7 +56,7 @@ void with_kmeans_totals(Arguments& a, int64_t (*workspace_size)(int64_t), Run ru
   p.distances = distances.data();
   p.sample_weight = a.optional_array<const double>("sample_weight", {p.n_rows});
   p.before = a.optional_array<const int32_t>("before", {p.n_rows});
-  p.after = a.array<const int32_t>("after", {p.n_rows});
+  if (p.before != nullptr) p.after = a.array<const int32_t>("after", {p.n_rows});
   p.workspace = a.buffer<double>("workspace", workspace_size(p.n_rows));
   p.totals = a.array<double>("totals", {2});
   const py::gil_scoped_release release;

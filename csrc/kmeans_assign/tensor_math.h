@@ -91,10 +91,10 @@ KTFAST_HD double least_square(float norm) {
 // Roundings of a product of codes, per |xq| |cq|. int8: exact, then converted to float.
 //
 // float16: products are exact. A tensor core adds blocks of at least four of them to the sum so far
-// at once: each addend is cut off 23 binary places below the largest, and so is the result. (N. J.
-// Higham, M. Fasi, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor cores", 2021,
-// found this on three generations; later ones add longer blocks and keep more places.) No addend
-// exceeds |xq| |cq|, so a block of four errs by at most 6 x 2^-23 of that, 1.8e-7 a feature.
+// at once: each addend is cut off 23 binary places below the largest, and so is the result. (M.
+// Fasi, N. J. Higham, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor cores", 2021,
+// found this on three generations; later ones are taken to be no worse.) No addend exceeds
+// |xq| |cq|, so a block of four errs by at most 6 x 2^-23 of that, 1.8e-7 a feature.
 KTFAST_HD float tensor_product_error(int64_t n_features, TensorCode code) {
   if (code == TensorCode::int8) return 1.2e-7f;
   return 2.0e-7f * static_cast<float>(n_features + 32);

@@ -74,7 +74,7 @@ struct KmeansTotalsParams {
   const double* distances;      // [n_rows]
   const double* sample_weight;  // [n_rows], or nullptr: all 1
   const int32_t* before;        // [n_rows], or nullptr: no change is counted
-  const int32_t* after;         // [n_rows]
+  const int32_t* after;         // [n_rows]; not read without before
   double* workspace;            // [kmeans_totals_workspace_size()]
   double* totals;               // [2]: sum of weight x distance, number of changes; written
   int n_threads;                // CPU only

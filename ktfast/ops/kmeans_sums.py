@@ -111,7 +111,7 @@ def kmeans_totals(
     distances: Any,
     sample_weight: Any | None,
     before: Any | None,
-    after: Any,
+    after: Any | None,
     *,
     n_threads: int | None = None,
 ) -> Any:
@@ -121,7 +121,7 @@ def kmeans_totals(
     ----------
     distances : float64 [n] of NumPy, torch or CuPy.
     sample_weight : float64 [n] on its device, or None: all 1.
-    before, after : int32 [n]; without `before` no change is counted.
+    before, after : int32 [n], or None: no change is counted.
     n_threads : CPU threads; None: OMP_NUM_THREADS or every core.
 
     Returns

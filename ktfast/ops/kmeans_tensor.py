@@ -19,8 +19,8 @@ _CALL_ROWS = 1 << 18
 # Codes that are made on the way take as many bytes at most (or those of 128 rows).
 _CODE_BYTES = 1 << 28
 # What things cost, in products of one int8 number: a product in each code, on tensor cores or, in
-# float32, on the others; and comparing a row with a centre in float64, per feature, as it reads 8
-# bytes through the L2 cache. Estimates from the nominal rates of an H100, a T4 lies between.
+# float32, on the others; and comparing a row with a centre in float64, per feature, which reads 8
+# bytes through the L2 cache. Estimates from the nominal rates of an H100, not measured.
 _PRODUCT_COST = {"int8": 1, "float16": 2, "float32": 20}
 _PAIR_COST = 1500
 
