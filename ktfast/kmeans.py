@@ -89,10 +89,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     last complete iteration of the best run, or is as it was if there was none.
     X may be float16, bfloat16, float32, float64, uint8 or int8, read where it lies; other dtypes
     are converted to a float64 copy. Workspace beside X: about 200 bytes per row (labels, distances,
-    bounds) and up to 256 more for codes; an eighth of X in float32 at most for snapshots of the
-    centres; 32 bytes per row while the first centres are drawn; 40 bytes per element of the
-    centres (120 for "k-means||"); up to 9 MiB per thread; and 32 MiB where the rows of X cannot be
-    read in place.
+    bounds) and up to 256 more for codes; an eighth of X in float32, or 32 MiB, at most for
+    snapshots of the centres; 32 bytes per row while the first centres are drawn; 40 bytes per
+    element of the centres (120 for "k-means||"); up to 9 MiB per thread; and 32 MiB where the rows
+    of X cannot be read in place.
     On a GPU: about 40 bytes per row, 40 per element of the centres, and up to 320 and 2 per feature
     for each of the at most 262,144 rows that are worked on at a time; codes of all rows, 1 or 2
     bytes per feature, if they fit `memory_budget`. Streamed rows take two blocks of up to 128 MiB

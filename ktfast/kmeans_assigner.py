@@ -5,12 +5,14 @@ bounds the others. From then on centres that cannot have become the nearest, giv
 moved, are left out: see `ktfast.ops.kmeans_screen.Bounds`.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ktfast._backend import cpu
+from ktfast._backend import n_threads as resolve_threads
 from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
@@ -19,9 +21,11 @@ from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, k
 
 # Below so many distances per pass, plain passes are as fast.
 _SMALL = 1 << 18
-# Snapshots of the centres: at most so many, and at most this share of the rows' own numbers.
+# Snapshots of the centres: at most so many, and of at most this share of the rows' own numbers or,
+# where these are few, so many bytes.
 _EPOCHS = 8
 _SNAPSHOT_SHARE = 1 / 8
+_SNAPSHOT_BYTES = 1 << 25
 # Distances that may always be computed for a row before it is screened anew.
 _LEAST_BUDGET = 32
 
@@ -93,6 +97,13 @@ class PlainAssigner:
         return self._labels, self._distances
 
 
+def _numpy_threads(n_threads: int) -> AbstractContextManager[Any]:
+    """Let NumPy's products take as many threads as the fit, if that is not what they take anyway."""
+    if n_threads >= resolve_threads():
+        return nullcontext()
+    return threadpool_limits(n_threads, user_api="blas")
+
+
 class _Screening(NamedTuple):
     """How rows are screened once their nearest centres are nearly known."""
 
@@ -157,8 +168,9 @@ class BoundedAssigner:
 
     Notes
     -----
-    Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 for snapshots of the
-    centres, in fits of several iterations; up to 512 bytes a row for codes in a basis.
+    Workspace: 13 bytes a row; 139 more for bounds, and up to n x d / 8 float32 or 32 MiB for
+    snapshots of the centres, in fits of several iterations; up to 512 bytes a row for codes in a
+    basis.
     """
 
     is_exact = True
@@ -185,7 +197,8 @@ class BoundedAssigner:
         if self._screening is None:
             self._screening = self._choose(centers)
         prepared = self._screening.screen.prepare(centers)
-        epochs = min(_EPOCHS, int(_SNAPSHOT_SHARE * self._rows.n / len(centers)))
+        allowed = max(4 * _SNAPSHOT_SHARE * self._rows.n * self._rows.d, _SNAPSHOT_BYTES)
+        epochs = min(_EPOCHS, int(allowed / (4 * centers.size)))
         if self._bounds is not None:
             self._reassign(self._screening, self._bounds, centers, prepared, previous)
         elif last or epochs < 2:
@@ -200,8 +213,7 @@ class BoundedAssigner:
     def _choose(self, centers: Float64) -> _Screening:
         """The screen for the rest of the fit, and the rows in its code."""
         rows = self._rows
-        # More of NumPy's threads than cores to run on would wait for one another.
-        with threadpool_limits(rows.threads, user_api="blas"):
+        with _numpy_threads(rows.threads):
             screen, margin, cost = later_screen(
                 rows, self._mean, centers, self._labels, self._precision
             )

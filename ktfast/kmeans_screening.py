@@ -15,7 +15,8 @@ from ktfast.ops.kmeans_screen import NEAR_CENTERS, Float32, Screen, codes_for
 
 _logger = logging.getLogger(__name__)
 
-_SAMPLE = 512
+# Rows that screens are tried on: so many, or a thirty-second of few.
+_SAMPLES = (128, 512)
 _BASIS_SAMPLE = 1024
 # A basis is looked for where a pass takes so many distances that finding it pays.
 _BASIS_DISTANCES = 2e7
@@ -34,7 +35,7 @@ def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) ->
     screens = _plain(rows, mean, precision)
     if len(screens) == 1:
         return screens[0]
-    sample = rows.take(_spread(rows.n, _SAMPLE)).astype(rows.center_dtype)
+    sample = rows.take(_sampled(rows.n)).astype(rows.center_dtype)
     return min(screens, key=lambda screen: screen.try_on(sample, centers).cycles)
 
 
@@ -48,7 +49,7 @@ def later_screen(
     the screen, the margin at which about as many centres pass as bounds can name, and the clock
     cycles that noting the bounds of a row takes, roughly.
     """
-    where = _spread(rows.n, _SAMPLE)
+    where = _sampled(rows.n)
     sample = rows.take(where)
     margin = _good_margin(sample, centers)
     screens = _plain(rows, mean, precision)
@@ -124,6 +125,11 @@ def _plain(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     """Screens of the features themselves: in the forced precision, else in all that are fast."""
     rounded = mean.astype(np.float32)
     return [Screen(rounded, code, n_threads=rows.threads) for code in codes_for(precision)]
+
+
+def _sampled(n: int) -> npt.NDArray[np.int64]:
+    least, most = _SAMPLES
+    return _spread(n, min(max(n // 32, least), most))
 
 
 def _spread(n: int, count: int) -> npt.NDArray[np.int64]:

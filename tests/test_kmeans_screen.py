@@ -154,8 +154,7 @@ def steps(generator, x, k, n_steps):
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("case", range(4))
-def test_assignments_that_follow_one_another(level, code, case, monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 1)  # although rows are few
+def test_assignments_that_follow_one_another(level, code, case):
     generator = np.random.default_rng(case)
     n, d, k = [(700, 8, 80), (900, 40, 150), (600, 3, 90), (1500, 70, 140)][case]
     x = generator.normal(size=(n, d)) + 3 * generator.normal(size=(30, d))[np.arange(n) % 30]
@@ -175,7 +174,8 @@ def test_assignments_that_follow_one_another(level, code, case, monkeypatch):
 
 
 def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 2.1 / (1000 / 70))
+    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 0)
+    monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_BYTES", int(2.1 * 4 * 70 * 12))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1000, 12)).astype(np.float32)
     assigner = BoundedAssigner(Rows([x], n_threads=1), x.mean(axis=0), "float32")
