@@ -98,7 +98,7 @@ class PlainAssigner:
 
 
 def _numpy_threads(n_threads: int) -> AbstractContextManager[Any]:
-    """Let NumPy's products take as many threads as the fit, if that is not what they take anyway."""
+    """Let NumPy take as many threads as the fit, if that is not what it takes anyway."""
     if n_threads >= resolve_threads():
         return nullcontext()
     return threadpool_limits(n_threads, user_api="blas")
