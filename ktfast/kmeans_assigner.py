@@ -101,7 +101,8 @@ def _numpy_threads(n_threads: int) -> AbstractContextManager[Any]:
     """Let NumPy take as many threads as the fit, if that is not what it takes anyway."""
     if n_threads >= resolve_threads():
         return nullcontext()
-    return threadpool_limits(n_threads, user_api="blas")
+    limits: AbstractContextManager[Any] = threadpool_limits(n_threads, user_api="blas")
+    return limits
 
 
 class _Screening(NamedTuple):
