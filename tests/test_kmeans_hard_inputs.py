@@ -202,7 +202,9 @@ def test_more_than_2_to_32_elements(tmp_path):
         file.truncate(n * d)
     x = np.memmap(tmp_path / "x", dtype=np.uint8, mode="r+", shape=(n, d))
     x[-2:] = 3
-    model = KMeans(2, init=np.array([[0.0], [2.0]]).repeat(d, axis=1)).fit(np.array(x[-3:]))
-    labels = model.predict(x)
-    assert not labels[:-2].any()
-    np.testing.assert_array_equal(labels[-2:], 1)
+    model = KMeans(2, init=np.array([[0.0], [2.0]]).repeat(d, axis=1)).fit(x)
+    assert [row["inertia"] for row in model.history_] == [2 * d, 0]
+    np.testing.assert_array_equal(model.cluster_centers_, np.array([[0], [3]]).repeat(d, axis=1))
+    for labels in (model.labels_, model.predict(x)):
+        assert not labels[:-2].any()
+        np.testing.assert_array_equal(labels[-2:], 1)
