@@ -5,14 +5,13 @@ bounds the others. From then on centres that cannot have become the nearest, giv
 moved, are left out: see `ktfast.ops.kmeans_screen.Bounds`.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ktfast._backend import cpu
-from ktfast._backend import n_threads as resolve_threads
 from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
 from ktfast.kmeans_screening import first_screen, later_screen
@@ -97,12 +96,10 @@ class PlainAssigner:
         return self._labels, self._distances
 
 
-def _numpy_threads(n_threads: int) -> AbstractContextManager[Any]:
-    """Let NumPy take as many threads as the fit, if that is not what it takes anyway."""
-    if n_threads >= resolve_threads():
-        return nullcontext()
-    limits: AbstractContextManager[Any] = threadpool_limits(n_threads, user_api="blas")
-    return limits
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """NumPy's linear algebra. To find it takes milliseconds."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 class _Screening(NamedTuple):
@@ -214,7 +211,8 @@ class BoundedAssigner:
     def _choose(self, centers: Float64) -> _Screening:
         """The screen for the rest of the fit, and the rows in its code."""
         rows = self._rows
-        with _numpy_threads(rows.threads):
+        # Its own threads would keep waiting for work, on the cores of the fit's, long afterwards.
+        with _blas().limit(limits=1):
             screen, margin, cost = later_screen(
                 rows, self._mean, centers, self._labels, self._precision
             )
