@@ -6,6 +6,8 @@ namespace ktfast::cpu {
 namespace {
 
 constexpr int kLanes = 8;
+// Eight rows at a time: of rows of at most so many bytes, the processor does not foresee the next.
+constexpr int64_t kShortRow = 4096;
 constexpr int kVectors = kFewRows / kLanes;
 
 // Eight registers of eight numbers, transposed.
@@ -35,6 +37,7 @@ void transpose_8(__m256 v[8]) {
 template <class T>
 float load_of(const T* x, int64_t stride, int64_t rows, const float* mean, int64_t length,
               float* panel) {
+  const bool is_short = stride * static_cast<int64_t>(sizeof(T)) <= kShortRow;
   __m256 longest = _mm256_setzero_ps();
   for (int r = 0; r < kFewRows; r += kLanes) {
     float* column = panel + r / kColumnWidth * length * kColumnWidth + r % kColumnWidth;
@@ -44,6 +47,7 @@ float load_of(const T* x, int64_t stride, int64_t rows, const float* mean, int64
       __m256 v[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
+        if (is_short) __builtin_prefetch(x + (r + i + kFewRows) * stride + p);
         v[i] = r + i < rows ? shifted_8(x + (r + i) * stride + p, mean + p, left)
                             : _mm256_setzero_ps();
       }

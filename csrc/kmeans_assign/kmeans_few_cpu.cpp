@@ -21,9 +21,6 @@ constexpr int64_t kFewCenters = kPanelWidth;
 // as kScoreCost features besides.
 constexpr int64_t kFewProducts = 3 << 13;
 constexpr int64_t kScoreCost = 16;
-// Of the next block, what leaves the first-level cache room for this one.
-constexpr int64_t kPrefetchBytes = 8192;
-constexpr int64_t kLineBytes = 64;
 
 // One thread's work.
 class FewBlock {
@@ -49,7 +46,6 @@ class FewBlock {
   }
 
   void assign(int64_t first, int64_t count) {
-    prefetch(first + count);
     if (p_.n_clusters == 1) {
       std::fill_n(p_.labels + first, count, 0);
     } else {
@@ -65,7 +61,6 @@ class FewBlock {
   const void* x(int64_t row, int64_t feature) const {
     return static_cast<const char*>(p_.x) + (row * p_.n_features + feature) * element_bytes_;
   }
-  void prefetch(int64_t first) const;
   void label(int64_t first, int64_t count);
   void rank(int64_t feature, int64_t length);
   void settle(int64_t row);
@@ -80,15 +75,6 @@ class FewBlock {
   float* const products_;  // [scored_centers(), kFewRows]
   Ranking ranking_;
 };
-
-// Has the next block on its way to the cache while this one is worked on.
-void FewBlock::prefetch(int64_t first) const {
-  const int64_t row_bytes = p_.n_features * element_bytes_;
-  const int64_t bytes =
-      std::min(std::min<int64_t>(kFewRows, p_.n_rows - first) * row_bytes, kPrefetchBytes);
-  const char* next = static_cast<const char*>(x(first, 0));
-  for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(next + i);
-}
 
 void FewBlock::label(int64_t first, int64_t count) {
   std::fill_n(ranking_.best, kFewRows, kInfinity);
