@@ -1,13 +1,15 @@
 """The screen's certificate and the bounds across iterations: never a label but the exact one."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
-from kmeans_cases import hard_case
+from kmeans_cases import assert_consistent, assert_same, hard_case, mixture
+from sklearn.exceptions import ConvergenceWarning
 from tolerances import SUM_ORDER_FLOAT64
 
-from ktfast import _backend
+from ktfast import KMeans, _backend
 from ktfast.kmeans_assigner import BoundedAssigner
 from ktfast.kmeans_rows import Rows
 from ktfast.kmeans_screening import later_screen, principal_directions
@@ -133,6 +135,19 @@ def test_every_precision_gives_the_same_bits():
         kmeans_assign(x, centers, precision="auto")
     with pytest.raises(ValueError, match=r"float16.* needs arrays on a GPU"):
         kmeans_assign(x, centers, precision="float16")
+
+
+@pytest.mark.parametrize("precision", ["exact", *CODES])
+@pytest.mark.parametrize(("n", "d", "k"), [(700, 256, 150), (300, 1764, 70), (2000, 77, 37)])
+def test_every_level_fits_with_the_same_bits(level, precision, n, d, k, monkeypatch):
+    x = mixture(n, d, k)
+    options = {"init": "random", "n_init": 1, "random_state": 0, "max_iter": 4, "tol": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(k, precision=precision, **options).fit(x)
+        assert_consistent(model, x)
+        monkeypatch.setenv("KTFAST_SIMD", "scalar")
+        assert_same(model, KMeans(k, precision="float32", **options).fit(x))
 
 
 def steps(generator, x, k, n_steps):

@@ -6,10 +6,10 @@
 namespace avx512_emulation {
 
 // The same as AVX2 or FMA in each half.
-#define AVX512_EMULATION_2(Whole, Pair, name)                                   \
-  inline Whole name(Whole a, Whole b) {                                         \
-    const Pair x(a), y(b);                                                      \
-    return Pair(_mm256_##name(x.low, y.low), _mm256_##name(x.high, y.high));    \
+#define AVX512_EMULATION_2(Whole, Pair, name)                                \
+  inline Whole name(Whole a, Whole b) {                                      \
+    const Pair x(a), y(b);                                                   \
+    return Pair(_mm256_##name(x.low, y.low), _mm256_##name(x.high, y.high)); \
   }
 AVX512_EMULATION_2(__m512, Floats, add_ps)
 AVX512_EMULATION_2(__m512, Floats, sub_ps)
@@ -19,9 +19,9 @@ AVX512_EMULATION_2(__m512d, Doubles, add_pd)
 AVX512_EMULATION_2(__m512d, Doubles, sub_pd)
 AVX512_EMULATION_2(__m512d, Doubles, mul_pd)
 
-#define AVX512_EMULATION_3(name)                                                             \
-  inline __m512 name(__m512 a, __m512 b, __m512 c) {                                         \
-    const Floats x(a), y(b), z(c);                                                           \
+#define AVX512_EMULATION_3(name)                                                              \
+  inline __m512 name(__m512 a, __m512 b, __m512 c) {                                          \
+    const Floats x(a), y(b), z(c);                                                            \
     return Floats(_mm256_##name(x.low, y.low, z.low), _mm256_##name(x.high, y.high, z.high)); \
   }
 AVX512_EMULATION_3(fmadd_ps)
@@ -46,7 +46,8 @@ inline __mmask16 cmp_ps_mask(__m512 a, __m512 b) {
   return static_cast<__mmask16>(high << 8 | low);
 }
 
-// --- Halves and the other register types ----------------------------------------------------------
+// --- Halves and the other register types
+// ----------------------------------------------------------
 inline __m512i castps_si512(__m512 v) { return reinterpret_cast<__m512i>(v); }
 inline __m512 castsi512_ps(__m512i v) { return reinterpret_cast<__m512>(v); }
 inline __m256 castps512_ps256(__m512 v) { return Floats(v).low; }
@@ -60,7 +61,8 @@ inline __m512 insertf32x8(__m512 v, __m256 half, int i) {
   return i == 0 ? Floats(half, Floats(v).high) : Floats(Floats(v).low, half);
 }
 
-// --- Conversions ----------------------------------------------------------------------------------
+// --- Conversions
+// ----------------------------------------------------------------------------------
 inline __m512 cvtepi32_ps(__m512i v) {
   return Floats(_mm256_cvtepi32_ps(Integers(v).low), _mm256_cvtepi32_ps(Integers(v).high));
 }
@@ -84,7 +86,8 @@ inline __m256i cvtps_ph(__m512 v) {
                           _mm256_cvtps_ph(Floats(v).low, kRounding));
 }
 
-// --- Sums and maxima of all lanes, in the order of GCC's intrinsics -------------------------------
+// --- Sums and maxima of all lanes, in the order of GCC's intrinsics
+// -------------------------------
 inline float reduce_add_ps(__m512 v) {
   const __m256 eight = _mm256_add_ps(Floats(v).high, Floats(v).low);
   const __m128 four = _mm_add_ps(_mm256_extractf128_ps(eight, 1), _mm256_castps256_ps128(eight));
@@ -97,8 +100,9 @@ inline float reduce_max_ps(__m512 v) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-// --- bfloat16 -------------------------------------------------------------------------------------
-// To nearest, ties to even; subnormal numbers become zeros, and NaN stays one and is made quiet.
+// --- bfloat16
+// ------------------------------------------------------------------------------------- To nearest,
+// ties to even; subnormal numbers become zeros, and NaN stays one and is made quiet.
 inline uint16_t bfloat16_of(uint32_t bits) {
   const uint32_t magnitude = bits & 0x7fffffff;
   const auto upper = static_cast<uint16_t>(bits >> 16);
@@ -138,9 +142,9 @@ inline __m512 dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
       "vldmxcsr %[callers]"
       : [low] "+&x"(to.low), [high] "+&x"(to.high), [callers] "=m"(callers)
       : [odd_a_low] "x"(odd(x.low)), [odd_b_low] "x"(odd(y.low)), [odd_a_high] "x"(odd(x.high)),
-        [odd_b_high] "x"(odd(y.high)), [even_a_low] "x"(even(x.low)),
-        [even_b_low] "x"(even(y.low)), [even_a_high] "x"(even(x.high)),
-        [even_b_high] "x"(even(y.high)), [environment] "m"(environment));
+        [odd_b_high] "x"(odd(y.high)), [even_a_low] "x"(even(x.low)), [even_b_low] "x"(even(y.low)),
+        [even_a_high] "x"(even(x.high)), [even_b_high] "x"(even(y.high)),
+        [environment] "m"(environment));
   return to;
 }
 

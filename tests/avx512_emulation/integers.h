@@ -55,7 +55,8 @@ inline __m512i mask_add_epi16(__m512i otherwise, __mmask32 mask, __m512i a, __m5
   return v;
 }
 
-// In each lane the products of four unsigned bytes of a and signed ones of b are added, modulo 2^32.
+// In each lane the products of four unsigned bytes of a and signed ones of b are added, modulo
+// 2^32.
 inline __m256i add_byte_products(__m256i sum, __m256i a, __m256i b) {
   const __m256i even_a = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
   const __m256i odd_a = _mm256_srli_epi16(a, 8);
@@ -66,10 +67,12 @@ inline __m256i add_byte_products(__m256i sum, __m256i a, __m256i b) {
 }
 inline __m512i dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
   const Integers s(sum), x(a), y(b);
-  return Integers(add_byte_products(s.low, x.low, y.low), add_byte_products(s.high, x.high, y.high));
+  return Integers(add_byte_products(s.low, x.low, y.low),
+                  add_byte_products(s.high, x.high, y.high));
 }
 
-// --- Halves ---------------------------------------------------------------------------------------
+// --- Halves
+// ---------------------------------------------------------------------------------------
 inline __m256i castsi512_si256(__m512i v) { return Integers(v).low; }
 inline __m512i castsi256_si512(__m256i v) { return Integers(v, undefined()); }
 inline __m256i extracti64x4_epi64(__m512i v, int i) {
@@ -79,11 +82,12 @@ inline __m512i inserti64x4(__m512i v, __m256i half, int i) {
   return i == 0 ? Integers(half, Integers(v).high) : Integers(Integers(v).low, half);
 }
 
-// --- Wider integers -------------------------------------------------------------------------------
-#define AVX512_EMULATION_WIDEN(name)                                        \
-  inline __m512i name(__m256i v) {                                          \
-    return Integers(_mm256_##name(_mm256_castsi256_si128(v)),               \
-                    _mm256_##name(_mm256_extracti128_si256(v, 1)));         \
+// --- Wider integers
+// -------------------------------------------------------------------------------
+#define AVX512_EMULATION_WIDEN(name)                                \
+  inline __m512i name(__m256i v) {                                  \
+    return Integers(_mm256_##name(_mm256_castsi256_si128(v)),       \
+                    _mm256_##name(_mm256_extracti128_si256(v, 1))); \
   }
 AVX512_EMULATION_WIDEN(cvtepi16_epi32)
 AVX512_EMULATION_WIDEN(cvtepu16_epi32)
@@ -96,7 +100,8 @@ inline __m512i cvtepu8_epi32(__m128i v) {
   return Integers(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)));
 }
 
-// --- Permutations: words of a, or behind them of b, by the lowest bits of an index ----------------
+// --- Permutations: words of a, or behind them of b, by the lowest bits of an index
+// ----------------
 inline __m512i permutex2var_epi16(__m512i a, __m512i index, __m512i b) {
   const Lanes<uint16_t> x(a), y(b), from(index);
   Lanes<uint16_t> all;
@@ -105,9 +110,12 @@ inline __m512i permutex2var_epi16(__m512i a, __m512i index, __m512i b) {
   all.put(&v);
   return v;
 }
-inline __m512i permutexvar_epi16(__m512i index, __m512i a) { return permutex2var_epi16(a, and_si512(index, set1_epi16(31)), a); }
+inline __m512i permutexvar_epi16(__m512i index, __m512i a) {
+  return permutex2var_epi16(a, and_si512(index, set1_epi16(31)), a);
+}
 
-// --- Sums of all lanes, modulo 2^32 and 2^64 ------------------------------------------------------
+// --- Sums of all lanes, modulo 2^32 and 2^64
+// ------------------------------------------------------
 inline int reduce_add_epi32(__m512i v) {
   const Lanes<uint32_t> all(v);
   uint32_t sum = 0;

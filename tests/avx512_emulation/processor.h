@@ -1,5 +1,5 @@
-// Included before cpu_features.cpp: a processor that has all of AVX-512 besides what it has, but for
-// the extensions named in AVX512_EMULATION_LACKS, as "avx512vnni avx512bf16".
+// Included before cpu_features.cpp: a processor that has all of AVX-512 besides what it has, but
+// for the extensions named in AVX512_EMULATION_LACKS, as "avx512vnni avx512bf16".
 #pragma once
 
 #include <cstdlib>
@@ -15,6 +15,6 @@ inline bool is_emulated(const char* feature) {
 }  // namespace avx512_emulation
 
 // Inside a macro of its own name it is the compiler's.
-#define __builtin_cpu_supports(feature)                                              \
+#define __builtin_cpu_supports(feature)                                             \
   (std::strncmp(feature, "avx512", 6) == 0 ? avx512_emulation::is_emulated(feature) \
                                            : __builtin_cpu_supports(feature) != 0)

@@ -6,16 +6,16 @@
 
 namespace avx512_emulation {
 
-#define AVX512_EMULATION_PAIR(Pair, Whole, Half)         \
-  struct Pair {                                          \
-    Half low, high;                                      \
-    Pair(Half l, Half h) : low(l), high(h) {}            \
-    Pair(Whole v) { std::memcpy(&low, &v, sizeof v); }   \
-    operator Whole() const {                             \
-      Whole v;                                           \
-      std::memcpy(&v, &low, sizeof v);                   \
-      return v;                                          \
-    }                                                    \
+#define AVX512_EMULATION_PAIR(Pair, Whole, Half)       \
+  struct Pair {                                        \
+    Half low, high;                                    \
+    Pair(Half l, Half h) : low(l), high(h) {}          \
+    Pair(Whole v) { std::memcpy(&low, &v, sizeof v); } \
+    operator Whole() const {                           \
+      Whole v;                                         \
+      std::memcpy(&v, &low, sizeof v);                 \
+      return v;                                        \
+    }                                                  \
   };
 AVX512_EMULATION_PAIR(Floats, __m512, __m256)
 AVX512_EMULATION_PAIR(Doubles, __m512d, __m256d)
