@@ -55,11 +55,9 @@ SimdLevel simd_level() {
 #if defined(KTFAST_X86_SIMD)
 bool has_avx512_vnni() { return __builtin_cpu_supports("avx512vnni"); }
 bool has_avx512_bf16() { return __builtin_cpu_supports("avx512bf16"); }
-bool has_avx512_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
 #else
 bool has_avx512_vnni() { return false; }
 bool has_avx512_bf16() { return false; }
-bool has_avx512_vbmi() { return false; }
 #endif
 
 }  // namespace ktfast

@@ -15,6 +15,5 @@ const char* simd_name(SimdLevel level);
 // True if the processor has the AVX-512 extension; each also needs level avx512.
 bool has_avx512_vnni();
 bool has_avx512_bf16();
-bool has_avx512_vbmi();
 
 }  // namespace ktfast
