@@ -1,9 +1,13 @@
-"""Builds a copy of ktfast whose AVX-512 kernels run on any processor with AVX2."""
+"""Builds a copy of ktfast whose AVX-512 kernels run on any processor with AVX2.
+
+Fixtures call it; as a script it takes the folder.
+"""
 
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,12 +80,15 @@ def build(folder):
     compiler()
     sources = [s for s in (ROOT / "csrc").glob("*/*.cpp") if s.name != "bind_cuda.cpp"]
     package = folder / "ktfast"
-    shutil.copytree(
-        Path(ktfast.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
-    )
+    left_out = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(Path(ktfast.__file__).parent, package, ignore=left_out, dirs_exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(
             pool.map(lambda s: compile_one(s, folder / f"{s.stem}.o", flags_of(s)), sources)
         )
     link(objects, package / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
     return folder
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))
