@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from kmeans_cases import assert_consistent, assert_same, hard_case, mixture
 from sklearn.exceptions import ConvergenceWarning
 from tolerances import SUM_ORDER_FLOAT64
@@ -135,6 +136,24 @@ def test_every_precision_gives_the_same_bits():
         kmeans_assign(x, centers, precision="auto")
     with pytest.raises(ValueError, match=r"float16.* needs arrays on a GPU"):
         kmeans_assign(x, centers, precision="float16")
+
+
+@pytest.mark.parametrize("d", [1, 16, 77])
+def test_codes_are_the_nearest_numbers(level, d):
+    """Others would also give exact labels, with more centres to compare."""
+    x = np.random.default_rng(d).normal(size=(40, d)).astype(np.float32)
+    x[0] = 1 + 2.0**-8  # half-way: to the even one
+    x[1] = 1 + 3 * 2.0**-8
+    upper = {}
+    for code in ("float32", "bfloat16"):
+        screen = Screen(np.zeros(d, np.float32), code, n_threads=1)
+        codes = screen.empty_codes(len(x))
+        screen.encode(x, codes)
+        words = codes.codes.view(np.uint32 if code == "float32" else np.uint16)[:, :d]
+        upper[code] = words.astype(np.uint32) << (0 if code == "float32" else 16)
+    np.testing.assert_array_equal(upper["float32"].view(np.float32), x)
+    rounded = torch.from_numpy(x).bfloat16().float().numpy()
+    np.testing.assert_array_equal(upper["bfloat16"].view(np.float32), rounded)
 
 
 @pytest.mark.parametrize("precision", ["exact", *CODES])
