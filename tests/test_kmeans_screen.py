@@ -138,6 +138,26 @@ def test_every_precision_gives_the_same_bits():
         kmeans_assign(x, centers, precision="float16")
 
 
+@pytest.mark.parametrize(("code", "most"), [("float32", 1.01), ("bfloat16", 1.3), ("int8", 2.5)])
+@pytest.mark.parametrize("with_basis", [False, True])
+def test_few_centers_but_the_nearest_pass(level, code, most, with_basis):
+    """A screen that lets all of them pass would give exact labels, too."""
+    generator = np.random.default_rng(0)
+    n, d, k = 300, 40, 200
+    centers = generator.normal(size=(k, d))
+    x = (centers[generator.integers(0, k, n)] + 2 * generator.normal(size=(n, d))).astype("f4")
+    basis = basis_of(3 * d, d) if with_basis else None
+    if with_basis:
+        x, centers = x @ basis.T, centers @ basis.T.astype(np.float64)
+    screen = Screen(x.mean(axis=0), code, basis, n_threads=1)
+    labels, distances, codes = np.zeros(n, np.int32), np.empty(n), screen.empty_codes(n)
+    screen.encode(x, codes)
+    prepared = screen.prepare(centers)
+    screen.assign(x, centers, prepared, labels, distances, codes=codes)
+    passed = screen.assign(x, centers, prepared, labels, distances, codes=codes, guessed=True)
+    assert passed <= most * n
+
+
 @pytest.mark.parametrize("d", [1, 16, 77])
 def test_codes_are_the_nearest_numbers(level, d):
     """Others would also give exact labels, with more centres to compare."""
