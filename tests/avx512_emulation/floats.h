@@ -47,7 +47,6 @@ inline __mmask16 cmp_ps_mask(__m512 a, __m512 b) {
 }
 
 // --- Halves and the other register types
-// ----------------------------------------------------------
 inline __m512i castps_si512(__m512 v) { return reinterpret_cast<__m512i>(v); }
 inline __m512 castsi512_ps(__m512i v) { return reinterpret_cast<__m512>(v); }
 inline __m256 castps512_ps256(__m512 v) { return Floats(v).low; }
@@ -62,7 +61,6 @@ inline __m512 insertf32x8(__m512 v, __m256 half, int i) {
 }
 
 // --- Conversions
-// ----------------------------------------------------------------------------------
 inline __m512 cvtepi32_ps(__m512i v) {
   return Floats(_mm256_cvtepi32_ps(Integers(v).low), _mm256_cvtepi32_ps(Integers(v).high));
 }
@@ -87,7 +85,6 @@ inline __m256i cvtps_ph(__m512 v) {
 }
 
 // --- Sums and maxima of all lanes, in the order of GCC's intrinsics
-// -------------------------------
 inline float reduce_add_ps(__m512 v) {
   const __m256 eight = _mm256_add_ps(Floats(v).high, Floats(v).low);
   const __m128 four = _mm_add_ps(_mm256_extractf128_ps(eight, 1), _mm256_castps256_ps128(eight));
@@ -101,8 +98,7 @@ inline float reduce_max_ps(__m512 v) {
 }
 
 // --- bfloat16
-// ------------------------------------------------------------------------------------- To nearest,
-// ties to even; subnormal numbers become zeros, and NaN stays one and is made quiet.
+// To nearest, ties to even; subnormal numbers become zeros, and NaN stays one and is made quiet.
 inline uint16_t bfloat16_of(uint32_t bits) {
   const uint32_t magnitude = bits & 0x7fffffff;
   const auto upper = static_cast<uint16_t>(bits >> 16);

@@ -72,7 +72,6 @@ inline __m512i dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
 }
 
 // --- Halves
-// ---------------------------------------------------------------------------------------
 inline __m256i castsi512_si256(__m512i v) { return Integers(v).low; }
 inline __m512i castsi256_si512(__m256i v) { return Integers(v, undefined()); }
 inline __m256i extracti64x4_epi64(__m512i v, int i) {
@@ -83,7 +82,6 @@ inline __m512i inserti64x4(__m512i v, __m256i half, int i) {
 }
 
 // --- Wider integers
-// -------------------------------------------------------------------------------
 #define AVX512_EMULATION_WIDEN(name)                                \
   inline __m512i name(__m256i v) {                                  \
     return Integers(_mm256_##name(_mm256_castsi256_si128(v)),       \
@@ -101,7 +99,6 @@ inline __m512i cvtepu8_epi32(__m128i v) {
 }
 
 // --- Permutations: words of a, or behind them of b, by the lowest bits of an index
-// ----------------
 inline __m512i permutex2var_epi16(__m512i a, __m512i index, __m512i b) {
   const Lanes<uint16_t> x(a), y(b), from(index);
   Lanes<uint16_t> all;
@@ -115,7 +112,6 @@ inline __m512i permutexvar_epi16(__m512i index, __m512i a) {
 }
 
 // --- Sums of all lanes, modulo 2^32 and 2^64
-// ------------------------------------------------------
 inline int reduce_add_epi32(__m512i v) {
   const Lanes<uint32_t> all(v);
   uint32_t sum = 0;
