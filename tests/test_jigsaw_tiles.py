@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 import subprocess
@@ -126,6 +127,33 @@ def test_small_half_precision_numbers_round_to_nearest_even(simd):
         full, _ = jigsaw_tiles(image, [[0]], **options)
         half, _ = jigsaw_tiles(image, [[0]], **options, dtype=np.float16)
         assert np.array_equal(half, full.astype(np.float16))
+
+
+def tile_of_ties():
+    """Deviations [64, 64] of mean 0 and std 64: over 64, odd ones beyond 256 are bfloat16 ties."""
+    beyond = list(range(257, 382, 2))
+    left = 64**2 * 64**2 // 2 - sum(d * d for d in beyond)
+    while left:
+        beyond.append(math.isqrt(min(left, 255**2)))
+        left -= beyond[-1] ** 2
+    deviations = np.zeros(64**2, dtype=np.int64)
+    deviations[: 2 * len(beyond)] = [*beyond, *(-d for d in beyond)]
+    return deviations.reshape(64, 64)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bfloat16_ties_go_to_even(simd, channels_last):
+    torch = pytest.importorskip("torch")
+    deviations = tile_of_ties()
+    total = deviations + 383
+    image = np.stack([(total + c) // 3 for c in range(3)], axis=-1).astype(np.uint8)
+    options = {"sample_ids": [1], "seed": 0, "epoch": 0, "tile_size": 64}
+    options |= {**STILL, "gray_probability": 1.0, "channels_last": channels_last}
+    tiles, _ = jigsaw_tiles(torch.from_numpy(image[None]), [[0]], **options, dtype="bfloat16")
+    exact = torch.from_numpy(deviations / 64)
+    wanted = exact.to(torch.bfloat16)
+    assert ((wanted.double() - exact).abs() * 64 == 1).sum() == 2 * 63
+    assert torch.equal(tiles[0, 0], wanted.expand(3, 64, 64))
 
 
 def test_lanes_of_a_cuda_block_cover_every_tile(tmp_path):

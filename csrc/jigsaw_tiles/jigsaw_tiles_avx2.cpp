@@ -29,27 +29,34 @@ constexpr ChannelBytes channel_bytes(int c) {
   return b;
 }
 
-// Shuffles of a channel's eight words of a lane to register j of the lane's three interleaved ones:
-// to the channel's own places there, and to all places, for gray.
+// Word w of three interleaved channels is of channel w % 3. A lane's three registers of them take
+// that channel's eight words from places that are all different, so one shuffle puts each where the
+// register that takes it wants it, and blends pick them.
 struct InterleavedBytes {
-  alignas(32) int8_t own[3][32];
-  alignas(32) int8_t all[32];
+  alignas(32) int8_t own[3][32];  // of each channel: to those places
+  alignas(32) int8_t all[3][32];  // of each register: from gray words, which go to all three
 };
 
-constexpr InterleavedBytes interleaved_bytes(int j) {
+constexpr InterleavedBytes interleaved_bytes() {
   InterleavedBytes b{};
-  for (int i = 0; i < 32; ++i) {
-    const int word = 8 * j + i % 16 / 2;
+  for (int i = 0; i < 3 * 32; ++i) {
+    const int word = i / 32 * 8 + i % 16 / 2;
     const int from = word / 3 * 2 + i % 2;
-    b.all[i] = static_cast<int8_t>(from);
-    for (int c = 0; c < 3; ++c) b.own[c][i] = static_cast<int8_t>(word % 3 == c ? from : -1);
+    b.all[i / 32][i % 32] = static_cast<int8_t>(from);
+    b.own[word % 3][i % 32] = static_cast<int8_t>(from);
   }
   return b;
 }
 
+// Bit p: word p of register j is of channel c.
+constexpr int interleaved_words(int j, int c) {
+  int bits = 0;
+  for (int p = 0; p < 8; ++p) bits |= (8 * j + p) % 3 == c ? 1 << p : 0;
+  return bits;
+}
+
 constexpr ChannelBytes kChannelBytes[3] = {channel_bytes(0), channel_bytes(1), channel_bytes(2)};
-constexpr InterleavedBytes kInterleavedBytes[3] = {interleaved_bytes(0), interleaved_bytes(1),
-                                                   interleaved_bytes(2)};
+constexpr InterleavedBytes kInterleavedBytes = interleaved_bytes();
 
 KTFAST_HD __m256i load_aligned(const void* from) {
   return _mm256_load_si256(static_cast<const __m256i*>(from));
@@ -120,31 +127,33 @@ struct Avx2 {
   }
 
   // From the lanes' registers, each with its part of both lanes, to registers in order.
-  static KTFAST_HD void join_lanes(Words (&v)[3]) {
-    const Words lanes[3] = {v[0], v[1], v[2]};
+  static KTFAST_HD void join_lanes(const Words (&lanes)[3], Words (&v)[3]) {
     v[0] = _mm256_permute2x128_si256(lanes[0], lanes[1], 0x20);
     v[1] = _mm256_permute2x128_si256(lanes[2], lanes[0], 0x30);
     v[2] = _mm256_permute2x128_si256(lanes[1], lanes[2], 0x31);
   }
 
+  template <int j>
+  static KTFAST_HD Words pick(Words red, Words green, Words blue) {
+    const Words red_green = _mm256_blend_epi16(red, green, interleaved_words(j, 1));
+    return _mm256_blend_epi16(red_green, blue, interleaved_words(j, 2));
+  }
+
   static KTFAST_HD void interleave(Words (&v)[3]) {
-    const Words channel[3] = {v[0], v[1], v[2]};
-    for (int j = 0; j < 3; ++j) {
-      const auto& bytes = kInterleavedBytes[j].own;
-      const __m256i r = _mm256_shuffle_epi8(channel[0], load_aligned(bytes[0]));
-      const __m256i g = _mm256_shuffle_epi8(channel[1], load_aligned(bytes[1]));
-      const __m256i b = _mm256_shuffle_epi8(channel[2], load_aligned(bytes[2]));
-      v[j] = _mm256_or_si256(_mm256_or_si256(r, g), b);
+    for (int c = 0; c < 3; ++c) {
+      v[c] = _mm256_shuffle_epi8(v[c], load_aligned(kInterleavedBytes.own[c]));
     }
-    join_lanes(v);
+    const Words lanes[3] = {pick<0>(v[0], v[1], v[2]), pick<1>(v[0], v[1], v[2]),
+                            pick<2>(v[0], v[1], v[2])};
+    join_lanes(lanes, v);
   }
 
   static KTFAST_HD void repeat(Words (&v)[3]) {
-    const Words gray = v[0];
+    Words lanes[3];
     for (int j = 0; j < 3; ++j) {
-      v[j] = _mm256_shuffle_epi8(gray, load_aligned(kInterleavedBytes[j].all));
+      lanes[j] = _mm256_shuffle_epi8(v[0], load_aligned(kInterleavedBytes.all[j]));
     }
-    join_lanes(v);
+    join_lanes(lanes, v);
   }
 
   static KTFAST_HD Scale load_scale(const float* mean, const float* inverse) {
@@ -158,21 +167,24 @@ struct Avx2 {
     return normalise(_mm256_cvtepi16_epi32(words), s);
   }
 
-  // bfloat16_from() of tile_math.h for 16 numbers. Those at even and at odd places are computed
-  // apart, so that upper halves of floats fall into place by a blend instead of a pack across
-  // lanes. Rounding adds 0x7FFF and the last bit that is kept: the average of the lower half with
-  // 0x7FFE, or 0x7FFF, has the carry as its sign.
+  // bfloat16_from() of tile_math.h, its bits in the upper half and zeros below. The product with
+  // 65535 is rounded to steps of 2^16 times x's own last place, which are bfloat16's, and what
+  // rounding took away is what x must lose: 65536 x less that product is exact. Ties go to even as
+  // 65536 x is a whole and even number of steps there. Where 65535 x falls into a binade below
+  // 65536 x, x is within 2^-16 of a power of two, and the finer steps give that, too.
+  static KTFAST_HD __m256 round_to_bfloat16(__m256 x) {
+    const __m256 scale = _mm256_set1_ps(65536.0f);
+    return _mm256_fmadd_ps(x, scale, _mm256_fnmadd_ps(x, scale, x));
+  }
+
+  // Numbers at even and at odd places are computed apart, so that upper halves of floats fall into
+  // place without a pack across lanes.
   static KTFAST_HD Words bfloat16(Words words, const Scale& s) {
     const __m256i even = _mm256_madd_epi16(words, _mm256_set1_epi32(1));
     const __m256i odd = _mm256_srai_epi32(words, 16);
-    const __m256i a = _mm256_castps_si256(normalise(even, s));
-    const __m256i b = _mm256_castps_si256(normalise(odd, s));
-    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xAA);
-    const __m256i lower = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xAA);
-    const __m256i last = _mm256_and_si256(upper, _mm256_set1_epi16(1));
-    const __m256i half = _mm256_or_si256(last, _mm256_set1_epi16(0x7FFE));
-    const __m256i carry = _mm256_cmpgt_epi16(_mm256_setzero_si256(), _mm256_avg_epu16(lower, half));
-    return _mm256_sub_epi16(upper, carry);
+    const __m256i a = _mm256_castps_si256(round_to_bfloat16(normalise(even, s)));
+    const __m256i b = _mm256_castps_si256(round_to_bfloat16(normalise(odd, s)));
+    return _mm256_or_si256(_mm256_srli_epi32(a, 16), b);
   }
 
   struct Floats {

@@ -44,7 +44,9 @@ struct FetchAhead {
 
   KTFAST_HD void row() {
     const uint8_t* stop = end - next > bytes_per_row ? next + bytes_per_row : end;
-    for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
+    const uint8_t* at = next;  // a register, as no store can alias it
+    for (; at < stop; at += 64) __builtin_prefetch(at, 0, 2);
+    next = at;
     if (lent == nullptr) return;
     fetch_row<2>(lent, lent_bytes);
     lent += image_row_bytes;
