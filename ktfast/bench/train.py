@@ -10,18 +10,18 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ktfast import _backend
-from ktfast.bench.harness import machine, run_row
+from ktfast.bench.harness import machine, run_row, spread
 from ktfast.bench.train_images import write_images
 from ktfast.bench.train_jobs import DEFAULT_JOBS, JOBS, Assignment, Job
 from ktfast.bench.train_report import METHOD, report
-from ktfast.bench.train_rows import rows_of
+from ktfast.bench.train_rows import ratios, rows_of
 from ktfast.data.index import ImageIndex
 from ktfast.data.prepare import prepare
 from ktfast.errors import DataError, InputError
@@ -33,7 +33,9 @@ WAYS = ("auto", "plain", "graphs", "compiled", "compiled graphs")
 IMAGES, GPU_BATCHES = 512, 20
 """Images unless asked otherwise; on a GPU so many batches of the largest job, so that neither side
 comes to the end of an epoch while it is timed."""
-ON_GPU = 5  # times as many steps
+STEADY = 0.1
+"""On a CPU rounds go on, up to twice as many as asked for, while their ratios lie further apart
+than this share of their median: a step takes seconds there, so few are timed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +63,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
     numbers = (
         ("threads", 0, "CPU threads that compute, and as many that decode; 0: one a core"),
-        ("rounds", 2, "times that both sides take their turn"),
+        (
+            "rounds",
+            2,
+            "turns of both sides; on a CPU up to twice as many if ratios differ",
+        ),
         ("images", 0, f"at most so many images; 0: {IMAGES}, on a GPU {GPU_BATCHES} batches"),
         ("batch", 0, "images in a batch; 0: each job's own"),
         ("steps", 0, "timed steps; 0: each job's own"),
@@ -127,7 +133,8 @@ def measure(
     feed : of ktfast's side: "auto" (DALI where it is installed), "dali" or "torch".
     way : how ktfast's side runs the network, one of `WAYS`.
     threads : that compute, and as many that decode; 0: one for each core.
-    rounds : times that both sides take their turn.
+    rounds : times that both sides take their turn; on a CPU up to twice as many while the ratios
+        of their speeds are not `STEADY`.
     images, batch, steps : images in all and in a batch, timed steps; 0: the job's own.
     timeout : seconds until a process is ended.
 
@@ -199,15 +206,15 @@ def _assignment(name: str, n: int, given: Assignment) -> Assignment:
     """What both sides are to do; the options that were left open are the job's."""
     job, on_gpu = JOBS[name], given.device == "cuda"
     batch = given.batch or job.batches[on_gpu]
-    steps = given.steps or job.steps * (ON_GPU if on_gpu else 1)
+    steps, warm_up = given.steps or job.steps[on_gpu], job.warm_up[on_gpu]
     if job.work == "features":  # each image is read once
-        steps = min(steps, n // batch - job.warm_up)
+        steps = min(steps, n // batch - warm_up)
     if n < 2 * batch or steps < 1:
         raise InputError(
             f"{n} images are too few for batches of {batch} ({name}); give a larger folder, more"
             " --images or a smaller --batch"
         )
-    return given._replace(job=name, batch=batch, steps=steps, warm_up=job.warm_up)
+    return given._replace(job=name, batch=batch, steps=steps, warm_up=warm_up)
 
 
 def _turns(
@@ -221,22 +228,28 @@ def _turns(
     # As the command line sets it for every training.
     huge_pages = {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for side in _alternating(rounds):
-        turns[side].append(
-            run_row(
-                SIDES[side],
-                assignment._replace(images=images[side])._asdict(),
-                threads=assignment.threads,
-                environment=huge_pages if side == "ktfast" else None,
-                timeout=timeout,
+    for turn in range(2 * rounds if assignment.device == "cpu" else rounds):
+        if turn >= rounds and steady(turns):
+            break
+        for side in SIDES:
+            turns[side].append(
+                run_row(
+                    SIDES[side],
+                    assignment._replace(images=images[side])._asdict(),
+                    threads=assignment.threads,
+                    environment=huge_pages if side == "ktfast" else None,
+                    timeout=timeout,
+                )
             )
-        )
     return turns
 
 
-def _alternating(rounds: int) -> Iterator[str]:
-    for _ in range(rounds):
-        yield from SIDES
+def steady(turns: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether another round would change little, or could not help: a process failed."""
+    if any("problem" in turn for side in turns.values() for turn in side):
+        return True
+    found = spread(ratios(turns["ktfast"], turns["plain"], "cpu_seconds"))
+    return found.most - found.least <= STEADY * found.median
 
 
 def _prepared(index: ImageIndex, place: Path, job: Job) -> Path:

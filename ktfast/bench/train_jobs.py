@@ -24,7 +24,9 @@ class Job(NamedTuple):
     work : "puzzle" and "classes" are trained, "features" are extracted.
     trunk : network.
     batches : images in a batch on a CPU and on a GPU.
-    steps : that are timed on a CPU, after `warm_up`; five times as many on a GPU.
+    steps : that are timed on a CPU and on a GPU. On a CPU a step takes seconds, and after the first
+        one all take the same.
+    warm_up : steps before them, on either.
     width, batch_norm, tile, permutations, units : of the network and of its puzzle.
     short_side, crop : of the images, pixels.
     """
@@ -33,8 +35,8 @@ class Job(NamedTuple):
     work: Literal["puzzle", "classes", "features"]
     trunk: Literal["vgg16", "alexnet"]
     batches: tuple[int, int]
-    steps: int
-    warm_up: int = 2
+    steps: tuple[int, int]
+    warm_up: tuple[int, int] = (1, 2)
     width: float = 1.0
     batch_norm: bool = False
     tile: int = 64
@@ -45,17 +47,16 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "jigsaw": Job("VGG-16, Jigsaw++", "puzzle", "vgg16", (8, 256), 2),
-    "alexnet": Job("AlexNet, pseudo-labels", "classes", "alexnet", (64, 256), 3, crop=227),
-    "features": Job("VGG-16 to conv4_3, features", "features", "vgg16", (16, 256), 3),
+    "jigsaw": Job("VGG-16, Jigsaw++", "puzzle", "vgg16", (8, 256), (1, 10)),
+    "alexnet": Job("AlexNet, pseudo-labels", "classes", "alexnet", (32, 256), (2, 15), crop=227),
+    "features": Job("VGG-16 to conv4_3, features", "features", "vgg16", (8, 256), (2, 15)),
     "jigsaw-tiny": Job(
-        "VGG-16 of tiny_cpu, Jigsaw++", "puzzle", "vgg16", (64, 512), 6, 2, 0.25, True, 32,
-        100,
-        (256, 1024), 128, 120,
+        "VGG-16 of tiny_cpu, Jigsaw++", "puzzle", "vgg16", (64, 512), (6, 30), (2, 2), 0.25, True,
+        32, 100, (256, 1024), 128, 120,
     ),
     "alexnet-tiny": Job(
-        "AlexNet of tiny_cpu, pseudo-labels", "classes", "alexnet", (64, 512), 30, 4, 0.25, True,
-        short_side=128, crop=112,
+        "AlexNet of tiny_cpu, pseudo-labels", "classes", "alexnet", (64, 512), (30, 150), (4, 4),
+        0.25, True, short_side=128, crop=112,
     ),
 }  # fmt: skip
 DEFAULT_JOBS = ("jigsaw", "alexnet", "features")

@@ -17,6 +17,7 @@ Plain: eager float32 NCHW, torchvision's and torch's layers, Pillow in a DataLoa
 workers as threads, original files. ktfast: its own training loop or extraction, prepared shards,
 everything on auto. Both do the same operations an image (counted), in processes of their own, in
 turns; medians over the rounds, ranges in brackets; each round's ratio is to the plain side's turn.
+On a CPU a job whose rounds differ in that ratio by more than a tenth gets up to twice as many.
 CPU-seconds are those of all threads and workers, which other work on the machine changes less.
 Share of peak: operations of products and convolutions a CPU-second (on a GPU a second), by those of
 a large matrix product in the same precision, the best of all processes. Peak memory: on a CPU the
@@ -46,7 +47,8 @@ def text(record: dict[str, Any]) -> str:
         [
             "## Training and extraction",
             f"{record['images']} {kind} of {record['file_bytes'] / 1e3:.0f} KB; device "
-            f"{record['device']}, threads: {record['threads']}, rounds: {record['rounds']}.\n"
+            f"{record['device']}, threads: {record['threads']}, "
+            f"rounds: {record['rounds']} or more.\n"
             f"{'; '.join(f'{key} {value}' for key, value in record['machine'].items())}.",
             markdown(COLUMNS, [_cells(row) for row in record["rows"]]),
             "\n".join(_details(row) for row in record["rows"] if "problem" not in row),
@@ -87,7 +89,8 @@ def _details(row: dict[str, Any]) -> str:
         most = Spread(*row["cpu_ratio"]).median / row["share_of_peak"]
         bounds += f"; at the whole peak the ratio of images / CPU-s would be {most:.2f}"
     return (
-        f"- {row['job']}, {row['side']}: batches of {row['batch']}, {row['steps']} steps, "
+        f"- {row['job']}, {row['side']}: {row['rounds']} rounds, batches of {row['batch']}, "
+        f"steps timed in each: {row['steps']}, "
         f"{row['image_gflops']:.2f} GFLOP an image, peak {row['peak_tflops']:.3f} TFLOP/s, run "
         f"{row['way']}, images from {row['feed']}{bounds}"
     )
