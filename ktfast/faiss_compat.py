@@ -175,7 +175,7 @@ class Kmeans:
         stats += [dict(stats[-1], nsplit=0) for _ in range(self.niter - len(stats))]
         self.iteration_stats = stats
         self.obj = np.array([row["obj"] for row in stats])
-        self.centroids = best.centers.astype(np.float32)
+        self.centroids = to_host(best.centers).astype(np.float32)
         self.index.reset()
         self.index.add(self.centroids)
         return float(self.obj[-1])

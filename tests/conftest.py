@@ -2,12 +2,14 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from emulated_cuda import EmulatedCuda, build
+from emulated_gpu import EmulatedModule, use_emulated_gpu
 
 from ktfast import _backend
 
@@ -15,6 +17,14 @@ from ktfast import _backend
 # tests that send it need Python's own handler.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--emulated-gpu",
+        action="store_true",
+        help="run the cuda variants of K-means' tests on the emulated GPU where there is no other",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +62,30 @@ class Backend:
         return array if self.name == "cpu" else array.cpu().numpy()
 
 
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> None:
+    """A CUDA device: a real one, else the emulated one for `--emulated-gpu` and tests so marked."""
+    if _backend.has_cuda():
+        return
+    marked = request.node.get_closest_marker("emulated_gpu") is not None
+    if not (marked or request.config.getoption("emulated_gpu")):
+        pytest.skip("no CUDA device, or a build without CUDA")
+    request.getfixturevalue("emulated_gpu")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where an estimator works on the host's rows, in turn; cuda skips where there is no device."""
+    if request.param == "cuda":
+        request.getfixturevalue("gpu")
+    return request.param
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn; cuda skips where there is no device."""
-    if request.param == "cuda" and not _backend.has_cuda():
-        pytest.skip("no CUDA device, or a build without CUDA")
+    if request.param == "cuda":
+        request.getfixturevalue("gpu")
     return Backend(request.param)
 
 
@@ -72,3 +101,12 @@ def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> Emulated
     device = EmulatedCuda(emulated_library)
     device.set(request.param)
     return device
+
+
+@pytest.fixture
+def emulated_gpu(emulated_library: Path) -> Iterator[EmulatedModule]:
+    """`device="cuda"` is the emulated GPU, for K-means through torch."""
+    device = EmulatedCuda(emulated_library)
+    device.set(seed=6)  # a block at a time: the fastest order
+    with use_emulated_gpu(device) as module:
+        yield module

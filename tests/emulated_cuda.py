@@ -29,6 +29,11 @@ ARENA_BYTES = 1 << 26
 GAP = 4096  # bytes between two arrays
 
 
+def element_of(x):
+    """The number of an array's dtype; uint16 stands for bfloat16, which NumPy lacks."""
+    return ELEMENTS.index("bfloat16" if x.dtype == np.uint16 else x.dtype.name)
+
+
 def build(folder):
     """The path of the shared library; skips where it cannot be built."""
     compiler = shutil.which("g++")

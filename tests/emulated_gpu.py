@@ -1,32 +1,20 @@
-"""K-means on the emulated GPU, end to end: arrays of NumPy that count as a GPU's.
+"""K-means on the emulated GPU, end to end: tensors of `emulated_torch`, the real kernels."""
 
-The kernels are the real ones, run by the emulation; `FakeDevice` stands for the memory.
-"""
-
-import sys
+import contextlib
 
 import numpy as np
-from emulated_cuda import ELEMENTS
+import pytest
+import torch
+from emulated_cuda import element_of
 from emulated_kmeans_sums import EmulatedSums
 from emulated_kmeans_tensor import EmulatedKernels
-from fake_device import FakeDevice
+from emulated_torch import CudaTensor, memory_of, use_emulated_torch
 
-from ktfast import _backend, kmeans_input
-
-OPS = ("kmeans_assign", "kmeans_sums", "kmeans_tensor", "kmeans_update")
+from ktfast import _backend
 
 
-class EmulatedModule(EmulatedSums, EmulatedKernels):
-    """What K-means needs of `_cuda`; `called` holds the names of the functions that ran."""
-
-    def __init__(self, cuda):
-        super().__init__(cuda)
-        self.called = set()
-
-    def __getattribute__(self, name):
-        if name.startswith("kmeans"):
-            self.called.add(name)
-        return super().__getattribute__(name)
+class EmulatedFunctions(EmulatedSums, EmulatedKernels):
+    """What K-means needs of `_cuda`, for arrays of NumPy."""
 
     def kmeans_prepared_size(self, *, n_clusters, n_features):
         return self.cuda.size("emulated_kmeans_prepared_size", n_clusters, n_features)
@@ -38,55 +26,65 @@ class EmulatedModule(EmulatedSums, EmulatedKernels):
         self.cuda.call("emulated_kmeans_prepare", *centers.shape, centers, prepared)
 
     def kmeans_assign(self, *, x, centers, prepared, labels, distances, stream):
-        kind = ELEMENTS.index(x.dtype.name)
         self.cuda.call(
             "emulated_kmeans_assign",
-            *(len(x), *centers.shape, x, kind, centers, prepared, labels, distances),
+            *(len(x), *centers.shape, x, element_of(x), centers, prepared, labels, distances),
         )
 
     def kmeans_update(self, *, x, labels, sample_weight, workspace, sums, counts, stream):
-        kind = ELEMENTS.index(x.dtype.name)
         self.cuda.call(
             "emulated_kmeans_update",
-            *(len(x), *sums.shape, x, kind, labels, sample_weight, workspace, sums, counts),
+            *(len(x), *sums.shape, x, element_of(x)),
+            *(labels, sample_weight, workspace, sums, counts),
         )
 
 
-class OnGpu(np.ndarray):
-    """An array that the kernels of the emulated GPU work on."""
+class EmulatedModule:
+    """`_cuda` for tensors of the emulated GPU; `called` holds the names of what ran."""
+
+    architectures = "90-real"
+
+    def __init__(self, cuda):
+        self.called = set()
+        self._functions = EmulatedFunctions(cuda)
+
+    def device_count(self):
+        return 1
+
+    def compute_capability(self, device):
+        return 90
+
+    def __getattr__(self, name):
+        function = getattr(self._functions, name)
+
+        def call(**arguments):
+            self.called.add(name)
+            if "stream" in arguments:
+                assert arguments["stream"] == torch.cuda.current_stream().cuda_stream
+            return function(**{key: _numpy(value) for key, value in arguments.items()})
+
+        return call
 
 
-def on_gpu(array):
-    """The same memory as an array on the emulated GPU."""
-    return array.view(OnGpu)
+def _numpy(value):
+    """The memory of a tensor on the GPU as an array; bfloat16, which NumPy lacks, as uint16."""
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        return value
+    assert isinstance(value, CudaTensor), "a kernel was given memory of the host"
+    memory = memory_of(value)
+    return (memory.view(torch.uint16) if memory.dtype == torch.bfloat16 else memory).numpy()
 
 
-class EmulatedDevice(FakeDevice):
-    """Memory whose arrays are told from those of the host by their type."""
+@contextlib.contextmanager
+def use_emulated_gpu(emulated):
+    """Let `device="cuda"` be the emulated GPU; gives its functions."""
+    module = EmulatedModule(emulated)
+    with pytest.MonkeyPatch.context() as patch, use_emulated_torch(patch):
+        patch.setattr(_backend, "_cuda_module", lambda: module)
+        patch.setattr(_backend, "_has_code_for", lambda index: True)
+        yield module
 
-    def __init__(self):
-        super().__init__()
-        self.like = on_gpu(self.like)
 
-    def _counted(self, array):
-        return on_gpu(super()._counted(array))
-
-
-def use_emulated_gpu(monkeypatch, emulated):
-    """Let `device="cuda"` be the emulated GPU; returns its functions and its memory."""
-    module, device = EmulatedModule(emulated), EmulatedDevice()
-
-    def native_of(array):
-        return module if isinstance(array, OnGpu) else _backend.cpu
-
-    def empty(shape, dtype, like):
-        array = np.empty(shape, dtype)
-        return on_gpu(array) if isinstance(like, OnGpu) else array
-
-    monkeypatch.setattr(kmeans_input, "open_device", lambda index: device)
-    for name in OPS:
-        op = sys.modules[f"ktfast.ops.{name}"]
-        monkeypatch.setattr(op, "native_of", native_of)
-        monkeypatch.setattr(op, "empty", empty)
-        monkeypatch.setattr(op, "stream_of", lambda array: 0)
-    return module, device
+def fewer(full, few):
+    """A size of a test: the second number while the GPU is emulated, which takes its time."""
+    return few if isinstance(_backend._cuda_module(), EmulatedModule) else full

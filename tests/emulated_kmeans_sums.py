@@ -1,6 +1,6 @@
 """The sums that follow the labels on the emulated GPU, with the names that _cuda gives them."""
 
-from emulated_cuda import ELEMENTS
+from emulated_cuda import element_of
 
 
 class EmulatedSums:
@@ -17,15 +17,13 @@ class EmulatedSums:
 
     def kmeans_move(self, *, x, before, after, scale, workspace, sums, counts, **_):
         n, d = x.shape
-        kind = ELEMENTS.index(x.dtype.name)
         self.cuda.call(
             "emulated_kmeans_move",
-            *(n, len(sums), d, x, kind, before, after, scale, workspace, sums, counts),
+            *(n, len(sums), d, x, element_of(x), before, after, scale, workspace, sums, counts),
         )
 
     def kmeans_ranges(self, *, x, largest, **_):
-        kind = ELEMENTS.index(x.dtype.name)
-        self.cuda.call("emulated_kmeans_ranges", *x.shape, x, kind, largest)
+        self.cuda.call("emulated_kmeans_ranges", *x.shape, x, element_of(x), largest)
 
     def kmeans_means(self, *, sums, counts, step, previous, centers, shifts, **_):
         arguments = (*sums.shape, sums, counts, step, previous, centers, shifts)

@@ -1,6 +1,6 @@
 """The tensor-core screen on the emulated GPU, with the names that _cuda gives its functions."""
 
-from emulated_cuda import ELEMENTS
+from emulated_cuda import element_of
 
 CODES = ["int8", "float16"]
 
@@ -31,7 +31,7 @@ class EmulatedKernels:
     def kmeans_tensor_encode(self, *, x, mean, codes, constants, code, stream):
         codes[:] = 0x55
         self.cuda.call(
-            "emulated_tensor_encode", *x.shape, x, ELEMENTS.index(x.dtype.name), CODES.index(code),
+            "emulated_tensor_encode", *x.shape, x, element_of(x), CODES.index(code),
             mean, codes, constants,
         )  # fmt: skip
 
@@ -41,7 +41,7 @@ class EmulatedKernels:
     ):  # fmt: skip
         workspace[:] = 0x5555555555555555
         self.cuda.call(
-            "emulated_tensor_assign", len(x), *centers.shape, x, ELEMENTS.index(x.dtype.name),
+            "emulated_tensor_assign", len(x), *centers.shape, x, element_of(x),
             centers, CODES.index(code), prepared, codes, constants, labels, distances,
             int(guessed), int(certify), workspace, n_passed,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from emulated_gpu import fewer
 from kmeans_cases import mixture
 from tolerances import FAISS_FLOAT32
 
@@ -25,10 +26,10 @@ def points(n=4000, d=16, dtype="float32"):
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_the_same_start_gives_the_same_result(spherical, faiss):
-    x = points()
+def test_the_same_start_gives_the_same_result(spherical, faiss, device):
+    x = points(fewer(4000, 600))
     options = {"niter": 8, "spherical": spherical}
-    ours = faiss_compat.Kmeans(16, 20, **options)
+    ours = faiss_compat.Kmeans(16, 20, gpu=device == "cuda", **options)
     theirs = faiss.Kmeans(16, 20, max_points_per_centroid=10**9, **options)
     final = ours.train(x, init_centroids=x[:20])
     assert final == pytest.approx(theirs.train(x, init_centroids=x[:20].copy()), rel=FAISS_FLOAT32)
@@ -91,15 +92,16 @@ def test_what_is_not_there_is_named(options):
         faiss_compat.Kmeans(4, 2, n_iter=3)
 
 
-def test_repetitions_weights_and_seeds():
-    x = points(2000)
-    weights = np.random.default_rng(0).integers(0, 3, size=2000)
-    one, best = (faiss_compat.Kmeans(16, 20, niter=5, nredo=n) for n in (1, 5))
+def test_repetitions_weights_and_seeds(device):
+    gpu = device == "cuda"
+    x = points(fewer(2000, 400))
+    weights = np.random.default_rng(0).integers(0, 3, size=len(x))
+    one, best = (faiss_compat.Kmeans(16, 20, niter=5, nredo=n, gpu=gpu) for n in (1, 5))
     assert best.train(x) <= one.train(x)
-    same = faiss_compat.Kmeans(16, 20, niter=5)
+    same = faiss_compat.Kmeans(16, 20, niter=5, gpu=gpu)
     same.train(x)
     np.testing.assert_array_equal(same.centroids, one.centroids)
-    other = faiss_compat.Kmeans(16, 20, niter=5, seed=5, init_method=1)
+    other = faiss_compat.Kmeans(16, 20, niter=5, seed=5, init_method=1, gpu=gpu)
     other.train(x)
     assert (other.centroids != one.centroids).any()
     one.train(x, weights=weights, init_centroids=x[:20])
@@ -108,9 +110,9 @@ def test_repetitions_weights_and_seeds():
     assert one.obj[-1] == pytest.approx(same.obj[-1])
 
 
-def test_iterations_after_convergence_repeat_the_objective():
+def test_iterations_after_convergence_repeat_the_objective(device):
     x = np.repeat(np.eye(4, dtype=np.float32), 50, axis=0)
-    kmeans = faiss_compat.Kmeans(4, 4, niter=12)
+    kmeans = faiss_compat.Kmeans(4, 4, niter=12, gpu=device == "cuda")
     assert kmeans.train(x) == 0
     assert len(kmeans.obj) == len(kmeans.iteration_stats) == 12
     assert not kmeans.obj.any()
@@ -136,9 +138,9 @@ def kmeans_start(x, kmeans):
     return first.centroids
 
 
-def test_torch_and_reset():
+def test_torch_and_reset(device):
     x = points(1000)
-    kmeans = faiss_compat.Kmeans(16, 5, niter=4)
+    kmeans = faiss_compat.Kmeans(16, 5, niter=4, gpu=device == "cuda")
     kmeans.train(torch.from_numpy(x))
     centroids = kmeans.centroids
     kmeans.reset(7)
@@ -153,8 +155,8 @@ def test_torch_and_reset():
     assert distances.shape == labels.shape == (1000, 1)
 
 
-def test_wrong_points_are_refused():
-    kmeans = faiss_compat.Kmeans(16, 5)
+def test_wrong_points_are_refused(device):
+    kmeans = faiss_compat.Kmeans(16, 5, gpu=device == "cuda")
     with pytest.raises(InputError, match=r"shape \[n, 16\], got \[10, 3\]"):
         kmeans.train(np.zeros((10, 3)))
     with pytest.raises(InputError, match="4 points are fewer than the 5 centroids"):
@@ -173,9 +175,11 @@ def test_a_missing_gpu_is_named():
         faiss_compat.Kmeans(16, 5, gpu=True).train(points(100))
 
 
-@pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
-def test_the_gpu_gives_the_cpu_s_clusters():
+@pytest.mark.parametrize("spherical", [False, True])
+@pytest.mark.usefixtures("gpu")
+def test_the_gpu_gives_the_cpu_s_clusters(spherical):
     x = points(1000)
-    cpu, gpu = (faiss_compat.Kmeans(16, 5, niter=4, gpu=where) for where in (False, True))
+    options = {"niter": 4, "spherical": spherical}
+    cpu, gpu = (faiss_compat.Kmeans(16, 5, gpu=where, **options) for where in (False, True))
     assert gpu.train(x) == pytest.approx(cpu.train(x))
     np.testing.assert_allclose(gpu.centroids, cpu.centroids, rtol=FAISS_FLOAT32)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from emulated_gpu import fewer
 from kmeans_cases import assert_consistent, assert_same, mixture
 from sklearn.base import clone
 from sklearn.cluster import KMeans as SklearnKMeans
@@ -21,17 +22,17 @@ from ktfast.reference import kmeans as reference
 
 
 @parametrize_with_checks([KMeans(n_clusters=3), KMeans(n_clusters=3, init="k-means++")])
-def test_scikit_learn_s_rules(estimator, check):
-    check(estimator)
+def test_scikit_learn_s_rules(estimator, check, device):
+    check(estimator.set_params(device=device))
 
 
 def fit(x, **options):
     return KMeans(12, random_state=3, **options).fit(x)
 
 
-def test_by_hand():
+def test_by_hand(device):
     x = np.array([[0.0, 0], [0, 2], [10, 0], [10, 2]])
-    model = KMeans(2, init=np.array([[0.0, 0], [1, 0]])).fit(x)
+    model = KMeans(2, init=np.array([[0.0, 0], [1, 0]]), device=device).fit(x)
     np.testing.assert_array_equal(model.cluster_centers_, [[0, 1], [10, 1]])
     np.testing.assert_array_equal(model.labels_, [0, 0, 1, 1])
     assert model.inertia_ == 4
@@ -40,10 +41,10 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_agrees_with_the_reference_and_with_scikit_learn(dtype):
-    x = mixture(dtype=dtype)
+def test_agrees_with_the_reference_and_with_scikit_learn(dtype, device):
+    x = mixture(fewer(3000, 600), dtype=dtype)
     start = x[:12]
-    model = KMeans(12, init=start, tol=0).fit(x)
+    model = KMeans(12, init=start, tol=0, device=device).fit(x)
     expected = reference.lloyd(x, start, 300)
     peer = SklearnKMeans(12, init=start, n_init=1, tol=0).fit(x)
     np.testing.assert_array_equal(model.labels_, expected.labels)
@@ -54,11 +55,11 @@ def test_agrees_with_the_reference_and_with_scikit_learn(dtype):
     assert_consistent(model, x)
 
 
-def test_real_digits_agree_with_scikit_learn(data_folder):
+def test_real_digits_agree_with_scikit_learn(data_folder, device):
     x = np.load(data_folder / "vectors" / "mnist_70k_uint8.npz")
-    x = x[x.files[0]].reshape(-1, 784)[:6000]
+    x = x[x.files[0]].reshape(-1, 784)[: fewer(6000, 300)]
     start = x[:40].astype(np.float32)
-    model = KMeans(40, init=start, max_iter=8, tol=0).fit(x)
+    model = KMeans(40, init=start, max_iter=8, tol=0, device=device).fit(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         peer = SklearnKMeans(40, init=start, n_init=1, max_iter=8, tol=0).fit(x.astype(np.float32))
@@ -67,11 +68,11 @@ def test_real_digits_agree_with_scikit_learn(data_folder):
     assert_consistent(model, x)
 
 
-def test_inertia_never_rises_over_many_random_cases():
+def test_inertia_never_rises_over_many_random_cases(device):
     generator = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for seed in range(500):
+        for seed in range(fewer(500, 24)):
             n, d = int(generator.integers(1, 120)), int(generator.integers(1, 8))
             k = int(generator.integers(1, n + 1))
             x = generator.normal(size=(n, d))
@@ -79,7 +80,7 @@ def test_inertia_never_rises_over_many_random_cases():
                 x = np.round(x)  # duplicates and ties
             x = x.astype(["float32", "float64", "float16"][seed % 3 - 1])
             model = KMeans(k, random_state=seed, tol=0, init=["random", "k-means++"][seed % 2])
-            model.set_params(n_init=1).fit(x)
+            model.set_params(n_init=1, device=device).fit(x)
             assert_consistent(model, x)
             distinct = len(np.unique(x.astype(np.float64) + 0.0, axis=0))
             assert model.n_effective_clusters_ == min(k, distinct)
@@ -87,24 +88,26 @@ def test_inertia_never_rises_over_many_random_cases():
 
 
 @pytest.mark.parametrize("duplicates", [False, True])
-def test_nearly_as_many_clusters_as_rows(duplicates):
+def test_nearly_as_many_clusters_as_rows(duplicates, device):
+    k = fewer(2000, 200)
+    distinct = k // 2 + 100
     generator = np.random.default_rng(3)
-    x = generator.normal(size=(2100, 6)).astype(np.float32)
+    x = generator.normal(size=(k + 100, 6)).astype(np.float32)
     if duplicates:
-        x[1000:] = x[:1100]
-    start = np.zeros((2000, 6))  # all but one cluster start empty
+        x[k // 2 :] = x[:distinct]
+    start = np.zeros((k, 6))  # all but one cluster start empty
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(2000, init=start).fit(x)
-    assert model.n_effective_clusters_ == (1100 if duplicates else 2000)
+        model = KMeans(k, init=start, device=device).fit(x)
+    assert model.n_effective_clusters_ == (distinct if duplicates else k)
     assert np.isfinite(model.cluster_centers_).all()
     assert_consistent(model, x)
 
 
-def test_too_few_distinct_rows_are_told():
+def test_too_few_distinct_rows_are_told(device):
     x = np.repeat(np.eye(3), 4, axis=0)
     with pytest.warns(ConvergenceWarning, match=r"distinct clusters \(3\) found smaller"):
-        model = KMeans(5, random_state=0).fit(x)
+        model = KMeans(5, random_state=0, device=device).fit(x)
     assert model.n_effective_clusters_ == 3
     assert model.inertia_ == 0
 
@@ -121,13 +124,13 @@ def test_relocation_takes_each_row_once_and_leaves_no_owner_empty():
     np.testing.assert_array_equal(sums[:, 0], [9, 20, 9, 7, 1])
 
 
-def test_weights_count_as_repetitions():
+def test_weights_count_as_repetitions(device):
     x = mixture(300)
     weight = np.random.default_rng(1).integers(0, 4, size=len(x))
     repeated = np.repeat(x, weight, axis=0)
     start = x[:12]
-    model = KMeans(12, init=start).fit(x, sample_weight=weight)
-    expected = KMeans(12, init=start).fit(repeated)
+    model = KMeans(12, init=start, device=device).fit(x, sample_weight=weight)
+    expected = KMeans(12, init=start, device=device).fit(repeated)
     np.testing.assert_array_equal(np.repeat(model.labels_, weight), expected.labels_)
     np.testing.assert_allclose(
         model.cluster_centers_, expected.cluster_centers_, rtol=FLOAT32_CENTERS
@@ -136,13 +139,13 @@ def test_weights_count_as_repetitions():
     assert_consistent(model, x, weight)
 
 
-def test_transform_gives_distances():
+def test_transform_gives_distances(device):
     x = mixture(100)
-    model = fit(x)
+    model = fit(x, device=device)
     distances = np.sqrt(((x[:, None] - model.cluster_centers_) ** 2).sum(-1))
     np.testing.assert_allclose(model.transform(x), distances, rtol=1e-4)
     np.testing.assert_array_equal(model.get_feature_names_out()[:2], ["kmeans0", "kmeans1"])
-    np.testing.assert_array_equal(fit(x).fit_predict(x), model.labels_)
+    np.testing.assert_array_equal(fit(x, device=device).fit_predict(x), model.labels_)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_inputs_are_checked():
         fit(x).predict(torch.zeros(5, 3))
 
 
-def test_callable_start_sees_the_data():
+def test_callable_start_sees_the_data(device):
     x = mixture(100)
     seen = []
 
@@ -193,14 +196,14 @@ def test_callable_start_sees_the_data():
         seen.append(data is x)
         return data[random_state.choice(len(data), n_clusters, replace=False)]
 
-    model = KMeans(4, init=start, n_init=3, random_state=0).fit(x)
+    model = KMeans(4, init=start, n_init=3, random_state=0, device=device).fit(x)
     assert seen == [True] * 3
     assert_consistent(model, x)
 
 
-def test_a_failed_fit_leaves_the_estimator_as_it_was():
+def test_a_failed_fit_leaves_the_estimator_as_it_was(device):
     x = mixture(200)
-    model = fit(x)
+    model = fit(x, device=device)
     before = vars(model).copy()
     for bad in (np.full((50, 16), np.nan), np.zeros((50, 3, 2)), np.zeros((5, 16))):
         with pytest.raises(ValueError):  # noqa: PT011
@@ -210,9 +213,9 @@ def test_a_failed_fit_leaves_the_estimator_as_it_was():
     assert len(model.predict(x)) == 200
 
 
-def test_pickles_and_clones():
+def test_pickles_and_clones(device):
     x = mixture(200)
-    model = fit(x)
+    model = fit(x, device=device)
     assert_same(pickle.loads(pickle.dumps(model)), model)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(x), model.labels_)
     copy = clone(model)

@@ -30,7 +30,6 @@ SIZES = [  # n, d, k
     (25, 1030, 129),
     (300, 2, 500),
 ]
-needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
 
 
 @pytest.fixture(params=LEVELS)
@@ -233,7 +232,6 @@ def test_small_calls_and_copies_change_nothing(monkeypatch):
         np.testing.assert_array_equal(distances, expected[1])
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "uint8", "int8"])
 @pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (97, 33, 33), (200, 700, 300), (0, 3, 2)])
 def test_torch(device, dtype, n, d, k):
@@ -252,7 +250,7 @@ def test_torch_tensor_that_requires_grad():
     np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
 
 
-@needs_gpu
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("seed", range(20))
 def test_gpu_gives_the_cpu_s_bits(seed):
     generator = np.random.default_rng(seed)

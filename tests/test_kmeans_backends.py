@@ -6,10 +6,8 @@ import torch
 from kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 from sklearn.exceptions import ConvergenceWarning
 
-from ktfast import KMeans, _backend
+from ktfast import KMeans
 from ktfast.errors import InputError
-
-needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
 
 
 def on_host(model):
@@ -129,7 +127,7 @@ def test_hard_inputs(backend):
     assert_same(on_host(KMeans(300, init=empty).fit(backend.array(x))), expected)
 
 
-@needs_gpu
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
 def test_streamed_rows(dtype, tmp_path):
     x = np.abs(mixture(20_000) * 2).astype(dtype)
@@ -152,7 +150,7 @@ def test_streamed_rows(dtype, tmp_path):
     assert_same(on_host(model), expected)
 
 
-@needs_gpu
+@pytest.mark.usefixtures("gpu")
 def test_streamed_rows_take_no_more_than_the_budget():
     x = mixture(400_000, d=64, k=50)
     budget = least_budget(x, 50) + x.nbytes // 4
@@ -163,7 +161,7 @@ def test_streamed_rows_take_no_more_than_the_budget():
     assert torch.cuda.max_memory_allocated() - before <= budget
 
 
-@needs_gpu
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("streamed", [False, True])
 def test_all_work_is_on_the_callers_stream(streamed):
     """Rows that a slow kernel is still writing are read when they are complete."""
@@ -181,7 +179,7 @@ def test_all_work_is_on_the_callers_stream(streamed):
     assert_same(on_host(model), expected)
 
 
-@needs_gpu
+@pytest.mark.usefixtures("gpu")
 def test_rows_of_cupy():
     cupy = pytest.importorskip("cupy")
     x = mixture()

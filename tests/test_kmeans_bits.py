@@ -9,9 +9,7 @@ import torch
 from kmeans_cases import assert_same, mixture
 from tolerances import FLOAT32_CENTERS
 
-from ktfast import KMeans, _backend
-
-needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
+from ktfast import KMeans
 
 
 def fit(x, **options):
@@ -52,7 +50,6 @@ def test_shards_memory_maps_and_torch_change_no_bit(dtype, tmp_path):
         assert_same(KMeans(12, random_state=3).fit(same, sample_weight=weight), weighted)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_torch_in_torch_out(device, dtype):
     x = torch.from_numpy(mixture(500)).to(device, getattr(torch, dtype))

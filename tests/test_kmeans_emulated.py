@@ -4,8 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from emulated_cuda import EmulatedCuda
-from emulated_gpu import use_emulated_gpu
+import torch
 from kmeans_cases import assert_same, least_budget, mixture
 
 from ktfast import KMeans
@@ -13,20 +12,11 @@ from ktfast.kmeans_lloyd import lloyd
 from ktfast.kmeans_rows import Rows
 
 
-@pytest.fixture
-def gpu(emulated_library, monkeypatch):
-    emulated = EmulatedCuda(emulated_library)
-    emulated.set(seed=5)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # blocks are too small for more
-    return use_emulated_gpu(monkeypatch, emulated)
-
-
 @pytest.mark.parametrize(
     ("dtype", "weighted"),
     [("float32", False), ("float32", True), ("float64", False), ("uint8", False)],
 )
-def test_fits(gpu, dtype, weighted):
-    module, _ = gpu
+def test_fits(emulated_gpu, dtype, weighted):
     x = np.abs(mixture(300) * 5).astype(dtype)
     weight = np.random.default_rng(0).random(len(x)) if weighted else None
     options = {"n_clusters": 12, "random_state": 3, "max_iter": 3, "init": "k-means++"}
@@ -39,13 +29,14 @@ def test_fits(gpu, dtype, weighted):
         ]
     np.testing.assert_array_equal(model.predict(x), expected.labels_)
     follows = not weighted and dtype != "float64"
-    assert {"kmeans_assign", "kmeans_update", "kmeans_totals"} < module.called
-    assert ("kmeans_move" in module.called) == ("kmeans_means" in module.called) == follows
+    assert {"kmeans_assign", "kmeans_update", "kmeans_totals"} < emulated_gpu.called
+    assert (
+        ("kmeans_move" in emulated_gpu.called) == ("kmeans_means" in emulated_gpu.called) == follows
+    )
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16", "fast"])
-def test_fits_with_tensor_cores(gpu, precision, monkeypatch):
-    module, _ = gpu
+def test_fits_with_tensor_cores(emulated_gpu, precision, monkeypatch):
     monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
     x = mixture(300)
     options = {"n_clusters": 12, "init": x[:12], "tol": 0, "max_iter": 5}
@@ -58,10 +49,10 @@ def test_fits_with_tensor_cores(gpu, precision, monkeypatch):
             np.testing.assert_array_equal(model.labels_, again[0])
         else:
             assert_same(model, expected)
-    assert "kmeans_tensor_assign" in module.called
+    assert "kmeans_tensor_assign" in emulated_gpu.called
 
 
-def test_an_empty_cluster_takes_a_row(gpu):
+def test_an_empty_cluster_takes_a_row(emulated_gpu):
     x = mixture(300)
     start = np.concatenate([x[:5], np.full((2, 16), 1e3, np.float32)])
     expected = KMeans(7, init=start, max_iter=4).fit(x)
@@ -69,14 +60,11 @@ def test_an_empty_cluster_takes_a_row(gpu):
     assert_same(KMeans(7, init=start, max_iter=4, device="cuda").fit(x), expected)
 
 
-def test_shards_of_which_some_are_empty(gpu, monkeypatch):
+def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
     monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 300 * 12 * 16)
-    module, device = gpu
     x = mixture(300)
     expected = KMeans(12, init=x[:12], max_iter=3).fit(x)
-    rows = Rows([device.from_host(part) for part in (x[:0], x[:130], x[130:], x[:0])])
-    rows.on_gpu = True
-    rows.to_device, rows.empty = device.from_host, device.empty
+    rows = Rows([torch.tensor(part, device="cuda") for part in (x[:0], x[:130], x[130:], x[:0])])
     run = lloyd(
         rows,
         x[:12].astype(np.float64),
@@ -86,6 +74,6 @@ def test_shards_of_which_some_are_empty(gpu, monkeypatch):
         tolerance=0.0,
         memory_budget=1 << 30,
     )
-    np.testing.assert_array_equal(run.labels, expected.labels_)
+    np.testing.assert_array_equal(run.labels.cpu(), expected.labels_)
     assert run.inertia == expected.inertia_
-    assert "kmeans_tensor_assign" in module.called
+    assert "kmeans_tensor_assign" in emulated_gpu.called

@@ -6,12 +6,10 @@ import torch
 from kmeans_cases import assert_same, mixture
 
 import ktfast.kmeans_input
-from ktfast import KMeans, _backend
+from ktfast import KMeans
 from ktfast.errors import InputError
 from ktfast.kmeans_rows import Rows
 from ktfast.kmeans_spherical import SphericalRows
-
-needs_gpu = pytest.mark.skipif(not _backend.has_cuda(), reason="no CUDA device")
 
 
 class UnitRows(SphericalRows):
@@ -94,7 +92,6 @@ def test_kept_rows_are_the_rows(k, monkeypatch):
     assert len(scaled) - kept > 2 * model.n_iter_
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_torch(device):
     x = rows_of_all_lengths(500)
     model = fit(torch.from_numpy(x).to(device, torch.bfloat16))

@@ -1,0 +1,143 @@
+"""torch with a GPU that is none: tensors whose memory is the host's, and which count as a device's.
+
+What torch refuses of a GPU's tensors is refused here: NumPy may not look at them, and an operation
+on tensors of both devices fails. Kernels and copies run at once, so streams only have names.
+"""
+
+import itertools
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+CUDA = torch.device("cuda", 0)
+MEMORY = 1 << 34
+# What may be given tensors of both devices: copies, and numbers of rows on the host.
+MIXED = {"copy_", "to", "__getitem__", "__setitem__"}
+ON_HOST = {"numpy", "__array__", "__dlpack__"}
+
+
+class CudaTensor(torch.Tensor):
+    """A tensor of the emulated GPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return run(function, args, kwargs or {})
+
+
+class EmulatedTorch(TorchFunctionMode):
+    """While it is entered, `device="cuda"` is the emulated GPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return run(function, args, kwargs or {})
+
+
+def memory_of(tensor):
+    """The host's tensor that shares its memory."""
+    with torch._C.DisableTorchFunction():
+        return tensor.as_subclass(torch.Tensor)
+
+
+def _there(tensor):
+    with torch._C.DisableTorchFunction():
+        return tensor.as_subclass(CudaTensor)
+
+
+def run(function, args, kwargs):
+    """Call a function of torch."""
+    name = getattr(function, "__name__", "")
+    given = _leaves((args, kwargs))
+    on_gpu = [t for t in given if isinstance(t, CudaTensor)]
+    if function == torch.Tensor.device.__get__ and on_gpu:
+        return CUDA
+    if function == torch.Tensor.is_cuda.__get__:
+        return bool(on_gpu)
+    if name in ON_HOST and on_gpu:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
+    if on_gpu and name not in MIXED:
+        strangers = [a for a in given if not isinstance(a, CudaTensor) and a.ndim > 0]
+        if strangers:
+            raise RuntimeError(f"{name}: expected all tensors to be on cuda:0, got {strangers}")
+    if name in ("to", "cuda", "cpu"):
+        return _moved(name, args, kwargs)
+    to_gpu = bool(on_gpu) if name not in ("copy_", "__setitem__") else False
+    if "device" in kwargs:
+        to_gpu = kwargs["device"] is not None and torch.device(kwargs["device"]).type == "cuda"
+        kwargs = {**kwargs, "device": "cpu"}
+    kwargs.pop("pin_memory", None)
+    if name == "pin_memory":
+        return args[0]
+    args, kwargs = tree_map_only(CudaTensor, memory_of, (args, kwargs))
+    with torch._C.DisableTorchFunction():
+        result = function(*args, **kwargs)
+    return tree_map_only(torch.Tensor, _there, result) if to_gpu else result
+
+
+def _leaves(arguments):
+    found = []
+    tree_map_only((torch.Tensor, np.ndarray), found.append, arguments)
+    return found
+
+
+def _moved(name, args, kwargs):
+    """`to`, `cuda` and `cpu`."""
+    tensor, *rest = args
+    target = {"to": None, "cuda": CUDA, "cpu": torch.device("cpu")}[name]
+    options = {}
+    for value in [*rest, *kwargs.values()]:
+        if isinstance(value, str | torch.device):
+            target = torch.device(value)
+        elif isinstance(value, torch.dtype):
+            options["dtype"] = value
+    was_there = isinstance(tensor, CudaTensor)
+    is_there = was_there if target is None else target.type == "cuda"
+    with torch._C.DisableTorchFunction():
+        memory = tensor.as_subclass(torch.Tensor)
+        result = memory.to(**options, copy=was_there != is_there)
+        if result is memory and was_there == is_there:
+            return tensor
+        return result.as_subclass(CudaTensor) if is_there else result
+
+
+class Stream:
+    """A stream of the emulated GPU; see `torch.cuda.Stream`."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, device=None):
+        self.cuda_stream = next(self._numbers)
+
+    def record_event(self):
+        return SimpleNamespace(synchronize=lambda: None)
+
+    def wait_event(self, event):
+        """Everything is done already."""
+
+
+def use_emulated_torch(monkeypatch):
+    """Let torch have the emulated GPU until the test ends; enter what is returned."""
+    current = [Stream()]
+
+    @contextmanager
+    def stream(entered):
+        current.append(entered)
+        yield
+        current.pop()
+
+    for name, value in {
+        "is_available": lambda: True,
+        "device": lambda index: nullcontext(),
+        "Stream": Stream,
+        "stream": stream,
+        "current_stream": lambda device=None: current[-1],
+        "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
+        "_sleep": lambda cycles: None,
+        "synchronize": lambda device=None: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return EmulatedTorch()
