@@ -11,6 +11,7 @@ from ktfast._backend import on_device
 from ktfast.errors import InputError
 from ktfast.kmeans_rows import Float64, Int64, Rows, float64_on_host, to_host
 from ktfast.ops.kmeans_assign import kmeans_assign
+from ktfast.ops.kmeans_tensor import TILE_ROWS
 from ktfast.ops.vectors import contiguous, row_blocks
 
 # Elements of scaled rows that exist at a time, and that a thread measures at a time.
@@ -61,8 +62,10 @@ class SphericalRows(Rows):
             yield slice(0, self.n), self._kept
             return
         kept = np.empty((self.n, self.d), self.center_dtype) if self._keeps else None
+        # Codes of a GPU's block fill whole tiles, which the memory budget counts once a shard.
+        multiple = TILE_ROWS if self.on_gpu else 1
         for place, shard in super().parts():
-            for local, block in row_blocks(shard, max(1, _BLOCK // max(1, self.d))):
+            for local, block in row_blocks(shard, max(1, _BLOCK // max(1, self.d)), multiple):
                 rows = slice(place.start + local.start, place.start + local.stop)
                 with on_device(block):
                     yield rows, self._scaled(block, rows, None if kept is None else kept[rows])

@@ -34,14 +34,14 @@ def all_distances(rows: Rows, centers: Float64) -> Any:
             if not rows.on_gpu:
                 table[where] = euclidean_distances(float64_on_host(block), centers)
                 continue
-            distances = _on_gpu(block, targets, rows.center_dtype)
-            table[where] = distances if is_result else to_host(distances)
+            with on_device(block):
+                distances = _on_gpu(block, targets, rows.center_dtype)
+                table[where] = distances if is_result else to_host(distances)
     return rows.to_library(table)
 
 
 def _on_gpu(block: Any, centers: Any, dtype: str) -> Any:
-    with on_device(block):
-        values = contiguous(block, "float64")
-        squares = (values * values).sum(axis=1)[:, None] + (centers * centers).sum(axis=1)
-        squares -= 2 * (values @ centers.T)
-        return contiguous(squares.clip(0, None) ** 0.5, dtype)
+    values = contiguous(block, "float64")
+    squares = (values * values).sum(axis=1)[:, None] + (centers * centers).sum(axis=1)
+    squares -= 2 * (values @ centers.T)
+    return contiguous(squares.clip(0, None) ** 0.5, dtype)

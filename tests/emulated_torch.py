@@ -5,6 +5,7 @@ on tensors of both devices fails. Kernels and copies run at once, so streams onl
 """
 
 import itertools
+import weakref
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -41,9 +42,41 @@ def memory_of(tensor):
         return tensor.as_subclass(torch.Tensor)
 
 
+class Memory:
+    """Bytes that tensors of the emulated GPU hold, now and at most."""
+
+    def __init__(self):
+        self.allocated = self.peak = 0
+        self._owners = {}  # tensors by where their memory begins
+
+    def hold(self, tensor):
+        """Count the memory of a new tensor, unless others share it, until the last one is gone."""
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
+            address, size = storage.data_ptr(), storage.nbytes()
+        self._owners[address] = self._owners.get(address, 0) + 1
+        if self._owners[address] == 1:
+            self.allocated += size
+            self.peak = max(self.peak, self.allocated)
+        weakref.finalize(tensor, self._release, address, size)
+        return tensor
+
+    def _release(self, address, size):
+        self._owners[address] -= 1
+        if self._owners[address] == 0:
+            del self._owners[address]
+            self.allocated -= size
+
+    def reset_peak(self, device=None):
+        self.peak = self.allocated
+
+
+memory = Memory()
+
+
 def _there(tensor):
     with torch._C.DisableTorchFunction():
-        return tensor.as_subclass(CudaTensor)
+        return memory.hold(tensor.as_subclass(CudaTensor))
 
 
 def run(function, args, kwargs):
@@ -95,11 +128,11 @@ def _moved(name, args, kwargs):
     was_there = isinstance(tensor, CudaTensor)
     is_there = was_there if target is None else target.type == "cuda"
     with torch._C.DisableTorchFunction():
-        memory = tensor.as_subclass(torch.Tensor)
-        result = memory.to(**options, copy=was_there != is_there)
-        if result is memory and was_there == is_there:
+        source = tensor.as_subclass(torch.Tensor)
+        result = source.to(**options, copy=was_there != is_there)
+        if result is source:
             return tensor
-        return result.as_subclass(CudaTensor) if is_there else result
+    return _there(result) if is_there else result
 
 
 class Stream:
@@ -134,8 +167,10 @@ def use_emulated_torch(monkeypatch):
         "stream": stream,
         "current_stream": lambda device=None: current[-1],
         "mem_get_info": lambda device=None: (MEMORY, MEMORY),
-        "memory_reserved": lambda device=None: 0,
-        "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: memory.allocated,
+        "memory_allocated": lambda device=None: memory.allocated,
+        "max_memory_allocated": lambda device=None: memory.peak,
+        "reset_peak_memory_stats": memory.reset_peak,
         "_sleep": lambda cycles: None,
         "synchronize": lambda device=None: None,
     }.items():

@@ -70,8 +70,11 @@ def assert_same(a, b):
     assert a.n_iter_ == b.n_iter_
 
 
-def least_budget(x, k):
-    """The smallest memory budget with which rows x are clustered on a GPU."""
+def least_budget(x, k, row_bytes=None):
+    """The smallest memory budget with which rows x are clustered on a GPU.
+
+    `row_bytes` are those of a row that is streamed there (None: all), so 0 for one that lies there.
+    """
     with pytest.raises(InputError, match="at least") as refusal:
-        make_plan(*x.shape, x[0].nbytes, k, 1)
+        make_plan(*x.shape, x[0].nbytes if row_bytes is None else row_bytes, k, 1)
     return int(str(refusal.value).split("at least ")[1].split(";")[0].replace(",", ""))

@@ -32,8 +32,12 @@ SIZES = [  # n, d, k
 ]
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=[*LEVELS, "cuda"])
 def level(request, monkeypatch):
+    """What computes: the CPU's kernels of a level, or a GPU's."""
+    if request.param == "cuda":
+        request.getfixturevalue("gpu")
+        return "cuda"
     order = LEVELS.index
     monkeypatch.delenv("KTFAST_SIMD", raising=False)
     if order(request.param) > order(_backend.simd_level()):
@@ -49,6 +53,14 @@ def example(n, d, k, dtype="float32", seed=0):
     return x, centers
 
 
+def assign(level, x, centers, **options):
+    """What `kmeans_assign` finds there, in NumPy."""
+    if level != "cuda":
+        return kmeans_assign(x, centers, **options)
+    there = [torch.tensor(array, device="cuda") for array in (x, centers)]
+    return [array.cpu().numpy() for array in kmeans_assign(*there, **options)]
+
+
 def check(x, centers, labels, distances, dtype="float64"):
     expected_labels, expected = reference.assign(x, centers)
     np.testing.assert_array_equal(labels, expected_labels)
@@ -60,18 +72,18 @@ def check(x, centers, labels, distances, dtype="float64"):
 @pytest.mark.parametrize(("n", "d", "k"), SIZES)
 def test_agrees_with_brute_force(level, n, d, k, dtype):
     x, centers = example(n, d, k, dtype)
-    labels, distances = kmeans_assign(x, centers, distance_dtype="float64")
+    labels, distances = assign(level, x, centers, distance_dtype="float64")
     assert labels.dtype == np.int32
     check(x, centers, labels, distances)
-    labels, distances = kmeans_assign(x, centers.astype(np.float32))
+    labels, distances = assign(level, x, centers.astype(np.float32))
     assert distances.dtype == np.float32
     check(x, centers.astype(np.float32), labels, distances, "float32")
 
 
-def test_by_hand():
+def test_by_hand(level):
     x = np.array([[0, 0], [3, 4], [10, 0], [-1, 0]], dtype=np.float32)
     centers = np.array([[0, 0], [10, 0], [3, 3]], dtype=np.float32)
-    labels, distances = kmeans_assign(x, centers)
+    labels, distances = assign(level, x, centers)
     np.testing.assert_array_equal(labels, [0, 2, 1, 0])
     np.testing.assert_array_equal(distances, [0, 1, 0, 1])
 
@@ -82,9 +94,9 @@ def test_ties_go_to_the_lowest_index(level, k):
     # Small integers: many exact ties, within a panel of centres and across panels.
     x = generator.integers(-2, 3, size=(500, 3)).astype(np.float32)
     centers = generator.integers(-2, 3, size=(k, 3)).astype(np.float32)
-    check(x, centers, *kmeans_assign(x, centers, distance_dtype="float64"))
+    check(x, centers, *assign(level, x, centers, distance_dtype="float64"))
     same = np.repeat(centers[:1], k, axis=0)
-    labels, _ = kmeans_assign(x, same)
+    labels, _ = assign(level, x, same)
     assert not labels.any()
 
 
@@ -94,7 +106,7 @@ def test_near_ties_are_settled_in_float64(level):
     base = generator.normal(size=64) * 10 + 1000
     centers = base + generator.normal(size=(50, 64)) * 1e-7
     x = (base + generator.normal(size=(200, 64))).astype(np.float64)
-    labels, distances = kmeans_assign(x, centers, distance_dtype="float64")
+    labels, distances = assign(level, x, centers, distance_dtype="float64")
     check(x, centers, labels, distances)
     assert len(np.unique(labels)) > 10
 
@@ -104,7 +116,7 @@ def test_extreme_scales(level, scale):
     x, centers = example(100, 20, 40)
     x = (x * np.float64(scale)).astype(np.float32)
     centers = (centers * scale).astype(np.float32)
-    labels, distances = kmeans_assign(x, centers, distance_dtype="float64")
+    labels, distances = assign(level, x, centers, distance_dtype="float64")
     check(x, centers, labels, distances)
 
 
@@ -116,6 +128,7 @@ def flush_denormal():
     torch.set_flush_denormal(False)
 
 
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize("scale", [1e-19, 1e-38])
 def test_a_caller_that_flushes_subnormal_numbers(level, scale, request):
     # At 1e-19 the products are subnormal, at 1e-38 the rows are.
@@ -132,10 +145,10 @@ def test_a_caller_that_flushes_subnormal_numbers(level, scale, request):
     assert kmeans_assign(x, own)[0].tolist() == expected[0].tolist()
 
 
-def test_offset_of_the_data_costs_no_accuracy():
+def test_offset_of_the_data_costs_no_accuracy(level):
     x, centers = example(300, 40, 30, "float64")
-    labels, _ = kmeans_assign(x, centers)
-    moved, _ = kmeans_assign(x + 2.0**30, centers + 2.0**30)
+    labels, _ = assign(level, x, centers)
+    moved, _ = assign(level, x + 2.0**30, centers + 2.0**30)
     np.testing.assert_array_equal(moved, reference.assign(x + 2.0**30, centers + 2.0**30)[0])
     assert (moved == labels).mean() > 0.99
 
@@ -183,6 +196,28 @@ def test_layouts(layout, dtype):
     expected = kmeans_assign(x, centers)
     np.testing.assert_array_equal(labels, expected[0])
     np.testing.assert_array_equal(distances, expected[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.t().contiguous().t(),
+        lambda x: x.repeat_interleave(2, 0).repeat_interleave(3, 1)[::2, ::3],
+        lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+        lambda x: torch.cat([x[:1], x])[1:],
+        lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+        lambda x: x[:1].expand(x.shape),
+    ],
+    ids=["transposed", "strided", "columns", "after a row", "after an element", "expanded"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "uint8"])
+def test_layouts_of_torch(device, change, dtype):
+    x, centers = example(150, 21, 9)
+    x = change(torch.from_numpy(x).to(device, getattr(torch, dtype)))
+    labels, distances = kmeans_assign(x, torch.tensor(centers, device=device))
+    expected = kmeans_assign(x.double().cpu().numpy(), centers)
+    np.testing.assert_array_equal(labels.cpu(), expected[0])
+    np.testing.assert_array_equal(distances.cpu(), expected[1])
 
 
 def test_memory_map(tmp_path):
@@ -264,21 +299,22 @@ def test_gpu_gives_the_cpu_s_bits(seed):
         np.testing.assert_array_equal(a.cpu(), b)
 
 
-def test_prepared_centers_and_outputs_are_reused():
+def test_prepared_centers_and_outputs_are_reused(backend):
     x, centers = example(60, 9, 12)
-    prepared = PreparedCenters(centers)
-    out = np.full(60, -1, np.int32), np.full(60, -1.0)
-    labels, distances = kmeans_assign(x, prepared, out=out)
-    assert labels is out[0]
-    assert distances is out[1]
-    check(x, centers, labels, distances)
+    prepared = PreparedCenters(backend.array(centers))
+    out = backend.array(np.full(60, -1, np.int32)), backend.array(np.full(60, -1.0))
+    for _ in range(2):
+        labels, distances = kmeans_assign(backend.array(x), prepared, out=out)
+        assert labels is out[0]
+        assert distances is out[1]
+        check(x, centers, backend.numpy(labels), backend.numpy(distances))
 
 
-def test_rows_that_are_not_finite_do_not_disturb_the_others():
+def test_rows_that_are_not_finite_do_not_disturb_the_others(level):
     x, centers = example(40, 6, 70)
-    expected = kmeans_assign(x, centers)
+    expected = assign(level, x, centers)
     x[7, 3], x[20, 0] = np.nan, np.inf
-    labels, distances = kmeans_assign(x, centers)
+    labels, distances = assign(level, x, centers)
     assert labels[7] == 0
     assert np.isnan(distances[7])
     assert distances[20] == np.inf

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from emulated_gpu import fewer
 from kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 from sklearn.exceptions import ConvergenceWarning
 
 from ktfast import KMeans
 from ktfast.errors import InputError
+from ktfast.kmeans_spherical import SphericalRows
 
 
 def on_host(model):
@@ -26,7 +28,7 @@ def fit(x, weight=None, **options):
 @pytest.mark.parametrize("init", ["k-means||", "k-means++", "random"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int8"])
 def test_fits(backend, dtype, init):
-    x = np.abs(mixture(1000) * 2).astype(dtype)
+    x = np.abs(mixture(fewer(1000, 300)) * 2).astype(dtype)
     expected = fit(x, init=init, n_init=2)
     first = on_host(fit(backend.array(x), init=init, n_init=2))
     assert_same(first, expected)
@@ -36,9 +38,9 @@ def test_fits(backend, dtype, init):
 
 
 def test_many_rows_and_clusters(backend):
-    x = mixture(60_000, d=40, k=200)
-    expected = fit(x, n_clusters=300, max_iter=10)
-    assert_same(on_host(fit(backend.array(x), n_clusters=300, max_iter=10)), expected)
+    x = mixture(fewer(60_000, 2000), d=40, k=200)
+    options = {"n_clusters": 300, "max_iter": fewer(10, 3)}
+    assert_same(on_host(fit(backend.array(x), **options)), fit(x, **options))
 
 
 def test_shards_and_strides(backend):
@@ -130,7 +132,7 @@ def test_hard_inputs(backend):
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8"])
 def test_streamed_rows(dtype, tmp_path):
-    x = np.abs(mixture(20_000) * 2).astype(dtype)
+    x = np.abs(mixture(fewer(20_000, 600)) * 2).astype(dtype)
     x.tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", dtype=dtype, mode="r", shape=x.shape)
     expected = fit(x)
@@ -151,13 +153,20 @@ def test_streamed_rows(dtype, tmp_path):
 
 
 @pytest.mark.usefixtures("gpu")
-def test_streamed_rows_take_no_more_than_the_budget():
-    x = mixture(400_000, d=64, k=50)
-    budget = least_budget(x, 50) + x.nbytes // 4
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"init": "k-means++"}, {"precision": "int8"}, {"precision": "fast"}, {"spherical": True}],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_fits_take_no_more_than_the_budget(streamed, options):
+    x = mixture(fewer(400_000, 3000), d=64, k=50)
+    given, row_bytes = (x, x[0].nbytes) if streamed else (torch.tensor(x, device="cuda"), 0)
+    work = SphericalRows.block_bytes * 64 * 128 if "spherical" in options else 0
+    budget = least_budget(x, 50, row_bytes) + work + x.nbytes // 4
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    fit(x, n_clusters=50, device="cuda", memory_budget=budget, max_iter=4)
+    fit(given, n_clusters=50, device="cuda", memory_budget=budget, max_iter=4, **options)
     assert torch.cuda.max_memory_allocated() - before <= budget
 
 
@@ -165,7 +174,7 @@ def test_streamed_rows_take_no_more_than_the_budget():
 @pytest.mark.parametrize("streamed", [False, True])
 def test_all_work_is_on_the_callers_stream(streamed):
     """Rows that a slow kernel is still writing are read when they are complete."""
-    x = mixture(20_000)
+    x = mixture(fewer(20_000, 1000))
     expected = fit(x, max_iter=5)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):

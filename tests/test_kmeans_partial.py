@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from emulated_gpu import fewer
 from kmeans_cases import assert_same, mixture
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score
@@ -22,10 +23,10 @@ def batches(x, size=100):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_agrees_with_scikit_learn_step_by_step(dtype, weighted):
+def test_agrees_with_scikit_learn_step_by_step(dtype, weighted, device):
     x = mixture(1000, dtype=dtype)
     start = x[:12]
-    ours = KMeans(12, init=start)
+    ours = KMeans(12, init=start, device=device)
     # Starved clusters are placed at random, so without that.
     theirs = MiniBatchKMeans(12, init=start, n_init=1, reassignment_ratio=0)
     generator = np.random.default_rng(0)
@@ -44,9 +45,9 @@ def test_agrees_with_scikit_learn_step_by_step(dtype, weighted):
     assert ours.n_steps_ == theirs.n_steps_ == 10
 
 
-def test_centres_are_the_means_of_all_they_were_given():
-    x = mixture(2000, dtype="float64")
-    model = KMeans(12, random_state=0).partial_fit(x[:100])
+def test_centres_are_the_means_of_all_they_were_given(device):
+    x = mixture(fewer(2000, 600), dtype="float64")
+    model = KMeans(12, random_state=0, device=device).partial_fit(x[:100])
     sums, counts = model.cluster_centers_ * model.counts_[:, None], model.counts_
     for batch in batches(x[100:]):
         labels = reference.assign(batch, model.cluster_centers_)[0]
@@ -59,9 +60,9 @@ def test_centres_are_the_means_of_all_they_were_given():
     )
 
 
-def test_many_batches_find_the_clusters_of_a_fit():
-    x = mixture(6000, k=8)
-    model = KMeans(8, random_state=0)
+def test_many_batches_find_the_clusters_of_a_fit(device):
+    x = mixture(fewer(6000, 2000), k=8)
+    model = KMeans(8, random_state=0, device=device)
     for batch in batches(x, 200):
         model.partial_fit(batch)
     full = KMeans(8, random_state=0).fit(x)
@@ -69,10 +70,10 @@ def test_many_batches_find_the_clusters_of_a_fit():
     assert adjusted_rand_score(model.predict(x), full.labels_) > 0.8
 
 
-def test_pickled_and_continued_bit_for_bit():
-    x = mixture(1500)
-    straight = KMeans(20, random_state=0)
-    resumed = KMeans(20, random_state=0)
+def test_pickled_and_continued_bit_for_bit(device):
+    x = mixture(fewer(1500, 450))
+    straight = KMeans(20, random_state=0, device=device)
+    resumed = KMeans(20, random_state=0, device=device)
     for batch in batches(x, 75):
         straight.partial_fit(batch)
         resumed = pickle.loads(pickle.dumps(resumed)).partial_fit(batch)
@@ -97,9 +98,9 @@ def test_threads_shards_and_torch_change_no_bit(n_threads):
         np.testing.assert_array_equal(model.labels_, models[0].labels_)
 
 
-def test_goes_on_from_a_fit():
-    x = mixture(1000)
-    model = KMeans(12, random_state=0).fit(x)
+def test_goes_on_from_a_fit(device):
+    x = mixture(fewer(1000, 400))
+    model = KMeans(12, random_state=0, device=device).fit(x)
     centers = model.cluster_centers_.astype(np.float64)
     np.testing.assert_array_equal(model.counts_, np.bincount(model.labels_, minlength=12))
     model.partial_fit(x[:50])
@@ -113,28 +114,28 @@ def test_goes_on_from_a_fit():
     assert not hasattr(model, "n_steps_")
 
 
-def test_starved_clusters_are_placed_on_rows():
+def test_starved_clusters_are_placed_on_rows(device):
     x = mixture(400)
     far = np.full((1, 16), 1e4, np.float32)
     start = np.concatenate([x[:11], far])
-    model = KMeans(12, init=start, random_state=0).partial_fit(x)
+    model = KMeans(12, init=start, random_state=0, device=device).partial_fit(x)
     assert model.counts_.min() > 0
     assert (model.cluster_centers_.max(axis=1) < 1e3).all()
     moved = model.cluster_centers_[11]
     assert np.abs(x - moved).max(axis=1).min() < 1e-4
     # All rows alike: there is nowhere to go, and nothing breaks.
-    constant = KMeans(3, random_state=0).partial_fit(np.ones((10, 2)))
+    constant = KMeans(3, random_state=0, device=device).partial_fit(np.ones((10, 2)))
     assert np.isfinite(constant.cluster_centers_).all()
 
 
-def test_feature_names_and_numbers_are_checked():
-    model = KMeans(3, random_state=0).partial_fit(mixture(50))
+def test_feature_names_and_numbers_are_checked(device):
+    model = KMeans(3, random_state=0, device=device).partial_fit(mixture(50))
     with pytest.raises(ValueError, match="16 features"):
         model.partial_fit(np.zeros((5, 3)))
     with pytest.raises(InputError, match="16 features"):
         model.partial_fit(torch.zeros(5, 3))
     with pytest.raises(InputError, match="n_samples=2 should be >= n_clusters=3"):
-        KMeans(3).partial_fit(np.zeros((2, 2)))
+        KMeans(3, device=device).partial_fit(np.zeros((2, 2)))
     with pytest.raises(InputError, match="NaN in row 1"):
         model.partial_fit(np.array([[0.0] * 16, [np.nan] * 16]))
     assert model.n_steps_ == 1
@@ -144,9 +145,9 @@ def test_feature_names_and_numbers_are_checked():
         model.set_params(n_clusters=4).partial_fit(mixture(50))
 
 
-def test_spherical_batches_stay_on_the_sphere():
+def test_spherical_batches_stay_on_the_sphere(device):
     x = mixture(600)
-    model = KMeans(12, spherical=True, random_state=0)
+    model = KMeans(12, spherical=True, random_state=0, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for batch in batches(x):

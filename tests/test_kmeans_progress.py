@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_gpu import fewer
 from kmeans_cases import assert_consistent, mixture
 
 import ktfast
@@ -18,9 +19,10 @@ from ktfast.kmeans_lloyd import Run
 from ktfast.kmeans_progress import Progress
 
 
-def test_one_line_per_iteration_when_verbose(caplog):
+def test_one_line_per_iteration_when_verbose(caplog, device):
+    x = mixture(fewer(3000, 600))
     with caplog.at_level(logging.INFO, "ktfast"):
-        model = KMeans(12, init=mixture()[:12], max_iter=9, verbose=1).fit(mixture())
+        model = KMeans(12, init=x[:12], max_iter=9, verbose=1, device=device).fit(x)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == model.n_iter_
     inertia = model.history_[1]["inertia"]
@@ -29,7 +31,7 @@ def test_one_line_per_iteration_when_verbose(caplog):
     assert "s an iteration" in lines[1]
     caplog.clear()
     with caplog.at_level(logging.INFO, "ktfast"):
-        KMeans(12, random_state=0, verbose=1).fit(mixture())
+        KMeans(12, random_state=0, verbose=1, device=device).fit(x)
     assert "first centres" in caplog.records[0].getMessage()
 
 
@@ -52,9 +54,9 @@ def test_a_line_every_ten_seconds_otherwise(caplog, monkeypatch):
     )
 
 
-def test_a_short_fit_says_nothing(caplog):
+def test_a_short_fit_says_nothing(caplog, device):
     with caplog.at_level(logging.INFO, "ktfast"):
-        KMeans(12, random_state=0).fit(mixture())
+        KMeans(12, random_state=0, device=device).fit(mixture(fewer(3000, 300)))
     assert not caplog.records
 
 
@@ -69,7 +71,7 @@ def interrupted(at, monkeypatch, **options):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Progress, "observe", stop)
-    x = mixture()
+    x = mixture(fewer(3000, 600))
     model = KMeans(12, tol=0, **options)
     with pytest.raises(KeyboardInterrupt):
         model.fit(x)
@@ -78,9 +80,9 @@ def interrupted(at, monkeypatch, **options):
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_the_last_complete_iteration_is_kept(at, monkeypatch):
+def test_the_last_complete_iteration_is_kept(at, monkeypatch, device):
     start = mixture()[:12]
-    model, x = interrupted(at, monkeypatch, init=start)
+    model, x = interrupted(at, monkeypatch, init=start, device=device)
     assert model.n_iter_ == at
     assert_consistent(model, x)
     if at > 1:
@@ -90,9 +92,10 @@ def test_the_last_complete_iteration_is_kept(at, monkeypatch):
     model.partial_fit(x[:100])
 
 
-def test_the_best_of_several_runs_is_kept(monkeypatch):
-    options = {"init": "random", "n_init": 50, "random_state": 0}
-    model, x = interrupted(60, monkeypatch, **options)
+def test_the_best_of_several_runs_is_kept(monkeypatch, device):
+    options = {"init": "random", "n_init": fewer(50, 5), "random_state": 0, "device": device}
+    at = fewer(60, 25)
+    model, x = interrupted(at, monkeypatch, **options)
     runs = []
     observe = Progress.observe
     with monkeypatch.context() as patch:
@@ -100,13 +103,13 @@ def test_the_best_of_several_runs_is_kept(monkeypatch):
             Progress, "observe", lambda self, run: (observe(self, run), runs.append(run))[0]
         )
         KMeans(12, tol=0, **options).fit(x)
-    assert model.inertia_ <= min(run.inertia for run in runs[:60])
+    assert model.inertia_ <= min(run.inertia for run in runs[:at])
     assert_consistent(model, x)
 
 
-def test_nothing_is_changed_before_the_first_iteration(monkeypatch):
+def test_nothing_is_changed_before_the_first_iteration(monkeypatch, device):
     x = mixture(300)
-    model = KMeans(12, random_state=0).fit(x)
+    model = KMeans(12, random_state=0, device=device).fit(x)
     labels = model.labels_
 
     def stop(*_, **__):
@@ -116,10 +119,10 @@ def test_nothing_is_changed_before_the_first_iteration(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.fit(mixture(300, d=3))
     np.testing.assert_array_equal(model.predict(x), labels)
-    unfitted = KMeans(12)
+    unfitted = KMeans(12, device=device)
     with pytest.raises(KeyboardInterrupt):
         unfitted.fit(x)
-    assert vars(unfitted) == vars(KMeans(12))
+    assert vars(unfitted) == vars(KMeans(12, device=device))
 
 
 INTERRUPTED = """

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from emulated_gpu import fewer
 from kmeans_cases import mixture
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.datasets import make_blobs
@@ -33,18 +34,20 @@ def potential(x, centers):
 
 
 @pytest.mark.parametrize("method", GREEDY)
-def test_separate_clusters_are_found_as_by_scikit_learn(method):
+def test_separate_clusters_are_found_as_by_scikit_learn(method, device):
     ours, theirs = [], []
-    for seed in range(20):
+    for seed in range(fewer(20, 3)):
         x, truth = make_blobs(1500, 4, centers=30, cluster_std=0.6, random_state=seed)
-        model = KMeans(30, init=method, random_state=seed).fit(x)
+        model = KMeans(30, init=method, random_state=seed, device=device).fit(x)
         ours.append(model.inertia_)
         theirs.append(SklearnKMeans(30, n_init=1, random_state=seed).fit(x).inertia_)
         assert adjusted_rand_score(truth, model.labels_) > 0.8
     assert np.mean(ours) < np.mean(theirs) * (1 if method == "k-means||" else 1.05)
 
 
-def test_real_digits_end_as_low_as_scikit_learn_s(data_folder):
+def test_real_digits_end_as_low_as_scikit_learn_s(data_folder, device):
+    if fewer(False, True):
+        pytest.skip("too much for the emulated GPU")
     x = np.load(data_folder / "vectors" / "mnist_70k_uint8.npz")
     x = x[x.files[0]].reshape(-1, 784)[:3000].astype(np.float32)
 
@@ -58,70 +61,76 @@ def test_real_digits_end_as_low_as_scikit_learn_s(data_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         theirs = inertia(SklearnKMeans)
-    assert inertia(KMeans, init="k-means||") < theirs
-    assert inertia(KMeans, init="k-means++") < 1.005 * theirs
+    assert inertia(KMeans, init="k-means||", device=device) < theirs
+    assert inertia(KMeans, init="k-means++", device=device) < 1.005 * theirs
 
 
-def test_heavy_tails_are_seen_in_a_sample():
+def test_heavy_tails_are_seen_in_a_sample(backend):
     """Rows that make up most of the variance would be missed by an even sample."""
-    x = np.random.default_rng(0).standard_t(2.5, size=(20_000, 4))
-    sampled = potential(x, start(x, 100, "k-means++"))
+    x = np.random.default_rng(0).standard_t(2.5, size=(fewer(20_000, 8000), 4))
+    sampled = potential(x, start(backend.array(x), 100, "k-means++"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ktfast.kmeans_plus_plus._LEAST_REFERENCE", len(x))
-        complete = potential(x, start(x, 100, "k-means++"))
+        complete = potential(x, start(backend.array(x), 100, "k-means++"))
     assert sampled < 1.15 * complete
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("n", [300, 9000])
-def test_neither_order_nor_repetition_matters(method, n):
+def test_neither_order_nor_repetition_matters(method, n, backend):
     generator = np.random.default_rng(1)
     x = mixture(n)
     weight = generator.integers(0, 4, size=n).astype(np.float64)
-    expected = start(x, 20, method, weight=weight)
+    expected = start(backend.array(x), 20, method, weight=weight)
     order = generator.permutation(n)
     np.testing.assert_allclose(
-        start(x[order], 20, method, weight=weight[order]), expected, rtol=FLOAT32_CENTERS
+        start(backend.array(x[order]), 20, method, weight=weight[order]),
+        expected,
+        rtol=FLOAT32_CENTERS,
     )
     repeated = np.repeat(x[order], weight[order].astype(int), axis=0)
-    np.testing.assert_allclose(start(repeated, 20, method), expected, rtol=FLOAT32_CENTERS)
     np.testing.assert_allclose(
-        start(x, 20, method, weight=8 * weight), expected, rtol=FLOAT32_CENTERS
+        start(backend.array(repeated), 20, method), expected, rtol=FLOAT32_CENTERS
+    )
+    np.testing.assert_allclose(
+        start(backend.array(x), 20, method, weight=8 * weight), expected, rtol=FLOAT32_CENTERS
     )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_different_rows_are_chosen_while_there_are_any(method):
+def test_different_rows_are_chosen_while_there_are_any(method, backend):
     x = np.repeat(np.arange(40.0)[:, None] ** 2, 3, axis=0)
     for k in (40, 60):
-        centers = start(x, k, method)
+        centers = start(backend.array(x), k, method)
         np.testing.assert_array_equal(np.unique(centers), np.unique(x))
-    assert len(np.unique(start(x, 39, method))) == 39
+    assert len(np.unique(start(backend.array(x), 39, method))) == 39
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_rows_of_no_weight_are_never_chosen(method):
+def test_rows_of_no_weight_are_never_chosen(method, backend):
     x = np.concatenate([np.zeros((1000, 2)), [[100.0, 0], [0, 100]], np.full((10, 2), 500.0)])
     weight = np.ones(len(x))
     weight[-10:] = 0
-    for seed in range(20):
-        centers = start(x, 3, method, seed, weight)
+    for seed in range(fewer(20, 3)):
+        centers = start(backend.array(x), 3, method, seed, weight)
         assert not (centers == 500).any()
         if method != "random":
             assert {tuple(row) for row in centers} == {(0, 0), (100, 0), (0, 100)}
 
 
-def test_random_rows_are_drawn_by_weight():
+def test_random_rows_are_drawn_by_weight(backend):
     x = np.arange(1000.0)[:, None]
     weight = np.where(x[:, 0] < 500, 1.0, 9.0)
-    drawn = np.concatenate([start(x, 20, "random", seed, weight) for seed in range(50)])
+    drawn = np.concatenate(
+        [start(backend.array(x), 20, "random", seed, weight) for seed in range(fewer(50, 10))]
+    )
     assert 0.87 < (drawn >= 500).mean() < 0.93
 
 
-def test_distinct_rows_by_hand():
+def test_distinct_rows_by_hand(backend):
     x = np.array([[2.0, 0], [1, 1], [2, 0], [0, -0.0], [1, 1], [0.0, 0], [7, 7]])
     weight = np.array([1.0, 2, 3, 4, 5, 6, 0])
-    rows = Rows([x])
+    rows = Rows([backend.array(x)])
     found = distinct_rows(rows, weight, rows.moments(weight), np.random.RandomState(0))
     values = {tuple(x[i]): w for i, w in zip(found.first, found.weight, strict=True)}
     assert values == {(2, 0): 4, (1, 1): 7, (0, 0): 10}
@@ -159,14 +168,14 @@ def test_byte_rows_are_near_and_exact_in_any_order(d):
     )
 
 
-def test_batches_choose_about_as_well_as_one_by_one(monkeypatch):
-    x = mixture(5000, k=60)
-    rows = Rows([x])
+def test_batches_choose_about_as_well_as_one_by_one(monkeypatch, backend):
+    x = mixture(fewer(5000, 1500), k=60)
+    rows = Rows([backend.array(x)])
     moments = rows.moments()
 
     def mean_potential():
         found = []
-        for seed in range(8):
+        for seed in range(fewer(8, 4)):
             random_state = np.random.RandomState(seed)
             distinct = distinct_rows(rows, None, moments, random_state)
             found.append(
@@ -182,3 +191,12 @@ def test_batches_choose_about_as_well_as_one_by_one(monkeypatch):
     assert mean_potential() == pytest.approx(one_by_one, rel=0.03)
     monkeypatch.setattr("ktfast.kmeans_plus_plus._TABLE_BYTES", 1)
     assert mean_potential() == pytest.approx(one_by_one, rel=0.03)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_backend_draws_the_same_bits(method, weighted, backend):
+    x = mixture(fewer(20_000, 7000))
+    weight = np.random.default_rng(0).random(len(x)) if weighted else None
+    found = start(backend.array(x), 30, method, weight=weight)
+    np.testing.assert_array_equal(found, start(x, 30, method, weight=weight))

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from emulated_gpu import fewer
 from kmeans_cases import assert_same, mixture
+from tolerances import FLOAT32_CENTERS
 
 import ktfast.kmeans_input
 from ktfast import KMeans
@@ -50,13 +52,31 @@ def test_the_bits_of_rows_scaled_beforehand(dtype, init, monkeypatch):
     np.testing.assert_array_equal(model.transform(unit(x)), distances)
 
 
-def test_by_hand():
+def test_by_hand(device):
     x = np.array([[1.0, 0], [0, 5], [3, 3], [0, -2]])
-    model = KMeans(2, init=[[2.0, 1], [0, -9]], spherical=True).fit(x)
+    model = KMeans(2, init=[[2.0, 1], [0, -9]], spherical=True, device=device).fit(x)
     np.testing.assert_array_equal(model.labels_, [0, 0, 0, 1])
     half = np.sqrt(0.5)
     np.testing.assert_allclose(model.cluster_centers_, [[half, half], [0, -1]])
     assert model.inertia_ == pytest.approx(2 * 2 * (1 - half))
+
+
+@pytest.mark.parametrize("init", ["k-means||", "k-means++", "random"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_every_device_finds_the_same_clusters(dtype, init, device):
+    x = rows_of_all_lengths(fewer(2000, 400), dtype)
+    weight = np.random.default_rng(1).random(len(x)) if init == "random" else None
+    model = fit(x, weight, init=init, n_init=1, device=device)
+    expected = fit(x, weight, init=init, n_init=1)
+    np.testing.assert_array_equal(model.labels_, expected.labels_)
+    np.testing.assert_allclose(
+        model.cluster_centers_, expected.cluster_centers_, rtol=FLOAT32_CENTERS, atol=1e-6
+    )
+    np.testing.assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+    assert model.score(x, sample_weight=weight) == -model.inertia_
+    np.testing.assert_allclose(model.transform(x), expected.transform(x), rtol=1e-4, atol=1e-4)
+    assert_same(fit(x, weight, init=init, n_init=1, device=device), model)
 
 
 def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
@@ -100,16 +120,17 @@ def test_torch(device):
     np.testing.assert_array_equal(model.labels_.cpu(), expected.labels_)
 
 
-def test_opposite_rows_leave_a_centre_where_it_was():
-    model = KMeans(1, init=[[0.0, 2]], spherical=True).fit(np.array([[1.0, 0], [-1, 0]]))
+def test_opposite_rows_leave_a_centre_where_it_was(device):
+    x = np.array([[1.0, 0], [-1, 0]])
+    model = KMeans(1, init=[[0.0, 2]], spherical=True, device=device).fit(x)
     np.testing.assert_array_equal(model.cluster_centers_, [[0, 1]])
-    drawn = KMeans(1, spherical=True, random_state=0).fit(np.array([[1.0, 0], [-1, 0]]))
+    drawn = KMeans(1, spherical=True, random_state=0, device=device).fit(x)
     assert np.linalg.norm(drawn.cluster_centers_) == 1
 
 
-def test_refusals():
+def test_refusals(device):
     x = rows_of_all_lengths(100)
-    model = fit(x)
+    model = fit(x, device=device)
     for value, message in [
         (0, "holds only zeros, which have no direction, in row 57"),
         (np.nan, "contains NaN in row 57"),
@@ -119,11 +140,11 @@ def test_refusals():
         bad[57] = value
         for same in (bad, [bad[:50], bad[50:]], torch.from_numpy(bad)):
             with pytest.raises(InputError, match=message):
-                fit(same)
+                fit(same, device=device)
             with pytest.raises(InputError, match=message):
                 model.predict(same)
     with pytest.raises(InputError, match="too small or too large to scale in row 1"):
-        KMeans(1, spherical=True).fit([np.array([[1.0, 2], [1e-200, 0]])])
+        KMeans(1, spherical=True, device=device).fit([np.array([[1.0, 2], [1e-200, 0]])])
     with pytest.raises(InputError, match="row of zeros"):
-        fit(x, init=np.zeros((12, 16)))
-    assert fit(x * np.float32(1e30)).n_effective_clusters_ == 12
+        fit(x, init=np.zeros((12, 16)), device=device)
+    assert fit(x * np.float32(1e30), device=device).n_effective_clusters_ == 12

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ktfast._backend import library_of
+from ktfast._backend import library_of, on_device
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 
@@ -62,7 +62,8 @@ def contiguous(array: Any, dtype: str) -> Any:
         return array.detach().to(getattr(torch, dtype)).contiguous()
     if is_numpy(array):
         return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
-    return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
+    with on_device(array):  # CuPy copies on the current GPU, whichever holds the array
+        return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
 
 
 def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slice, Any]]:
