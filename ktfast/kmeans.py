@@ -97,8 +97,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     for each of the at most 262,144 rows that are worked on at a time; codes of all rows, 1 or 2
     bytes per feature, if they fit `memory_budget`. Streamed rows take two blocks of up to 128 MiB
     there, as much pinned memory on the host, and what fits of X. Every iteration copies the rest
-    once. Centres, inertia and labels are those of the CPU, bit for bit, unless `spherical`, where
-    lengths may be rounded differently.
+    once. `spherical` takes 28 bytes more for each number of a block of scaled rows, two million of
+    them where X lies there. Centres, inertia and labels are those of the CPU, bit for bit, unless
+    `spherical`, where lengths may be rounded differently.
     """
 
     def __init__(

@@ -45,6 +45,7 @@ class GpuAssigner:
         self._others: Any = None
         self._code: str | None = None
         self._screen: TensorScreen | None = None
+        self._call_rows = 0  # with a screen
         # Codes of the blocks by their first row, or None where they are made on the way.
         self._codes: dict[int, TensorCodes] | None = None
 
@@ -94,6 +95,7 @@ class GpuAssigner:
             codes=self._codes_of(self._screen, place, part),
             guessed=guessed,
             certify=self.is_exact or last,
+            call_rows=self._call_rows,
         )
 
     def _choose(self, centers: PreparedCenters, part: Any) -> None:
@@ -105,8 +107,9 @@ class GpuAssigner:
         room = self._screen.empty_codes(TILE_ROWS)
         row_bytes = (room.codes.nbytes + room.constants.nbytes) // TILE_ROWS
         n = self._rows.n + TILE_ROWS * len(self._rows.shards)  # each begins a tile
-        spare = self._rows.spare_bytes(self._memory_budget, centers.n_clusters)
-        if n * row_bytes <= spare:
+        plan = self._rows.plan(self._memory_budget, centers.n_clusters)
+        self._call_rows = plan.block
+        if n * row_bytes <= plan.spare:
             self._codes = {}
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:

@@ -79,6 +79,6 @@ def to_host(array: Any) -> npt.NDArray[Any]:
 
 def float64_on_host(array: Any) -> Float64:
     """A float64 NumPy copy of an array of any dtype the kernels read."""
-    if library_of(array) == "torch":  # NumPy has no bfloat16
-        array = array.detach().to(sys.modules["torch"].float64)
+    if library_of(array) == "torch":  # NumPy has no bfloat16, and a GPU no room for wider numbers
+        array = array.detach().cpu().to(sys.modules["torch"].float64)
     return to_host(array).astype(np.float64)

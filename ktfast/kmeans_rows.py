@@ -12,7 +12,7 @@ from ktfast._backend import n_threads as resolve_threads
 from ktfast._device import Device, free_bytes
 from ktfast.errors import InputError
 from ktfast.kmeans_place import Float64, Place, float64_on_host, to_host
-from ktfast.kmeans_streaming import BUDGET_SHARE, HostStream, make_plan
+from ktfast.kmeans_streaming import BUDGET_SHARE, HostStream, Plan, make_plan
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_sums import kmeans_totals
 from ktfast.ops.kmeans_update import kmeans_update
@@ -40,6 +40,8 @@ __all__ = [
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SCAN_ROWS = 1 << 16
+# Rows that are picked out on a GPU take at most so many bytes there at a time.
+_TAKE_BYTES = 1 << 22
 # Rows that are added up one after the other where all rows are: a GPU adds up many such chunks at a
 # time.
 _CHUNK_ROWS = 1024
@@ -183,10 +185,14 @@ class Rows(Place):
         for s in np.unique(shard_of):
             where = np.flatnonzero(shard_of == s)
             local = indices[where] - self.starts[s]
+            if device_of(self.like)[0] == "cpu":
+                result[where] = float64_on_host(self.shards[s][local])
+                continue
+            step = max(1, _TAKE_BYTES // max(1, self.d * dtype_bytes(self.dtype)))
             with on_device(self.like):
-                on_gpu = device_of(self.like)[0] == "cuda"
-                chosen = self.shards[s][self.to_device(local) if on_gpu else local]
-                result[where] = float64_on_host(chosen)
+                for i in range(0, len(where), step):
+                    chosen = self.shards[s][self.to_device(local[i : i + step])]
+                    result[where[i : i + step]] = float64_on_host(chosen)
         return result
 
     def moments(self, weight: Float64 | None = None) -> Moments:
@@ -260,19 +266,19 @@ class Rows(Place):
             for local, block in row_blocks(shard, rows):
                 yield slice(place.start + local.start, place.start + local.stop), block
 
-    def spare_bytes(self, budget: int | None, n_clusters: int) -> int:
-        """Memory of the rows' GPU that a fit within a budget leaves for keeping codes.
+    def plan(self, budget: int | None, n_clusters: int) -> Plan:
+        """What a fit within a budget of the rows' GPU's memory uses, beside rows that lie there.
 
         Raises
         ------
         InputError : the budget is too small for a fit.
         """
         if self._stream is not None:
-            return self._stream.plan.spare
+            return self._stream.plan
         if budget is None:
             budget = int(BUDGET_SHARE * free_bytes(self.like))
         work = self.block_bytes * self.d
-        return make_plan(self.n, self.d, 0, n_clusters, budget, work_bytes=work).spare
+        return make_plan(self.n, self.d, 0, n_clusters, budget, work_bytes=work)
 
     def _open(self, placement: Placement) -> HostStream:
         device, budget, n_clusters = placement

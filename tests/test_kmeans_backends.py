@@ -7,7 +7,7 @@ from emulated_gpu import fewer
 from kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 from sklearn.exceptions import ConvergenceWarning
 
-from ktfast import KMeans
+from ktfast import KMeans, kmeans_spherical
 from ktfast.errors import InputError
 from ktfast.kmeans_spherical import SphericalRows
 
@@ -158,10 +158,12 @@ def test_streamed_rows(dtype, tmp_path):
     [{}, {"init": "k-means++"}, {"precision": "int8"}, {"precision": "fast"}, {"spherical": True}],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-def test_fits_take_no_more_than_the_budget(streamed, options):
-    x = mixture(fewer(400_000, 3000), d=64, k=50)
+def test_fits_take_no_more_than_the_budget(streamed, options, monkeypatch):
+    monkeypatch.setattr("ktfast.kmeans_rows._TAKE_BYTES", 1 << 17)
+    x = mixture(fewer(400_000, 2000), d=64, k=50)
     given, row_bytes = (x, x[0].nbytes) if streamed else (torch.tensor(x, device="cuda"), 0)
-    work = SphericalRows.block_bytes * 64 * 128 if "spherical" in options else 0
+    scaled = 64 * 128 if streamed else kmeans_spherical._BLOCK
+    work = SphericalRows.block_bytes * scaled if "spherical" in options else 0
     budget = least_budget(x, 50, row_bytes) + work + x.nbytes // 4
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

@@ -99,6 +99,7 @@ class TensorScreen:
         guessed: bool = False,
         certify: bool = True,
         n_passed: Any = None,
+        call_rows: int = _CALL_ROWS,
     ) -> None:
         """Write the nearest centre of every row of x, and the squared distance to it.
 
@@ -115,8 +116,9 @@ class TensorScreen:
         certify : compare what the screen cannot tell apart. Else the label is that of the least
             score, and the distance comes from the score, with the error of the codes.
         n_passed : int64 [1]; how many centres were compared is added to it. None: not counted.
+        call_rows : the most rows of a call, a multiple of 128; the workspace is 290 bytes for each.
         """
-        step = _CALL_ROWS
+        step = min(call_rows, _CALL_ROWS)
         if codes is None:
             step = min(step, max(1, _CODE_BYTES // self._tile_bytes) * TILE_ROWS)
         with on_device(x):
