@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from emulated_cuda import EmulatedCuda, build
-from emulated_gpu import EmulatedModule, use_emulated_gpu
 
 from ktfast import _backend
 
@@ -104,8 +103,10 @@ def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> Emulated
 
 
 @pytest.fixture
-def emulated_gpu(emulated_library: Path) -> Iterator[EmulatedModule]:
-    """`device="cuda"` is the emulated GPU, for K-means through torch."""
+def emulated_gpu(emulated_library: Path) -> Iterator[Any]:
+    """`device="cuda"` is the emulated GPU, for K-means through torch; gives its functions."""
+    from emulated_gpu import use_emulated_gpu  # needs torch
+
     device = EmulatedCuda(emulated_library)
     device.set(seed=6)  # a block at a time: the fastest order
     with use_emulated_gpu(device) as module:

@@ -42,6 +42,7 @@ class EmulatedFunctions(EmulatedSums, EmulatedKernels):
 class EmulatedModule:
     """`_cuda` for tensors of the emulated GPU; `called` holds the names of what ran."""
 
+    is_emulated = True
     architectures = "90-real"
 
     def __init__(self, cuda):
@@ -83,8 +84,3 @@ def use_emulated_gpu(emulated):
         patch.setattr(_backend, "_cuda_module", lambda: module)
         patch.setattr(_backend, "_has_code_for", lambda index: True)
         yield module
-
-
-def fewer(full, few):
-    """A size of a test: the second number while the GPU is emulated, which takes its time."""
-    return few if isinstance(_backend._cuda_module(), EmulatedModule) else full

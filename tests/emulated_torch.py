@@ -43,10 +43,16 @@ def memory_of(tensor):
 
 
 class Memory:
-    """Bytes that tensors of the emulated GPU hold, now and at most."""
+    """What the emulated GPU's tensors take.
+
+    Attributes
+    ----------
+    allocated, peak : bytes that they hold, now and at most.
+    to_host : bytes that were copied to the host.
+    """
 
     def __init__(self):
-        self.allocated = self.peak = 0
+        self.allocated = self.peak = self.to_host = 0
         self._owners = {}  # tensors by where their memory begins
 
     def hold(self, tensor):
@@ -132,6 +138,8 @@ def _moved(name, args, kwargs):
         result = source.to(**options, copy=was_there != is_there)
         if result is source:
             return tensor
+        if was_there and not is_there:
+            memory.to_host += source.nbytes
     return _there(result) if is_there else result
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import make_blobs
 from tolerances import SUM_ORDER_FLOAT64
 
+from ktfast import _backend
 from ktfast.errors import InputError
 from ktfast.kmeans_streaming import make_plan
 from ktfast.reference import kmeans as reference
@@ -16,6 +17,11 @@ def mixture(n=3000, d=16, k=12, seed=0, dtype="float32"):
     """Overlapping clusters [n, d]."""
     x, _ = make_blobs(n, d, centers=k, cluster_std=2.5, random_state=seed)
     return x.astype(dtype)
+
+
+def fewer(full, few):
+    """A size of a test: the second number while the GPU is emulated, which takes its time."""
+    return few if getattr(_backend._cuda_module(), "is_emulated", False) else full
 
 
 def hard_case(generator, seed):

@@ -11,6 +11,7 @@ import torch
 
 from ktfast import KMeans, _backend
 from ktfast.ops import kmeans_assign, kmeans_update
+from ktfast.ops.vectors import contiguous
 
 needs_two_gpus = pytest.mark.skipif(
     not _backend.has_cuda() or torch.cuda.device_count() < 2, reason="fewer than two CUDA devices"
@@ -45,6 +46,24 @@ def test_on_device_makes_the_gpu_of_the_array_current(library, context, monkeypa
     with _backend.on_device(fake_gpu_array(library, 1)):
         events.append("inside")
     assert events == [1, "inside", "restored"]
+
+
+def test_cupy_copies_on_the_gpu_that_holds_the_array(monkeypatch):
+    current, copied_on = [0], []
+
+    @contextlib.contextmanager
+    def entered(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(Device=entered),
+        ascontiguousarray=lambda array, dtype: copied_on.append(current[-1]),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    contiguous(fake_gpu_array("cupy", 1), "float32")
+    assert copied_on == [1]
 
 
 @needs_two_gpus

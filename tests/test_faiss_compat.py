@@ -6,8 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from emulated_gpu import fewer
-from kmeans_cases import mixture
+from kmeans_cases import fewer, mixture
 from tolerances import FAISS_FLOAT32
 
 from ktfast import _backend, faiss_compat
@@ -110,6 +109,7 @@ def test_repetitions_weights_and_seeds(device):
     assert one.obj[-1] == pytest.approx(same.obj[-1])
 
 
+@pytest.mark.emulated_gpu
 def test_iterations_after_convergence_repeat_the_objective(device):
     x = np.repeat(np.eye(4, dtype=np.float32), 50, axis=0)
     kmeans = faiss_compat.Kmeans(4, 4, niter=12, gpu=device == "cuda")
@@ -155,6 +155,7 @@ def test_torch_and_reset(device):
     assert distances.shape == labels.shape == (1000, 1)
 
 
+@pytest.mark.emulated_gpu
 def test_wrong_points_are_refused(device):
     kmeans = faiss_compat.Kmeans(16, 5, gpu=device == "cuda")
     with pytest.raises(InputError, match=r"shape \[n, 16\], got \[10, 3\]"):
@@ -175,6 +176,7 @@ def test_a_missing_gpu_is_named():
         faiss_compat.Kmeans(16, 5, gpu=True).train(points(100))
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize("spherical", [False, True])
 @pytest.mark.usefixtures("gpu")
 def test_the_gpu_gives_the_cpu_s_clusters(spherical):

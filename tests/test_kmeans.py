@@ -6,8 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from emulated_gpu import fewer
-from kmeans_cases import assert_consistent, assert_same, mixture
+from kmeans_cases import assert_consistent, assert_same, fewer, mixture
 from sklearn.base import clone
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -30,6 +29,7 @@ def fit(x, **options):
     return KMeans(12, random_state=3, **options).fit(x)
 
 
+@pytest.mark.emulated_gpu
 def test_by_hand(device):
     x = np.array([[0.0, 0], [0, 2], [10, 0], [10, 2]])
     model = KMeans(2, init=np.array([[0.0, 0], [1, 0]]), device=device).fit(x)
@@ -104,6 +104,7 @@ def test_nearly_as_many_clusters_as_rows(duplicates, device):
     assert_consistent(model, x)
 
 
+@pytest.mark.emulated_gpu
 def test_too_few_distinct_rows_are_told(device):
     x = np.repeat(np.eye(3), 4, axis=0)
     with pytest.warns(ConvergenceWarning, match=r"distinct clusters \(3\) found smaller"):
@@ -124,6 +125,7 @@ def test_relocation_takes_each_row_once_and_leaves_no_owner_empty():
     np.testing.assert_array_equal(sums[:, 0], [9, 20, 9, 7, 1])
 
 
+@pytest.mark.emulated_gpu
 def test_weights_count_as_repetitions(device):
     x = mixture(300)
     weight = np.random.default_rng(1).integers(0, 4, size=len(x))
@@ -139,6 +141,7 @@ def test_weights_count_as_repetitions(device):
     assert_consistent(model, x, weight)
 
 
+@pytest.mark.emulated_gpu
 def test_transform_gives_distances(device):
     x = mixture(100)
     model = fit(x, device=device)
@@ -201,6 +204,7 @@ def test_callable_start_sees_the_data(device):
     assert_consistent(model, x)
 
 
+@pytest.mark.emulated_gpu
 def test_a_failed_fit_leaves_the_estimator_as_it_was(device):
     x = mixture(200)
     model = fit(x, device=device)
@@ -213,6 +217,7 @@ def test_a_failed_fit_leaves_the_estimator_as_it_was(device):
     assert len(model.predict(x)) == 200
 
 
+@pytest.mark.emulated_gpu
 def test_pickles_and_clones(device):
     x = mixture(200)
     model = fit(x, device=device)

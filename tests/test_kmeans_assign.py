@@ -198,6 +198,7 @@ def test_layouts(layout, dtype):
     np.testing.assert_array_equal(distances, expected[1])
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize(
     "change",
     [

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from emulated_torch import CudaTensor, memory
 from kmeans_cases import assert_same, least_budget, mixture
 
 from ktfast import KMeans
@@ -77,3 +78,24 @@ def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
     np.testing.assert_array_equal(run.labels.cpu(), expected.labels_)
     assert run.inertia == expected.inertia_
     assert "kmeans_tensor_assign" in emulated_gpu.called
+
+
+def test_rows_stay_on_the_gpu(emulated_gpu):
+    """An iteration brings 16 bytes a cluster to the host, and two sums over all rows."""
+    x, k = mixture(300), 12
+    there = torch.tensor(x, device="cuda")
+    copied = []
+    for max_iter in (1, 3):
+        before = memory.to_host
+        model = KMeans(k, init=x[:k], tol=0, max_iter=max_iter).fit(there)
+        assert model.n_iter_ == max_iter
+        copied.append(memory.to_host - before)
+    assert copied[1] - copied[0] == 2 * (16 * k + 16)
+    before = memory.to_host
+    results = [model.labels_, model.cluster_centers_, model.predict(there), model.transform(there)]
+    for result in (*results, *model.assign(there)):
+        assert isinstance(result, CudaTensor)
+    assert memory.to_host - before == 3 * model.cluster_centers_.nbytes
+    expected = KMeans(k, init=x[:k], tol=0, max_iter=3).fit(x)
+    for name in ("labels_", "cluster_centers_"):
+        np.testing.assert_array_equal(getattr(model, name).cpu(), getattr(expected, name))

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from emulated_gpu import fewer
-from kmeans_cases import assert_same, mixture
+from kmeans_cases import assert_same, fewer, mixture
 from tolerances import SUM_ORDER_FLOAT64
 
 from ktfast import KMeans, _backend

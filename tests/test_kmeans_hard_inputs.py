@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emulated_gpu import fewer
-from kmeans_cases import assert_consistent, assert_same, mixture
+from kmeans_cases import assert_consistent, assert_same, fewer, mixture
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
@@ -38,6 +37,7 @@ def run(program):
     ).stdout
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -118,6 +118,7 @@ def test_every_dtype_gives_the_values_clusters(dtype, device):
     assert_same(fit(x, device=device), fit(x.astype(read_as)))
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize(
     "change",
     [
@@ -137,6 +138,7 @@ def test_layouts_change_no_bit(change, device):
     assert_same(model, fit(x))
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize(
     "empty", [np.zeros((0, 3)), np.zeros((5, 0)), torch.zeros(0, 3), torch.zeros(5, 0), []]
 )

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_gpu import fewer
-from kmeans_cases import assert_consistent, mixture
+from kmeans_cases import assert_consistent, fewer, mixture
 
 import ktfast
 from ktfast import KMeans
@@ -79,6 +78,7 @@ def interrupted(at, monkeypatch, **options):
     return model, x
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize("at", [1, 3])
 def test_the_last_complete_iteration_is_kept(at, monkeypatch, device):
     start = mixture()[:12]
@@ -107,6 +107,7 @@ def test_the_best_of_several_runs_is_kept(monkeypatch, device):
     assert_consistent(model, x)
 
 
+@pytest.mark.emulated_gpu
 def test_nothing_is_changed_before_the_first_iteration(monkeypatch, device):
     x = mixture(300)
     model = KMeans(12, random_state=0, device=device).fit(x)

@@ -4,8 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from emulated_gpu import fewer
-from kmeans_cases import mixture
+from kmeans_cases import fewer, mixture
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import ConvergenceWarning

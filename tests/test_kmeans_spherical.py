@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from emulated_gpu import fewer
-from kmeans_cases import assert_same, mixture
+from kmeans_cases import assert_same, fewer, mixture
 from tolerances import FLOAT32_CENTERS
 
 import ktfast.kmeans_input
@@ -52,6 +51,7 @@ def test_the_bits_of_rows_scaled_beforehand(dtype, init, monkeypatch):
     np.testing.assert_array_equal(model.transform(unit(x)), distances)
 
 
+@pytest.mark.emulated_gpu
 def test_by_hand(device):
     x = np.array([[1.0, 0], [0, 5], [3, 3], [0, -2]])
     model = KMeans(2, init=[[2.0, 1], [0, -9]], spherical=True, device=device).fit(x)
@@ -112,6 +112,7 @@ def test_kept_rows_are_the_rows(k, monkeypatch):
     assert len(scaled) - kept > 2 * model.n_iter_
 
 
+@pytest.mark.emulated_gpu
 def test_torch(device):
     x = rows_of_all_lengths(500)
     model = fit(torch.from_numpy(x).to(device, torch.bfloat16))
@@ -128,6 +129,7 @@ def test_opposite_rows_leave_a_centre_where_it_was(device):
     assert np.linalg.norm(drawn.cluster_centers_) == 1
 
 
+@pytest.mark.emulated_gpu
 def test_refusals(device):
     x = rows_of_all_lengths(100)
     model = fit(x, device=device)

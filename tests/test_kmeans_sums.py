@@ -13,6 +13,7 @@ def rows_of(dtype, n=900, d=21, seed=0):
     return x.astype(dtype)
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "int8"])
 def test_following_gives_the_bits_of_a_fresh_start(dtype, backend):
     x = rows_of(dtype)
@@ -47,6 +48,7 @@ def test_an_empty_cluster_takes_the_costliest_row(backend):
     assert relocated == 1
 
 
+@pytest.mark.emulated_gpu
 def test_what_integers_would_lose_is_added_up_in_float64(backend):
     plain = rows_of("float32")
     assert isinstance(make_sums(Rows([backend.array(plain)]), 4, None), FollowingSums)
