@@ -180,7 +180,7 @@ def test_a_missing_gpu_is_named():
 @pytest.mark.parametrize("spherical", [False, True])
 @pytest.mark.usefixtures("gpu")
 def test_the_gpu_gives_the_cpu_s_clusters(spherical):
-    x = points(1000)
+    x = points(fewer(1000, 300))
     options = {"niter": 4, "spherical": spherical}
     cpu, gpu = (faiss_compat.Kmeans(16, 5, gpu=where, **options) for where in (False, True))
     assert gpu.train(x) == pytest.approx(cpu.train(x))
