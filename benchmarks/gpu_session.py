@@ -59,8 +59,8 @@ PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
 NOT_DRY = ("build", "peers:512", "peers:4096")  # what a dry run leaves out
 COMMAND_SHARE = 0.6  # of a section's time, at most, for one of its commands
 PLANTED_SECONDS = 30
-# Tests that say something about a GPU: they name the fixture of backends, or a device.
-ON_GPU = re.compile(r"\bbackend\b|has_cuda|\"cuda\"")
+# Tests that say something about a GPU: they take a fixture that can be one, or name it.
+ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
 ALSO = ("test_philox", "test_bindings", "test_kmeans")
 NOT_ON_GPU = re.compile("test_(gpu|bench|backend|layering)")
 DRY_TESTS = ("test_philox",)
@@ -125,6 +125,7 @@ class Parts:
             # A dry run tests the ktfast that is installed, not this checkout, which is not built.
             command = [sys.executable, *(["-P"] if self.dry_run else []), "-m", "pytest", "-v"]
             command += ["--tb=short", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
+            command += ["-k", "not cpu"]  # what has a variant on the CPU is tested there elsewhere
             command += [str(path.relative_to(ROOT))]
             began = time.monotonic()
             seconds = min(COMMAND_SHARE * LIMITS["tests"], section.left())

@@ -127,6 +127,7 @@ def test_tests_of_the_gpu_are_found(scripts):
 
     names = {path.stem for path in gpu_session.gpu_tests()}
     assert {"test_philox", "test_jigsaw_tiles", "test_kmeans_assign", "test_kmeans_update"} <= names
+    assert {"test_kmeans_hard_inputs", "test_kmeans_partial", "test_kmeans_progress"} <= names
     assert not names & {"test_gpu_session", "test_report", "test_bench_kmeans"}
 
 
