@@ -16,7 +16,6 @@ from ktfast.bench.train_jobs import JOBS, Assignment, Clock
 from ktfast.bench.train_report import COLUMNS, text
 from ktfast.bench.train_rows import rows_of
 from ktfast.cli import main
-from ktfast.data.index import ImageIndex
 from ktfast.errors import DataError, InputError
 
 ASSIGNMENT = Assignment("alexnet-tiny", None, "cpu", "torch", "auto", 1, 4, 2, 1)
@@ -86,28 +85,6 @@ def test_rows_are_medians_and_ratios_of_the_rounds():
     assert "at the whole peak the ratio of images / CPU-s would be 8.00" in text(
         record_of([plain, ours])
     )
-
-
-def test_rounds_go_on_while_their_ratios_differ():
-    plain = [turn(), turn()]
-    assert train.steady({"plain": plain, "ktfast": [turn(), turn(cpu_seconds=4.2)]})
-    assert not train.steady({"plain": plain, "ktfast": [turn(), turn(cpu_seconds=5.0)]})
-    # Other work slows both sides alike.
-    assert train.steady(
-        {"plain": [turn(), turn(cpu_seconds=8.0)], "ktfast": [turn(), turn(cpu_seconds=8.0)]}
-    )
-    assert train.steady({"plain": plain, "ktfast": [turn(cpu_seconds=9.0), {"problem": "failed"}]})
-
-
-@pytest.mark.parametrize(("device", "rounds"), [("cpu", 4), ("cuda", 2)])
-def test_twice_as_many_rounds_at_most(monkeypatch, tmp_path, device, rounds):
-    seconds = iter(range(1, 20))
-    monkeypatch.setattr(train, "run_row", lambda *_, **__: turn(cpu_seconds=next(seconds)))
-    monkeypatch.setattr(train, "_prepared", lambda *_: tmp_path)
-    photographs = write_photographs(tmp_path / "photographs", 8)
-    index = ImageIndex.scan(photographs, labels="none")
-    turns = train._turns(index, tmp_path, ASSIGNMENT._replace(device=device), 2, 60.0)
-    assert [len(side) for side in turns.values()] == [rounds, rounds]
 
 
 def test_a_gpu_is_measured_by_the_clock():

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ktfast import _backend
-from ktfast.bench.harness import machine, run_row, spread
+from ktfast.bench.harness import machine, run_row
 from ktfast.bench.train_images import write_images
 from ktfast.bench.train_jobs import DEFAULT_JOBS, JOBS, Assignment, Job
 from ktfast.bench.train_report import METHOD, report
-from ktfast.bench.train_rows import ratios, rows_of
+from ktfast.bench.train_rows import rows_of
 from ktfast.data.index import ImageIndex
 from ktfast.data.prepare import prepare
 from ktfast.errors import DataError, InputError
@@ -33,9 +33,6 @@ WAYS = ("auto", "plain", "graphs", "compiled", "compiled graphs")
 IMAGES, GPU_BATCHES = 512, 20
 """Images unless asked otherwise; on a GPU so many batches of the largest job, so that neither side
 comes to the end of an epoch while it is timed."""
-STEADY = 0.1
-"""On a CPU rounds go on, up to twice as many as asked for, while their ratios lie further apart
-than this share of their median: a step takes seconds there, so few are timed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -63,11 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
     numbers = (
         ("threads", 0, "CPU threads that compute, and as many that decode; 0: one a core"),
-        (
-            "rounds",
-            2,
-            "turns of both sides; on a CPU up to twice as many if ratios differ",
-        ),
+        ("rounds", 2, "times that both sides take their turn"),
         ("images", 0, f"at most so many images; 0: {IMAGES}, on a GPU {GPU_BATCHES} batches"),
         ("batch", 0, "images in a batch; 0: each job's own"),
         ("steps", 0, "timed steps; 0: each job's own"),
@@ -133,8 +126,7 @@ def measure(
     feed : of ktfast's side: "auto" (DALI where it is installed), "dali" or "torch".
     way : how ktfast's side runs the network, one of `WAYS`.
     threads : that compute, and as many that decode; 0: one for each core.
-    rounds : times that both sides take their turn; on a CPU up to twice as many while the ratios
-        of their speeds are not `STEADY`.
+    rounds : times that both sides take their turn.
     images, batch, steps : images in all and in a batch, timed steps; 0: the job's own.
     timeout : seconds until a process is ended.
 
@@ -228,9 +220,7 @@ def _turns(
     # As the command line sets it for every training.
     huge_pages = {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for turn in range(2 * rounds if assignment.device == "cpu" else rounds):
-        if turn >= rounds and steady(turns):
-            break
+    for _ in range(rounds):
         for side in SIDES:
             turns[side].append(
                 run_row(
@@ -242,14 +232,6 @@ def _turns(
                 )
             )
     return turns
-
-
-def steady(turns: dict[str, list[dict[str, Any]]]) -> bool:
-    """Whether another round would change little, or could not help: a process failed."""
-    if any("problem" in turn for side in turns.values() for turn in side):
-        return True
-    found = spread(ratios(turns["ktfast"], turns["plain"], "cpu_seconds"))
-    return found.most - found.least <= STEADY * found.median
 
 
 def _prepared(index: ImageIndex, place: Path, job: Job) -> Path:

@@ -17,7 +17,6 @@ Plain: eager float32 NCHW, torchvision's and torch's layers, Pillow in a DataLoa
 workers as threads, original files. ktfast: its own training loop or extraction, prepared shards,
 everything on auto. Both do the same operations an image (counted), in processes of their own, in
 turns; medians over the rounds, ranges in brackets; each round's ratio is to the plain side's turn.
-On a CPU a job whose rounds differ in that ratio by more than a tenth gets up to twice as many.
 CPU-seconds are those of all threads and workers, which other work on the machine changes less.
 Share of peak: operations of products and convolutions a CPU-second (on a GPU a second), by those of
 a large matrix product in the same precision, the best of all processes. Peak memory: on a CPU the
