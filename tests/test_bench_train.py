@@ -164,7 +164,7 @@ def test_a_run_measures_both_sides_and_saves_table_and_plot(outcome):
         assert "problem" not in row, row
         assert row["images_per_second"][0] > 0
         assert row["share_of_peak"] > 0
-        assert row["rounds"] in (1, 2)
+    assert record["rounds"] == 1
     assert record["rows"][0]["ratio"] == [1, 1, 1]
     assert record["rows"][1]["feed"] == "torch, shards"
     assert record["images"] == 6

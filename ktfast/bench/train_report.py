@@ -46,8 +46,7 @@ def text(record: dict[str, Any]) -> str:
         [
             "## Training and extraction",
             f"{record['images']} {kind} of {record['file_bytes'] / 1e3:.0f} KB; device "
-            f"{record['device']}, threads: {record['threads']}, "
-            f"rounds: {record['rounds']} or more.\n"
+            f"{record['device']}, threads: {record['threads']}, rounds: {record['rounds']}.\n"
             f"{'; '.join(f'{key} {value}' for key, value in record['machine'].items())}.",
             markdown(COLUMNS, [_cells(row) for row in record["rows"]]),
             "\n".join(_details(row) for row in record["rows"] if "problem" not in row),
@@ -88,7 +87,7 @@ def _details(row: dict[str, Any]) -> str:
         most = Spread(*row["cpu_ratio"]).median / row["share_of_peak"]
         bounds += f"; at the whole peak the ratio of images / CPU-s would be {most:.2f}"
     return (
-        f"- {row['job']}, {row['side']}: {row['rounds']} rounds, batches of {row['batch']}, "
+        f"- {row['job']}, {row['side']}: batches of {row['batch']}, "
         f"steps timed in each: {row['steps']}, "
         f"{row['image_gflops']:.2f} GFLOP an image, peak {row['peak_tflops']:.3f} TFLOP/s, run "
         f"{row['way']}, images from {row['feed']}{bounds}"

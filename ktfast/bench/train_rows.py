@@ -29,10 +29,10 @@ def rows_of(
 
     Returns
     -------
-    job, side, batch, steps, rounds; then ``problem``, or images_per_second and
-    images_per_cpu_second [median, least, most over the rounds], the ratios of the rounds to the
-    plain side's under ``ratio`` and ``cpu_ratio`` (absent without its figures), image_gflops,
-    share_of_peak, peak_tflops, peak_gigabytes, precision, way, feed, bounds.
+    job, side, batch, steps; then ``problem``, or images_per_second and images_per_cpu_second
+    [median, least, most over the rounds], the ratios of the rounds to the plain side's under
+    ``ratio`` and ``cpu_ratio`` (absent without its figures), image_gflops, share_of_peak,
+    peak_tflops, peak_gigabytes, precision, way, feed, bounds.
 
     Raises
     ------
@@ -53,13 +53,6 @@ def rows_of(
     return [_row(job, assignment, side, turns, peaks) for side in turns]
 
 
-def ratios(found: Sequence[Turn], plain: Sequence[Turn], clock: str) -> list[float]:
-    """How much faster than the plain side's turn each turn was, by a clock."""
-    return [
-        a["images"] / a[clock] * b[clock] / b["images"] for a, b in zip(found, plain, strict=True)
-    ]
-
-
 def _row(
     job: Job,
     assignment: Assignment,
@@ -73,7 +66,6 @@ def _row(
         "side": side,
         "batch": assignment.batch,
         "steps": assignment.steps,
-        "rounds": len(found),
     }
     problem = next((turn["problem"] for turn in found if "problem" in turn), None)
     if problem is not None:
@@ -82,7 +74,12 @@ def _row(
     for name, ratio, clock in CLOCKS:
         row[name] = spread([turn["images"] / turn[clock] for turn in found])
         if comparable:
-            row[ratio] = spread(ratios(found, turns["plain"], clock))
+            row[ratio] = spread(
+                [
+                    a["images"] / a[clock] * b[clock] / b["images"]
+                    for a, b in zip(found, turns["plain"], strict=True)
+                ]
+            )
     last = found[-1]
     peak = peaks[last["precision"]]
     speed = row["images_per_second" if assignment.device == "cuda" else "images_per_cpu_second"]
