@@ -23,6 +23,8 @@ AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
 AVX512_FLAGS = [
     *(*AVX2_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
     *("-mavx512vnni", "-mavx512bf16"),
+    # GCC 12 warns of its own headers (bug 105593).
+    "-Wno-maybe-uninitialized",
 ]
 EMULATION_FLAGS = [*AVX2_FLAGS, f"-I{EMULATION}", "-Wno-psabi"]
 # As CMakeLists.txt has them, but for the level of optimisation.
