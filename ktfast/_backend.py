@@ -319,7 +319,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def simd_level() -> str:
-    """The instruction-set level of the CPU kernels: scalar, avx2 or avx512 (KTFAST_SIMD lowers it).
+    """The instruction-set level of the CPU kernels; KTFAST_SIMD lowers it.
+
+    Returns
+    -------
+    "scalar", "avx2", "avx512" or "amx": AVX-512 with tile registers.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Builds a copy of ktfast whose AVX-512 kernels run on any processor with AVX2.
+"""Builds a copy of ktfast whose AVX-512 and AMX kernels run on any processor with AVX2.
 
 Fixtures call it; as a script it takes the folder.
 """
@@ -26,11 +26,13 @@ AVX512_FLAGS = [
     # GCC 12 warns of its own headers (bug 105593).
     "-Wno-maybe-uninitialized",
 ]
+AMX_FLAGS = [*AVX512_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 EMULATION_FLAGS = [*AVX2_FLAGS, f"-I{EMULATION}", "-Wno-psabi"]
 # As CMakeLists.txt has them, but for the level of optimisation.
 FLAGS = [
     *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fopenmp"),
-    *("-Wall", "-Wextra", "-Werror", "-DKTFAST_X86_SIMD=1", f"-I{ROOT / 'csrc'}"),
+    *("-Wall", "-Wextra", "-Werror", "-DKTFAST_X86_SIMD=1", "-DKTFAST_X86_AMX=1"),
+    f"-I{ROOT / 'csrc'}",
     *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
 ]
 
@@ -68,7 +70,7 @@ def compile_one(source, target, flags):
 
 def flags_of(source):
     """What the emulation or the kernels of a file need."""
-    if "avx512" in source.name:
+    if "avx512" in source.name or "amx" in source.name:
         return EMULATION_FLAGS
     if "avx2" in source.name:
         return AVX2_FLAGS

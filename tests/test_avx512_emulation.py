@@ -10,14 +10,25 @@ import re
 import numpy as np
 import pytest
 from avx512_definitions import DEFINITIONS, MASKED_LOADS, MASKED_STORES, N, is_set, lanes, numbers
-from emulated_avx512 import AVX512_FLAGS, EMULATION, EMULATION_FLAGS, ROOT, compile_one, cpu_flags
+from emulated_avx512 import (
+    AMX_FLAGS,
+    AVX512_FLAGS,
+    EMULATION,
+    EMULATION_FLAGS,
+    ROOT,
+    compile_one,
+    cpu_flags,
+)
 from emulated_avx512 import link as linked
+
+from ktfast import _backend
 
 ROUNDS_UP_AND_FLUSHES = 0x1F80 | 0x4000 | 0x8040  # an MXCSR
 PROT_NONE = 0
 HAS_AVX512 = cpu_flags() >= {
     *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16")
 }
+HAS_AMX = HAS_AVX512 and cpu_flags() >= {"amx_tile", "amx_int8", "amx_bf16"}
 
 
 class Intrinsics:
@@ -57,7 +68,13 @@ def aligned(shape):
 
 @pytest.fixture(scope="module", params=["emulation", *["processor"] * HAS_AVX512])
 def intrinsics(request, tmp_path_factory):
-    flags = EMULATION_FLAGS if request.param == "emulation" else AVX512_FLAGS
+    if request.param == "emulation":
+        flags = [*EMULATION_FLAGS, "-DWITH_TILES"]
+    elif HAS_AMX:
+        flags = [*AMX_FLAGS, "-DWITH_TILES"]
+        _backend.simd_level()  # asks the system for the tile registers
+    else:
+        flags = AVX512_FLAGS
     folder = tmp_path_factory.mktemp(request.param)
     source = EMULATION / "self_test.cpp"
     target = compile_one(source, folder / "self_test.o", [*flags, "-Wno-ignored-attributes"])
@@ -174,6 +191,65 @@ def test_what_must_be_aligned_is(intrinsics, name):
         intrinsics.place(name, places)
 
 
+# --- Tiles ----------------------------------------------------------------------------------------
+def tile_product(intrinsics, name, sums, left, right):
+    """Registers [n, 16, 64 bytes], each followed by 16 rows of which the result's stay zero."""
+    if intrinsics.name != "emulation" and not HAS_AMX:
+        pytest.skip("this processor has no AMX")
+    rows = [
+        np.pad(v.view(np.uint8).reshape(-1, 16, 64), ((0, 0), (0, 16), (0, 0))).reshape(-1, 64)
+        for v in (sums, left, right)
+    ]
+    result = intrinsics.call(name, *rows).reshape(-1, 32, 64)
+    np.testing.assert_array_equal(result[:, 16:], 0)
+    return result[:, :16].copy().view(sums.dtype)
+
+
+def test_tiles_of_bytes(intrinsics, rng):
+    sums = rng.integers(-(2**31), 2**31, (20, 16, 16)).astype(np.int32)
+    left = rng.integers(-128, 128, (20, 16, 64)).astype(np.int8)
+    right = rng.integers(0, 256, (20, 16, 16, 4)).astype(np.uint8)
+    left[0], right[0] = -128, 255
+    result = tile_product(intrinsics, "dpbsud", sums, left, right)
+    by_row = right.transpose(0, 1, 3, 2).reshape(20, 64, 16)
+    expected = sums + left.astype(np.int64) @ by_row.astype(np.int64)
+    np.testing.assert_array_equal(result, expected.astype(np.int32))  # around the end, too
+
+
+def test_tiles_of_bfloat16(intrinsics, rng):
+    shape = (40, 16, 32)
+    left, right = ((rng.normal(size=shape) * 4.0 ** rng.integers(-3, 4, shape)) for _ in range(2))
+    left[0] *= 2.0**-70  # products of the first registers, and factors of the second, are denormal
+    right[0] *= 2.0**-66
+    left[1] *= 2.0**-128
+    sums = rng.normal(size=(40, 16, 16)).astype(np.float32)
+    sums[:2] *= np.float32(2.0**-124)
+    factors = [bfloat16(v) for v in (left, right)]
+    result = tile_product(intrinsics, "dpbf16ps", sums, *(words for words, _ in factors))
+    rows, columns = (value.astype(np.float64) for _, value in factors)
+    columns = columns.reshape(40, 16, 16, 2)
+    parts = np.zeros((40, 16, 16, 2), np.float32)
+    for k in range(32):
+        product = rows[:, :, None, k] * columns[:, k // 2, :, k % 2][:, None]
+        # Exact in 64 bits of x87's long double, so that the sum is rounded once.
+        total = product.astype(np.longdouble) + parts[..., k % 2]
+        parts[..., k % 2] = without_denormals(total.astype(np.float32))
+    both = without_denormals(parts[..., 0] + parts[..., 1])
+    expected = without_denormals(without_denormals(sums) + both)
+    assert_same_bits(result.reshape(-1, 16).view(np.uint8), expected.reshape(-1, 16), "f4x16")
+
+
+def bfloat16(values):
+    """Words [..] and the float32 numbers that they stand for, none of them denormal."""
+    bits = np.asarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return (bits >> 16).astype(np.uint16), without_denormals(bits.view(np.float32))
+
+
+def without_denormals(values):
+    tiny = np.abs(values) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.copysign(np.float32(0), values), values)
+
+
 def test_every_intrinsic_of_the_kernels_is_here():
     """AVX-512's are those of 512 bits and those with a mask."""
     used = set()
@@ -182,3 +258,7 @@ def test_every_intrinsic_of_the_kernels_is_here():
         used |= {name if width == "512_" else f"mask{name}" for width, name in names}
     compared = set(DEFINITIONS) | set(MASKED_STORES)
     assert used == compared
+    used = set()
+    for path in (ROOT / "csrc").glob("*/*amx*"):
+        used |= set(re.findall(r"\b_tile_(\w+)", path.read_text()))
+    assert used == {"loadconfig", "release", "zero", "loadd", "stored", "dpbsud", "dpbf16ps"}

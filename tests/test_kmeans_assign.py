@@ -16,7 +16,7 @@ from ktfast.ops.kmeans_screen import Screen
 from ktfast.ops.vectors import row_blocks
 from ktfast.reference import kmeans as reference
 
-LEVELS = ["scalar", "avx2", "avx512"]
+LEVELS = ["scalar", "avx2", "avx512", "amx"]
 SIZES = [  # n, d, k
     (0, 3, 2),
     (1, 1, 1),

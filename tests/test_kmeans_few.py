@@ -10,7 +10,7 @@ from ktfast.ops import kmeans_assign
 from ktfast.ops.kmeans_screen import Screen
 from ktfast.reference import kmeans as reference
 
-LEVELS = ["scalar", "avx2", "avx512"]
+LEVELS = ["scalar", "avx2", "avx512", "amx"]
 
 
 @pytest.fixture(params=LEVELS)

@@ -18,7 +18,7 @@ from ktfast.ops import kmeans_assign
 from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, Bounds, Screen, kmeans_drift
 from ktfast.reference import kmeans as reference
 
-LEVELS = ["scalar", "avx2", "avx512"]
+LEVELS = ["scalar", "avx2", "avx512", "amx"]
 
 
 @pytest.fixture(params=LEVELS)
@@ -281,6 +281,24 @@ def test_a_basis_is_chosen_where_few_directions_matter(monkeypatch):
         screen, margin, _ = later_screen(Rows([x]), x.mean(axis=0), centers, labels, "exact")
         assert screen.n_coordinates in expected
         assert margin > 0
+
+
+# Rows of one or more groups of 96 and of none; words of whole tiles, with some left, of two chains.
+@pytest.mark.parametrize(("n", "d"), [(96, 64), (95, 64), (300, 256), (200, 333), (97, 2100)])
+@pytest.mark.parametrize("level", ["amx"], indirect=True)
+def test_tiles_let_the_same_centres_pass(level, n, d, monkeypatch):
+    generator = np.random.default_rng(n)
+    x = generator.normal(size=(n, d)).astype(np.float32)
+    centers = generator.normal(size=(150, d)) * generator.uniform(0.5, 2, (150, 1))
+    screen = Screen(x.mean(axis=0), "int8", n_threads=1)
+    prepared = screen.prepare(centers)
+    passed = {}
+    for name in ("avx512", level):
+        monkeypatch.setenv("KTFAST_SIMD", name)
+        labels, distances = np.zeros(n, np.int32), np.empty(n)
+        passed[name] = screen.assign(x, centers, prepared, labels, distances)
+        np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
+    assert passed["avx512"] == passed[level] > n
 
 
 @pytest.mark.parametrize("code", CODES)

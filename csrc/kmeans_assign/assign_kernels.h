@@ -99,5 +99,7 @@ void set_int8_kernels_avx2(AssignKernels& kernels);  // product, levels and reac
 AssignKernels assign_kernels_avx512(CodeType code);  // with the product of float32
 Product product_avx512_vnni();
 Product product_avx512_bf16();
+Product product_amx_int8();
+Product product_amx_bf16();
 
 }  // namespace ktfast::cpu

@@ -444,7 +444,14 @@ void check_rows(const KmeansAssignParams& p) {
 AssignKernels assign_kernels(CodeType code) {
   const SimdLevel level = simd_level();
 #if defined(KTFAST_X86_SIMD)
-  if (level == SimdLevel::avx512) {
+#if defined(KTFAST_X86_AMX)
+  if (level == SimdLevel::amx && code != CodeType::float32) {
+    AssignKernels kernels = assign_kernels_avx512(code);
+    kernels.product = code == CodeType::int8 ? product_amx_int8() : product_amx_bf16();
+    return kernels;
+  }
+#endif
+  if (level >= SimdLevel::avx512) {
     AssignKernels kernels = assign_kernels_avx512(code);
     if (code == CodeType::int8) {
       kernels.product =
@@ -467,9 +474,9 @@ bool kmeans_has_fast(CodeType code) {
     case CodeType::float32:
       return true;
     case CodeType::bfloat16:
-      return level == SimdLevel::avx512 && has_avx512_bf16();
+      return level >= SimdLevel::avx512 && has_avx512_bf16();
     case CodeType::int8:
-      return level == SimdLevel::avx2 || (level == SimdLevel::avx512 && has_avx512_vnni());
+      return level == SimdLevel::avx2 || (level >= SimdLevel::avx512 && has_avx512_vnni());
   }
   return false;
 }

@@ -1,7 +1,7 @@
 // Contract of machine_peak: the most that this processor computes or copies a second, measured.
 //
 // It is the ceiling that the kernels' speed is compared with. Loops of independent multiply-adds in
-// registers, in the widest vectors that the build, the processor and KTFAST_SIMD allow.
+// registers, in the widest ones that the build, the processor and KTFAST_SIMD allow.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ namespace ktfast {
 
 enum class PeakKind : int {
   fp32,  // float32 multiply-add
-  bf16,  // bfloat16 dot product with float32 sums (AVX512_BF16)
-  int8,  // int8 dot product with int32 sums (AVX512_VNNI)
+  bf16,  // bfloat16 dot product with float32 sums (AVX512_BF16, AMX)
+  int8,  // int8 dot product with int32 sums (AVX512_VNNI, AMX)
   copy,  // memory to memory, far more than the caches hold
 };
 

@@ -43,7 +43,15 @@ PeakLoop peak_loop(PeakKind kind) {
   const SimdLevel level = simd_level();
   constexpr int64_t kOperations = 2 * kAccumulators;
 #if defined(KTFAST_X86_SIMD)
-  if (level == SimdLevel::avx512) {
+#if defined(KTFAST_X86_AMX)
+  if (level == SimdLevel::amx) {
+    // Of four products of 16 by 16 by 64 bytes.
+    constexpr int64_t kTileOperations = 4 * 2 * 16 * 16;
+    if (kind == PeakKind::bf16) return {peak_bf16_amx, kTileOperations * 32};
+    if (kind == PeakKind::int8) return {peak_int8_amx, kTileOperations * 64};
+  }
+#endif
+  if (level >= SimdLevel::avx512) {
     if (kind == PeakKind::fp32) return {peak_fp32_avx512, kOperations * 16};
     if (kind == PeakKind::bf16 && has_avx512_bf16()) return {peak_bf16_avx512, kOperations * 32};
     if (kind == PeakKind::int8 && has_avx512_vnni()) return {peak_int8_avx512, kOperations * 64};

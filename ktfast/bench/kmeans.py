@@ -36,7 +36,12 @@ DEFAULT_PEERS = {
     "cuda": ",".join(GPU_PEERS),
 }
 # What OpenBLAS can be told to take the processor for; wheels choose worse by themselves on some.
-_CORE_TYPES = {"avx512": ("SkylakeX", "Haswell"), "avx2": ("Haswell",), "scalar": ()}
+_CORE_TYPES = {
+    "amx": ("SapphireRapids", "SkylakeX", "Haswell"),
+    "avx512": ("SkylakeX", "Haswell"),
+    "avx2": ("Haswell",),
+    "scalar": (),
+}
 # A core type is another setting only if it is faster by more than a trial's noise.
 _TRIAL_GAIN = 0.95
 _TRIAL_ROWS = 10_000

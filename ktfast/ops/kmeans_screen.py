@@ -244,19 +244,25 @@ class Screen:
             bounds=bounds,
             margin=margin or 0.0,
         )
-        cycles = self._product_cost(len(centers)) + self.pair_cost * passed / m
+        cycles = self.product_cost(len(centers)) + self.pair_cost * passed / m
         if bounds is None:
             return Trial(cycles, 0.0)
         reach = np.sqrt(distances) + 1e-30
         return Trial(cycles, float(np.median(bounds.rest_bound / reach)) - 1)
 
-    def _product_cost(self, n_clusters: int) -> float:
+    def product_cost(self, n_clusters: int) -> float:
         """Clock cycles for screening a row: the product's words, and what follows them."""
         slots = -(-n_clusters // PANEL_WIDTH) * PANEL_WIDTH
         words = self._length * _CODE_BYTES[self.code] / 4
         # AVX2 takes two steps for a product of bytes.
-        rate = 12 if self.code == "int8" and cpu.simd_level() == "avx2" else 16
+        rates = {("int8", "avx2"): 12, ("int8", "amx"): 120, ("bfloat16", "amx"): 120}
+        rate = rates.get((self.code, cpu.simd_level()), 16)
         return slots * (words / rate + 5 / 16) + self.n_features / 2
+
+    @property
+    def noting_cost(self) -> float:
+        """Clock cycles that noting the bounds of a row takes besides screening it."""
+        return 7500 + 1.5 * (NEAR_CENTERS + 4) * self.pair_cost
 
     @property
     def pair_cost(self) -> float:

@@ -1,6 +1,6 @@
-// Stands before the compiler's <immintrin.h>, and has AVX-512 done by AVX2, FMA and F16C: every
-// intrinsic that the kernels use, as Intel defines it. One that is missing here does not compile,
-// because the real one needs instructions that are not switched on.
+// Stands before the compiler's <immintrin.h>, and has AVX-512 and AMX done by AVX2, FMA and F16C:
+// every intrinsic that the kernels use, as Intel defines it. One that is missing here does not
+// compile, because the real one needs instructions that are not switched on.
 #pragma once
 
 #include_next <immintrin.h>
@@ -11,6 +11,7 @@
 #include "floats.h"
 #include "integers.h"
 #include "memory.h"
+#include "tiles.h"
 
 // clang-format off
 #define _mm256_maskz_loadu_epi16 avx512_emulation::maskz_loadu_epi16
@@ -92,4 +93,18 @@
 #define _mm512_sub_pd avx512_emulation::sub_pd
 #define _mm512_sub_ps avx512_emulation::sub_ps
 #define _mm_maskz_loadu_epi8 avx512_emulation::maskz_loadu_epi8
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps avx512_emulation::tile_dpbf16ps
+#undef _tile_dpbsud
+#define _tile_dpbsud avx512_emulation::tile_dpbsud
+#undef _tile_loadconfig
+#define _tile_loadconfig avx512_emulation::tile_loadconfig
+#undef _tile_loadd
+#define _tile_loadd avx512_emulation::tile_loadd
+#undef _tile_release
+#define _tile_release avx512_emulation::tile_release
+#undef _tile_stored
+#define _tile_stored avx512_emulation::tile_stored
+#undef _tile_zero
+#define _tile_zero avx512_emulation::tile_zero
 // clang-format on

@@ -1,6 +1,9 @@
-// Included before cpu_features.cpp: a processor that has all of AVX-512 besides what it has, but
-// for the extensions named in AVX512_EMULATION_LACKS, as "avx512vnni avx512bf16".
+// Included before cpu_features.cpp: a processor that has all of AVX-512 and AMX besides what it
+// has, but for the extensions named in AVX512_EMULATION_LACKS, as "avx512vnni amx".
 #pragma once
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -12,9 +15,15 @@ inline bool is_emulated(const char* feature) {
   return lacks == nullptr || std::strstr(lacks, feature) == nullptr;
 }
 
+inline long no_syscall(long, long, long) { return 0; }
+
 }  // namespace avx512_emulation
 
 // Inside a macro of its own name it is the compiler's.
 #define __builtin_cpu_supports(feature)                                             \
   (std::strncmp(feature, "avx512", 6) == 0 ? avx512_emulation::is_emulated(feature) \
+   : std::strncmp(feature, "amx", 3) == 0  ? avx512_emulation::is_emulated("amx")   \
                                            : __builtin_cpu_supports(feature) != 0)
+
+// Tile registers that are not there need no permission.
+#define syscall avx512_emulation::no_syscall

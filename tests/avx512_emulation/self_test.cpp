@@ -7,6 +7,10 @@
 #include <cstring>
 #include <exception>
 
+#if defined(WITH_TILES)
+#include "common/amx.h"
+#endif
+
 namespace {
 
 constexpr int64_t kBytes = 64;
@@ -132,6 +136,16 @@ TEST(stream_si512, _mm512_stream_si512(reinterpret_cast<__m512i*>(to), a))
 TEST(mask_storeu_ps, _mm512_mask_storeu_ps(to, b, a))
 TEST(mask_cvtepi32_storeu_epi16, _mm512_mask_cvtepi32_storeu_epi16(to, b, a))
 TEST(mask_cvtepi32_storeu_epi8, _mm512_mask_cvtepi32_storeu_epi8(to, b, a))
+
+// Products of whole tiles: sums at a's place, factors at b's and c's.
+#define TEST_TILES(name)                                                                     \
+  TEST(name, const ktfast::cpu::TileScope scope; _tile_zero(3); _tile_loadd(0, a.place, 64); \
+       _tile_loadd(1, b.place, 64); _tile_loadd(2, c.place, 64); _tile_##name(0, 1, 2);      \
+       _tile_stored(0, to, 64); _tile_stored(3, to + 16 * 64, 64); i += 31 * 64)
+#if defined(WITH_TILES)
+TEST_TILES(dpbsud)
+TEST_TILES(dpbf16ps)
+#endif
 
 // How the calling thread rounds; returns how it did.
 extern "C" __attribute__((visibility("default"))) uint32_t set_environment(uint32_t mxcsr) {
