@@ -31,6 +31,7 @@ __attribute__((noinline)) void product_tile(const char* centers, int64_t column_
 #pragma GCC unroll 4
     for (int i = 0; i < kColumns; ++i) sum[r][i] = zero(Sum{});
   }
+#pragma GCC unroll 4
   for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kColumnWidth * kWordBytes) {
     const __m512i c0 = _mm512_loadu_si512(centers);
     const __m512i c1 = _mm512_loadu_si512(centers + column_bytes);
