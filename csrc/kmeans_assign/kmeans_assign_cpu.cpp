@@ -275,15 +275,13 @@ void Block::pass(int64_t r, int64_t panel, uint64_t mask) {
     if (row.n_passed == kPassing) drop_far(r);
     if (row.whole) return;
     ++n_passed;
-    const float value = product(r, c) - numbers_.bias[r] + panel_.tail[r] * centers_.tails[slot];
-    float bound =
-        centers_.half_norms[slot] - value / panel_.inverse[r] - panel_.error[r] * 1.00001f;
-    if (!p_.guessed && !(static_cast<double>(bound) > row.target)) {
-      shift(r);
-      const auto s = static_cast<double>(score(r, k));
-      const double error = gap(r, centers_.norms[k]);
-      lower_target(r, s + error);
-      bound = std::max(bound, static_cast<float>(s - error) - 1e-30f);
+    const float tail = panel_.tail[r] * centers_.tails[slot];
+    const float value = product(r, c) - numbers_.bias[r] + tail;
+    const float error = panel_.error[r] * 1.00001f;
+    const float bound = centers_.half_norms[slot] - value / panel_.inverse[r] - error;
+    if (!p_.guessed) {
+      lower_target(r, static_cast<double>(bound) +
+                          2 * static_cast<double>(error + tail / panel_.inverse[r]));
     }
     passed(r)[row.n_passed] = k;
     bounds(r)[row.n_passed++] = bound;
