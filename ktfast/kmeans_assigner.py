@@ -1,11 +1,13 @@
 """Assignments of one fit: each call gives what `Rows.assign` gives, in less and less time.
 
-A first pass screens every centre for every row. The next notes which centres are near each row and
-bounds the others. From then on centres that cannot have become the nearest, given how far they
-moved, are left out: see `ktfast.ops.kmeans_screen.Bounds`.
+A first pass screens every centre for every row, and so do the next ones while the centres move
+far. Once they have slowed down, a pass notes which centres are near each row and bounds the others;
+from then on centres that cannot have become the nearest, given how far they moved, are left out:
+see `ktfast.ops.kmeans_screen.Bounds`.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from ktfast._backend import cpu
 from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
-from ktfast.kmeans_screening import first_screen, later_screen
+from ktfast.kmeans_screening import bounds_pay, first_screen, later_screen
 from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
@@ -27,6 +29,10 @@ _SNAPSHOT_SHARE = 1 / 8
 _SNAPSHOT_BYTES = 1 << 25
 # Distances that may always be computed for a row before it is screened anew.
 _LEAST_BUDGET = 32
+# What rounding to float32 may change a vector by: a share of its length, somewhat raised, and what
+# each of its smallest numbers may lose.
+_ROUNDING = 1.01 * 2**-24
+_UNDERFLOW = 2.0**-149
 
 
 class Assigner(Protocol):
@@ -148,10 +154,9 @@ class _Snapshots:
 
     def begin(self, epoch: int, centers: Float64, n_rows: int) -> None:
         """Take a snapshot in a given place."""
-        snapshot = centers.astype(np.float32)
-        error = np.linalg.norm(centers - snapshot, axis=1).max()
-        self._centers[epoch] = snapshot
-        self._error[epoch] = np.nextafter(np.float32(error), np.float32(np.inf)) if error else 0
+        self._centers[epoch] = centers
+        longest = math.sqrt(np.einsum("kd,kd->k", centers, centers).max())
+        self._error[epoch] = _ROUNDING * longest + _UNDERFLOW * math.sqrt(centers.shape[1])
         self._rows[epoch] = n_rows
 
 
@@ -189,11 +194,18 @@ class BoundedAssigner:
         previous, self._previous = self._previous, centers
         self.skipped = 0.0
         if previous is None:
-            screen = first_screen(self._rows, self._mean, centers, self._precision)
-            self._screen(_Screening(screen, None, 0.0, 0), centers, screen.prepare(centers), False)
+            self._plain = first_screen(self._rows, self._mean, centers, self._precision)
+            self._screen_plainly(centers, False)
             return self._labels, self._distances
         if self._screening is None:
-            self._screening = self._choose(centers)
+            # Threads of its own would keep waiting for work, on the cores of the fit's, long after.
+            with _blas().limit(limits=1):
+                moved = centers - previous
+                if bounds_pay(self._plain, self._rows, centers, moved, self._distances):
+                    self._screening = self._choose(centers)
+        if self._screening is None:
+            self._screen_plainly(centers, True)
+            return self._labels, self._distances
         prepared = self._screening.screen.prepare(centers)
         allowed = max(4 * _SNAPSHOT_SHARE * self._rows.n * self._rows.d, _SNAPSHOT_BYTES)
         epochs = min(_EPOCHS, int(allowed / (4 * centers.size)))
@@ -211,11 +223,9 @@ class BoundedAssigner:
     def _choose(self, centers: Float64) -> _Screening:
         """The screen for the rest of the fit, and the rows in its code."""
         rows = self._rows
-        # Its own threads would keep waiting for work, on the cores of the fit's, long afterwards.
-        with _blas().limit(limits=1):
-            screen, margin, cost = later_screen(
-                rows, self._mean, centers, self._labels, self._precision
-            )
+        screen, margin, cost = later_screen(
+            rows, self._mean, centers, self._labels, self._precision
+        )
         codes = None
         if screen.n_coordinates:
             codes = screen.empty_codes(rows.n)
@@ -254,6 +264,10 @@ class BoundedAssigner:
             self._screen(screening, centers, prepared, True, subset=subset, epoch=epoch)
         computed += subset.size * len(centers)
         self.skipped = 1 - computed / (rows.n * len(centers))
+
+    def _screen_plainly(self, centers: Float64, guessed: bool) -> None:
+        plain = _Screening(self._plain, None, 0.0, 0)
+        self._screen(plain, centers, self._plain.prepare(centers), guessed)
 
     def _screen(
         self,

@@ -5,6 +5,7 @@ pass each screen.
 """
 
 import logging
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,10 @@ _MOST_COORDINATES = 256
 # Of the way from a row's nearest centre to its 17th, in squares: noting bounds up to there costs
 # little more than screening, and they hold for several iterations (measured).
 _MARGIN_SHARE = 0.6
+# Bounds are spent by the drift of most centres: a few are compared by name. From one pass to the
+# next it falls to about this share (measured).
+_NAMED = 64
+_DRIFT_FALLS = 0.75
 _COORDINATES = (32, 64, 128, 256)
 # Dense passes over the rows that their codes in a basis are expected to serve.
 _PASSES = 3
@@ -82,11 +87,36 @@ def later_screen(
     return screen, margin, cost
 
 
+def bounds_pay(
+    screen: Screen, rows: Rows, centers: Float64, moved: Float64, distances: Float64
+) -> bool:
+    """Whether to note bounds would save more in the passes to come than it takes.
+
+    Parameters
+    ----------
+    screen : of passes without bounds.
+    rows, centers : to be assigned.
+    moved : float64 [k, d], the centres' last steps.
+    distances : float64 [n], squared, of the rows to their nearest former centres.
+    """
+    named = min(_NAMED, len(centers) // 4)
+    steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
+    step = float(np.partition(steps, -1 - named)[-1 - named])
+    reach = float(np.sqrt(distances.mean()))
+    margin = _good_margin(rows.take(_spread(rows.n, _SAMPLES[0])), centers)
+    slack = reach * (math.sqrt(1 + margin) - 1)
+    # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
+    left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
+    passes = math.log(left) / math.log(_DRIFT_FALLS) if left > 0 else math.inf
+    return passes * screen.product_cost(len(centers)) > screen.noting_cost
+
+
 def _good_margin(sample: Float64, centers: Float64) -> float:
     """How much farther, in squares, a row's 17th nearest centre is than its nearest; the median."""
     if len(centers) <= NEAR_CENTERS:
         return 0.0
-    squares = np.sort(euclidean_distances(sample, centers, squared=True), axis=1)
+    squares = euclidean_distances(sample, centers, squared=True)
+    squares = np.partition(squares, (0, NEAR_CENTERS), axis=1)
     nearest = np.maximum(squares[:, 0], 1e-3 * squares[:, NEAR_CENTERS] + 1e-300)
     return _MARGIN_SHARE * (float(np.median(squares[:, NEAR_CENTERS] / nearest)) - 1)
 
