@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
+#include <type_traits>
 
 #include "common/host_device.h"
 
@@ -75,6 +76,15 @@ void with_element(ElementType type, F f) {
       return f(static_cast<const int8_t*>(nullptr));
   }
   throw std::invalid_argument("unknown element type");
+}
+
+// Bytes.
+inline int64_t element_size(ElementType type) {
+  int64_t size = 0;
+  with_element(type, [&](auto* element) {
+    size = static_cast<int64_t>(sizeof(std::remove_pointer_t<decltype(element)>));
+  });
+  return size;
 }
 
 }  // namespace ktfast

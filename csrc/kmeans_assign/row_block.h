@@ -1,8 +1,6 @@
 // A thread's workspace for a block of rows, and the codes of rows.
 #pragma once
 
-#include <type_traits>
-
 #include "kmeans_assign/prepared_centers.h"
 
 #if defined(_OPENMP)
@@ -17,14 +15,6 @@ inline int thread_index() {
 #else
   return 0;
 #endif
-}
-
-inline int64_t element_size(ElementType type) {
-  int64_t size = 0;
-  with_element(type, [&](auto* element) {
-    size = static_cast<int64_t>(sizeof(std::remove_pointer_t<decltype(element)>));
-  });
-  return size;
 }
 
 // A block of so many rows goes past every panel, which is then read once for all of them; fewer

@@ -2,9 +2,10 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/cpu_features.h"
 #include "common/float_environment.h"
 #include "kmeans_update/kmeans_update.h"
-#include "kmeans_update/sum_math.h"
+#include "kmeans_update/sum_loops.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -46,27 +47,10 @@ void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order)
   });
 }
 
-// Adds up the lanes, whose number is a power of two, as a tree; changes them.
-template <int kLanes>
-double tree_sum(double (&lanes)[kLanes]) {
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
-}
-
-template <class T>
-void add_rows(const KmeansMoveParams& p, const int64_t* first, const int64_t* last, int64_t start,
-              int64_t length, int64_t* __restrict__ sums) {
-  const double* scale = p.scale + start;
-  for (const int64_t* entry = first; entry != last; ++entry) {
-    const T* values = static_cast<const T*>(p.x) + *entry / 2 * p.n_features + start;
-    if (*entry % 2 == 0) {
-      for (int64_t f = 0; f < length; ++f) sums[f] += fixed_point(to_double(values[f]), scale[f]);
-    } else {
-      for (int64_t f = 0; f < length; ++f) sums[f] -= fixed_point(to_double(values[f]), scale[f]);
-    }
-  }
+// Where feature `feature` of a row lies.
+const char* place(const void* x, ElementType type, int64_t n_features, int64_t row,
+                  int64_t feature) {
+  return static_cast<const char*>(x) + (row * n_features + feature) * element_size(type);
 }
 
 // Where there are few sums: a thread goes through its share of the rows in their order, with sums
@@ -149,6 +133,16 @@ void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
 
 }  // namespace
 
+SumKernels sum_kernels_scalar() { return kSumKernels; }
+
+SumKernels sum_kernels() {
+#if defined(KTFAST_X86_SIMD)
+  if (simd_level() >= SimdLevel::avx512) return sum_kernels_avx512();
+  if (simd_level() >= SimdLevel::avx2) return sum_kernels_avx2();
+#endif
+  return sum_kernels_scalar();
+}
+
 int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
   return n_clusters + 2 + 2 * n_rows;
 }
@@ -162,66 +156,54 @@ void kmeans_move(const KmeansMoveParams& p) {
   int64_t* order = starts + p.n_clusters + 2;
   sort_by_cluster(p, starts, order);
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+  const SumKernels kernels = sum_kernels();
 #pragma omp parallel num_threads(p.n_threads)
-    {
-      const DefaultFloatEnvironment environment;
-      // One by one over the threads, because clusters differ in size.
+  {
+    const DefaultFloatEnvironment environment;
+    // One by one over the threads, because clusters differ in size.
 #pragma omp for schedule(static, 1)
-      for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
-        const int64_t k = task / slices;
-        const int64_t start = task % slices * kTaskFeatures;
-        add_rows<T>(p, order + starts[k], order + starts[k + 1], start,
-                    std::min(kTaskFeatures, p.n_features - start),
-                    p.sums + k * p.n_features + start);
+    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+      const int64_t k = task / slices;
+      const int64_t start = task % slices * kTaskFeatures;
+      for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
+        kernels.add(place(p.x, p.x_type, p.n_features, order[i] / 2, start), p.x_type,
+                    p.scale + start, std::min(kTaskFeatures, p.n_features - start),
+                    order[i] % 2 != 0, p.sums + k * p.n_features + start);
       }
     }
-  });
+  }
 }
 
 void kmeans_ranges(const KmeansRangeParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows * slices;
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+  const SumKernels kernels = sum_kernels();
 #pragma omp parallel for schedule(static) num_threads(p.n_threads)
-    for (int64_t task = 0; task < n_tasks; ++task) {
-      const DefaultFloatEnvironment environment;
-      const int64_t start = task % slices * kTaskFeatures;
-      const int64_t length = std::min(kTaskFeatures, p.n_features - start);
-      const int64_t first = task / slices * kTaskRows;
-      double largest[kTaskFeatures] = {};
-      for (int64_t row = first; row < std::min(first + kTaskRows, p.n_rows); ++row) {
-        const T* values = static_cast<const T*>(p.x) + row * p.n_features + start;
-        for (int64_t f = 0; f < length; ++f) {
-          const double size = magnitude(to_double(values[f]));
-          largest[f] = size > largest[f] ? size : largest[f];
-        }
-      }
+  for (int64_t task = 0; task < n_tasks; ++task) {
+    const DefaultFloatEnvironment environment;
+    const int64_t start = task % slices * kTaskFeatures;
+    const int64_t length = std::min(kTaskFeatures, p.n_features - start);
+    const int64_t first = task / slices * kTaskRows;
+    double largest[kTaskFeatures] = {};
+    kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
+                  std::min(kTaskRows, p.n_rows - first), p.n_features, length, largest);
 #pragma omp critical
-      for (int64_t f = 0; f < length; ++f) {
-        p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
-      }
+    for (int64_t f = 0; f < length; ++f) {
+      p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
     }
-  });
+  }
 }
 
 void kmeans_means(const KmeansMeansParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const SumKernels kernels = sum_kernels();
 #pragma omp parallel for schedule(static) num_threads(p.n_threads)
   for (int64_t k = 0; k < p.n_clusters; ++k) {
     const DefaultFloatEnvironment environment;
     const int64_t first = k * p.n_features;
-    double lanes[kShiftLanes] = {};
-    for (int64_t f = 0; f < p.n_features; ++f) {
-      const double before = p.previous[first + f];
-      const double center = mean_of(p.sums[first + f], p.counts[k], p.step[f], before);
-      p.centers[first + f] = center;
-      lanes[f % kShiftLanes] += squared_move(center, before);
-    }
-    p.shifts[k] = tree_sum<kShiftLanes>(lanes);
+    p.shifts[k] = kernels.mean(p.sums + first, p.counts[k], p.step, p.previous + first,
+                               p.n_features, p.centers + first);
   }
 }
 

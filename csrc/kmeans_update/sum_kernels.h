@@ -1,0 +1,30 @@
+// The inner loops of the integer sums, one table per instruction set: all of them compile
+// sum_loops.h, and give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "common/element.h"
+
+namespace ktfast::cpu {
+
+struct SumKernels {
+  // sums[f] += or -= values[f] scale[f], in fixed point.
+  void (*add)(const void* values, ElementType type, const double* scale, int64_t length,
+              bool leaves, int64_t* sums);
+  // largest[f] = the largest size of values[r, f] and of what it was.
+  void (*range)(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
+                double* largest);
+  // One centre's mean; returns its squared move.
+  double (*mean)(const int64_t* sums, int64_t count, const double* step, const double* previous,
+                 int64_t length, double* center);
+};
+
+// The fastest for this machine, within KTFAST_SIMD.
+SumKernels sum_kernels();
+
+SumKernels sum_kernels_scalar();
+SumKernels sum_kernels_avx2();
+SumKernels sum_kernels_avx512();
+
+}  // namespace ktfast::cpu
