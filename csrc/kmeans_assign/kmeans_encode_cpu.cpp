@@ -59,12 +59,11 @@ void Preparation::shift() {
   for (int64_t k = 0; k < p_.n_clusters; ++k) {
     const DefaultFloatEnvironment environment;
     float* to = start_ + at_.shifted + k * d;
-    double square = 0;
+    const double* center = p_.centers + k * d;
     for (int64_t f = 0; f < d; ++f) {
-      const double difference = p_.centers[k * d + f] - static_cast<double>(p_.mean[f]);
-      square += difference * difference;
-      to[f] = static_cast<float>(difference);
+      to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
     }
+    const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
     const double norm = std::sqrt(square) * (1 + 1e-12);
     start_[at_.norms + k] = rounded_up(norm);
     start_[at_.halves + k] = static_cast<float>(square / 2);

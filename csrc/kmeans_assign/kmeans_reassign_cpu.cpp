@@ -156,6 +156,7 @@ void check_rows(const KmeansReassignParams& p) {
 void kmeans_drift(const KmeansDriftParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t d = p.n_features;
+  const auto squared_distance = assign_kernels(CodeType::float32).squared_distance;
 #pragma omp parallel for schedule(static) num_threads(p.n_threads)
   for (int64_t k = 0; k < p.n_clusters; ++k) {
     const DefaultFloatEnvironment environment;
@@ -163,18 +164,15 @@ void kmeans_drift(const KmeansDriftParams& p) {
     p.moved[k] = !std::equal(now, now + d, p.previous + k * d);
     for (int64_t e = 0; e < p.n_epochs; ++e) {
       const float* then = p.snapshots + (e * p.n_clusters + k) * d;
-      double square = 0;
-      for (int64_t f = 0; f < d; ++f) {
-        const double step = now[f] - static_cast<double>(then[f]);
-        square += step * step;
-      }
+      const double square = squared_distance(then, ElementType::float32, now, d);
       const double length = std::sqrt(square) + static_cast<double>(p.snapshot_error[e]);
       p.drift[e * p.n_clusters + k] = length > 0 ? rounded_up(length * (1 + kOutwards)) : 0.0f;
     }
   }
-  std::vector<int32_t> centers(static_cast<size_t>(p.n_clusters));
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
   for (int64_t e = 0; e < p.n_epochs; ++e) {
     const float* drift = p.drift + e * p.n_clusters;
+    std::vector<int32_t> centers(static_cast<size_t>(p.n_clusters));
     std::iota(centers.begin(), centers.end(), 0);
     name_farthest(drift, centers, p.farthest + e * kFarthest);
     std::iota(centers.begin(), centers.end(), 0);
