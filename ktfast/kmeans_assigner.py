@@ -132,23 +132,25 @@ class _Snapshots:
             centers, previous, self._centers[:used], self._error[:used], n_threads=n_threads
         )
 
-    def open(self, centers: Float64, epochs: Any, leaving: Int64) -> tuple[int, Int64]:
+    def open(self, centers: Float64, epochs: Any, pending: Any) -> tuple[int, Int64]:
         """Take a snapshot for rows whose bounds will be noted anew.
 
         Parameters
         ----------
         centers : float64 [k, d].
         epochs : uint8 [n], of all rows.
-        leaving : increasing numbers of the rows.
+        pending : bool [n], which rows these are.
 
         Returns
         -------
-        the epoch, and the rows: with those of the epoch it replaces if none was free.
+        the epoch, and the rows' increasing numbers: with those of the epoch it replaces if none was
+        free.
         """
-        self._rows -= np.bincount(epochs[leaving], minlength=len(self._rows))
+        self._rows -= np.bincount(epochs[pending], minlength=len(self._rows))
         epoch = int(self._rows.argmin())
         if self._rows[epoch] > 0:
-            leaving = np.union1d(leaving, np.flatnonzero(epochs == epoch))
+            pending = pending | (epochs == epoch)
+        leaving = np.flatnonzero(pending)
         self.begin(epoch, centers, leaving.size)
         return epoch, leaving
 
@@ -200,8 +202,7 @@ class BoundedAssigner:
         if self._screening is None:
             # Threads of its own would keep waiting for work, on the cores of the fit's, long after.
             with _blas().limit(limits=1):
-                moved = centers - previous
-                if bounds_pay(self._plain, self._rows, centers, moved, self._distances):
+                if bounds_pay(self._plain, self._rows, centers, previous, self._distances):
                     self._screening = self._choose(centers)
         if self._screening is None:
             self._screen_plainly(centers, True)
@@ -244,7 +245,7 @@ class BoundedAssigner:
         """Go by bounds; screen the rows for which these are too loose."""
         rows = self._rows
         drift = self._snapshots.drift(centers, previous, rows.threads)
-        pending = np.empty(rows.n, np.uint8)
+        pending = np.empty(rows.n, bool)
         computed = 0
         for place, part in rows.parts():
             computed += screening.screen.reassign(
@@ -256,13 +257,12 @@ class BoundedAssigner:
                 drift=drift,
                 bounds=bounds.at(place),
                 budget=screening.budget,
-                pending=pending[place],
+                pending=pending[place].view(np.uint8),
             )
-        subset = np.flatnonzero(pending)
-        if subset.size:
-            epoch, subset = self._snapshots.open(centers, bounds.epochs, subset)
+        if pending.any():
+            epoch, subset = self._snapshots.open(centers, bounds.epochs, pending)
             self._screen(screening, centers, prepared, True, subset=subset, epoch=epoch)
-        computed += subset.size * len(centers)
+            computed += subset.size * len(centers)
         self.skipped = 1 - computed / (rows.n * len(centers))
 
     def _screen_plainly(self, centers: Float64, guessed: bool) -> None:

@@ -18,8 +18,10 @@ _logger = logging.getLogger(__name__)
 
 # Rows that screens are tried on: so many, or a thirty-second of few.
 _SAMPLES = (128, 512)
+_MARGIN_SAMPLE = 64
 _BASIS_SAMPLE = 1024
-# A basis is looked for where a pass takes so many distances that finding it pays.
+# A basis is looked for where a pass takes so many distances that finding it pays, and where these
+# take much of a pass.
 _BASIS_DISTANCES = 2e7
 _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
@@ -58,9 +60,13 @@ def later_screen(
     sample = rows.take(where)
     margin = _good_margin(sample, centers)
     screens = _plain(rows, mean, precision)
-    if rows.d >= _LEAST_FEATURES and rows.n * len(centers) >= _BASIS_DISTANCES:
+    plain = screens[-1]
+    if (
+        rows.d >= _LEAST_FEATURES
+        and rows.n * len(centers) >= _BASIS_DISTANCES
+        and plain.product_cost(len(centers)) > plain.noting_cost / 2
+    ):
         directions = principal_directions(rows, mean, min(rows.d, _MOST_COORDINATES))
-        plain = screens[-1]
         screens += [
             Screen(plain.mean, plain.code, _mixed(directions[:, :m]), n_threads=plain.n_threads)
             for m in _COORDINATES
@@ -88,7 +94,7 @@ def later_screen(
 
 
 def bounds_pay(
-    screen: Screen, rows: Rows, centers: Float64, moved: Float64, distances: Float64
+    screen: Screen, rows: Rows, centers: Float64, previous: Float64, distances: Float64
 ) -> bool:
     """Whether to note bounds would save more in the passes to come than it takes.
 
@@ -96,14 +102,16 @@ def bounds_pay(
     ----------
     screen : of passes without bounds.
     rows, centers : to be assigned.
-    moved : float64 [k, d], the centres' last steps.
+    previous : float64 [k, d], the centres at the last assignment.
     distances : float64 [n], squared, of the rows to their nearest former centres.
     """
     named = min(_NAMED, len(centers) // 4)
-    steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
-    step = float(np.partition(steps, -1 - named)[-1 - named])
-    reach = float(np.sqrt(distances.mean()))
-    margin = _good_margin(rows.take(_spread(rows.n, _SAMPLES[0])), centers)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = centers - previous
+        steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
+        step = float(np.partition(steps, -1 - named)[-1 - named])
+        reach = float(np.sqrt(distances.mean()))
+    margin = _good_margin(rows.take(_spread(rows.n, _MARGIN_SAMPLE)), centers)
     slack = reach * (math.sqrt(1 + margin) - 1)
     # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
     left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)

@@ -262,7 +262,7 @@ class Screen:
     @property
     def noting_cost(self) -> float:
         """Clock cycles that noting the bounds of a row takes besides screening it."""
-        return 7500 + 1.5 * (NEAR_CENTERS + 4) * self.pair_cost
+        return 4400 + 1.5 * (NEAR_CENTERS + 4) * self.pair_cost
 
     @property
     def pair_cost(self) -> float:
