@@ -54,9 +54,9 @@ inline void tile_stored(int from, void* to, int64_t stride) {
 }
 
 inline void tile_dpbsud(int to, int a, int b) {
-  const auto* left = reinterpret_cast<const int8_t(*)[64]>(tiles[a].bytes);
-  const auto* right = reinterpret_cast<const uint8_t(*)[64]>(tiles[b].bytes);
-  auto* sums = reinterpret_cast<int32_t(*)[16]>(tiles[to].bytes);
+  const auto* left = reinterpret_cast<const int8_t (*)[64]>(tiles[a].bytes);
+  const auto* right = reinterpret_cast<const uint8_t (*)[64]>(tiles[b].bytes);
+  auto* sums = reinterpret_cast<int32_t (*)[16]>(tiles[to].bytes);
   for (int m = 0; m < 16; ++m) {
     for (int k = 0; k < 64; ++k) {
       for (int n = 0; n < 16; ++n) sums[m][n] += left[m][k] * right[k / 4][4 * n + k % 4];
@@ -78,9 +78,9 @@ inline float widened(uint16_t bfloat16) {
 
 // Even and odd products in sums of their own, which are added at the end.
 inline void tile_dpbf16ps(int to, int a, int b) {
-  const auto* left = reinterpret_cast<const uint16_t(*)[32]>(tiles[a].bytes);
-  const auto* right = reinterpret_cast<const uint16_t(*)[32]>(tiles[b].bytes);
-  auto* out = reinterpret_cast<float(*)[16]>(tiles[to].bytes);
+  const auto* left = reinterpret_cast<const uint16_t (*)[32]>(tiles[a].bytes);
+  const auto* right = reinterpret_cast<const uint16_t (*)[32]>(tiles[b].bytes);
+  auto* out = reinterpret_cast<float (*)[16]>(tiles[to].bytes);
   for (int m = 0; m < 16; ++m) {
     float sums[32] = {};
     for (int k = 0; k < 32; ++k) {
