@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from ktfast._backend import cpu
 from ktfast.kmeans_gpu import GpuAssigner
 from ktfast.kmeans_rows import Float64, Int32, Int64, Rows
-from ktfast.kmeans_screening import bounds_pay, first_screen, later_screen
+from ktfast.kmeans_screening import Outlook, first_screen, later_screen
 from ktfast.kmeans_sums import Sums
 from ktfast.ops.kmeans_screen import Bounds, Drift, Float32, RowCodes, Screen, kmeans_drift
 
@@ -197,12 +197,13 @@ class BoundedAssigner:
         self.skipped = 0.0
         if previous is None:
             self._plain = first_screen(self._rows, self._mean, centers, self._precision)
+            self._outlook = Outlook(self._plain, self._rows)
             self._screen_plainly(centers, False)
             return self._labels, self._distances
         if self._screening is None:
             # Threads of its own would keep waiting for work, on the cores of the fit's, long after.
             with _blas().limit(limits=1):
-                if bounds_pay(self._plain, self._rows, centers, previous, self._distances):
+                if self._outlook.bounds_pay(centers, previous, self._distances):
                     self._screening = self._choose(centers)
         if self._screening is None:
             self._screen_plainly(centers, True)

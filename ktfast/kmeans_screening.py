@@ -32,6 +32,8 @@ _MARGIN_SHARE = 0.6
 # next it falls to about this share (measured).
 _NAMED = 64
 _DRIFT_FALLS = 0.75
+# Even of slow centres some are new or have come far after so many passes.
+_MOST_PASSES = 8
 _COORDINATES = (32, 64, 128, 256)
 # Dense passes over the rows that their codes in a basis are expected to serve.
 _PASSES = 3
@@ -93,30 +95,45 @@ def later_screen(
     return screen, margin, cost
 
 
-def bounds_pay(
-    screen: Screen, rows: Rows, centers: Float64, previous: Float64, distances: Float64
-) -> bool:
+class Outlook:
     """Whether to note bounds would save more in the passes to come than it takes.
 
     Parameters
     ----------
     screen : of passes without bounds.
-    rows, centers : to be assigned.
-    previous : float64 [k, d], the centres at the last assignment.
-    distances : float64 [n], squared, of the rows to their nearest former centres.
+    rows : to be assigned.
     """
-    named = min(_NAMED, len(centers) // 4)
-    with np.errstate(over="ignore", invalid="ignore"):
-        moved = centers - previous
-        steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
-        step = float(np.partition(steps, -1 - named)[-1 - named])
-        reach = float(np.sqrt(distances.mean()))
-    margin = _good_margin(rows.take(_spread(rows.n, _MARGIN_SAMPLE)), centers)
-    slack = reach * (math.sqrt(1 + margin) - 1)
-    # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
-    left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
-    passes = math.log(left) / math.log(_DRIFT_FALLS) if left > 0 else math.inf
-    return passes * screen.product_cost(len(centers)) > screen.noting_cost
+
+    def __init__(self, screen: Screen, rows: Rows) -> None:
+        self._screen = screen
+        self._rows = rows
+        self._asked = 0
+        self._margin = 0.0
+
+    def bounds_pay(self, centers: Float64, previous: Float64, distances: Float64) -> bool:
+        """Ask before a pass.
+
+        Parameters
+        ----------
+        centers, previous : float64 [k, d], of this assignment and of the last.
+        distances : float64 [n], squared, of the rows to their nearest previous centres.
+        """
+        named = min(_NAMED, len(centers) // 4)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = centers - previous
+            steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
+            step = float(np.partition(steps, -1 - named)[-1 - named])
+            reach = float(np.sqrt(distances.mean()))
+        self._asked += 1
+        if self._asked.bit_count() == 1:  # it changes slowly
+            sample = self._rows.take(_spread(self._rows.n, _MARGIN_SAMPLE))
+            self._margin = _good_margin(sample, centers)
+        slack = reach * (math.sqrt(1 + self._margin) - 1)
+        # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
+        left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
+        passes = math.log(left) / math.log(_DRIFT_FALLS) if left > 0 else math.inf
+        saved = self._screen.product_cost(len(centers)) * min(passes, _MOST_PASSES)
+        return saved > self._screen.noting_cost
 
 
 def _good_margin(sample: Float64, centers: Float64) -> float:

@@ -4,6 +4,7 @@
 
 #include "common/check.h"
 #include "common/float_environment.h"
+#include "kmeans_update/sum_kernels.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -26,21 +27,6 @@ void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order)
   for (int64_t row = 0; row < p.n_rows; ++row) order[starts[p.labels[row] + 1]++] = row;
 }
 
-template <class T>
-void add_rows(const KmeansUpdateParams& p, const int64_t* first, const int64_t* last, double* sums,
-              int64_t start, int64_t length) {
-  const T* x = static_cast<const T*>(p.x) + start;
-  for (const int64_t* row = first; row != last; ++row) {
-    const T* values = x + *row * p.n_features;
-    if (p.sample_weight == nullptr) {
-      for (int64_t f = 0; f < length; ++f) sums[f] += to_double(values[f]);
-    } else {
-      const double weight = p.sample_weight[*row];
-      for (int64_t f = 0; f < length; ++f) sums[f] += weight * to_double(values[f]);
-    }
-  }
-}
-
 }  // namespace
 
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
@@ -61,21 +47,25 @@ void kmeans_update(const KmeansUpdateParams& p) {
     }
   }
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+  const SumKernels kernels = sum_kernels();
+  const int64_t size = element_size(p.x_type);
 #pragma omp parallel num_threads(p.n_threads)
-    {
-      const DefaultFloatEnvironment environment;
-      // One by one over the threads, because clusters differ in size.
+  {
+    const DefaultFloatEnvironment environment;
+    // One by one over the threads, because clusters differ in size.
 #pragma omp for schedule(static, 1)
-      for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
-        const int64_t k = task / slices;
-        const int64_t start = task % slices * kTaskFeatures;
-        add_rows<T>(p, order + starts[k], order + starts[k + 1], p.sums + k * p.n_features + start,
-                    start, std::min(kTaskFeatures, p.n_features - start));
+    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+      const int64_t k = task / slices;
+      const int64_t start = task % slices * kTaskFeatures;
+      for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
+        const char* values =
+            static_cast<const char*>(p.x) + (order[i] * p.n_features + start) * size;
+        kernels.add_weighted(
+            values, p.x_type, p.sample_weight == nullptr ? 1.0 : p.sample_weight[order[i]],
+            std::min(kTaskFeatures, p.n_features - start), p.sums + k * p.n_features + start);
       }
     }
-  });
+  }
 }
 
 }  // namespace ktfast::cpu

@@ -12,6 +12,9 @@ struct SumKernels {
   // sums[f] += or -= values[f] scale[f], in fixed point.
   void (*add)(const void* values, ElementType type, const double* scale, int64_t length,
               bool leaves, int64_t* sums);
+  // sums[f] += weight values[f].
+  void (*add_weighted)(const void* values, ElementType type, double weight, int64_t length,
+                       double* sums);
   // largest[f] = the largest size of values[r, f] and of what it was.
   void (*range)(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
                 double* largest);

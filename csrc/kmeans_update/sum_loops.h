@@ -21,6 +21,14 @@ void add(const void* values, ElementType type, const double* __restrict__ scale,
   });
 }
 
+void add_weighted(const void* values, ElementType type, double weight, int64_t length,
+                  double* __restrict__ sums) {
+  with_element(type, [&](auto* element) {
+    const auto* x = static_cast<decltype(element)>(values);
+    for (int64_t f = 0; f < length; ++f) sums[f] += weight * to_double(x[f]);
+  });
+}
+
 void range(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
            double* __restrict__ largest) {
   with_element(type, [&](auto* element) {
@@ -49,7 +57,7 @@ double mean(const int64_t* sums, int64_t count, const double* step, const double
   return tree_sum(lanes);
 }
 
-constexpr SumKernels kSumKernels{add, range, mean};
+constexpr SumKernels kSumKernels{add, add_weighted, range, mean};
 
 }  // namespace
 }  // namespace ktfast::cpu
