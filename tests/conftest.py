@@ -11,6 +11,7 @@ import pytest
 from emulated_cuda import EmulatedCuda, build
 
 from ktfast import _backend
+from ktfast.kmeans_screening import Outlook
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so their children:
 # tests that send it need Python's own handler.
@@ -40,6 +41,12 @@ def data_folder() -> Path:
 def rng() -> np.random.Generator:
     """A generator that starts the same in every test."""
     return np.random.default_rng(20180618)
+
+
+@pytest.fixture
+def early_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K-means notes bounds from the second pass on, whether that pays or not."""
+    monkeypatch.setattr(Outlook, "bounds_pay", lambda *_: True)
 
 
 class Backend:

@@ -99,6 +99,7 @@ def test_sixteen_thread_counts_twenty_times_give_one_hash():
     assert len(hashes) == 1
 
 
+@pytest.mark.usefixtures("early_bounds")
 @pytest.mark.parametrize("n_threads", [2, 7, 16])
 def test_threads_change_no_bit_where_bounds_and_batches_are_used(n_threads):
     # More rows than have all their distances kept, and so wide that 70 clusters are not few.

@@ -13,7 +13,7 @@ from tolerances import SUM_ORDER_FLOAT64
 from ktfast import KMeans, _backend
 from ktfast.kmeans_assigner import BoundedAssigner
 from ktfast.kmeans_rows import Rows
-from ktfast.kmeans_screening import later_screen, principal_directions
+from ktfast.kmeans_screening import Outlook, later_screen, principal_directions
 from ktfast.ops import kmeans_assign
 from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, Bounds, Screen, kmeans_drift
 from ktfast.reference import kmeans as reference
@@ -206,6 +206,7 @@ def steps(generator, x, k, n_steps):
         yield centers
 
 
+@pytest.mark.usefixtures("early_bounds")
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("case", range(4))
 def test_assignments_that_follow_one_another(level, code, case):
@@ -227,6 +228,7 @@ def test_assignments_that_follow_one_another(level, code, case):
     assert max(skipped) > 0.5  # a standstill costs nothing
 
 
+@pytest.mark.usefixtures("early_bounds")
 def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
     monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_SHARE", 0)
     monkeypatch.setattr("ktfast.kmeans_assigner._SNAPSHOT_BYTES", int(2.1 * 4 * 70 * 12))
@@ -236,6 +238,28 @@ def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
     for centers in steps(generator, x, 70, 15):
         labels, _ = assigner.assign(centers)
         np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "d", "pays"),
+    [
+        (0.05, 256, True),  # bounds will hold, and products are dear
+        (0.05, 4, False),  # products are cheap
+        (5.0, 256, False),  # bounds would not outlast the next pass
+        (0.0, 256, True),
+    ],
+)
+def test_bounds_pay_once_centres_move_little(step, d, pays, monkeypatch):
+    monkeypatch.setenv("KTFAST_SIMD", "scalar")
+    generator = np.random.default_rng(0)
+    x = (generator.normal(size=(2000, d)) / d**0.5).astype(np.float32)
+    centers = generator.normal(size=(300, d)) / d**0.5 * 3
+    _, distances = reference.assign(x, centers)
+    steps = generator.normal(size=centers.shape)
+    steps *= step / np.linalg.norm(steps, axis=1, keepdims=True)
+    outlook = Outlook(Screen(x.mean(axis=0), "float32", n_threads=1), Rows([x]))
+    assert outlook.bounds_pay(centers, centers + steps, distances) == pays
+    assert not outlook.bounds_pay(centers, centers + 1e160, distances)  # overflows
 
 
 def test_drift_by_hand():

@@ -79,6 +79,7 @@ def test_every_device_finds_the_same_clusters(dtype, init, device):
     assert_same(fit(x, weight, init=init, n_init=1, device=device), model)
 
 
+@pytest.mark.usefixtures("early_bounds")
 def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
     monkeypatch.setattr("ktfast.kmeans_spherical._BLOCK", 16 * 1000)
     monkeypatch.setattr("ktfast.kmeans_spherical._PIECE", 16 * 300)
