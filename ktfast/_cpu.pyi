@@ -94,6 +94,7 @@ def kmeans_drift(
     previous: Any,
     snapshots: Any,
     snapshot_error: Any,
+    known: Any,
     moved: Any,
     drift: Any,
     farthest: Any,

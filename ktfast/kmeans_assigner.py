@@ -124,13 +124,23 @@ class _Snapshots:
         self._centers = np.empty((epochs, n_clusters, n_features), np.float32)
         self._error = np.zeros(epochs, np.float32)
         self._rows = np.zeros(epochs, np.int64)
+        self._drift = np.empty((epochs, n_clusters), np.float32)
+        self._known = np.zeros(epochs, bool)
 
     def drift(self, centers: Float64, previous: Float64, n_threads: int) -> Drift:
-        """How far the centres have moved since each epoch."""
+        """How far the centres have moved since each epoch; ask once for each assignment."""
         used = int(np.flatnonzero(self._rows).max()) + 1
-        return kmeans_drift(
-            centers, previous, self._centers[:used], self._error[:used], n_threads=n_threads
+        found = kmeans_drift(
+            centers,
+            previous,
+            self._centers[:used],
+            self._error[:used],
+            drift=self._drift[:used],
+            known=self._known[:used],
+            n_threads=n_threads,
         )
+        self._known[:used] = True
+        return found
 
     def open(self, centers: Float64, epochs: Any, pending: Any) -> tuple[int, Int64]:
         """Take a snapshot for rows whose bounds will be noted anew.
@@ -160,6 +170,7 @@ class _Snapshots:
         longest = math.sqrt(np.einsum("kd,kd->k", centers, centers).max())
         self._error[epoch] = _ROUNDING * longest + _UNDERFLOW * math.sqrt(centers.shape[1])
         self._rows[epoch] = n_rows
+        self._known[epoch] = False
 
 
 class BoundedAssigner:

@@ -34,6 +34,9 @@ _NAMED = 64
 _DRIFT_FALLS = 0.75
 # Even of slow centres some are new or have come far after so many passes.
 _MOST_PASSES = 8
+# Slack, as a share of a row's distance, that few data have: without it there is no need to ask how
+# much these have.
+_MOST_SLACK = 0.5
 _COORDINATES = (32, 64, 128, 256)
 # Dense passes over the rows that their codes in a basis are expected to serve.
 _PASSES = 3
@@ -108,7 +111,7 @@ class Outlook:
         self._screen = screen
         self._rows = rows
         self._asked = 0
-        self._margin = 0.0
+        self._slack = 0.0
 
     def bounds_pay(self, centers: Float64, previous: Float64, distances: Float64) -> bool:
         """Ask before a pass.
@@ -118,22 +121,32 @@ class Outlook:
         centers, previous : float64 [k, d], of this assignment and of the last.
         distances : float64 [n], squared, of the rows to their nearest previous centres.
         """
+        cost = self._screen.product_cost(len(centers))
+        noting = self._screen.noting_cost
+        if cost * _MOST_PASSES <= noting:
+            return False
         named = min(_NAMED, len(centers) // 4)
         with np.errstate(over="ignore", invalid="ignore"):
             moved = centers - previous
             steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
             step = float(np.partition(steps, -1 - named)[-1 - named])
             reach = float(np.sqrt(distances.mean()))
+        if cost * _passes(reach * _MOST_SLACK, step) <= noting:
+            return False
         self._asked += 1
         if self._asked.bit_count() == 1:  # it changes slowly
             sample = self._rows.take(_spread(self._rows.n, _MARGIN_SAMPLE))
-            self._margin = _good_margin(sample, centers)
-        slack = reach * (math.sqrt(1 + self._margin) - 1)
-        # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
-        left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
-        passes = math.log(left) / math.log(_DRIFT_FALLS) if left > 0 else math.inf
-        saved = self._screen.product_cost(len(centers)) * min(passes, _MOST_PASSES)
-        return saved > self._screen.noting_cost
+            self._slack = math.sqrt(1 + _good_margin(sample, centers)) - 1
+        return cost * _passes(reach * self._slack, step) > noting
+
+
+def _passes(slack: float, step: float) -> float:
+    """How many passes bounds serve if the drift of most centres was `step` in the last one."""
+    # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
+    left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
+    if not left > 0:
+        return _MOST_PASSES
+    return min(_MOST_PASSES, math.log(left) / math.log(_DRIFT_FALLS))
 
 
 def _good_margin(sample: Float64, centers: Float64) -> float:
@@ -179,7 +192,10 @@ def _mixed(basis: Float32) -> Float32:
 def _plain(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     """Screens of the features themselves: in the forced precision, else in all that are fast."""
     rounded = mean.astype(np.float32)
-    return [Screen(rounded, code, n_threads=rows.threads) for code in codes_for(precision)]
+    codes = codes_for(precision)
+    if "bfloat16" in codes and rows.d >= _LEAST_FEATURES and len(codes) > 1:
+        codes.remove("float32")  # as few centres pass in bfloat16, in half the time
+    return [Screen(rounded, code, n_threads=rows.threads) for code in codes]
 
 
 def _sampled(n: int) -> npt.NDArray[np.int64]:

@@ -133,6 +133,7 @@ inline void bind_kmeans_drift(const py::kwargs& given) {
   p.n_epochs = snapshots.shape(0);
   p.snapshots = snapshots.data();
   p.snapshot_error = a.array<const float>("snapshot_error", {p.n_epochs});
+  p.known = a.array<const uint8_t>("known", {p.n_epochs});
   p.moved = a.array<uint8_t>("moved", {p.n_clusters});
   p.drift = a.array<float>("drift", {p.n_epochs, p.n_clusters});
   p.farthest = a.array<int32_t>("farthest", {p.n_epochs, kFarthest});

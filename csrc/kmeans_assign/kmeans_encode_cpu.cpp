@@ -87,7 +87,9 @@ void Preparation::project_all() {
 // The order of the centres in the panels, by their largest number.
 void Preparation::sort() {
   float* key = keys();
+#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
   for (int64_t k = 0; k < p_.n_clusters; ++k) {
+    const DefaultFloatEnvironment environment;
     ids()[k] = static_cast<int32_t>(k);
     key[k] = Lengths(kernels_, coded(k), length_).largest;
     if (std::isnan(key[k])) key[k] = kInfinity;

@@ -31,6 +31,7 @@ struct KmeansDriftParams {
   const double* previous;       // [n_clusters, n_features], at the last assignment
   const float* snapshots;       // [n_epochs, n_clusters, n_features], when bounds were noted
   const float* snapshot_error;  // [n_epochs], how far a snapshot may be from what it stands for
+  const uint8_t* known;         // [n_epochs], 1: drift holds what was written for `previous`
   uint8_t* moved;               // outputs, as in KmeansDrift
   float* drift;
   int32_t* farthest;

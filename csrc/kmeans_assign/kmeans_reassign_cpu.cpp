@@ -163,6 +163,7 @@ void kmeans_drift(const KmeansDriftParams& p) {
     const double* now = p.centers + k * d;
     p.moved[k] = !std::equal(now, now + d, p.previous + k * d);
     for (int64_t e = 0; e < p.n_epochs; ++e) {
+      if (!p.moved[k] && p.known[e]) continue;
       const float* then = p.snapshots + (e * p.n_clusters + k) * d;
       const double square = squared_distance(then, ElementType::float32, now, d);
       const double length = std::sqrt(square) + static_cast<double>(p.snapshot_error[e]);

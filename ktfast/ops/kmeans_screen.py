@@ -363,6 +363,8 @@ def kmeans_drift(
     snapshots: Float32,
     snapshot_error: Float32,
     *,
+    drift: Float32 | None = None,
+    known: npt.NDArray[np.bool_] | None = None,
     n_threads: int,
 ) -> Drift:
     """Measure how far centres [k, d] are from the previous ones and from snapshots.
@@ -372,11 +374,15 @@ def kmeans_drift(
     centers, previous : float64 [k, d].
     snapshots : float32 [epochs, k, d].
     snapshot_error : float32 [epochs], how far a rounded snapshot may be from the centre it was of.
+    drift : float32 [epochs, k], written to and returned; None: a new array.
+    known : bool [epochs], of which epochs `drift` holds what was written for the previous centres.
     """
     n_epochs, k = snapshots.shape[:2]
-    drift = Drift(
+    if known is None:
+        known = np.zeros(n_epochs, bool)
+    found = Drift(
         np.empty(k, np.uint8),
-        np.empty((n_epochs, k), np.float32),
+        np.empty((n_epochs, k), np.float32) if drift is None else drift,
         np.empty((n_epochs, _FARTHEST), np.int32),
         np.empty((n_epochs, _FARTHEST), np.int32),
     )
@@ -385,10 +391,11 @@ def kmeans_drift(
         previous=previous,
         snapshots=snapshots,
         snapshot_error=snapshot_error,
+        known=known.view(np.uint8),
         n_threads=n_threads,
-        **drift._asdict(),
+        **found._asdict(),
     )
-    return drift
+    return found
 
 
 def _panels(basis: Float32) -> Float32:
