@@ -88,6 +88,7 @@ def kmeans_assign(
     margin: float,
     n_threads: int,
 ) -> int: ...
+def kmeans_snapshot(*, centers: Any, snapshot: Any, n_threads: int) -> float: ...
 def kmeans_drift(
     *,
     centers: Any,

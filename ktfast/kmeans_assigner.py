@@ -7,7 +7,6 @@ see `ktfast.ops.kmeans_screen.Bounds`.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,10 +28,6 @@ _SNAPSHOT_SHARE = 1 / 8
 _SNAPSHOT_BYTES = 1 << 25
 # Distances that may always be computed for a row before it is screened anew.
 _LEAST_BUDGET = 32
-# What rounding to float32 may change a vector by: a share of its length, somewhat raised, and what
-# each of its smallest numbers may lose.
-_ROUNDING = 1.01 * 2**-24
-_UNDERFLOW = 2.0**-149
 
 
 class Assigner(Protocol):
@@ -120,14 +115,15 @@ class _Screening(NamedTuple):
 class _Snapshots:
     """Centres as they were when bounds were noted, and how many rows have bounds of each epoch."""
 
-    def __init__(self, epochs: int, n_clusters: int, n_features: int) -> None:
+    def __init__(self, epochs: int, n_clusters: int, n_features: int, *, n_threads: int) -> None:
+        self._threads = n_threads
         self._centers = np.empty((epochs, n_clusters, n_features), np.float32)
         self._error = np.zeros(epochs, np.float32)
         self._rows = np.zeros(epochs, np.int64)
         self._drift = np.empty((epochs, n_clusters), np.float32)
         self._known = np.zeros(epochs, bool)
 
-    def drift(self, centers: Float64, previous: Float64, n_threads: int) -> Drift:
+    def drift(self, centers: Float64, previous: Float64) -> Drift:
         """How far the centres have moved since each epoch; ask once for each assignment."""
         used = int(np.flatnonzero(self._rows).max()) + 1
         found = kmeans_drift(
@@ -137,7 +133,7 @@ class _Snapshots:
             self._error[:used],
             drift=self._drift[:used],
             known=self._known[:used],
-            n_threads=n_threads,
+            n_threads=self._threads,
         )
         self._known[:used] = True
         return found
@@ -166,9 +162,9 @@ class _Snapshots:
 
     def begin(self, epoch: int, centers: Float64, n_rows: int) -> None:
         """Take a snapshot in a given place."""
-        self._centers[epoch] = centers
-        longest = math.sqrt(np.einsum("kd,kd->k", centers, centers).max())
-        self._error[epoch] = _ROUNDING * longest + _UNDERFLOW * math.sqrt(centers.shape[1])
+        self._error[epoch] = cpu.kmeans_snapshot(
+            centers=centers, snapshot=self._centers[epoch], n_threads=self._threads
+        )
         self._rows[epoch] = n_rows
         self._known[epoch] = False
 
@@ -228,7 +224,7 @@ class BoundedAssigner:
             self._screen(self._screening, centers, prepared, True)
         else:
             self._bounds = Bounds.empty(self._rows.n)
-            self._snapshots = _Snapshots(epochs, *centers.shape)
+            self._snapshots = _Snapshots(epochs, *centers.shape, n_threads=self._rows.threads)
             self._snapshots.begin(0, centers, self._rows.n)
             self._screen(self._screening, centers, prepared, True)
         return self._labels, self._distances
@@ -256,7 +252,7 @@ class BoundedAssigner:
     ) -> None:
         """Go by bounds; screen the rows for which these are too loose."""
         rows = self._rows
-        drift = self._snapshots.drift(centers, previous, rows.threads)
+        drift = self._snapshots.drift(centers, previous)
         pending = np.empty(rows.n, bool)
         computed = 0
         for place, part in rows.parts():

@@ -12,7 +12,7 @@ from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 _BITS = 50
 # At least half of a feature's numbers, zeros aside, must keep this many bits.
 _LEAST_BITS = 30
-_SAMPLE = 1024
+_SAMPLE = 256
 
 
 class Sums(Protocol):

@@ -1,5 +1,6 @@
 """The screen's certificate and the bounds across iterations: never a label but the exact one."""
 
+import functools
 import itertools
 import warnings
 
@@ -260,6 +261,33 @@ def test_bounds_pay_once_centres_move_little(step, d, pays, monkeypatch):
     outlook = Outlook(Screen(x.mean(axis=0), "float32", n_threads=1), Rows([x]))
     assert outlook.bounds_pay(centers, centers + steps, distances) == pays
     assert not outlook.bounds_pay(centers, centers + 1e160, distances)  # overflows
+
+
+def test_snapshots_say_how_far_they_may_be_off():
+    centers = np.array([[1.0, 2], [1 + 2**-25, 1e-60], [3, -(1 + 3 * 2**-26)]])
+    snapshot = np.empty((3, 2), np.float32)
+    error = _backend.cpu.kmeans_snapshot(centers=centers, snapshot=snapshot, n_threads=2)
+    np.testing.assert_array_equal(snapshot, centers.astype(np.float32))
+    farthest = np.linalg.norm(snapshot - centers, axis=1).max()
+    assert farthest < error < farthest * (1 + 1e-5)
+    exact = np.zeros((3, 2))
+    assert _backend.cpu.kmeans_snapshot(centers=exact, snapshot=snapshot, n_threads=1) == 0
+
+
+def test_known_drift_is_kept_where_centers_stand_still():
+    generator = np.random.default_rng(0)
+    previous = generator.normal(size=(40, 6))
+    centers = np.where(np.arange(40)[:, None] % 2, previous, generator.normal(size=(40, 6)))
+    snapshots = generator.normal(size=(3, 40, 6)).astype(np.float32)
+    measure = functools.partial(kmeans_drift, n_threads=2)
+    none = np.zeros(3, np.float32)
+    expected = measure(centers, previous, snapshots, none)
+    drift = measure(previous, previous, snapshots, none).drift.copy()
+    drift[1] = -1  # not known
+    known = np.array([True, False, True])
+    found = measure(centers, previous, snapshots, none, drift=drift, known=known)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_drift_by_hand():

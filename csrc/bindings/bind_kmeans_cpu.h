@@ -121,6 +121,20 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   return n_passed;
 }
 
+// Returns how far a rounded centre may be from what it was.
+inline float bind_kmeans_snapshot(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansSnapshotParams p{};
+  const auto centers = a.checked<const double>("centers", {-1, -1});
+  p.n_clusters = centers.shape(0);
+  p.n_features = centers.shape(1);
+  p.centers = centers.data();
+  p.snapshot = a.array<float>("snapshot", {p.n_clusters, p.n_features});
+  p.n_threads = a.value<int>("n_threads");
+  const py::gil_scoped_release release;
+  return cpu::kmeans_snapshot(p);
+}
+
 inline void bind_kmeans_drift(const py::kwargs& given) {
   Arguments a(given);
   KmeansDriftParams p{};

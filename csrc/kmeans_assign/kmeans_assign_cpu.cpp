@@ -299,8 +299,8 @@ void Block::pass(int64_t r, int64_t panel, uint64_t mask) {
     const float error = panel_.error[r] * 1.00001f;
     const float bound = centers_.half_norms[slot] - value / panel_.inverse[r] - error;
     if (!p_.guessed) {
-      const double most = static_cast<double>(bound) +
-                          2 * static_cast<double>(error + tail / panel_.inverse[r]);
+      const double most =
+          static_cast<double>(bound) + 2 * static_cast<double>(error + tail / panel_.inverse[r]);
       if (most < row.target) lower_target(r, most);
     }
     passed(r)[row.n_passed] = k;

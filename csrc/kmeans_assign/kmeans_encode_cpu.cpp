@@ -14,6 +14,12 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// Four sums of bytes, without what they carry.
+uint32_t add_bytes(uint32_t a, uint32_t b) {
+  constexpr uint32_t kHigh = 0x80808080u;
+  return ((a & ~kHigh) + (b & ~kHigh)) ^ ((a ^ b) & kHigh);
+}
+
 // Writes the prepared centres, step by step.
 class Preparation {
  public:
@@ -116,6 +122,7 @@ void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
   PanelConstants constants{1, 0, 0};
   auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
   const int offset = p_.code == CodeType::int8 ? kernels_.center_levels + 1 : 0;
+  const uint32_t offsets = 0x01010101u * static_cast<uint32_t>(offset);
   for (int64_t slot = first; slot < first + kPanelWidth; ++slot) {
     std::fill_n(codes, at_.words * kWordBytes, static_cast<unsigned char>(0));
     start_[at_.half_norms + slot] = kInfinity;
@@ -126,9 +133,10 @@ void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
         panel_words +
         (place / kColumnWidth * at_.words * kColumnWidth + place % kColumnWidth) * kWordBytes;
     for (int64_t w = 0; w < at_.words; ++w, words += kColumnWidth * kWordBytes) {
-      for (int i = 0; i < kWordBytes; ++i) {
-        words[i] = static_cast<unsigned char>(codes[w * kWordBytes + i] + offset);
-      }
+      uint32_t word;
+      std::memcpy(&word, codes + w * kWordBytes, sizeof word);
+      word = add_bytes(word, offsets);
+      std::memcpy(words, &word, sizeof word);
     }
   }
   reinterpret_cast<PanelConstants*>(start_ + at_.constants)[panel] = constants;

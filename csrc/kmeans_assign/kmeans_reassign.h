@@ -23,6 +23,14 @@ struct KmeansDrift {
   const int32_t* farthest_moved;  // [n_epochs, kFarthest], the same among those that moved
 };
 
+struct KmeansSnapshotParams {
+  int64_t n_clusters;
+  int64_t n_features;
+  const double* centers;  // [n_clusters, n_features]
+  float* snapshot;        // [n_clusters, n_features], the same rounded
+  int n_threads;
+};
+
 struct KmeansDriftParams {
   int64_t n_clusters;
   int64_t n_features;
@@ -63,6 +71,8 @@ struct KmeansReassignParams {
 };
 
 namespace cpu {
+// Returns how far a rounded centre may be from what it was, at most.
+float kmeans_snapshot(const KmeansSnapshotParams& p);
 void kmeans_drift(const KmeansDriftParams& p);
 void kmeans_reassign(const KmeansReassignParams& p);
 }  // namespace cpu

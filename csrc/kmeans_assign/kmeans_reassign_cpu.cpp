@@ -153,6 +153,22 @@ void check_rows(const KmeansReassignParams& p) {
 
 }  // namespace
 
+float kmeans_snapshot(const KmeansSnapshotParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const int64_t d = p.n_features;
+  const auto squared_distance = assign_kernels(CodeType::float32).squared_distance;
+  double most = 0;
+#pragma omp parallel for schedule(static) num_threads(p.n_threads) reduction(max : most)
+  for (int64_t k = 0; k < p.n_clusters; ++k) {
+    const DefaultFloatEnvironment environment;
+    const double* center = p.centers + k * d;
+    float* rounded = p.snapshot + k * d;
+    for (int64_t f = 0; f < d; ++f) rounded[f] = static_cast<float>(center[f]);
+    most = std::max(most, squared_distance(rounded, ElementType::float32, center, d));
+  }
+  return most > 0 ? rounded_up(std::sqrt(most) * (1 + kOutwards)) : 0.0f;
+}
+
 void kmeans_drift(const KmeansDriftParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t d = p.n_features;
