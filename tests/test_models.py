@@ -200,6 +200,20 @@ def test_layers_read_alone_or_in_one_pass_are_the_same(name):
     assert torch.equal(trunk(images), together[trunk.layers[-1]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_pooling_before_the_relu_changes_no_bit(name, dtype):
+    trunk = build_trunk(name, n_classes=0, width=0.25).to(dtype)
+    images, found = photographs(2, 96).to(dtype), []
+    for layers in (nn.Sequential(*trunk.features), trunk.features):
+        trunk.zero_grad()
+        maps = layers(images)
+        (maps * torch.arange(maps.numel()).view(maps.shape).sin().to(dtype)).sum().backward()
+        found.append([maps.detach(), *(value.grad for value in trunk.parameters())])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+    assert any(value.any() for value in found[0][1:])
+
+
 def test_conv_layers_are_read_after_their_relu():
     trunk = VGG16(0, width=0.25)
     assert trunk.features(photographs(1, 32), "conv2_1").min() == 0

@@ -49,9 +49,13 @@ class LayerStack(nn.Sequential):
                 f" {self.smallest(wanted[deepest])} px"
             )
         maps: dict[str, Tensor] = {}
-        for done, module in enumerate(islice(self._modules.values(), deepest), start=1):
-            assert module is not None
-            x = module(x)
+        modules = list(islice(self, deepest))
+        for done, module in enumerate(modules, start=1):
+            after = modules[done] if done < deepest and done not in wanted else None
+            if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
+                # Its largest values are the same, bit for bit, and fewer to cut off.
+                modules[done - 1], modules[done] = after, module
+            x = modules[done - 1](x)
             if done in wanted:
                 maps[wanted[done]] = x
         return maps
