@@ -58,8 +58,11 @@ float bound_of_least(const float* numbers, int32_t count, int32_t wanted) {
   const float width = (high - low) * (1.0f / kBins);
   if (!(width > 0 && width < kInfinity) || wanted >= count) return high;
   const float inverse = 1 / width;
-  int32_t bins[kBins + 2] = {};
-  for (int32_t i = 0; i < count; ++i) ++bins[static_cast<int>((numbers[i] - low) * inverse)];
+  int32_t bins[kBins + 1] = {};
+  for (int32_t i = 0; i < count; ++i) {
+    const float place = (numbers[i] - low) * inverse;
+    ++bins[place < kBins ? static_cast<int>(place) : kBins];
+  }
   int bin = 0;
   for (int32_t sum = bins[0]; sum < wanted; sum += bins[bin]) ++bin;
   return low + static_cast<float>(bin + 1) * width;

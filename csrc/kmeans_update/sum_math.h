@@ -67,7 +67,7 @@ KTFAST_HD double squared_move(double center, double previous) {
 
 // Adds up the lanes, whose number is a power of two, as a tree; changes them.
 template <int kLanes>
-double tree_sum(double (&lanes)[kLanes]) {
+KTFAST_HD double tree_sum(double (&lanes)[kLanes]) {
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
   }
