@@ -113,7 +113,7 @@ def test_results_are_saved_into_a_new_folder(tmp_path):
 def test_the_machine_is_described():
     facts = machine(("numpy", "a-package-that-is-not-there"))
     assert facts["cores"] == str(len(os.sched_getaffinity(0)))
-    assert facts["instructions"].split()[0] in ("scalar", "avx2", "avx512")
+    assert facts["instructions"].split()[0] in ("scalar", "avx2", "avx512", "amx")
     assert facts["numpy"].count(".") >= 1
     assert "a-package-that-is-not-there" not in facts
 
