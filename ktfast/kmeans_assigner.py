@@ -208,7 +208,7 @@ class BoundedAssigner:
             self._screen_plainly(centers, False)
             return self._labels, self._distances
         if self._screening is None:
-            # Threads of its own would keep waiting for work, on the cores of the fit's, long after.
+            # NumPy's threads would keep waiting for work, on the cores of the fit's, long after.
             with _blas().limit(limits=1):
                 if self._outlook.bounds_pay(centers, previous, self._distances):
                     self._screening = self._choose(centers)

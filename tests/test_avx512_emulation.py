@@ -231,7 +231,7 @@ def test_tiles_of_bfloat16(intrinsics, rng):
     parts = np.zeros((40, 16, 16, 2), np.float32)
     for k in range(32):
         product = rows[:, :, None, k] * columns[:, k // 2, :, k % 2][:, None]
-        # Exact in 64 bits of x87's long double, so that the sum is rounded once.
+        # In x87's long double, whose 64 bits hold these sums well enough to be rounded once.
         total = product.astype(np.longdouble) + parts[..., k % 2]
         parts[..., k % 2] = without_denormals(total.astype(np.float32))
     both = without_denormals(parts[..., 0] + parts[..., 1])

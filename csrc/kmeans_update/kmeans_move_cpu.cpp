@@ -47,12 +47,6 @@ void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order)
   });
 }
 
-// Where feature `feature` of a row lies.
-const char* place(const void* x, ElementType type, int64_t n_features, int64_t row,
-                  int64_t feature) {
-  return static_cast<const char*>(x) + (row * n_features + feature) * element_size(type);
-}
-
 // Where there are few sums: a thread goes through its share of the rows in their order, with sums
 // of its own.
 struct Shares {
@@ -133,14 +127,12 @@ void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
 
 }  // namespace
 
-SumKernels sum_kernels_scalar() { return kSumKernels; }
-
 SumKernels sum_kernels() {
 #if defined(KTFAST_X86_SIMD)
   if (simd_level() >= SimdLevel::avx512) return sum_kernels_avx512();
   if (simd_level() >= SimdLevel::avx2) return sum_kernels_avx2();
 #endif
-  return sum_kernels_scalar();
+  return kSumKernels;
 }
 
 int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {

@@ -48,7 +48,6 @@ void kmeans_update(const KmeansUpdateParams& p) {
   }
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   const SumKernels kernels = sum_kernels();
-  const int64_t size = element_size(p.x_type);
 #pragma omp parallel num_threads(p.n_threads)
   {
     const DefaultFloatEnvironment environment;
@@ -58,11 +57,10 @@ void kmeans_update(const KmeansUpdateParams& p) {
       const int64_t k = task / slices;
       const int64_t start = task % slices * kTaskFeatures;
       for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
-        const char* values =
-            static_cast<const char*>(p.x) + (order[i] * p.n_features + start) * size;
-        kernels.add_weighted(
-            values, p.x_type, p.sample_weight == nullptr ? 1.0 : p.sample_weight[order[i]],
-            std::min(kTaskFeatures, p.n_features - start), p.sums + k * p.n_features + start);
+        kernels.add_weighted(place(p.x, p.x_type, p.n_features, order[i], start), p.x_type,
+                             p.sample_weight == nullptr ? 1.0 : p.sample_weight[order[i]],
+                             std::min(kTaskFeatures, p.n_features - start),
+                             p.sums + k * p.n_features + start);
       }
     }
   }

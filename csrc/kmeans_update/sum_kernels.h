@@ -23,10 +23,15 @@ struct SumKernels {
                  int64_t length, double* center);
 };
 
+// Where a feature of a row lies.
+inline const char* place(const void* x, ElementType type, int64_t n_features, int64_t row,
+                         int64_t feature) {
+  return static_cast<const char*>(x) + (row * n_features + feature) * element_size(type);
+}
+
 // The fastest for this machine, within KTFAST_SIMD.
 SumKernels sum_kernels();
 
-SumKernels sum_kernels_scalar();
 SumKernels sum_kernels_avx2();
 SumKernels sum_kernels_avx512();
 
