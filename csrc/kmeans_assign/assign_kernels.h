@@ -17,6 +17,9 @@ constexpr int kTileRows = 6;
 constexpr int kPanelWidth = 64;
 constexpr int kColumnWidth = 16;
 constexpr int kWordBytes = 4;
+constexpr int kColumnBytes = kColumnWidth * kWordBytes;  // of one word
+constexpr int kLineBytes = 64;                           // of a cache
+constexpr int kSoonBytes = kLineBytes / 8;
 constexpr int kDots = 4;
 // int8 codes are padded to so many words, which some kernels multiply before they widen.
 constexpr int kInt8Words = 4;
@@ -52,11 +55,23 @@ struct PanelProduct {
   int64_t n_tiles;
   bool accumulate;
   void* out;  // [n_tiles x kTileRows, kPanelWidth] int32 or float, written or added to
+  // Columns that are wanted, from the first; a kernel may write the others all the same.
+  int columns = kPanelWidth / kColumnWidth;
+  // The stretch that is read after this one, as its panel lies: a kernel may fetch it ahead.
+  const void* next = nullptr;
+  // [n_tiles] Further memory that is read soon, kSoonBytes for each word.
+  const void* const* soon = nullptr;
 
   const char* column(int c) const {
-    return static_cast<const char*>(panel) +
-           (c * panel_words + first) * (kColumnWidth * kWordBytes);
+    return static_cast<const char*>(panel) + c * column_bytes() + first * kColumnBytes;
   }
+  const char* next_column(int c) const {
+    return next == nullptr ? column(c) : static_cast<const char*>(next) + c * column_bytes();
+  }
+  const char* soon_of(int64_t tile) const {
+    return soon == nullptr ? row(tile) : static_cast<const char*>(soon[tile]) + first * kSoonBytes;
+  }
+  int64_t column_bytes() const { return panel_words * kColumnBytes; }
   const char* row(int64_t tile) const {
     return static_cast<const char*>(rows) + tile * kTileRows * stride + first * kWordBytes;
   }

@@ -51,7 +51,7 @@ constexpr int kDotLanes = 16;
 constexpr int kSquareLanes = 64;
 
 // Features per chain of roundings where float codes are multiplied; longer products add up chains.
-constexpr int64_t kChainLength = 512;
+constexpr int64_t kChainLength = 256;
 
 // Scale of int8 codes; positive for a row of zeros, so that its inverse is finite.
 KTFAST_HD float int8_scale(float reach) {

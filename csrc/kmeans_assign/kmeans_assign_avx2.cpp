@@ -6,14 +6,19 @@
 namespace ktfast::cpu {
 namespace {
 
+// While so many words are multiplied, a line of the next column is fetched and one of what else is
+// read soon.
+constexpr int kFetchWords = 16;
+
 // Six rows by one column of 16 centres: 12 of 16 registers accumulate. Out of line, or GCC 12
 // spills them when it is inlined into its caller.
 __attribute__((noinline)) void product_column(const char* centers, const char* row, int64_t stride,
-                                              int64_t words, bool accumulate, float* to) {
+                                              int64_t words, bool accumulate, float* to,
+                                              const char* next, const char* soon) {
   __m256 sum[kTileRows][2];
 #pragma GCC unroll 6
   for (int r = 0; r < kTileRows; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
-  for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kColumnWidth * kWordBytes) {
+  const auto multiply_word = [&]() {
     const __m256 c0 = _mm256_loadu_ps(reinterpret_cast<const float*>(centers));
     const __m256 c1 = _mm256_loadu_ps(reinterpret_cast<const float*>(centers) + 8);
 #pragma GCC unroll 6
@@ -22,7 +27,16 @@ __attribute__((noinline)) void product_column(const char* centers, const char* r
       sum[r][0] = _mm256_fmadd_ps(x, c0, sum[r][0]);
       sum[r][1] = _mm256_fmadd_ps(x, c1, sum[r][1]);
     }
+    row += kWordBytes;
+    centers += kColumnBytes;
+  };
+  int64_t w = 0;
+  for (; w + kFetchWords <= words; w += kFetchWords, next += kLineBytes, soon += kLineBytes) {
+    _mm_prefetch(next, _MM_HINT_T0);
+    _mm_prefetch(soon, _MM_HINT_T1);
+    for (int i = 0; i < kFetchWords; ++i) multiply_word();
   }
+  for (; w < words; ++w) multiply_word();
 #pragma GCC unroll 6
   for (int r = 0; r < kTileRows; ++r, to += kPanelWidth) {
     if (accumulate) {
@@ -34,13 +48,17 @@ __attribute__((noinline)) void product_column(const char* centers, const char* r
   }
 }
 
-// A column, which fits a first-level cache, goes past all rows before the next.
+// A column, which fits a first-level cache, goes past all rows before the next. The 16
+// tiles of a whole block fetch the whole next one; two columns are enough for what else is read.
 void product(const PanelProduct& p) {
-  for (int column = 0; column < kColumns; ++column) {
-    for (int64_t tile = 0; tile < p.n_tiles; ++tile) {
+  const int64_t part = p.words / kFetchWords * kLineBytes;
+  for (int column = 0; column < p.columns; ++column) {
+    const char* next = column + 1 < p.columns ? p.column(column + 1) : p.next_column(0);
+    for (int64_t tile = 0; tile < p.n_tiles; ++tile, next += part) {
       product_column(
           p.column(column), p.row(tile), p.stride, p.words, p.accumulate,
-          static_cast<float*>(p.out) + tile * kTileRows * kPanelWidth + column * kColumnWidth);
+          static_cast<float*>(p.out) + tile * kTileRows * kPanelWidth + column * kColumnWidth, next,
+          column < 2 ? p.soon_of(tile) + column * part : p.row(tile));
     }
   }
 }

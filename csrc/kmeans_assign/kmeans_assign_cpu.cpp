@@ -68,6 +68,9 @@ float bound_of_least(const float* numbers, int32_t count, int32_t wanted) {
   return low + static_cast<float>(bin + 1) * width;
 }
 
+// Of int8 codes a tile's product fetches a quarter of a centre, or of a row of float64.
+constexpr int64_t kMostFetches = 8 * kBlockRows;
+
 // One thread's work on one block of rows.
 class Block {
  public:
@@ -84,11 +87,13 @@ class Block {
         noting_(p_.bounds.near != nullptr),
         usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
 
-  void assign(int64_t first, int64_t count) {
+  // `n_next` rows follow in the thread's next block.
+  void assign(int64_t first, int64_t count, int64_t n_next) {
     first_ = first;
     count_ = count;
     for (int64_t r = 0; r < count; ++r) begin(r);
     for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill(r);
+    plan_fetches(n_next);
     for (int64_t panel = 0; panel < centers_.at.n_panels; ++panel) screen(panel);
     for (int64_t r = 0; r < count; ++r) finish(r);
   }
@@ -131,6 +136,7 @@ class Block {
   void screen(int64_t panel);
   void limits(int64_t panel);
   void look(int64_t panel, int64_t tile);
+  void plan_fetches(int64_t n_next);
   void multiply(int64_t panel);
   float product(int64_t r, int c) const;
   void pass(int64_t r, int64_t panel, uint64_t mask);
@@ -151,6 +157,7 @@ class Block {
   const int64_t code_stride_;
   const bool noting_, usable_;
   int64_t first_ = 0, count_ = 0;
+  const void* soon_[kMostFetches];
   RowState rows_[kBlockRows];
   RowNumbers numbers_;
   PanelNumbers panel_;
@@ -251,13 +258,45 @@ void Block::screen(int64_t panel) {
   }
 }
 
-// A stretch of the panel that fits a second-level cache goes past all rows before the next.
+// What the next block begins with, its rows and the centres they are guessed to be near, is fetched
+// by the last products of this one, the first of it last.
+void Block::plan_fetches(int64_t n_next) {
+  const int64_t bytes = centers_.at.words * kSoonBytes;
+  const void** place = soon_ + kMostFetches;
+  const auto add = [&](const void* from, int64_t length) {
+    for (int64_t i = 0; i < length && place > soon_; i += bytes) {
+      *--place = static_cast<const char*>(from) + i;
+    }
+  };
+  if (p_.subset == nullptr) {
+    add(static_cast<const char*>(p_.x) + (first_ + count_) * row_bytes_, n_next * row_bytes_);
+  }
+  for (int64_t r = 0; p_.guessed && r < n_next; ++r) {
+    add(p_.centers + p_.labels[row_of(count_ + r)] * p_.n_features,
+        p_.n_features * static_cast<int64_t>(sizeof(double)));
+  }
+  std::fill(soon_, place, codes(0));
+}
+
+// A stretch of the panel that fits a second-level cache goes past all rows before the next; the
+// next block of rows begins with the first panel again.
 void Block::multiply(int64_t panel) {
   const PreparedLayout& at = centers_.at;
+  const auto stretch = [&](int64_t of, int64_t word) {
+    return centers_.panels + of * at.words * kPanelWidth + word * kColumnWidth;
+  };
+  const int64_t left = p_.n_clusters - panel * kPanelWidth;
+  const auto columns =
+      static_cast<int>(std::min<int64_t>((left + kColumnWidth - 1) / kColumnWidth, kColumns));
+  const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
+  const int64_t to_come = (at.n_panels - panel) * n_tiles;
+  const void* const* soon = to_come > kMostFetches ? nullptr : soon_ + kMostFetches - to_come;
   for (int64_t w = 0; w < at.words; w += kChainLength) {
-    kernels_.product({centers_.panels + panel * at.words * kPanelWidth, at.words, w,
-                      std::min(kChainLength, at.words - w), codes(0), code_stride_,
-                      (count_ + kTileRows - 1) / kTileRows, w > 0, products(0)});
+    const bool last = w + kChainLength >= at.words;
+    kernels_.product(
+        {stretch(panel, 0), at.words, w, std::min(kChainLength, at.words - w), codes(0),
+         code_stride_, n_tiles, w > 0, products(0), columns,
+         last ? stretch((panel + 1) % at.n_panels, 0) : stretch(panel, w + kChainLength), soon});
   }
 }
 
@@ -533,9 +572,11 @@ void kmeans_assign(const KmeansAssignParams& given) {
   {
     const DefaultFloatEnvironment environment;
     Block block(p, kernels, p.workspace + thread_index() * at.size);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < n_blocks; ++i) {
-      block.assign(i * block_rows, std::min(block_rows, n_rows - i * block_rows));
+    const int64_t begin = n_blocks * thread_index() / thread_count();
+    const int64_t end = n_blocks * (thread_index() + 1) / thread_count();
+    const auto rows_of = [&](int64_t i) { return std::min(block_rows, n_rows - i * block_rows); };
+    for (int64_t i = begin; i < end; ++i) {
+      block.assign(i * block_rows, rows_of(i), i + 1 < end ? rows_of(i + 1) : 0);
     }
     n_passed += block.n_passed;
   }

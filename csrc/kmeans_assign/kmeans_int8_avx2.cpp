@@ -83,7 +83,7 @@ __attribute__((noinline)) void product_half_column(const char* centers, const ch
 
 // A column, which fits a first-level cache, goes past all rows before the next.
 void product(const PanelProduct& p) {
-  for (int column = 0; column < kColumns; ++column) {
+  for (int column = 0; column < p.columns; ++column) {
     auto* to = static_cast<int32_t*>(p.out) + column * kColumnWidth;
     for (int64_t tile = 0; tile < p.n_tiles; ++tile, to += kTileRows * kPanelWidth) {
       for (int half = 0; half < 2; ++half) {

@@ -10,6 +10,9 @@ namespace {  // each including file is built for its own instructions
 
 inline __m512 zero(__m512) { return _mm512_setzero_ps(); }
 inline __m512i zero(__m512i) { return _mm512_setzero_si512(); }
+// While so many words are multiplied, two lines of the next stretch are fetched and one of what
+// else is read soon.
+constexpr int kFetchWords = 8;
 // A tile's 16 products, added to what is there or not.
 inline void put(float* to, __m512 sum, bool accumulate) {
   _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum) : sum);
@@ -20,46 +23,71 @@ inline void put(int32_t* to, __m512i sum, bool accumulate) {
 
 // Codes::multiply(sum, x, c) adds the products of 16 words to 16 sums of type Codes::Product. Out
 // of line, or GCC 12 spills the accumulators when it is inlined into its caller.
-template <class Codes>
+template <class Codes, int kCount>
 __attribute__((noinline)) void product_tile(const char* centers, int64_t column_bytes,
                                             const char* row, int64_t stride, int64_t words,
-                                            bool accumulate, typename Codes::Product* to) {
+                                            bool accumulate, typename Codes::Product* to,
+                                            const char* next, const char* soon) {
   using Sum = typename Codes::Sum;
-  Sum sum[kTileRows][kColumns];
+  Sum sum[kTileRows][kCount];
 #pragma GCC unroll 6
   for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kColumns; ++i) sum[r][i] = zero(Sum{});
+    for (int i = 0; i < kCount; ++i) sum[r][i] = zero(Sum{});
   }
+  const auto multiply_word = [&]() {
+    __m512i c[kCount];
 #pragma GCC unroll 4
-  for (int64_t w = 0; w < words; ++w, row += kWordBytes, centers += kColumnWidth * kWordBytes) {
-    const __m512i c0 = _mm512_loadu_si512(centers);
-    const __m512i c1 = _mm512_loadu_si512(centers + column_bytes);
-    const __m512i c2 = _mm512_loadu_si512(centers + 2 * column_bytes);
-    const __m512i c3 = _mm512_loadu_si512(centers + 3 * column_bytes);
+    for (int i = 0; i < kCount; ++i) c[i] = _mm512_loadu_si512(centers + i * column_bytes);
 #pragma GCC unroll 6
     for (int r = 0; r < kTileRows; ++r) {
       const __m512i x = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(row + r * stride));
-      sum[r][0] = Codes::multiply(sum[r][0], x, c0);
-      sum[r][1] = Codes::multiply(sum[r][1], x, c1);
-      sum[r][2] = Codes::multiply(sum[r][2], x, c2);
-      sum[r][3] = Codes::multiply(sum[r][3], x, c3);
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kColumns; ++i, to += kColumnWidth) put(to, sum[r][i], accumulate);
+      for (int i = 0; i < kCount; ++i) sum[r][i] = Codes::multiply(sum[r][i], x, c[i]);
+    }
+    row += kWordBytes;
+    centers += kColumnBytes;
+  };
+  int64_t w = 0;
+  for (; w + kFetchWords <= words; w += kFetchWords, next += 2 * kLineBytes, soon += kLineBytes) {
+    _mm_prefetch(next, _MM_HINT_T1);
+    _mm_prefetch(next + kLineBytes, _MM_HINT_T1);
+    _mm_prefetch(soon, _MM_HINT_T1);
+#pragma GCC unroll 8
+    for (int i = 0; i < kFetchWords; ++i) multiply_word();
+  }
+  for (; w < words; ++w) multiply_word();
+#pragma GCC unroll 6
+  for (int r = 0; r < kTileRows; ++r, to += kPanelWidth) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) put(to + i * kColumnWidth, sum[r][i], accumulate);
+  }
+}
+
+// The 16 tiles of a whole block fetch the whole next stretch, each a quarter of a column.
+template <class Codes, int kCount>
+void product_columns(const PanelProduct& p) {
+  auto* to = static_cast<typename Codes::Product*>(p.out);
+  const int64_t quarter = p.words / 4 * kLineBytes;
+  for (int64_t tile = 0; tile < p.n_tiles; ++tile, to += kTileRows * kPanelWidth) {
+    const char* next = p.next_column(static_cast<int>(tile % kColumns)) + tile / kColumns * quarter;
+    product_tile<Codes, kCount>(p.column(0), p.column_bytes(), p.row(tile), p.stride, p.words,
+                                p.accumulate, to, next, p.soon_of(tile));
   }
 }
 
 template <class Codes>
 void product_avx512(const PanelProduct& p) {
-  auto* to = static_cast<typename Codes::Product*>(p.out);
-  const int64_t column_bytes = p.panel_words * kColumnWidth * kWordBytes;
-  for (int64_t tile = 0; tile < p.n_tiles; ++tile, to += kTileRows * kPanelWidth) {
-    product_tile<Codes>(p.column(0), column_bytes, p.row(tile), p.stride, p.words, p.accumulate,
-                        to);
+  static_assert(kColumns == 4, "a function for each number of columns");
+  switch (p.columns) {
+    case 1:
+      return product_columns<Codes, 1>(p);
+    case 2:
+      return product_columns<Codes, 2>(p);
+    case 3:
+      return product_columns<Codes, 3>(p);
+    default:
+      return product_columns<Codes, 4>(p);
   }
 }
 
