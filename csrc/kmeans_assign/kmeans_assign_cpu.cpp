@@ -1,6 +1,7 @@
 #include "kmeans_assign/kmeans_assign.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -87,13 +88,13 @@ class Block {
         noting_(p_.bounds.near != nullptr),
         usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
 
-  // `n_next` rows follow in the thread's next block.
-  void assign(int64_t first, int64_t count, int64_t n_next) {
+  // The next call will be with the rows from `next` on.
+  void assign(int64_t first, int64_t count, int64_t next, int64_t n_next) {
     first_ = first;
     count_ = count;
     for (int64_t r = 0; r < count; ++r) begin(r);
     for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill(r);
-    plan_fetches(n_next);
+    plan_fetches(next, n_next);
     for (int64_t panel = 0; panel < centers_.at.n_panels; ++panel) screen(panel);
     for (int64_t r = 0; r < count; ++r) finish(r);
   }
@@ -136,7 +137,7 @@ class Block {
   void screen(int64_t panel);
   void limits(int64_t panel);
   void look(int64_t panel, int64_t tile);
-  void plan_fetches(int64_t n_next);
+  void plan_fetches(int64_t next, int64_t n_next);
   void multiply(int64_t panel);
   float product(int64_t r, int c) const;
   void pass(int64_t r, int64_t panel, uint64_t mask);
@@ -260,7 +261,7 @@ void Block::screen(int64_t panel) {
 
 // What the next block begins with, its rows and the centres they are guessed to be near, is fetched
 // by the last products of this one, the first of it last.
-void Block::plan_fetches(int64_t n_next) {
+void Block::plan_fetches(int64_t next, int64_t n_next) {
   const int64_t bytes = centers_.at.words * kSoonBytes;
   const void** place = soon_ + kMostFetches;
   const auto add = [&](const void* from, int64_t length) {
@@ -269,10 +270,10 @@ void Block::plan_fetches(int64_t n_next) {
     }
   };
   if (p_.subset == nullptr) {
-    add(static_cast<const char*>(p_.x) + (first_ + count_) * row_bytes_, n_next * row_bytes_);
+    add(static_cast<const char*>(p_.x) + next * row_bytes_, n_next * row_bytes_);
   }
   for (int64_t r = 0; p_.guessed && r < n_next; ++r) {
-    add(p_.centers + p_.labels[row_of(count_ + r)] * p_.n_features,
+    add(p_.centers + p_.labels[row_of(next - first_ + r)] * p_.n_features,
         p_.n_features * static_cast<int64_t>(sizeof(double)));
   }
   std::fill(soon_, place, codes(0));
@@ -567,16 +568,20 @@ void kmeans_assign(const KmeansAssignParams& given) {
   const int64_t share = (n_rows + p.n_threads - 1) / p.n_threads;
   const int64_t block_rows = std::min(at.rows, round_up(share, kTileRows));
   const int64_t n_blocks = (n_rows + block_rows - 1) / block_rows;
+  const auto rows_of = [&](int64_t block) {
+    return block < n_blocks ? std::min(block_rows, n_rows - block * block_rows) : 0;
+  };
+  // A thread takes a block ahead, so that it knows what to fetch; whoever is slower takes fewer.
+  std::atomic<int64_t> n_taken{0};
   int64_t n_passed = 0;
 #pragma omp parallel num_threads(p.n_threads) reduction(+ : n_passed)
   {
     const DefaultFloatEnvironment environment;
     Block block(p, kernels, p.workspace + thread_index() * at.size);
-    const int64_t begin = n_blocks * thread_index() / thread_count();
-    const int64_t end = n_blocks * (thread_index() + 1) / thread_count();
-    const auto rows_of = [&](int64_t i) { return std::min(block_rows, n_rows - i * block_rows); };
-    for (int64_t i = begin; i < end; ++i) {
-      block.assign(i * block_rows, rows_of(i), i + 1 < end ? rows_of(i + 1) : 0);
+    for (int64_t i = n_taken++; i < n_blocks;) {
+      const int64_t next = n_taken++;
+      block.assign(i * block_rows, rows_of(i), next * block_rows, rows_of(next));
+      i = next;
     }
     n_passed += block.n_passed;
   }
