@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -230,6 +230,9 @@ class EvaluateConfig(Section):
     )
     random_clusters: bool = Field(
         True, description="also cluster the features of an untrained network, for its NMI"
+    )
+    label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="also probe with these shares of each class's labels, such as 0.01,0.1"
     )
     probe_epochs: int = Field(30, ge=1, description="passes of a linear probe over the features")
     neighbors: int = Field(20, ge=1, description="neighbours of the k-NN probe")

@@ -14,6 +14,7 @@ from ktfast.evaluation import clustering, paper
 from ktfast.evaluation.accuracy import mean_per_class_accuracy, top1_accuracy
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import linear_probe, stratified_holdout
+from ktfast.evaluation.low_label import labelled_share, low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
 from ktfast.evaluation.softmax import fit_lbfgs, fit_sgd, predict
 
@@ -365,3 +366,42 @@ def test_published_rows_are_complete():
     rows = paper.IMAGENET_LINEAR + paper.IMAGENET_NONLINEAR + paper.PLACES_LINEAR
     assert all(len(row.accuracy) == len(paper.CONV_LAYERS) for row in rows)
     assert all(row.source in paper.SOURCES for row in rows)
+
+
+# -- few labels
+
+
+def test_labelled_share_takes_of_each_class_at_least_one():
+    labels = np.repeat([0, 1, 2], [100, 4, 1])
+    rows = labelled_share(labels, 0.1)
+    assert np.bincount(labels[rows]).tolist() == [10, 1, 1]
+    assert np.array_equal(rows, np.unique(rows))
+    assert labelled_share(labels, 1).tolist() == list(range(105))
+    assert labelled_share([], 0.5).size == 0
+    for fraction in (0, -0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="fraction"):
+            labelled_share(labels, fraction)
+
+
+def test_labelled_shares_are_nested_and_depend_on_the_seed_alone():
+    labels = np.random.default_rng(0).integers(0, 7, 500)
+    few, more = labelled_share(labels, 0.02, seed=3), labelled_share(labels, 0.3, seed=3)
+    assert set(few) < set(more)
+    np.random.default_rng(9)
+    assert np.array_equal(few, labelled_share(labels, 0.02, seed=3))
+    assert not np.array_equal(few, labelled_share(labels, 0.02, seed=4))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_more_labels_tell_more_digits_apart(digits, dtype):
+    x, y, test_x, test_y = digits
+    found = [
+        low_label_probe(
+            x.astype(dtype), y, test_x.astype(dtype), test_y, n_classes=10, fraction=fraction
+        )
+        for fraction in (0.001, 0.02, 0.3)
+    ]
+    assert found[0].n_train == 10  # one image a class: nothing is left to choose the decay by
+    assert found[0].holdout_mean_per_class == {}
+    assert 0.4 < found[0].top1 < found[1].top1 < found[2].top1
+    assert found[2].top1 > 0.88

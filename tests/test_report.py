@@ -170,6 +170,7 @@ def test_damaged_artifacts_become_a_note(tmp_path, name, damage, monkeypatch):
     [
         ("evaluate/result.json", {"summary": {"linear": 3, "knn": {"transfer": "x"}}}),
         ("evaluate/result.json", {"summary": {"linear": {"transfer": {"conv1": "x"}}}}),
+        ("evaluate/result.json", {"summary": {"low_label": [3, {"fraction": "x"}]}}),
         ("evaluate/result.json", {"summary": [], "throughput": 5, "started": "now"}),
         ("pretext/result.json", {"seconds": None, "summary": {"accuracy": "high", "chance": 0}}),
         ("prepare/pretext/result.json", {"summary": {"skipped": ["a", [1, 2]], "images": None}}),
@@ -344,5 +345,10 @@ def test_size_bins_hold_equally_many_sizes():
         assert len(bins) <= 43
 
 
+def test_low_label_regimes_have_a_table_each(tmp_path):
+    text = page_of(make_run(tmp_path)).text
+    assert "1 % of the labels (101 images)" in text
+
+
 def test_evaluation_factory_is_what_the_report_reads():
-    assert set(evaluation()) >= {"linear", "knn", "metric", "models"}
+    assert set(evaluation()) >= {"linear", "knn", "low_label", "metric", "models"}

@@ -417,8 +417,17 @@ def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp
     for name in ("moon", "coins"):
         shutil.copytree(photographs / "test" / name, test / name)
     command += ["--data.train", str(photographs / "train"), "--data.test", str(test)]
-    assert main(["evaluate", *command, "--evaluate.baselines", "random"]) == 0
-    assert set(result(tmp_path / "run", "evaluate")["summary"]["knn"]) == {"transfer", "random"}
+    command += ["--evaluate.baselines", "random", "--evaluate.label_fractions", "0.25,0.5"]
+    assert main(["evaluate", *command]) == 0
+    summary = result(tmp_path / "run", "evaluate")["summary"]
+    assert set(summary["knn"]) == {"transfer", "random"}
+    assert [regime["fraction"] for regime in summary["low_label"]] == [0.25, 0.5]
+    for regime in summary["low_label"]:
+        assert set(regime["linear"]) == {"transfer", "random"}
+        assert regime["linear"]["random"].keys() == summary["linear"]["random"].keys()
+        assert regime["protocol"]["optimiser"] == "lbfgs"
+    few, more = (regime["images"] for regime in summary["low_label"])
+    assert 0 < few < more
 
 
 def test_layers_that_do_not_fit_together_are_probed_one_by_one(

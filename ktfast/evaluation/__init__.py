@@ -1,5 +1,6 @@
-"""Evaluation protocols, one per file: linear probe, nearest neighbours, clustering quality.
+"""Evaluation protocols, one per file: linear probe, also with few labels, nearest neighbours,
+clustering quality.
 
-Import the file of the protocol; `linear`, `softmax`, `knn` and `pooling` need torch, the rest
-needs only NumPy and scikit-learn.
+Import the file of the protocol; `linear`, `low_label`, `softmax`, `knn` and `pooling` need torch,
+the rest needs only NumPy and scikit-learn.
 """

@@ -65,6 +65,7 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
         if values:
             measure = "top-1 accuracy" if key == "linear_top1" else metric
             tables.append(_table(f"{title}, {measure} (%)", values))
+    tables += _low_label_tables(summary.get("low_label"), metric)
     published = {row.name: dict(zip(paper.CONV_LAYERS, row.accuracy, strict=True))
                  for row in paper.IMAGENET_LINEAR}  # fmt: skip
     linear = _percentages(summary.get("linear"))
@@ -90,6 +91,19 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
         "metric": metric,
         "protocol": protocol if isinstance(protocol, dict) else {},
     }
+
+
+def _low_label_tables(regimes: Any, metric: str) -> list[Table]:
+    """A table for each share of the labels."""
+    tables = []
+    for regime in regimes if isinstance(regimes, list) else []:
+        known = regime if isinstance(regime, dict) else {}
+        fraction, images = number(known.get("fraction")), number(known.get("images"))
+        values = _percentages(known.get("linear"))
+        if values and fraction is not None and images is not None:
+            share = f"{100 * fraction:g} % of the labels ({images:,.0f} images)"
+            tables.append(_table(f"Linear probe with {share}, {metric} (%)", values))
+    return tables
 
 
 def _percentages(value: Any) -> dict[str, dict[str, float]]:

@@ -118,6 +118,7 @@ def _evaluate(run: Run, folder: Path) -> Outcome:
         "linear": {name: row["linear"] for name, row in rows.items()},
         "knn": {name: row["knn"] for name, row in rows.items()},
         "linear_top1": {name: row["linear_top1"] for name, row in rows.items()},
+        "low_label": _low_label(rows),
         "protocol": next(iter(rows.values()))["protocol"],
     }
     config = run.config
@@ -127,6 +128,15 @@ def _evaluate(run: Run, folder: Path) -> Outcome:
     return Outcome(
         fingerprint=sha256_json(summary), outputs={"probes": "probe-*.json"}, summary=summary
     )
+
+
+def _low_label(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The regimes, each with the accuracies of all models, which saw the same images."""
+    regimes = next(iter(rows.values()))["low_label"]
+    return [
+        {**regime, "linear": {name: row["low_label"][i]["linear"] for name, row in rows.items()}}
+        for i, regime in enumerate(regimes)
+    ]
 
 
 def _random_clusters(run: Run, folder: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ from ktfast.augment import center_crop, normalize_images
 from ktfast.errors import ConfigError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import linear_probe
+from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
 from ktfast.models import Trunk
 from ktfast.stages.artifacts import Run, resolve_device
@@ -46,23 +47,27 @@ def probe_model(run: Run, name: str) -> dict[str, Any]:
     model, normalization = _load_model(run, name)
     classes = open_set(run, "train").classes
     row: dict[str, Any] = {"linear": {}, "linear_top1": {}, "knn": {}}
+    row["low_label"] = [{"fraction": part, "linear": {}} for part in config.label_fractions]
     for layers in _passes(run, model):
         train_features, train_labels = _features(run, "train", model, layers, normalization)
         test_features, test_labels = _features(run, "test", model, layers, normalization)
         for layer in layers:
             x, test_x = train_features.pop(layer), test_features.pop(layer)
             data = (x, train_labels, test_x, test_labels)
-            probe = linear_probe(
-                *data,
-                n_classes=len(classes),
-                epochs=config.probe_epochs,
-                seed=run.config.seed,
-                device=_device(run, x.nbytes + test_x.nbytes),
-            )
+            common: dict[str, Any] = {
+                "n_classes": len(classes),
+                "seed": run.config.seed,
+                "device": _device(run, x.nbytes + test_x.nbytes),
+            }
+            probe = linear_probe(*data, epochs=config.probe_epochs, **common)
             row["linear"][layer] = probe.mean_per_class
             row["linear_top1"][layer] = probe.top1
             row["knn"][layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
             row["protocol"] = probe.protocol
+            for regime in row["low_label"]:
+                few = low_label_probe(*data, fraction=regime["fraction"], **common)
+                regime["linear"][layer] = few.mean_per_class
+                regime["images"], regime["protocol"] = few.n_train, few.protocol
             logger.info(
                 "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
                 name,
