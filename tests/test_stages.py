@@ -425,7 +425,7 @@ def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp
     for regime in summary["low_label"]:
         assert set(regime["linear"]) == {"transfer", "random"}
         assert regime["linear"]["random"].keys() == summary["linear"]["random"].keys()
-        assert regime["protocol"]["optimiser"] == "lbfgs"
+        assert regime["protocol"]["optimiser"] == "sgd"
     few, more = (regime["images"] for regime in summary["low_label"])
     assert 0 < few < more
 

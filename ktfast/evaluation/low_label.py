@@ -4,6 +4,7 @@ The share is drawn class by class, and a smaller share is part of a larger one, 
 models are compared on the same images.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,26 +60,33 @@ def low_label_probe(
     *,
     n_classes: int,
     fraction: float,
+    epochs: int = 20,
+    batch_size: int = 256,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> LinearProbeResult:
     """Train a linear probe on a share of the labels and test it on the whole test set.
 
-    It is fitted by L-BFGS to the optimum: a schedule in epochs would mean other numbers of steps
-    for other shares. Shapes and errors are those of `linear_probe`; `fraction` is as in
-    `labelled_share`.
+    It takes as many steps of SGD as `epochs` passes over all rows would, because as many passes
+    over a few rows are too few steps. Other parameters, shapes and errors are those of
+    `linear_probe`; `fraction` is as in `labelled_share`.
     """
     labels = label_vector(train_y, len(train_x), "train_y", n_classes=n_classes)
     rows = labelled_share(labels, fraction, seed=seed)
     can_choose = len(rows) and np.bincount(labels[rows]).max() >= _LEAST_TO_CHOOSE
+
+    def steps(n: int) -> int:
+        return math.ceil(n / batch_size)
+
     return linear_probe(
         train_x[rows],
         labels[rows],
         test_x,
         test_y,
         n_classes=n_classes,
-        optimiser="lbfgs",
         weight_decays=_WEIGHT_DECAYS if can_choose else _WEIGHT_DECAYS[-1:],
+        epochs=round(epochs * steps(len(train_x)) / max(1, steps(len(rows)))),
+        batch_size=batch_size,
         seed=seed,
         device=device,
     )

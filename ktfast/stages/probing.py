@@ -56,10 +56,11 @@ def probe_model(run: Run, name: str) -> dict[str, Any]:
             data = (x, train_labels, test_x, test_labels)
             common: dict[str, Any] = {
                 "n_classes": len(classes),
+                "epochs": config.probe_epochs,
                 "seed": run.config.seed,
                 "device": _device(run, x.nbytes + test_x.nbytes),
             }
-            probe = linear_probe(*data, epochs=config.probe_epochs, **common)
+            probe = linear_probe(*data, **common)
             row["linear"][layer] = probe.mean_per_class
             row["linear_top1"][layer] = probe.top1
             row["knn"][layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
