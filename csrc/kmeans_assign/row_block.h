@@ -17,14 +17,6 @@ inline int thread_index() {
 #endif
 }
 
-inline int thread_count() {
-#if defined(_OPENMP)
-  return omp_get_num_threads();
-#else
-  return 1;
-#endif
-}
-
 // A block of so many rows goes past every panel, which is then read once for all of them; fewer
 // rows where they would take more than a thread's share of a third-level cache.
 constexpr int64_t kBlockRows = 96;
