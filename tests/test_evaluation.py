@@ -387,7 +387,6 @@ def test_labelled_shares_are_nested_and_depend_on_the_seed_alone():
     labels = np.random.default_rng(0).integers(0, 7, 500)
     few, more = labelled_share(labels, 0.02, seed=3), labelled_share(labels, 0.3, seed=3)
     assert set(few) < set(more)
-    np.random.default_rng(9)
     assert np.array_equal(few, labelled_share(labels, 0.02, seed=3))
     assert not np.array_equal(few, labelled_share(labels, 0.02, seed=4))
 

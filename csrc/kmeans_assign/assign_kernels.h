@@ -16,10 +16,12 @@ namespace ktfast::cpu {
 constexpr int kTileRows = 6;
 constexpr int kPanelWidth = 64;
 constexpr int kColumnWidth = 16;
+constexpr int kColumns = kPanelWidth / kColumnWidth;
 constexpr int kWordBytes = 4;
 constexpr int kColumnBytes = kColumnWidth * kWordBytes;  // of one word
 constexpr int kLineBytes = 64;                           // of a cache
-constexpr int kSoonBytes = kLineBytes / 8;
+// What a product fetches for what comes after it, for each word that it multiplies.
+constexpr int kSoonBytes = 8;
 constexpr int kDots = 4;
 // int8 codes are padded to so many words, which some kernels multiply before they widen.
 constexpr int kInt8Words = 4;
@@ -56,10 +58,10 @@ struct PanelProduct {
   bool accumulate;
   void* out;  // [n_tiles x kTileRows, kPanelWidth] int32 or float, written or added to
   // Columns that are wanted, from the first; a kernel may write the others all the same.
-  int columns = kPanelWidth / kColumnWidth;
+  int columns = kColumns;
   // The stretch that is read after this one, as its panel lies: a kernel may fetch it ahead.
   const void* next = nullptr;
-  // [n_tiles] Further memory that is read soon, kSoonBytes for each word.
+  // [n_tiles] Further memory that is read soon: kSoonBytes for each word of the panel.
   const void* const* soon = nullptr;
 
   const char* column(int c) const {
@@ -76,7 +78,6 @@ struct PanelProduct {
     return static_cast<const char*>(rows) + tile * kTileRows * stride + first * kWordBytes;
   }
 };
-constexpr int kColumns = kPanelWidth / kColumnWidth;
 
 using Product = void (*)(const PanelProduct&);
 

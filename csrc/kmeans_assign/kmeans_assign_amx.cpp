@@ -74,12 +74,12 @@ void product_amx(const PanelProduct& p, Product rest) {
   const int64_t words = p.words / kStepWords * kStepWords;
   auto* out = static_cast<char*>(p.out);
   if (tiles > 0 && words > 0) {
-    const int64_t column_bytes = p.panel_words * kColumnWidth * kWordBytes;
     const TileScope scope;
     for (int64_t row = 0; row < tiles * kTileRows; row += 2 * kTile) {
       for (int column = 0; column < p.columns; column += 2) {
-        square<Codes>(p.row(0) + row * p.stride, p.stride, p.column(column), column_bytes, words,
-                      p.accumulate, out + (row * kPanelWidth + column * kColumnWidth) * kWordBytes);
+        square<Codes>(p.row(0) + row * p.stride, p.stride, p.column(column), p.column_bytes(),
+                      words, p.accumulate,
+                      out + (row * kPanelWidth + column * kColumnWidth) * kWordBytes);
       }
     }
   }

@@ -10,9 +10,6 @@ namespace {  // each including file is built for its own instructions
 
 inline __m512 zero(__m512) { return _mm512_setzero_ps(); }
 inline __m512i zero(__m512i) { return _mm512_setzero_si512(); }
-// While so many words are multiplied, two lines of the next stretch are fetched and one of what
-// else is read soon.
-constexpr int kFetchWords = 8;
 // A tile's 16 products, added to what is there or not.
 inline void put(float* to, __m512 sum, bool accumulate) {
   _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum) : sum);
@@ -20,6 +17,10 @@ inline void put(float* to, __m512 sum, bool accumulate) {
 inline void put(int32_t* to, __m512i sum, bool accumulate) {
   _mm512_storeu_si512(to, accumulate ? _mm512_add_epi32(_mm512_loadu_si512(to), sum) : sum);
 }
+
+// While so many words are multiplied, two lines of the next stretch are fetched and one of what
+// else is read soon.
+constexpr int kFetchWords = 8;
 
 // Codes::multiply(sum, x, c) adds the products of 16 words to 16 sums of type Codes::Product. Out
 // of line, or GCC 12 spills the accumulators when it is inlined into its caller.
@@ -68,7 +69,7 @@ __attribute__((noinline)) void product_tile(const char* centers, int64_t column_
 template <class Codes, int kCount>
 void product_columns(const PanelProduct& p) {
   auto* to = static_cast<typename Codes::Product*>(p.out);
-  const int64_t quarter = p.words / 4 * kLineBytes;
+  const int64_t quarter = p.words / kFetchWords * 2 * kLineBytes;
   for (int64_t tile = 0; tile < p.n_tiles; ++tile, to += kTileRows * kPanelWidth) {
     const char* next = p.next_column(static_cast<int>(tile % kColumns)) + tile / kColumns * quarter;
     product_tile<Codes, kCount>(p.column(0), p.column_bytes(), p.row(tile), p.stride, p.words,

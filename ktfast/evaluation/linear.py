@@ -21,6 +21,8 @@ from ktfast.evaluation.softmax import fit_lbfgs, fit_sgd, mean_square_norm, pred
 Normalisation = Literal["standardise", "none"]
 Optimiser = Literal["sgd", "lbfgs"]
 
+# The candidates that training labels choose from.
+WEIGHT_DECAYS = (1e-2, 1e-1)
 _ROWS_PER_BLOCK = 1024
 # The published recipe takes lr 0.01 on about 9,600 standardised values; softmax regression is
 # equivariant to the scale of its input, so the step scales with the inverse mean squared norm.
@@ -69,7 +71,7 @@ def linear_probe(
     n_classes: int,
     normalisation: Normalisation = "standardise",
     optimiser: Optimiser = "sgd",
-    weight_decays: Sequence[float] = (1e-2, 1e-1),
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
     holdout: float = 0.2,
     epochs: int | None = None,
     batch_size: int = 256,

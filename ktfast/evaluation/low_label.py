@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from ktfast.errors import InputError
 from ktfast.evaluation.accuracy import label_vector
-from ktfast.evaluation.linear import LinearProbeResult, linear_probe
+from ktfast.evaluation.linear import WEIGHT_DECAYS, LinearProbeResult, linear_probe
 
-# Candidates of the full probe; the larger one where too few labels are left to choose by.
-_WEIGHT_DECAYS = (1e-2, 1e-1)
 _LEAST_TO_CHOOSE = 3  # images of a class, of which a fifth, rounded, is held out
 
 
@@ -68,7 +66,8 @@ def low_label_probe(
     """Train a linear probe on a share of the labels and test it on the whole test set.
 
     It takes as many steps of SGD as `epochs` passes over all rows would, because as many passes
-    over a few rows are too few steps. Other parameters, shapes and errors are those of
+    over a few rows are too few steps. Where no class has enough images to choose the weight decay
+    by, it is the largest candidate. Other parameters, shapes and errors are those of
     `linear_probe`; `fraction` is as in `labelled_share`.
     """
     labels = label_vector(train_y, len(train_x), "train_y", n_classes=n_classes)
@@ -84,7 +83,7 @@ def low_label_probe(
         test_x,
         test_y,
         n_classes=n_classes,
-        weight_decays=_WEIGHT_DECAYS if can_choose else _WEIGHT_DECAYS[-1:],
+        weight_decays=WEIGHT_DECAYS if can_choose else [max(WEIGHT_DECAYS)],
         epochs=round(epochs * steps(len(train_x)) / max(1, steps(len(rows)))),
         batch_size=batch_size,
         seed=seed,
