@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ktfast.errors import InputError
 
+Normalization = Literal["imagenet", "image"]
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 """Mean and standard deviation of ImageNet's pixels per channel, on the scale 0 to 255."""
@@ -78,7 +80,7 @@ def center_crop(images: Tensor, crop: int) -> Tensor:
     return images[:, top : top + crop, left : left + crop]
 
 
-def normalize_images(images: Tensor, how: Literal["imagenet", "image"]) -> Tensor:
+def normalize_images(images: Tensor, how: Normalization) -> Tensor:
     """Turn uint8 [B, H, W, 3] into float32 [B, 3, H, W] in channels-last order.
 
     Parameters

@@ -234,6 +234,14 @@ class EvaluateConfig(Section):
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="also probe with these shares of each class's labels, such as 0.01,0.1"
     )
+    retrain: tuple[str, ...] = Field(
+        (),
+        description="freeze everything up to each of these layers, such as conv1,conv5, and train "
+        "what lies above anew on the labels (the paper's non-linear probes)",
+    )
+    retrain_epochs: float | None = Field(
+        None, gt=0, description="passes of each of these trainings; not set: transfer.training's"
+    )
     probe_epochs: int = Field(30, ge=1, description="passes of a linear probe over the features")
     neighbors: int = Field(20, ge=1, description="neighbours of the k-NN probe")
 

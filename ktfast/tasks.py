@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ktfast.augment import center_crop, normalize_images, random_crops
+from ktfast.augment import Normalization, center_crop, normalize_images, random_crops
 from ktfast.data.feed import Batch, Feed
 from ktfast.errors import InputError
 from ktfast.models import JigsawNet, Trunk
@@ -122,6 +122,7 @@ class ClassificationTask:
     crop : side of the random square that the network sees, pixels.
     seed : of the crops and mirrors.
     mirror : mirror half of the images.
+    normalization : of the images, as in `ktfast.augment.normalize_images`.
 
     Raises
     ------
@@ -129,7 +130,14 @@ class ClassificationTask:
     """
 
     def __init__(
-        self, model: Trunk | nn.Module, labels: Tensor, *, crop: int, seed: int, mirror: bool = True
+        self,
+        model: Trunk | nn.Module,
+        labels: Tensor,
+        *,
+        crop: int,
+        seed: int,
+        mirror: bool = True,
+        normalization: Normalization = "imagenet",
     ) -> None:
         n_classes = getattr(model, "n_classes", None)
         if len(labels) and (
@@ -144,6 +152,7 @@ class ClassificationTask:
         self.crop = crop
         self.seed = seed
         self.mirror = mirror
+        self.normalization = normalization
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
         """Cross-entropy and accuracy of a batch, randomly cropped and mirrored."""
@@ -157,7 +166,7 @@ class ClassificationTask:
         )
         self.labels = self.labels.to(images.device)
         labels = self.labels[batch.rows.to(images.device, non_blocking=True)]
-        return _classify(self.model(normalize_images(images, "imagenet")), labels)
+        return _classify(self.model(normalize_images(images, self.normalization)), labels)
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,12 @@ class ClassificationScores:
 
 @torch.inference_mode()
 def classification_scores(
-    model: nn.Module, feed: Feed, labels: Tensor, *, crop: int
+    model: nn.Module,
+    feed: Feed,
+    labels: Tensor,
+    *,
+    crop: int,
+    normalization: Normalization = "imagenet",
 ) -> ClassificationScores:
     """Accuracy of a classifier on the centre crops of a feed.
 
@@ -181,6 +195,7 @@ def classification_scores(
     feed : images; its first epoch is read once.
     labels : int64 [n], one per row of the feed's source.
     crop : side of the centre square, pixels.
+    normalization : of the images, as in `ktfast.augment.normalize_images`.
     """
     device = next(model.parameters()).device
     labels = labels.to(device)
@@ -188,7 +203,8 @@ def classification_scores(
     hits, counts = (torch.zeros(n_classes, dtype=torch.int64, device=device) for _ in range(2))
     with _evaluating(model):
         for batch in feed.epoch(0):
-            images = normalize_images(center_crop(batch.images.to(device), crop), "imagenet")
+            squares = center_crop(batch.images.to(device), crop)
+            images = normalize_images(squares, normalization)
             truth = labels[batch.rows.to(device)]
             right = (model(images).argmax(1) == truth).long()
             hits.index_add_(0, truth, right)

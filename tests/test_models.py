@@ -26,6 +26,7 @@ from ktfast.models import (
     save_weights,
 )
 from ktfast.models.normalization import LocalResponseNorm
+from ktfast.stages.retraining import frozen_network
 
 
 @pytest.fixture(autouse=True)
@@ -463,3 +464,34 @@ def test_puzzle_weights_move_into_the_standard_alexnet():
 def test_images_of_one_color_stay_finite():
     blank = torch.from_numpy(np.full((1, 32, 32, 3), 7, np.uint8))
     assert torch.equal(normalize_images(blank, "image"), torch.zeros(1, 3, 32, 32))
+
+
+def test_frozen_layers_stay_as_they_are():
+    torch.manual_seed(0)
+    network = AlexNet(4, width=0.125, batch_norm=True, image_size=64)
+    network.freeze("conv3")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    trained = [value for value in network.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    functional.cross_entropy(network(torch.randn(6, 3, 64, 64)), torch.arange(6) % 4).backward()
+    optimizer.step()
+    end = network.features.ends["conv3"]
+    for name, value in network.state_dict().items():
+        part, number, _ = name.split(".")
+        frozen = part == "features" and int(number) < end
+        assert torch.equal(value, before[name]) == frozen, name
+    with pytest.raises(ConfigError, match=r"layer 'conv9' is unknown; there are conv1"):
+        network.freeze("conv9")
+
+
+def test_a_frozen_network_takes_the_lower_layers_only():
+    trunk, network = (AlexNet(n, width=0.125, image_size=64) for n in (0, 4))
+    lower = trunk.features.convolutions()["conv2"].weight.clone()
+    upper = network.features.convolutions()["conv3"].weight.clone()
+    frozen_network(trunk, "conv2", network)
+    assert torch.equal(network.features.convolutions()["conv2"].weight, lower)
+    assert torch.equal(network.features.convolutions()["conv3"].weight, upper)
+    trained = [name for name, value in network.named_parameters() if value.requires_grad]
+    number = list(network.features).index(network.features.convolutions()["conv3"])
+    assert trained[0] == f"features.{number}.weight"

@@ -350,5 +350,18 @@ def test_low_label_regimes_have_a_table_each(tmp_path):
     assert "1 % of the labels (101 images)" in text
 
 
+def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
+    text = page_of(make_run(tmp_path)).text
+    assert "All above the layer trained anew, mean per-class accuracy (%)" in text
+    assert "ImageNet, all above the layer trained anew" in text
+    (tmp_path / "other").mkdir()
+    folder = make_run(tmp_path / "other")
+    path = folder / "evaluate/result.json"
+    result = json.loads(path.read_text())
+    del result["summary"]["retrained"]
+    path.write_text(json.dumps(result))
+    assert "trained anew" not in page_of(folder).text
+
+
 def test_evaluation_factory_is_what_the_report_reads():
-    assert set(evaluation()) >= {"linear", "knn", "low_label", "metric", "models"}
+    assert set(evaluation()) >= {"linear", "knn", "low_label", "retrained", "metric", "models"}

@@ -40,7 +40,7 @@ class LayerStack(nn.Sequential):
         ConfigError : a layer has no such name.
         InputError : the images are too small for the deepest of the layers.
         """
-        wanted = {self._end(layer): layer for layer in layers}
+        wanted = {self.ends_at(layer): layer for layer in layers}
         deepest = max(wanted)
         if self.side(min(x.shape[-2:]), wanted[deepest]) < 1:
             raise InputError(
@@ -62,7 +62,7 @@ class LayerStack(nn.Sequential):
 
     def cut(self, layer: str) -> None:
         """Drop what comes after `layer`."""
-        end = self._end(layer)
+        end = self.ends_at(layer)
         del self[end:]
         self.ends = {name: at for name, at in self.ends.items() if at <= end}
 
@@ -74,7 +74,7 @@ class LayerStack(nn.Sequential):
     def side(self, image_size: int, layer: str | None = None) -> int:
         """Side of the map after `layer`, pixels, for square images; 0 if they are too small."""
         side = image_size
-        for module in islice(self, self._end(layer or self.last)):
+        for module in islice(self, self.ends_at(layer or self.last)):
             if isinstance(module, nn.Conv2d | nn.MaxPool2d):
                 side = _side_after(module, side)
             if side < 1:
@@ -96,7 +96,8 @@ class LayerStack(nn.Sequential):
             start = end
         return found
 
-    def _end(self, layer: str) -> int:
+    def ends_at(self, layer: str) -> int:
+        """Number of modules that have run when `layer` is complete; `ConfigError` names others."""
         if layer not in self.ends:
             raise ConfigError(f"layer {layer!r} is unknown; there are {', '.join(self.ends)}")
         return self.ends[layer]
@@ -129,6 +130,7 @@ class Trunk(nn.Module):
     features: LayerStack
     classifier: nn.Sequential
     puzzle_layer: str
+    _frozen = 0  # modules of `features`, from the first, that stay as they are
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -161,6 +163,20 @@ class Trunk(nn.Module):
         self.features.cut(layer)
         if hasattr(self, "classifier"):
             del self.classifier
+
+    def freeze(self, layer: str) -> None:
+        """Keep all layers up to `layer` as they are, batch-norm's averages too."""
+        self._frozen = self.features.ends_at(layer)
+        for module in islice(self.features, self._frozen):
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Trunk":
+        """Training or evaluation mode; what is frozen is always in the latter."""
+        super().train(mode)
+        for module in islice(self.features, self._frozen):
+            module.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, n_classes] of images x [B, 3, H, W]; without classifier the last map.

@@ -66,8 +66,14 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
             measure = "top-1 accuracy" if key == "linear_top1" else metric
             tables.append(_table(f"{title}, {measure} (%)", values))
     tables += _low_label_tables(summary.get("low_label"), metric)
-    published = {row.name: dict(zip(paper.CONV_LAYERS, row.accuracy, strict=True))
-                 for row in paper.IMAGENET_LINEAR}  # fmt: skip
+    published = _published_rows(paper.IMAGENET_LINEAR)
+    beside_ours = [_table("ImageNet, linear probe, top-1 accuracy (%)", published)]
+    retrained = _percentages(summary.get("retrained"))
+    if retrained:
+        title = "All above the layer trained anew"
+        tables.append(_table(f"{title}, {metric} (%)", retrained))
+        rows = _published_rows(paper.IMAGENET_NONLINEAR)
+        beside_ours.append(_table("ImageNet, all above the layer trained anew, top-1 (%)", rows))
     linear = _percentages(summary.get("linear"))
     drawn = []
     if linear:
@@ -86,11 +92,15 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
     protocol = summary.get("protocol")
     return {
         "tables": tables,
-        "published": _table("ImageNet, linear probe, top-1 accuracy (%)", published),
+        "published": beside_ours,
         "plots": [Markup(plot) for plot in drawn],
         "metric": metric,
         "protocol": protocol if isinstance(protocol, dict) else {},
     }
+
+
+def _published_rows(rows: tuple[paper.LayerRow, ...]) -> dict[str, dict[str, float]]:
+    return {row.name: dict(zip(paper.CONV_LAYERS, row.accuracy, strict=True)) for row in rows}
 
 
 def _low_label_tables(regimes: Any, metric: str) -> list[Table]:

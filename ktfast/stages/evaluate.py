@@ -26,6 +26,7 @@ from ktfast.stages.networks import (
     weights_fingerprint,
 )
 from ktfast.stages.probing import probe_model
+from ktfast.stages.retraining import retrain_above
 from ktfast.stages.sets import open_set, set_fingerprint, set_name
 from ktfast.teachers import trunk_teacher
 
@@ -122,12 +123,39 @@ def _evaluate(run: Run, folder: Path) -> Outcome:
         "protocol": next(iter(rows.values()))["protocol"],
     }
     config = run.config
+    if config.evaluate.retrain:
+        summary |= _retrain(run, folder, names)
     of_puzzle = config.features.source == "pretext" and config.cluster.features is None
     if config.evaluate.random_clusters and of_puzzle:
         summary["random_clusters"] = _random_clusters(run, folder)
     return Outcome(
-        fingerprint=sha256_json(summary), outputs={"probes": "probe-*.json"}, summary=summary
+        fingerprint=sha256_json(summary),
+        outputs={"probes": "probe-*.json", "retrained": "retrained-*.json"},
+        summary=summary,
     )
+
+
+def _retrain(run: Run, folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracies of every model with the layers above each asked one trained anew."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name in names:
+        for layer in run.config.evaluate.retrain:
+            path = folder / f"retrained-{name}-{layer}.json"
+            checkpoints = folder / f"retraining-{name}-{layer}"
+            if not path.is_file():
+                logger.info("evaluate: training %s above %s", name, layer)
+                write_json(path, retrain_above(run, name, layer, checkpoints))
+            if checkpoints.exists():
+                shutil.rmtree(checkpoints)
+            found[name][layer] = score = read_json(path)
+            accuracy = 100 * score["mean_per_class"]
+            logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
+    measures = {"retrained": "mean_per_class", "retrained_top1": "top1"}
+    scores: dict[str, Any] = {
+        key: {name: {layer: row[layer][measure] for layer in row} for name, row in found.items()}
+        for key, measure in measures.items()
+    }
+    return {**scores, "retrained_protocol": score["protocol"]}
 
 
 def _low_label(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

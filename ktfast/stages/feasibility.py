@@ -94,13 +94,16 @@ def _check_teacher(config: Config, sets: Sets) -> None:
 
 
 def _check_target(config: Config) -> None:
-    """The target, the layers of it that are probed, and its training on the puzzle."""
+    """The target, the layers of it that are probed or frozen, and its training on the puzzle."""
     target = target_network(config.transfer, config.cluster.n_clusters)
-    unknown = sorted(set(config.evaluate.layers) - set(target.layers))
-    if unknown:
-        raise ConfigError(
-            f"evaluate.layers: {unknown[0]!r} is unknown; the target has {', '.join(target.layers)}"
-        )
+    asked = {"layers": config.evaluate.layers, "retrain": config.evaluate.retrain}
+    for option, layers in asked.items():
+        unknown = sorted(set(layers) - set(target.layers))
+        if unknown:
+            raise ConfigError(
+                f"evaluate.{option}: {unknown[0]!r} is unknown; the target has "
+                f"{', '.join(target.layers)}"
+            )
     if config.data.test is not None and "pretext" in config.evaluate.baselines:
         jigsaw_network(target_trunk(config.transfer), config.pretext)
 

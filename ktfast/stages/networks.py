@@ -1,6 +1,7 @@
 """The two trainings that stages ask for: a network on the puzzle, a classifier on labels.
 
-`pretext` and `transfer` each use one; `evaluate` uses both again for its baselines.
+`pretext` and `transfer` each use one; `evaluate` uses both again for its baselines, and trains
+classifiers whose lower layers are frozen.
 """
 
 import dataclasses
@@ -143,7 +144,7 @@ def train_jigsaw(
     initialize(model)
     task = jigsaw_task(model, config, run.config.seed, run.config.threads)
     images = open_set(run, "pretext")
-    summary = _train(run, task, images, config.crop, config.training, folder, name)
+    summary = train_task(run, task, images, config.crop, config.training, folder, name)
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
     save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
@@ -201,12 +202,14 @@ def train_classifier(
         model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
     )
     balance = Balance(labels) if balanced else None
-    summary = _train(run, task, images, config.image_size, config.training, folder, name, balance)
+    summary = train_task(
+        run, task, images, config.image_size, config.training, folder, name, balance
+    )
     save_weights(model, folder / WEIGHTS, {"target": config.target})
     return Trained(model, summary, dict(summary.metrics))
 
 
-def _train(
+def train_task(
     run: Run,
     task: Task,
     images: PreparedSet,

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ktfast.augment import center_crop, normalize_images
+from ktfast.augment import Normalization, center_crop, normalize_images
 from ktfast.errors import ConfigError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import linear_probe
@@ -44,7 +44,7 @@ def check_probe_memory(run: Run) -> None:
 def probe_model(run: Run, name: str) -> dict[str, Any]:
     """Probe every asked layer of one model; accuracies in [0, 1] by layer."""
     config = run.config.evaluate
-    model, normalization = _load_model(run, name)
+    model, normalization = load_model(run, name)
     classes = open_set(run, "train").classes
     row: dict[str, Any] = {"linear": {}, "linear_top1": {}, "knn": {}}
     row["low_label"] = [{"fraction": part, "linear": {}} for part in config.label_fractions]
@@ -84,7 +84,7 @@ def _features(
     role: str,
     model: Trunk,
     layers: Sequence[str],
-    normalization: Literal["image", "imagenet"],
+    normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
     """Pooled maps of a role's images by layer, and their labels as classes of "train"."""
     images, transfer = open_set(run, role), run.config.transfer
@@ -96,13 +96,19 @@ def _features(
         features = conv_features(
             model, feed, layers, prepare=prepare, dtype=DTYPE, memory_budget=_budget(run)
         )
-    classes = open_set(run, "train").classes
+    return features, labels_of(run, role)
+
+
+def labels_of(run: Run, role: str) -> npt.NDArray[np.int64]:
+    """Labels of a role's images, as classes of "train"."""
+    images, classes = open_set(run, role), open_set(run, "train").classes
     translate = np.array([classes.index(key) for key in images.classes])
-    return features, translate[images.labels]
+    translated: npt.NDArray[np.int64] = translate[images.labels]
+    return translated
 
 
-def _load_model(run: Run, name: str) -> tuple[Trunk, Literal["image", "imagenet"]]:
-    """A model with its weights, and how the images it saw were normalised."""
+def load_model(run: Run, name: str) -> tuple[Trunk, Normalization]:
+    """A model with its weights and no classifier, and how the images it saw were normalised."""
     torch.manual_seed(run.config.seed)
     model = target_network(run.config.transfer, 0)
     if name != "random":
