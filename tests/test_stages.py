@@ -437,6 +437,45 @@ def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp
     assert not list((tmp_path / "run/evaluate").glob("retraining-*"))
 
 
+def test_an_interrupted_evaluation_keeps_the_retrained_layers_it_has(
+    finished, recipe, photographs, tmp_path, monkeypatch
+):
+    from ktfast.stages import evaluate
+
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    command = ["evaluate", *arguments(run, recipe, photographs), "--evaluate.baselines", "random"]
+    command += ["--evaluate.random_clusters", "false", "--evaluate.retrain", "conv1,conv5"]
+    trained = []
+
+    def retrain(_, name, layer, folder):
+        checkpoint = folder / "checkpoint"
+        if (name, layer) == ("random", "conv1") and not checkpoint.exists():
+            folder.mkdir()
+            checkpoint.touch()
+            raise KeyboardInterrupt
+        trained.append((name, layer))
+        return {"top1": 0.5, "mean_per_class": 0.25, "steps": 1, "protocol": {}}
+
+    monkeypatch.setattr(evaluate, "retrain_above", retrain)
+    assert main([*command, "--redo", "evaluate"]) == 130
+    assert main(command) == 0
+    assert trained == [
+        (name, layer) for name in ("transfer", "random") for layer in ("conv1", "conv5")
+    ]
+    assert result(run, "evaluate")["summary"]["retrained"]["random"] == {
+        "conv1": 0.25,
+        "conv5": 0.25,
+    }
+    assert not list((run / "evaluate").glob("retraining-*"))
+
+
+def test_unknown_layers_to_retrain_are_refused_early(recipe, photographs, tmp_path, capsys):
+    command = ["run", *arguments(tmp_path / "run", recipe, photographs)]
+    assert main([*command, "--evaluate.retrain", "conv6"]) == 2
+    assert "evaluate.retrain: 'conv6' is unknown; the target has conv1" in capsys.readouterr().err
+
+
 def test_layers_that_do_not_fit_together_are_probed_one_by_one(
     finished, recipe, photographs, tmp_path, monkeypatch
 ):
