@@ -99,6 +99,7 @@ def make_run(folder: Path) -> Path:
     rows = curve("pretext", 1500, math.log(701), 1.35, 0.71)
     rows += curve("transfer", 900, math.log(N_CLUSTERS), 0.9, 0.74)
     rows += curve("baseline_pretext", 700, math.log(701), 2.1, 0.55)
+    rows += curve("retrain_random_conv5", 900, math.log(101), 4.1, 0.12)
     rows += curve("baseline_labels", 900, math.log(101), 0.3, 0.93)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -90,7 +90,7 @@ def test_page_says_what_was_found(page):
         assert words_in_page in page.text
     assert "a different data set" in page.text
     assert "CC+vgg-Jigsaw++" in page.text
-    assert page.source.count("<svg") == 12 + 2 * 4 + 2 + 2
+    assert page.source.count("<svg") == 12 + 2 * 5 + 2 + 2
     assert "could not be read" not in page.text
 
 
@@ -354,6 +354,7 @@ def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     text = page_of(make_run(tmp_path)).text
     assert "All above the layer trained anew, mean per-class accuracy (%)" in text
     assert "ImageNet, all above the layer trained anew" in text
+    assert "All above conv5, anew: random weights" in text
     (tmp_path / "other").mkdir()
     folder = make_run(tmp_path / "other")
     path = folder / "evaluate/result.json"

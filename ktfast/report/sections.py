@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ktfast.errors import DataError
 from ktfast.report import pictures, plots
 from ktfast.report.reading import RunReader
-from ktfast.report.words import amount, duration, moment, number, percent, verdict
+from ktfast.report.words import MODEL_NAMES, amount, duration, moment, number, percent, verdict
 
 PUZZLES_SHOWN = 6
 SKIPPED_SHOWN = 50
@@ -114,7 +114,7 @@ def trainings_section(run: RunReader) -> list[dict[str, Any]]:
         waited = [wait for wait in waits if wait is not None]
         trainings.append(
             {
-                "title": _TRAININGS.get(stage, stage),
+                "title": _training_title(stage),
                 "plots": [Markup(plot) for plot in drawn],
                 "steps": rows[-1].get("step"),
                 "epochs": rows[-1].get("epoch"),
@@ -123,6 +123,14 @@ def trainings_section(run: RunReader) -> list[dict[str, Any]]:
             }
         )
     return trainings
+
+
+def _training_title(stage: str) -> str:
+    kind, _, rest = stage.partition("_")
+    if kind == "retrain" and "_" in rest:
+        model, _, layer = rest.partition("_")
+        return f"All above {layer}, anew: {MODEL_NAMES.get(model, model)}"
+    return _TRAININGS.get(stage, stage)
 
 
 def stages_section(run: RunReader) -> list[dict[str, Any]]:

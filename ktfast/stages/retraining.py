@@ -71,7 +71,6 @@ def frozen_network(trunk: Trunk, layer: str, network: Trunk) -> Trunk:
     ConfigError : there is no such layer.
     """
     trunk.truncate(layer)
-    if trunk.state_dict():
-        load_weights(network, trunk.state_dict())
+    load_weights(network, trunk.state_dict())
     network.freeze(layer)
     return network
