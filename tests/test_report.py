@@ -355,6 +355,7 @@ def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     assert "All above the layer trained anew, mean per-class accuracy (%)" in text
     assert "ImageNet, all above the layer trained anew" in text
     assert "All above conv5, anew: random weights" in text
+    assert "Protocol of the trainings above a layer:" in text
     (tmp_path / "other").mkdir()
     folder = make_run(tmp_path / "other")
     path = folder / "evaluate/result.json"

@@ -53,7 +53,7 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
 
     Returns
     -------
-    {"tables", "published", "plots", "metric", "protocol"}, or None without a summary.
+    {"tables", "published", "plots", "metric", "protocols"}, or None without a summary.
     """
     if summary is None:
         return None
@@ -89,13 +89,16 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
                 unit="top-1 accuracy (%)",
             ),
         ]
-    protocol = summary.get("protocol")
+    protocols = {
+        "the linear probe": summary.get("protocol"),
+        "the trainings above a layer": summary.get("retrained_protocol"),
+    }
     return {
         "tables": tables,
         "published": beside_ours,
         "plots": [Markup(plot) for plot in drawn],
         "metric": metric,
-        "protocol": protocol if isinstance(protocol, dict) else {},
+        "protocols": {name: how for name, how in protocols.items() if isinstance(how, dict)},
     }
 
 
