@@ -264,7 +264,9 @@ def test_steps_share_the_memory_of_their_tiles():
         assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
     steps, apart = seen[::2], seen[1::2]
     assert len(set(steps[1:])) == 1
-    assert not set(steps) & set(apart)
+    # The memory that was too small is free after the first batch, and may be anyone's.
+    assert steps[0] != apart[0]
+    assert not set(steps[1:]) & set(apart[1:])
 
 
 def test_a_step_before_the_last_ones_backward_pass_is_noticed():
