@@ -244,6 +244,25 @@ def test_the_first_loss_is_that_of_a_guess():
     assert float(output.loss.detach()) == pytest.approx(math.log(6), rel=0.01)
 
 
+@pytest.mark.parametrize("how", ["imagenet", "image"])
+def test_classifiers_see_images_normalised_as_asked(how):
+    images, seen = squares(4, 16), []
+    labels = torch.tensor([0, 1, 1, 0])
+
+    class Watching(nn.Linear):
+        def forward(self, x):
+            seen.append(x)
+            return super().forward(x.mean((2, 3)))
+
+    model, feed = Watching(3, 2), MemoryFeed(images, 4, shuffle=False)
+    task = ClassificationTask(model, labels, crop=16, seed=0, mirror=False, normalization=how)
+    task.step(next(iter(feed.epoch(0))), 0)
+    classification_scores(model, feed, labels, crop=16, normalization=how)
+    wanted = normalize_images(torch.from_numpy(images), how)
+    assert len(seen) == 2
+    assert all(torch.equal(x, wanted) for x in seen)
+
+
 def test_steps_share_the_memory_of_their_tiles():
     """Gradients are those of tiles in memory of their own, the last, short batch included."""
     batches = list(MemoryFeed(squares(20, 40), 8).epoch(0))

@@ -147,15 +147,21 @@ def _retrain(run: Run, folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
                 write_json(path, retrain_above(run, name, layer, checkpoints))
             if checkpoints.exists():
                 shutil.rmtree(checkpoints)
-            found[name][layer] = score = read_json(path)
-            accuracy = 100 * score["mean_per_class"]
+            found[name][layer] = read_json(path)
+            accuracy = 100 * found[name][layer]["mean_per_class"]
             logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
-    measures = {"retrained": "mean_per_class", "retrained_top1": "top1"}
-    scores: dict[str, Any] = {
-        key: {name: {layer: row[layer][measure] for layer in row} for name, row in found.items()}
-        for key, measure in measures.items()
+
+    def by_model(measure: str) -> dict[str, dict[str, float]]:
+        return {
+            name: {layer: scores[measure] for layer, scores in row.items()}
+            for name, row in found.items()
+        }
+
+    return {
+        "retrained": by_model("mean_per_class"),
+        "retrained_top1": by_model("top1"),
+        "retrained_protocol": next(iter(found[names[0]].values()))["protocol"],
     }
-    return {**scores, "retrained_protocol": score["protocol"]}
 
 
 def _low_label(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

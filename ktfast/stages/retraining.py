@@ -44,8 +44,8 @@ def retrain_above(run: Run, name: str, layer: str, folder: Path) -> dict[str, An
         seed=run.config.seed,
         normalization=normalization,
     )
-    size, name = config.image_size, f"retrain_{name}_{layer}"
-    summary = train_task(run, task, images, size, training, folder, name)
+    size, training_name = config.image_size, f"retrain_{name}_{layer}"
+    summary = train_task(run, task, images, size, training, folder, training_name)
     test = open_set(run, "test")
     with open_feed(run, test, size=size, batch_size=256, shuffle=False) as feed:
         scores = classification_scores(
