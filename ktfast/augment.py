@@ -119,12 +119,21 @@ def _imagenet_rows(width: int, device: torch.device) -> Tensor:
 
 def draw(sample_ids: Tensor, n: int, *, seed: int, epoch: int, number: int) -> Tensor:
     """Uniform integers in 0 .. n - 1, int64 [B], one per sample id."""
+    bits = _mix(sample_ids ^ _signed(_key(seed, epoch, number)))
+    return ((bits >> 32) & 0xFFFFFFFF) * n >> 32
+
+
+def draw_one(sample_id: int, n: int, *, seed: int, epoch: int, number: int) -> int:
+    """The integer that `draw` gives a single sample id, without a tensor."""
+    return (_mix_int(sample_id ^ _key(seed, epoch, number)) >> 32) * n >> 32
+
+
+def _key(seed: int, epoch: int, number: int) -> int:
     # Mixed one by one: number ^ epoch alone would make one epoch's left another epoch's top.
     key = 0
     for part in (number, epoch, seed):
         key = _mix_int(key ^ part)
-    bits = _mix(sample_ids ^ _signed(key))
-    return ((bits >> 32) & 0xFFFFFFFF) * n >> 32
+    return key
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -136,7 +145,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _mix_int(x: int) -> int:
-    """`_mix` of one unsigned 64-bit number."""
+    """`_mix` of one number, unsigned."""
     mask = (1 << 64) - 1
     x = (x + _STEP) & mask
     x = ((x ^ x >> 30) * _FIRST) & mask

@@ -22,14 +22,13 @@ LAYERS = [
     {"_cpu", "_cuda"},
     {"_backend"},
     {"_device"},
-    {"ops"},
-    {"augment", "checkpoint", "config", "data", "evaluation", "kmeans", "models", "permutations",
-     "precision", "progress"},
-    {"delivery", "gradients"},
+    {"augment", "ops"},
+    {"checkpoint", "config", "data", "kmeans", "models", "permutations", "precision", "progress"},
+    {"delivery", "evaluation", "gradients"},
     {"bounds", "faiss_compat", "training_state"},
     {"execution"},
     {"training"},
-    {"tasks"},
+    {"tasks", "voc"},
     {"teachers"},
     {"stages", "report"},
     {"bench"},
@@ -37,7 +36,7 @@ LAYERS = [
     {"cli"},
 ]  # fmt: skip
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
-STAGES = {"prepare", "pretext", "features", "cluster", "transfer", "evaluate"}
+STAGES = {"prepare", "pretext", "features", "cluster", "transfer", "evaluate", "voc"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

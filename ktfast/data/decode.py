@@ -74,6 +74,21 @@ def decode_rgb(
         raise DecodeError(name, f"{error} ({type(error).__name__})") from error
 
 
+def upright_shape(path: str) -> tuple[int, int]:
+    """(height, width) of an image file as `decode_rgb` gives it, from its header alone.
+
+    Raises
+    ------
+    DecodeError : it cannot be opened as an image.
+    """
+    try:
+        with _pillow_warnings_ignored, Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except Exception as error:  # decoders meet hostile bytes with every kind of exception
+        raise DecodeError(path, f"{error} ({type(error).__name__})") from error
+
+
 def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width) after resizing the shorter side; the longer one is rounded half up."""
     shorter, longer = min(height, width), max(height, width)

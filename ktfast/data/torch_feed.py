@@ -7,6 +7,7 @@ worker processes to fork, to feed or to lose.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +34,11 @@ class TorchFeed(Feed):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from batch `start` on; see `Feed.epoch`."""
-        ahead: deque[_Decoding] = deque()
+        ahead: deque[Any] = deque()
         batches = self.plan.rows(epoch, start)
         try:
             for rows in batches:
-                ahead.append(self._submit(rows))
+                ahead.append(self._submit(rows, epoch))
                 if len(ahead) > PREFETCHED_BATCHES:
                     yield self._finish(ahead[0])
                     ahead.popleft()
@@ -54,7 +55,8 @@ class TorchFeed(Feed):
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def _submit(self, rows: npt.NDArray[np.int64]) -> "_Decoding":
+    def _submit(self, rows: npt.NDArray[np.int64], epoch: int) -> Any:
+        """Begin to decode a batch; `_finish` gets what this returns, or its `cancel` is called."""
         if self._pool is None:
             raise ConfigError("the feed is closed; make a new one")
         plan = self.plan
@@ -69,7 +71,7 @@ class TorchFeed(Feed):
         plan = self.plan
         target[...] = self.source.square(int(row), short_side=plan.short_side, size=plan.size)
 
-    def _finish(self, decoding: "_Decoding") -> Batch:
+    def _finish(self, decoding: Any) -> Batch:
         for task in decoding.tasks:
             task.result()
         images = decoding.images.to(self.plan.device, non_blocking=True)
