@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from ktfast.checkpoint import Checkpoint
 from ktfast.config import TrainingConfig
@@ -55,7 +56,7 @@ class TrainingState:
         )
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.way = ""
-        self._task = task
+        self._task, self._longest = task, config.clip_norm
         self._compute(
             computing_dtype(config.precision, device), -(-config.batch_size // config.accumulate)
         )
@@ -75,6 +76,9 @@ class TrainingState:
     def advance(self, batch: Batch, epoch: int) -> None:
         """One step of SGD on a batch."""
         self.window.add(self.gradients.add(batch, epoch), len(batch))
+        if self._longest:
+            self.scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), self._longest)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ from typing import Any
 import tomli_w
 
 import ktfast
-from ktfast.config import ROLES, Config, load_config
+from ktfast.config import Config, load_config
 from ktfast.durable import read_json, sha256_json, write_bytes, write_json
 from ktfast.errors import ConfigError, DataError, InputError
 
@@ -269,19 +269,15 @@ def fingerprint_of(*parts: Any) -> str:
 def to_toml(config: Config) -> str:
     """The configuration as TOML; options that are not set are left out.
 
-    Paths of data become absolute, so that a run can be continued from any working directory.
+    Paths become absolute, so that a run can be continued from any working directory.
     """
-    values = _drop_none(config.model_dump(mode="json"))
-    for section, name in (*(("data", role) for role in ROLES), ("cluster", "features")):
-        if name in values[section]:
-            values[section][name] = os.path.abspath(values[section][name])
-    return tomli_w.dumps(values)
+    return tomli_w.dumps(_for_toml(config.model_dump()))
 
 
-def _drop_none(value: Any) -> Any:
+def _for_toml(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _drop_none(item) for key, item in value.items() if item is not None}
-    return value
+        return {key: _for_toml(item) for key, item in value.items() if item is not None}
+    return os.path.abspath(value) if isinstance(value, Path) else value
 
 
 def environment(config: Config) -> dict[str, Any]:
