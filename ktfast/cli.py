@@ -32,6 +32,7 @@ STAGES = {
     "cluster": "K-means and a pseudo-label for every image",
     "transfer": "train the target network on the pseudo-labels",
     "evaluate": "linear and k-NN probes of every conv layer, beside baselines",
+    "voc": "fine-tune on PASCAL VOC: classification, detection, segmentation",
 }
 BASELINES = ("baseline_pretext", "baseline_labels")
 # `ktfast bench SUBJECT`: the module ktfast.bench.SUBJECT has add_options(parser) and run(options).
@@ -283,6 +284,8 @@ def _needless(config: "Config", stage: str) -> str | None:
         return f"the features come from {config.features.weights or config.features.source}"
     if stage == "evaluate" and config.data.test is None:
         return "data.test is not set"
+    if stage == "voc" and not config.voc.protocols():
+        return "no PASCAL VOC folder is set"
     return None
 
 

@@ -485,9 +485,10 @@ def _parse_value(text: str, kind: Any) -> Any:
     if text == "":
         return [] if is_list else None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return [part.strip() for part in text.split(",")] if is_list else text
+    return [value] if is_list and not isinstance(value, list) else value
 
 
 def _explain(item: Any) -> str:

@@ -92,10 +92,9 @@ class FCN(FixedNorms):
     Attributes
     ----------
     stride : pixels between scores.
-    offset : where in the upsampled scores the image begins, pixels.
+    center : where in the image the first score lies, pixels; between the scores lies a bilinear
+        interpolation.
     """
-
-    offset: int
 
     def __init__(self, trunk: Trunk, n_classes: int) -> None:
         super().__init__()
@@ -112,24 +111,23 @@ class FCN(FixedNorms):
         first = next(iter(self.features.convolutions().values()))
         first.padding = (FCN_PADDING, FCN_PADDING)
         self.stride = _stride(self.features)
-        center = _first_center(self.features, self.hidden)
-        # Bilinear interpolation between scores that lie on pixels has an odd kernel, between
-        # scores that lie between pixels an even one.
-        size = 2 * self.stride - (1 if center.is_integer() else 0)
-        self.offset = round((size - 1) / 2 - center)
-        self.register_buffer("kernel", _triangle(size, self.stride), persistent=False)
-        self.kernel: Tensor
+        self.center = _first_center(self.features, self.hidden)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, n_classes, H, W] of images [B, 3, H, W]."""
         scores = self.scores(self.hidden(self.features(images))).float()
-        kernel = self.kernel.expand(scores.shape[1], 1, -1, -1)
-        with torch.autocast(scores.device.type, enabled=False):
-            wide = nn.functional.conv_transpose2d(
-                scores, kernel, stride=self.stride, groups=scores.shape[1]
-            )
         height, width = images.shape[-2:]
-        return wide[..., self.offset :, self.offset :][..., :height, :width]
+        with torch.autocast(scores.device.type, enabled=False):
+            down, across = self._weights(height, scores), self._weights(width, scores.mT)
+            logits: Tensor = down @ scores @ across.mT
+        return logits
+
+    def _weights(self, side: int, scores: Tensor) -> Tensor:
+        """Bilinear interpolation of rows of scores for each pixel, [side, rows]."""
+        pixels = torch.arange(side, dtype=torch.float32, device=scores.device)
+        rows = torch.arange(scores.shape[-2], dtype=torch.float32, device=scores.device)
+        distances = (pixels[:, None] - self.center) / self.stride - rows
+        return (1 - distances.abs()).clamp_min(0)
 
 
 def last_convolution(features: LayerStack) -> str:
@@ -187,10 +185,3 @@ def _first_center(*stacks: nn.Sequential) -> float:
                 center += jump * ((_one(module.kernel_size) - 1) / 2 - _one(module.padding))
                 jump *= _one(module.stride)
     return center
-
-
-def _triangle(size: int, stride: int) -> Tensor:
-    """Kernel of bilinear interpolation, [1, 1, size, size]."""
-    distance = (torch.arange(size) - (size - 1) / 2).abs()
-    side = (1 - distance / stride).clamp_min(0)
-    return (side[:, None] * side)[None, None]

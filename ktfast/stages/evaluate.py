@@ -16,15 +16,10 @@ from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
 from ktfast.models import initialize
 from ktfast.stages.artifacts import Outcome, Run, resolve_device, run_stage
+from ktfast.stages.baselines import train_baseline
 from ktfast.stages.clustering import cluster_images, clustering_quality
 from ktfast.stages.extraction import extract
-from ktfast.stages.networks import (
-    pretext_trunk,
-    target_trunk,
-    train_classifier,
-    train_jigsaw,
-    weights_fingerprint,
-)
+from ktfast.stages.networks import pretext_trunk
 from ktfast.stages.probing import probe_model
 from ktfast.stages.retraining import retrain_above
 from ktfast.stages.sets import open_set, set_fingerprint, set_name
@@ -45,7 +40,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
     }
     for name in config.evaluate.baselines:
         if name != "random":
-            inputs[name] = str(_train_baseline(run, name)["fingerprint"])
+            inputs[name] = str(train_baseline(run, name)["fingerprint"])
     return run_stage(
         run,
         "evaluate",
@@ -53,53 +48,6 @@ def run(run: Run, *, redo: bool = False) -> dict[str, Any]:
         inputs,
         partial(_evaluate, run),
         redo=redo,
-    )
-
-
-def _train_baseline(run: Run, name: str) -> dict[str, Any]:
-    config = run.config
-    target = config.transfer.model_dump(mode="json")
-    if name == "pretext":
-        settings = {"pretext": config.pretext.model_dump(mode="json"), "target": target}
-        inputs = {"images": set_fingerprint(run, "pretext")}
-    else:
-        settings = {"target": target}
-        inputs = {"images": set_fingerprint(run, "train")}
-    return run_stage(
-        run,
-        f"baseline_{name}",
-        {"seed": config.seed, **settings},
-        inputs,
-        partial(_fit_baseline, run, name),
-        fingerprint=weights_fingerprint,
-    )
-
-
-def _fit_baseline(run: Run, name: str, folder: Path) -> Outcome:
-    if name == "pretext":
-        trained = train_jigsaw(
-            run,
-            folder,
-            trunk=partial(target_trunk, run.config.transfer),
-            name="baseline_pretext",
-            held_out=open_set(run, "test"),
-        )
-    else:
-        images = open_set(run, "train")
-        trained = train_classifier(
-            run,
-            folder,
-            images,
-            images.labels,
-            n_classes=len(images.classes),
-            name="baseline_labels",
-        )
-    return Outcome(
-        fingerprint=weights_fingerprint(folder),
-        outputs={"weights": "weights.safetensors"},
-        summary={**trained.metrics, "steps": trained.summary.steps},
-        throughput=("images/s", trained.summary.images_per_second),
-        seconds=trained.summary.seconds,
     )
 
 

@@ -12,6 +12,7 @@ from ktfast.errors import ConfigError, DataError
 from ktfast.precision import computing_dtype
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.extraction import check_source, feature_crop
+from ktfast.stages.fine_tuning import open_proposals, open_sets
 from ktfast.stages.networks import jigsaw_network, pretext_trunk, target_network, target_trunk
 from ktfast.stages.probing import check_probe_memory
 from ktfast.stages.sets import open_set
@@ -39,6 +40,7 @@ def check_feasible(run: Run) -> None:
     if "test" in sets:
         _check_labels(config, sets)
         check_probe_memory(run)
+    _check_voc(config, device)
 
 
 def _check_images(config: Config, sets: Sets) -> None:
@@ -106,6 +108,21 @@ def _check_target(config: Config) -> None:
             )
     if config.data.test is not None and "pretext" in config.evaluate.baselines:
         jigsaw_network(target_trunk(config.transfer), config.pretext)
+
+
+def _check_voc(config: Config, device: torch.device) -> None:
+    """Lists, annotations and proposals of the protocols that are asked for."""
+    for protocol in config.voc.protocols():
+        sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
+        computing_dtype(section.training.precision, device)
+        if protocol == "detection":
+            open_proposals(section, sets)
+    trained = sorted({"pretext", "labels"}.intersection(config.voc.models))
+    if config.voc.protocols() and trained and config.data.test is None:
+        raise ConfigError(
+            f"voc.models: {trained[0]!r} is a baseline of the evaluation, for which data.test is "
+            "not set; give labelled images, or leave it out"
+        )
 
 
 def _check_labels(config: Config, sets: Sets) -> None:
