@@ -87,6 +87,29 @@ def test_overrides_are_read_by_the_type_of_their_option(name, text, value):
     assert found == value
 
 
+def test_a_group_given_in_part_keeps_its_other_defaults():
+    """Those of its place, not those of its kind."""
+    config = parse_config({"voc": {"classification": {"training": {"batch_size": 8}}}})
+    training = config.voc.classification.training
+    assert (training.batch_size, training.learning_rate, training.clip_norm) == (8, 0.001, 10)
+    assert load_config(None, {"transfer.training.batch_size": "8"}).transfer.training.epochs == 90
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("voc.detection.short_sides", "480", (480,)),
+        ("voc.detection.short_sides", "480,576", (480, 576)),
+        ("evaluate.label_fractions", "0.1", (0.1,)),
+    ],
+)
+def test_a_list_of_one_needs_no_brackets(name, text, value):
+    config = load_config(None, {name: text})
+    for part in name.split("."):
+        config = getattr(config, part)
+    assert config == value
+
+
 def test_a_section_that_is_no_table_is_named(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("data = 3\n")

@@ -123,11 +123,14 @@ class FCN(FixedNorms):
         return logits
 
     def _weights(self, side: int, scores: Tensor) -> Tensor:
-        """Bilinear interpolation of rows of scores for each pixel, [side, rows]."""
+        """Bilinear interpolation of rows of scores for each pixel, [side, rows].
+
+        Pixels outside of all scores have the nearest one.
+        """
         pixels = torch.arange(side, dtype=torch.float32, device=scores.device)
         rows = torch.arange(scores.shape[-2], dtype=torch.float32, device=scores.device)
-        distances = (pixels[:, None] - self.center) / self.stride - rows
-        return (1 - distances.abs()).clamp_min(0)
+        places = ((pixels - self.center) / self.stride).clamp(0, len(rows) - 1)
+        return (1 - (places[:, None] - rows).abs()).clamp_min(0)
 
 
 def last_convolution(features: LayerStack) -> str:
