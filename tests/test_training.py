@@ -404,6 +404,25 @@ def test_the_first_steps_by_hand(tmp_path):
     assert float(line.model.bias.detach()) == pytest.approx(float(bias), rel=GRADIENT_ORDER)
 
 
+def test_a_gradient_is_cut_to_its_longest(tmp_path):
+    """All weights together move by `clip_norm` times the learning rate."""
+    feed, moved = toy_feed(), {}
+    for longest in (0.0, 1e-3, 1e6):
+        task = toy_task(feed, dropout=0.0)
+        before = [value.detach().clone() for value in task.model.parameters()]
+        config = toy_config(
+            learning_rate=0.5, bias_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant",
+            warmup=0.0, clip_norm=longest,
+        )  # fmt: skip
+        folder = tmp_path / str(longest)
+        train(task, feed, config, folder, name="a", seed=0, progress=False, stop_after=1)
+        after = task.model.parameters()
+        change = [(x.detach() - y).square().sum() for x, y in zip(after, before, strict=True)]
+        moved[longest] = math.sqrt(sum(change))
+    assert moved[1e-3] == pytest.approx(0.5e-3, rel=1e-3)
+    assert moved[1e6] == moved[0.0] > 1e-2
+
+
 def test_schedules():
     step = toy_config(warmup=0.0, drop_at=(0.25, 0.5), drop_factor=0.1)
     factors = [learning_rate_factor(step, k, 8) for k in range(8)]

@@ -61,20 +61,22 @@ def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
     kinds = {"linear": "Linear probe", "linear_top1": "Linear probe", "knn": "Nearest neighbours"}
     tables = []
     for key, title in kinds.items():
-        values = _percentages(summary.get(key))
+        values = percentages(summary.get(key))
         if values:
             measure = "top-1 accuracy" if key == "linear_top1" else metric
-            tables.append(_table(f"{title}, {measure} (%)", values))
+            tables.append(comparison(f"{title}, {measure} (%)", values))
     tables += _low_label_tables(summary.get("low_label"), metric)
     published = _published_rows(paper.IMAGENET_LINEAR)
-    beside_ours = [_table("ImageNet, linear probe, top-1 accuracy (%)", published)]
-    retrained = _percentages(summary.get("retrained"))
+    beside_ours = [comparison("ImageNet, linear probe, top-1 accuracy (%)", published)]
+    retrained = percentages(summary.get("retrained"))
     if retrained:
         title = "All above the layer trained anew"
-        tables.append(_table(f"{title}, {metric} (%)", retrained))
+        tables.append(comparison(f"{title}, {metric} (%)", retrained))
         rows = _published_rows(paper.IMAGENET_NONLINEAR)
-        beside_ours.append(_table("ImageNet, all above the layer trained anew, top-1 (%)", rows))
-    linear = _percentages(summary.get("linear"))
+        beside_ours.append(
+            comparison("ImageNet, all above the layer trained anew, top-1 (%)", rows)
+        )
+    linear = percentages(summary.get("linear"))
     drawn = []
     if linear:
         beside = {model: published[name] for model, name in _PUBLISHED.items()}
@@ -112,14 +114,14 @@ def _low_label_tables(regimes: Any, metric: str) -> list[Table]:
     for regime in regimes if isinstance(regimes, list) else []:
         known = regime if isinstance(regime, dict) else {}
         fraction, images = number(known.get("fraction")), number(known.get("images"))
-        values = _percentages(known.get("linear"))
+        values = percentages(known.get("linear"))
         if values and fraction is not None and images is not None:
             share = f"{100 * fraction:g} % of the labels ({images:,.0f} images)"
-            tables.append(_table(f"Linear probe with {share}, {metric} (%)", values))
+            tables.append(comparison(f"Linear probe with {share}, {metric} (%)", values))
     return tables
 
 
-def _percentages(value: Any) -> dict[str, dict[str, float]]:
+def percentages(value: Any) -> dict[str, dict[str, float]]:
     """Model -> layer -> percent, of what is a number in a summary."""
     models: dict[str, dict[str, float]] = {}
     for model, row in (value if isinstance(value, dict) else {}).items():
@@ -130,7 +132,8 @@ def _percentages(value: Any) -> dict[str, dict[str, float]]:
     return models
 
 
-def _table(title: str, models: dict[str, dict[str, float]]) -> Table:
+def comparison(title: str, models: dict[str, dict[str, float]]) -> Table:
+    """A table of models by columns; the best of each column without labels is marked."""
     layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
     model_of = {name: model for model, name in _PUBLISHED.items()}
     unlabelled = [row for name, row in models.items() if model_of.get(name, name) != "labels"]

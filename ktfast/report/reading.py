@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ktfast.durable import read_json
 from ktfast.errors import DataError
 
-STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate")
+STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -47,7 +47,7 @@ class RunReader:
         """Names of the stages that were begun, in the order of the pipeline."""
         names = []
         for stage in STAGES:
-            if stage in ("prepare", "features"):
+            if stage in ("prepare", "features", "voc"):
                 found = sorted((self.folder / stage).glob("*"))
                 names += [f"{stage}/{path.name}" for path in found if path.is_dir()]
             elif stage == "baseline":

@@ -13,6 +13,7 @@ from ktfast.durable import write_bytes
 from ktfast.report import sections
 from ktfast.report.probes import probe_section
 from ktfast.report.reading import RunReader
+from ktfast.report.voc import PROTOCOLS, voc_section
 from ktfast.report.words import amount, duration, moment, percent
 
 
@@ -37,6 +38,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     page = {
         "result": sections.result_section(run),
         "probes": probe_section(run.summary("evaluate")),
+        "voc": voc_section({name: run.summary(f"voc/{name}") for name in PROTOCOLS}),
         "puzzles": sections.puzzles_section(run),
         "clusters": sections.clusters_section(run),
         "trainings": sections.trainings_section(run),

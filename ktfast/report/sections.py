@@ -130,6 +130,9 @@ def _training_title(stage: str) -> str:
     if kind == "retrain" and "_" in rest:
         model, _, layer = rest.partition("_")
         return f"All above {layer}, anew: {MODEL_NAMES.get(model, model)}"
+    if kind == "voc" and "_" in rest:
+        protocol, _, model = rest.partition("_")
+        return f"PASCAL VOC, {protocol}: {MODEL_NAMES.get(model, model)}"
     return _TRAININGS.get(stage, stage)
 
 
@@ -146,8 +149,10 @@ def stages_section(run: RunReader) -> list[dict[str, Any]]:
 
 
 def _place(stage: str) -> float:
-    """Where a stage stands in the pipeline; baselines come before the evaluation."""
+    """Where a stage stands in the pipeline; baselines come before the evaluation, VOC after it."""
     kind = stage.split("/")[0]
+    if kind == "voc":
+        return len(_PIPELINE)
     return _PIPELINE.index(kind) if kind in _PIPELINE else _PIPELINE.index("evaluate") - 0.5
 
 
