@@ -96,10 +96,13 @@ def make_run(folder: Path) -> Path:
     result(folder, "baseline_pretext", 1409.0, ("images/s", 302.0), {"accuracy": 0.55})
     result(folder, "baseline_labels", 1655.0, ("images/s", 255.4), {"accuracy": 0.93})
     result(folder, "evaluate", 312.4, None, evaluation())
+    for protocol in ("classification", "detection", "segmentation"):
+        result(folder, f"voc/{protocol}", 880.0, None, voc(protocol))
     rows = curve("pretext", 1500, math.log(701), 1.35, 0.71)
     rows += curve("transfer", 900, math.log(N_CLUSTERS), 0.9, 0.74)
     rows += curve("baseline_pretext", 700, math.log(701), 2.1, 0.55)
     rows += curve("retrain_random_conv5", 900, math.log(101), 4.1, 0.12)
+    rows += curve("voc_detection_transfer", 900, 3.0, 0.8, 0.8)
     rows += curve("baseline_labels", 900, math.log(101), 0.3, 0.93)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -134,6 +137,26 @@ def evaluation() -> dict[str, object]:
         "retrained_protocol": {"epochs": 20, "epoch_reported": "last", "crops": 1},
         "random_clusters": {"nmi": 0.371, "purity": 0.142},
     }
+
+
+def voc(protocol: str) -> dict[str, object]:
+    """Summary of a protocol of the stage voc."""
+    start = {"classification": 0.699, "detection": 0.55, "segmentation": 0.4}[protocol]
+    names = ("aeroplane", "bicycle", "bird", "boat", "person", "train")
+    models = {}
+    for name, loss in (("transfer", 0.0), ("random", 0.166), ("labels", -0.1)):
+        values: dict[str, float | None] = {
+            key: start - loss + 0.03 * k - 0.08 for k, key in enumerate(names)
+        }
+        values["boat"] = None
+        options = {"proposals": "windows", "short_sides": [480, 600]}
+        models[name] = {
+            "score": start - loss,
+            "classes": values,
+            "steps": 80000,
+            "protocol": options if protocol == "detection" else {"test_crops": 10},
+        }
+    return {"measure": f"mean of {protocol}", "models": models, "images": {"train": 9, "test": 8}}
 
 
 def curve(stage: str, steps: int, start: float, end: float, accuracy: float) -> list[dict]:

@@ -23,12 +23,15 @@ class Page(html.parser.HTMLParser):
     def __init__(self, source):
         super().__init__()
         self.source, self.text, self.addresses, self.open = source, "", [], []
+        self.rows = [""]  # of the tables, a bar before each cell
         self.feed(source)
         assert not self.open, f"not closed: {self.open}"
 
     def handle_starttag(self, tag, attrs):
         if tag not in self.VOID:
             self.open.append(tag)
+        if tag == "tr":
+            self.rows.append("")
         self.addresses += [v for k, v in attrs if k in ("href", "src", "xlink:href", "action")]
 
     def handle_startendtag(self, tag, attrs):
@@ -42,6 +45,8 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         if not self.open or self.open[-1] != "style":
             self.text += data
+            if self.open and self.open[-1] in ("td", "th"):
+                self.rows[-1] += f"|{data.strip()}"
 
 
 def page_of(folder):
@@ -90,13 +95,30 @@ def test_page_says_what_was_found(page):
         assert words_in_page in page.text
     assert "a different data set" in page.text
     assert "CC+vgg-Jigsaw++" in page.text
-    assert page.source.count("<svg") == 12 + 2 * 5 + 2 + 2
+    assert page.source.count("<svg") == 12 + 2 * 6 + 2 + 2
     assert "could not be read" not in page.text
+
+
+def test_page_shows_voc_beside_what_is_published(page):
+    for row in (
+        "|Jigsaw++, clusters of VGG-16|72.5|56.5|57.2|42.6",
+        "|transfer (clusters as labels)|69.9|55.0|40.0",
+        "|random weights|53.3|38.4|23.4",
+        "|true labels|57.0|60.0|63.0|69.0|72.0",  # no boats
+    ):
+        assert row in page.rows
+    for words_in_page in (
+        "Detection by class, of detection (%)",
+        "short sides 480, 600",
+        "PASCAL VOC, detection: transfer (clusters as labels)",
+    ):
+        assert words_in_page in page.text
+    assert page.source.count("voc/detection") == 1
 
 
 def test_page_shows_stages_images_and_setup(page):
     for words_in_page in (
-        "40 min 10 s", "2 h 06 min", "181 images/s", "3.1 iterations/s", "baseline_labels",
+        "40 min 10 s", "2 h 50 min", "181 images/s", "3.1 iterations/s", "baseline_labels",
         "2.15.0+cu132", 'trunk = "vgg16"', "3 images of “pretext” could not be used",
     ):  # fmt: skip
         assert words_in_page in page.text
@@ -173,6 +195,17 @@ def test_damaged_artifacts_become_a_note(tmp_path, name, damage, monkeypatch):
         ("evaluate/result.json", {"summary": {"low_label": [3, {"fraction": "x"}]}}),
         ("evaluate/result.json", {"summary": [], "throughput": 5, "started": "now"}),
         ("pretext/result.json", {"seconds": None, "summary": {"accuracy": "high", "chance": 0}}),
+        ("voc/detection/result.json", {"summary": {"models": 3}}),
+        ("voc/detection/result.json", {"summary": {"models": {"random": 3, "labels": {}}}}),
+        (
+            "voc/segmentation/result.json",
+            {
+                "summary": {
+                    "images": 1,
+                    "models": {"x": {"score": "?", "classes": [], "protocol": 1}},
+                }
+            },
+        ),
         ("prepare/pretext/result.json", {"summary": {"skipped": ["a", [1, 2]], "images": None}}),
         ("environment.json", {"packages": {"numpy": None}, "list": [1, 2]}),
         ("cluster/history.json", [{"inertia": "?"}, 3]),
@@ -182,6 +215,7 @@ def test_damaged_artifacts_become_a_note(tmp_path, name, damage, monkeypatch):
 def test_unexpected_values_do_not_break_the_page(tmp_path, name, content, monkeypatch):
     monkeypatch.setattr(plots, "training_curves", lambda *_, **__: ())
     run = small_run(tmp_path)
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
     write(run / name, content)
     assert "ktfast" in page_of(run).text
 

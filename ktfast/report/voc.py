@@ -5,7 +5,7 @@ from typing import Any
 
 from ktfast.evaluation import paper
 from ktfast.report.probes import Cell, Row, Table, comparison, percentages
-from ktfast.report.words import amount, number
+from ktfast.report.words import MODEL_NAMES, amount, number
 
 PROTOCOLS = ("classification", "detection", "segmentation")
 _COLUMNS = {
@@ -94,5 +94,5 @@ def _published() -> Table:
         )
         cells = [Cell(number(figure[0]) if figure else None, False) for figure in figures]
         model = models.get((row.name, row.clustered, row.pretext_network), "")
-        rows.append(Row(name, model, cells))
+        rows.append(Row(MODEL_NAMES.get(name, name), model, cells))
     return Table("Published, AlexNet on VOC2007 and VOC2012 (%)", columns, rows)
