@@ -367,6 +367,9 @@ class VocConfig(Section):
     classes: tuple[str, ...] = Field(
         (), description="names of the objects in the order of the masks' values; empty: VOC's 20"
     )
+    data_init: bool = Field(
+        True, description="scale the first weights of new layers by what 160 photographs give"
+    )
     classification: VocClassificationConfig = VocClassificationConfig()
     detection: VocDetectionConfig = VocDetectionConfig()
     segmentation: VocSegmentationConfig = VocSegmentationConfig()

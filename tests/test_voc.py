@@ -21,6 +21,7 @@ from ktfast.evaluation.average_precision import classification_precisions
 from ktfast.evaluation.boxes import overlaps
 from ktfast.evaluation.detection import detection_precisions
 from ktfast.models import build_trunk, initialize
+from ktfast.models.data_init import fit_to_data
 from ktfast.models.dense import FCN, FastRCNN
 from ktfast.training import train
 from ktfast.voc.classification import MultiLabelTask, image_scores
@@ -105,6 +106,31 @@ def test_batch_norm_keeps_its_averages():
         norms = [m for m in model.train().modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert norms
         assert not any(module.training for module in norms)
+
+
+def test_new_layers_are_fitted_to_data():
+    """One after the other, on what the layers before make by then."""
+    torch.manual_seed(0)
+    dead = torch.nn.Linear(6, 5)
+    torch.nn.init.zeros_(dead.weight[3])
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Dropout(0.5), dead, torch.nn.ReLU(), torch.nn.Linear(5, 2),
+    )  # fmt: skip
+    images = 1e3 + torch.randn(64, 3, 9, 9)
+    untouched = model[5].bias[3].item(), model[7].weight.clone()
+    fit_to_data(model, [model[0], model[5]], lambda: model(images))
+    assert model.training
+    model.eval()
+    with torch.inference_mode():
+        maps, units = model[:1](images), model[:6](images)
+    assert maps.mean((0, 2, 3)).numpy() == pytest.approx(0.1, abs=1e-3)
+    assert maps.std((0, 2, 3)).numpy() == pytest.approx(1, rel=1e-2)
+    alive = [0, 1, 2, 4]
+    assert units[:, alive].mean(0).numpy() == pytest.approx(0.1, abs=1e-4)
+    assert units[:, alive].std(0, correction=0).numpy() == pytest.approx(1, rel=1e-3)
+    assert model[5].bias[3].item() == untouched[0]
+    assert torch.equal(model[7].weight, untouched[1])
 
 
 # --- tasks ----------------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ktfast.augment import Normalization
-from ktfast.config import Config, VocDetectionConfig, VocSection
+from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
 from ktfast.data.proposals import Proposals
 from ktfast.data.view_feed import ViewFeed
 from ktfast.data.views import AreaCrops, Masked, Rescaled, View
@@ -18,6 +20,7 @@ from ktfast.data.voc import VocSet
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.detection import detection_precisions
 from ktfast.models import Trunk, load_weights
+from ktfast.models.data_init import fit_to_data
 from ktfast.models.dense import FCN, FastRCNN
 from ktfast.stages.artifacts import Run, resolve_device
 from ktfast.stages.networks import target_network
@@ -26,6 +29,8 @@ from ktfast.training import Task, TrainingSummary, train
 from ktfast.voc.classification import MultiLabelTask, image_scores
 from ktfast.voc.detection import DetectionTask, detect
 from ktfast.voc.segmentation import SegmentationTask, segment
+
+INIT_IMAGES = 160
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def classify(run: Run, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
     crop, seed = run.config.transfer.crop, run.config.seed
     view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
-    summary = _train(run, task, view, config, folder, f"voc_classification_{name}")
+    _initialize(run, task, model.classifier, view, batch_size=16)
+    summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
     # Other crops than those of the training, if it is the same photographs that are tested.
     view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
     with _feed(run, view, batch_size=64) as feed:
@@ -104,7 +110,8 @@ def detect_objects(run: Run, sets: Sets, name: str, folder: Path) -> dict[str, A
         foreground=config.foreground,
         normalization=normalization,
     )
-    summary = _train(run, task, view, config, folder, f"voc_detection_{name}")
+    _initialize(run, task, model.hidden, view)
+    summary = _train(run, task, view, config.training, folder, f"voc_detection_{name}")
     feeds = [
         _feed(
             run,
@@ -136,7 +143,8 @@ def segment_images(run: Run, sets: Sets, name: str, folder: Path) -> dict[str, A
     model = FCN(trunk, len(classes))
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
-    summary = _train(run, task, view, config, folder, f"voc_segmentation_{name}")
+    _initialize(run, task, model.hidden, view)
+    summary = _train(run, task, view, config.training, folder, f"voc_segmentation_{name}")
     with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
         confusion = segment(model, feed, len(classes), normalization=normalization)
     return {
@@ -169,10 +177,28 @@ def _network(run: Run, name: str, n_classes: int) -> tuple[Trunk, Normalization]
     return network, normalization
 
 
+def _initialize(
+    run: Run, task: Task, new: nn.Sequential, view: View, *, batch_size: int = 1
+) -> None:
+    """Fit the new hidden layers to some photographs, if that is asked for."""
+    if not run.config.voc.data_init:
+        return
+    layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
+    if new and new[-1] is layers[-1]:
+        layers.pop()  # the answers themselves begin near zero
+    task.model.to(resolve_device(run.config.device))
+    with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
+
+        def forward() -> None:
+            for batch in islice(feed.epoch(0), INIT_IMAGES // batch_size):
+                task.step(batch, 0)
+
+        fit_to_data(task.model, layers, forward)
+
+
 def _train(
-    run: Run, task: Task, view: View, config: Any, folder: Path, name: str
+    run: Run, task: Task, view: View, training: TrainingConfig, folder: Path, name: str
 ) -> TrainingSummary:
-    training = config.training
     with _feed(run, view, batch_size=training.batch_size, shuffle=True) as feed:
         return train(
             task,

@@ -46,6 +46,7 @@ def run(run: Run, *, redo: bool = False) -> dict[str, dict[str, Any]]:
         settings = {
             "seed": config.seed,
             "models": list(config.voc.models),
+            "data_init": config.voc.data_init,
             "target": config.transfer.model_dump(mode="json", exclude={"training", "balanced"}),
             **section.model_dump(mode="json", exclude=_PLACES),
         }
