@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ktfast.config import Config, load_config, options, parse_config, tomllib
+from ktfast.config import Config, load_config, options, parse_config
+from ktfast.config.run import tomllib
 from ktfast.errors import ConfigError
 from ktfast.stages.artifacts import to_toml
 

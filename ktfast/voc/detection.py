@@ -125,7 +125,8 @@ class DetectionTask:
         nearest, share = shared.argmax(1), shared.max(1)
         order = self._order(row, epoch, len(boxes))
         share_of = share[order]
-        shown = order[share_of >= FOREGROUND][: round(self.foreground * self.regions)]
+        most = max(1, round(self.foreground * self.regions))
+        shown = order[share_of >= FOREGROUND][:most]
         rest = order[(share_of < FOREGROUND) & (share_of >= BACKGROUND)]
         chosen = np.concatenate([shown, rest[: self.regions - len(shown)]])
         labels = np.where(share[chosen] >= FOREGROUND, 1 + classes[nearest[chosen]], 0)
