@@ -239,38 +239,46 @@ def test_detection_wants_one_photograph_at_one_scale(photographs):
 
 
 # --- learning -------------------------------------------------------------------------------------
-def test_squares_are_learnt_by_all_three(folder, photographs, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_squares_are_learnt_by_all_three(folder, photographs, tmp_path, device):
     """Eight photographs with a red or a blue square: each protocol fits them."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    there = {"device": device, "progress": False, "seed": 0}
     common = {"warmup": 0.05, "schedule": "cosine", "clip_norm": 10.0, "log_every": 20}
 
     view = AreaCrops(photographs, crop=67, area=(0.9, 1.0), seed=0, mirror=True)
     task = MultiLabelTask(trunk(n_classes=20, image_size=67), photographs.presence())
     config = toy_config(epochs=40, batch_size=4, learning_rate=0.02, **common)
-    with ViewFeed(view, batch_size=4, shuffle=True) as feed:
-        train(task, feed, config, tmp_path / "a", name="a", seed=0, progress=False)
-    with ViewFeed(view, batch_size=8, shuffle=False) as feed:
+    with ViewFeed(view, batch_size=4, shuffle=True, device=device) as feed:
+        train(task, feed, config, tmp_path / "a", name="a", **there)
+    with ViewFeed(view, batch_size=8, shuffle=False, device=device) as feed:
         scores = image_scores(task.model, feed, crops=2)
     assert classification_precisions(scores, photographs.presence()).mean > 0.9
 
     masks = VocSet(folder, "few", "Segmentation")
     task = SegmentationTask(FCN(trunk(image_size=67), 21))
     config = toy_config(epochs=40, batch_size=4, learning_rate=0.02, **common)
-    with ViewFeed(Masked(masks, seed=0, mirror=True), batch_size=4, shuffle=True) as feed:
-        train(task, feed, config, tmp_path / "b", name="b", seed=0, progress=False)
-    with ViewFeed(Masked(masks, seed=0, mirror=False), batch_size=1, shuffle=False) as feed:
+    with ViewFeed(
+        Masked(masks, seed=0, mirror=True), batch_size=4, shuffle=True, device=device
+    ) as feed:
+        train(task, feed, config, tmp_path / "b", name="b", **there)
+    with ViewFeed(
+        Masked(masks, seed=0, mirror=False), batch_size=1, shuffle=False, device=device
+    ) as feed:
         confusion = segment(task.model, feed, 21)
     assert confusion.mean() > 0.5
 
     view = Rescaled(photographs, short_sides=(160,), longest=240, seed=0, mirror=True)
     task = DetectionTask(FastRCNN(trunk(image_size=67), 20), view, Proposals(photographs))
     config = toy_config(epochs=40, batch_size=2, learning_rate=0.01, **common)
-    with ViewFeed(view, batch_size=2, shuffle=True) as feed:
-        train(task, feed, config, tmp_path / "c", name="c", seed=0, progress=False)
+    with ViewFeed(view, batch_size=2, shuffle=True, device=device) as feed:
+        train(task, feed, config, tmp_path / "c", name="c", **there)
     views = [
         Rescaled(photographs, short_sides=(side,), longest=240, seed=0, mirror=False)
         for side in (120, 160)
     ]
-    feeds = [ViewFeed(view, batch_size=1, shuffle=False) for view in views]
+    feeds = [ViewFeed(view, batch_size=1, shuffle=False, device=device) for view in views]
     for several in (feeds[1:], feeds):
         found = detect(task.model, several, task.proposals)
         assert detection_precisions(found, photographs.objects, 20).mean > 0.5
