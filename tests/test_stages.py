@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
+from tiny_recipe import TINY
 
 from ktfast.cli import main
 from ktfast.config import load_config
@@ -19,42 +20,6 @@ from ktfast.demo import write_views
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information
-
-TINY = """
-seed = 3
-device = "cpu"
-threads = 2
-
-[data]
-short_side = 90
-
-[pretext]
-width = 0.125
-batch_norm = true
-crop = 90
-tile_size = 26
-permutations = 12
-tile_features = 16
-hidden = 32
-training = { epochs = 2, batch_size = 32, learning_rate = 0.02, log_every = 2 }
-
-[features]
-batch_size = 50
-
-[cluster]
-n_clusters = 10
-
-[transfer]
-width = 0.125
-batch_norm = true
-image_size = 90
-crop = 80
-training = { epochs = 2, batch_size = 32, learning_rate = 0.02, log_every = 2 }
-
-[evaluate]
-probe_epochs = 2
-neighbors = 5
-"""
 
 
 @pytest.fixture(scope="module")

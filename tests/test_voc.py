@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_stages import TINY
+from tiny_recipe import TINY
 from toy_training import toy_config
 from voc_folder import voc_folder
 
