@@ -1,6 +1,5 @@
 """The measured ceilings are in an order that every processor keeps, and above a kernel's speed."""
 
-import itertools
 import time
 
 import numpy as np
@@ -15,12 +14,12 @@ BRIEFLY = {"seconds": 0.003, "repeats": 60}
 
 def test_narrower_numbers_are_faster():
     best = peaks(1, ("fp32", "bf16", "int8"), **BRIEFLY)
-    assert "fp32" in best
-    speeds = [best[kind] for kind in ("fp32", "bf16", "int8") if kind in best]
-    # 2 by the instructions, wherever the processor has them.
-    assert all(after > 1.5 * before for before, after in itertools.pairwise(speeds))
+    # 4 and more by the instructions, wherever the processor has them.
+    assert best.get("int8", np.inf) > 3 * best["fp32"]
+    # 2 on AMD's processors, 8 on AMX; Intel's AVX-512 has them at half of float32's rate.
+    assert best.get("bf16", np.inf) > 0.4 * best["fp32"]
     # At least one operation in ten cycles, at most two AVX-512 multiply-adds in each at 8 GHz.
-    assert 1e8 < speeds[0] < 2 * 2 * 16 * 8e9
+    assert 1e8 < best["fp32"] < 2 * 2 * 16 * 8e9
 
 
 def test_the_copy_is_that_of_memory():

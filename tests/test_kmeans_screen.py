@@ -3,6 +3,7 @@
 import functools
 import itertools
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ktfast import KMeans, _backend
 from ktfast.kmeans_assigner import BoundedAssigner
 from ktfast.kmeans_rows import Rows
 from ktfast.kmeans_screening import Outlook, later_screen, principal_directions
-from ktfast.ops import kmeans_assign
+from ktfast.ops import kmeans_assign, kmeans_screen
 from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, Bounds, Screen, kmeans_drift
 from ktfast.reference import kmeans as reference
 
@@ -381,3 +382,20 @@ def test_more_near_ties_than_the_screen_has_room_for():
         labels, _ = assign(screen, x, centers, bounds=bounds, margin=0.5)
         np.testing.assert_array_equal(labels, expected)
     assert NEAR_CENTERS < 300
+
+
+@pytest.mark.parametrize(("rate", "codes"), [(0.5, ["float32", "int8"]), (2, list(CODES))])
+def test_bfloat16_is_chosen_from_only_where_it_is_no_slower(monkeypatch, rate, codes):
+    """Intel's AVX-512 multiplies it at half of float32's rate, AMD's at twice that."""
+    processor = SimpleNamespace(
+        simd_level=lambda: "avx512",
+        kmeans_has_fast=lambda code: True,
+        machine_peak=lambda kind, seconds, n_threads: {"fp32": 1.0, "bf16": rate}[kind],
+    )
+    monkeypatch.setattr(kmeans_screen, "cpu", processor)
+    kmeans_screen._fast_codes.cache_clear()
+    try:
+        assert kmeans_screen.codes_for("exact") == codes
+        assert kmeans_screen.codes_for("bfloat16") == ["bfloat16"]
+    finally:
+        kmeans_screen._fast_codes.cache_clear()
