@@ -64,7 +64,7 @@ def demo_config(folder: Path) -> Config:
             dropout=0.0,
             # A puzzle stays unsolved for some 300 steps before the network catches on.
             training=training.model_copy(
-                update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.05}
+                update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.02}
             ),
         ),
         features=FeaturesConfig(pool=4),
