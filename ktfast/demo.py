@@ -62,7 +62,7 @@ def demo_config(folder: Path) -> Config:
             tile_features=128,
             hidden=256,
             dropout=0.0,
-            # A puzzle stays unsolved for some 300 steps before the network catches on.
+            # At 0.05 rounding decides whether the network catches on within so few steps.
             training=training.model_copy(
                 update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.02}
             ),
