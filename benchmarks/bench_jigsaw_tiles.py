@@ -38,7 +38,8 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import functional
 
-from ktfast import _backend, ops, permutation_set
+from ktfast import ops, permutation_set
+from ktfast.native import modules
 
 TILE, GRID, SIZE = 64, 3, 255
 TOLERANCE = 1e-5  # absolute, of numbers around 1: float32 sums in another order
@@ -220,7 +221,7 @@ def main() -> None:
     torch.set_num_threads(1)
     puzzles = Puzzles(arguments.batch)
     print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_backend.simd_level()}, "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {modules.simd_level()}, "
         f"load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, torchvision "
         f"{torchvision.__version__}, Pillow {PIL.__version__}"
     )

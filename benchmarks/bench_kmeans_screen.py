@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from ktfast import _backend
-from ktfast.bench import kmeans_data
+from ktfast.bench.kmeans import data as kmeans_data
+from ktfast.native import modules
 from ktfast.ops.kmeans_screen import CODES, Screen
 
 PASS_SECONDS = 0.04  # about; long beside what starts threads, short beside what changes clocks
@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     low, middle, high = np.percentile(shares(args), [25, 50, 75])
     print(
-        f"{args.data} k {args.clusters} {args.code} {_backend.simd_level()} "
+        f"{args.data} k {args.clusters} {args.code} {modules.simd_level()} "
         f"threads {args.threads}: {middle:.1%} of the float32 peak ({low:.1%} to {high:.1%})"
     )
 
@@ -60,7 +60,7 @@ def shares(args: argparse.Namespace) -> list[float]:
 
 def peak(threads: int) -> float:
     """Operations a second of float32 multiply-adds."""
-    return float(_backend.cpu.machine_peak(kind="fp32", seconds=0.004, n_threads=threads))
+    return float(modules.cpu.machine_peak(kind="fp32", seconds=0.004, n_threads=threads))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import importlib.util
 import json
 from pathlib import Path
 
-from ktfast.bench.harness import markdown
-from ktfast.bench.machine_code import COPY_INSTRUCTIONS, TENSOR_INSTRUCTIONS, Kernel, kernels
+from ktfast.bench.core.harness import markdown
+from ktfast.bench.core.machine_code import COPY_INSTRUCTIONS, TENSOR_INSTRUCTIONS, Kernel, kernels
 
 COLUMNS = ("kernel", "architecture", "registers", "shared", "stack", "spill loads, stores")
 
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     module = arguments.module
     if module is None:
-        spec = importlib.util.find_spec("ktfast._cuda")
+        spec = importlib.util.find_spec("ktfast.native._cuda")
         if spec is None or spec.origin is None:
             parser.error("this build of ktfast has no CUDA module; name a file")
         module = Path(spec.origin)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ktfast import KMeans, ops
-from ktfast._backend import device_of
+from ktfast.native.arrays import device_of
 
 Row = dict[str, Any]
 Job = tuple[Row, Callable[[], list[Row]]]  # what identifies a case, and what runs it

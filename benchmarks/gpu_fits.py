@@ -11,8 +11,8 @@ from gpu_device import Device
 from gpu_kmeans import K, N, Size, data_of, rates, sizes, text_of
 
 from ktfast import KMeans, ops
-from ktfast.bench import gpu_peak
-from ktfast.bench.kmeans_gpu_data import Data
+from ktfast.bench.core import gpu_peak
+from ktfast.bench.kmeans.gpu_data import Data
 
 ITERATIONS = {"exact": 20, "fast": 20, "float32": 4}  # of a fit, by precision
 PEAKS = {"exact": "int8", "fast": "int8", "float32": "float32"}  # of what the screen may multiply

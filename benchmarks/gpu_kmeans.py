@@ -14,7 +14,7 @@ from gpu_device import Device
 from gpu_profile import short
 
 from ktfast import KMeans, ops
-from ktfast.bench.kmeans_gpu_data import Data, make
+from ktfast.bench.kmeans.gpu_data import Data, make
 
 N, K = 1_280_000, 2000
 FEATURES = (256, 4096, 512, 9216)  # the targets first, should the time run out

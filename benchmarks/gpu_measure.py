@@ -23,7 +23,7 @@ from gpu_peers import peers
 from gpu_train import training
 
 from ktfast import ops
-from ktfast.bench import gpu_peak
+from ktfast.bench.core import gpu_peak
 
 TILE, SIDE, N_TILES = 64, 255, 9  # the paper's
 

@@ -10,7 +10,7 @@ from gpu_compare import Job, Row
 from gpu_device import Device
 from gpu_kmeans import ROW_BYTES, K, N, text_of
 
-from ktfast.bench.kmeans_gpu_engines import ENGINES, Problem
+from ktfast.bench.kmeans.gpu_engines import ENGINES, Problem
 
 ITERATIONS = 5
 FITS, FIT_SECONDS = 3, 5.0  # timed at most
@@ -35,7 +35,7 @@ def peers(device: Device, features: int) -> Iterator[Job]:
 
 def measure(engine: str, problem: Problem, found: dict[str, float]) -> list[Row]:
     """The row of one engine; `found` keeps what ktfast's was, to compare with."""
-    from ktfast.bench.kmeans_gpu import measured  # draws plots, which only peers need
+    from ktfast.bench.kmeans.gpu import measured  # draws plots, which only peers need
 
     [row] = measured([engine], problem, {}, timeout=ENGINE_SECONDS)
     if "problem" in row:

@@ -61,8 +61,8 @@ COMMAND_SHARE = 0.6  # of a section's time, at most, for one of its commands
 PLANTED_SECONDS = 30
 # Tests that say something about a GPU: they take a fixture that can be one, or name it.
 ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
-ALSO = ("test_philox", "test_bindings", "test_kmeans")
-NOT_ON_GPU = re.compile("test_(gpu|bench|backend|layering)")
+ALSO = ("test_philox", "test_bindings", "test_estimator")
+NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_layering")
 DRY_TESTS = ("test_philox",)
 
 
@@ -125,6 +125,7 @@ class Parts:
             # A dry run tests the ktfast that is installed, not this checkout, which is not built.
             command = [sys.executable, *(["-P"] if self.dry_run else []), "-m", "pytest", "-v"]
             command += ["--tb=short", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
+            command += ["--import-mode=importlib"]
             # Variants on the CPU are tested elsewhere; tests of "the CPU's bits" compare with it.
             command += ["-k", "not cpu or cpu_s"]
             command += [str(path.relative_to(ROOT))]
@@ -200,10 +201,11 @@ class Parts:
 # --- reading what there is ------------------------------------------------------------------------
 def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
     """The test files of these names; of none, all that say something about a GPU."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
+    tests = ROOT / "tests"
+    files = sorted(tests.rglob("test_*.py"))
     if names:
         return [path for path in files if path.stem in names]
-    likely = [path for path in files if not NOT_ON_GPU.match(path.stem)]
+    likely = [path for path in files if not NOT_ON_GPU.match(path.relative_to(tests).as_posix())]
     return [path for path in likely if path.stem in ALSO or ON_GPU.search(path.read_text())]
 
 

@@ -55,7 +55,7 @@ def write_views(folder: Path, count: int) -> None:
 
 
 def measure(device: Device, folder: Path, job: str) -> list[Row]:
-    from ktfast.bench.train import measure as bench
+    from ktfast.bench.train.command import measure as bench
 
     record = bench(
         folder=folder,

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ktfast.ops as ops
     from ktfast.kmeans import KMeans
-    from ktfast.permutations import permutation_set
+    from ktfast.ops.permutations import permutation_set
+    from ktfast.pipeline.runner import run
 
-__all__ = ["KMeans", "__version__", "ops", "permutation_set"]
+__all__ = ["KMeans", "__version__", "ops", "permutation_set", "run"]
 __version__ = "0.1.0"
 
-_HOMES = {"KMeans": "ktfast.kmeans", "permutation_set": "ktfast.permutations"}
+_HOMES = {
+    "KMeans": "ktfast.kmeans",
+    "permutation_set": "ktfast.ops.permutations",
+    "run": "ktfast.pipeline.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

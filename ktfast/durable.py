@@ -86,3 +86,25 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def sha256_json(value: Any) -> str:
     """Hexadecimal SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def part(path: Path) -> dict[str, Any]:
+    """What a manifest says about a file: its name, size in bytes and SHA-256."""
+    size, sha256 = path.stat().st_size, sha256_file(path)
+    return {"file": path.name, "bytes": size, "sha256": sha256}
+
+
+def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
+    """Whether a file has the size, and where `hashed` the content, that its manifest says."""
+    path = folder / part["file"]
+    return (
+        path.is_file()
+        and path.stat().st_size == part["bytes"]
+        and (not hashed or sha256_file(path) == part["sha256"])
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a writer that was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

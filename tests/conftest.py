@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated_cuda import EmulatedCuda, build
 
-from ktfast import _backend
-from ktfast.kmeans_screening import Outlook
+from emulation.cuda.device import EmulatedCuda, build
+from ktfast.kmeans.screen import Outlook
+from ktfast.native import modules
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so their children:
 # tests that send it need Python's own handler.
@@ -71,7 +71,7 @@ class Backend:
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> None:
     """A CUDA device: a real one, else the emulated one for `--emulated-gpu` and tests so marked."""
-    if _backend.has_cuda():
+    if modules.has_cuda():
         return
     marked = request.node.get_closest_marker("emulated_gpu") is not None
     if not (marked or request.config.getoption("emulated_gpu")):
@@ -112,7 +112,7 @@ def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> Emulated
 @pytest.fixture
 def emulated_gpu(emulated_library: Path) -> Iterator[Any]:
     """`device="cuda"` is the emulated GPU, for K-means through torch; gives its functions."""
-    from emulated_gpu import use_emulated_gpu  # needs torch
+    from emulation.cuda.gpu import use_emulated_gpu  # needs torch
 
     device = EmulatedCuda(emulated_library)
     device.set(seed=6)  # a block at a time: the fastest order

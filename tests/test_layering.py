@@ -14,35 +14,33 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ktfast"
 CSRC = ROOT / "csrc"
 
-# From the bottom up. A unit is a folder or a file of the package (kmeans.py and kmeans_*.py are
-# one); it may import itself and what stands below it, not its neighbours.
-LAYERS = [
-    {"errors"},
-    {"durable", "heap", "interruption"},
-    {"_cpu", "_cuda"},
-    {"_backend"},
-    {"_device"},
-    {"augment", "ops"},
-    {"checkpoint", "config", "data", "kmeans", "models", "permutations", "precision", "progress"},
-    {"delivery", "evaluation", "gradients"},
-    {"bounds", "faiss_compat", "training_state"},
-    {"execution"},
-    {"training"},
-    {"tasks", "voc"},
-    {"teachers"},
-    {"stages", "report"},
-    {"bench"},
-    {"demo", "doctor"},
-    {"cli"},
-]  # fmt: skip
-HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
+# The eight levels of the package, from the bottom up. A unit is a folder or a file directly in
+# ktfast/. A unit imports itself and units of the levels below its own.
+LEVELS = [
+    {"errors", "durable", "reference"},
+    {"native"},
+    {"ops"},
+    {"kmeans", "images", "models", "config"},
+    {"features", "training", "evaluation"},
+    {"pretext", "voc"},
+    {"pipeline", "report"},
+    {"cli", "bench"},
+]
+LEVEL_OF = {unit: number for number, level in enumerate(LEVELS, 1) for unit in level}
+# Imports between units of one level; every one needs a reason.
+SIBLINGS = {
+    ("durable", "errors"),  # a damaged file is a DataError
+    ("pipeline", "report"),  # the runner ends with the report
+}
+# Files that only give another name to what lies deeper.
+ALIASES = {"faiss_compat": "kmeans", "__main__": "cli"}
 STAGES = {"prepare", "pretext", "features", "cluster", "transfer", "evaluate", "voc"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
 def unit_of(dotted):
     name = dotted.removeprefix("ktfast.").split(".")[0]
-    return "kmeans" if name.startswith("kmeans_") else name
+    return ALIASES.get(name, name)
 
 
 def dotted_name(path):
@@ -67,30 +65,48 @@ def imports_of(path):
 
 def inside(names):
     """The imports that lead into the package, without what it merely re-exports."""
-    modules = {dotted_name(p) for p in MODULES} | {"ktfast._cpu", "ktfast._cuda"}
+    modules = {dotted_name(p) for p in MODULES} | {"ktfast.native._cpu", "ktfast.native._cuda"}
     return {name for name in names if name in modules}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: dotted_name(p))
 def test_imports_point_down(path):
-    unit = unit_of(dotted_name(path))
+    dotted = dotted_name(path)
+    unit = unit_of(dotted)
     imported = {unit_of(name) for name in inside(imports_of(path))} - {unit}
-    if unit == "reference":
-        assert imported == set()
-        return
-    assert unit in HEIGHT, f"{unit} has no place yet: put it into LAYERS"
-    wrong = {other for other in imported if HEIGHT.get(other, len(LAYERS)) >= HEIGHT[unit]}
-    assert wrong == set(), f"{unit} may not import {wrong}"
-    assert unit == "_backend" or not imported & {"_cpu", "_cuda"}
+    assert unit in LEVEL_OF, f"{unit} has no level yet: put it into LEVELS"
+    wrong = {
+        other
+        for other in imported
+        if LEVEL_OF[other] >= LEVEL_OF[unit] and (unit, other) not in SIBLINGS
+    }
+    assert wrong == set(), f"{dotted} on level {LEVEL_OF[unit]} may not import {wrong}"
+    if unit != "native":
+        compiled = {"ktfast.native._cpu", "ktfast.native._cuda"}
+        assert not inside(imports_of(path)) & compiled, "only ktfast.native imports them"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    # A package's __init__ only names what lies in its modules.
+    files = [path for path in MODULES if path.name != "__init__.py"]
+    graph = {dotted_name(path): inside(imports_of(path)) for path in files}
+    while leaves := {name for name, found in graph.items() if not found & graph.keys()}:
+        for name in leaves:
+            del graph[name]
+    assert graph.keys() == set()
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_no_stage_imports_another(stage):
-    path = PACKAGE / "stages" / f"{stage}.py"
-    if not path.exists():
-        pytest.skip(f"there is no stage {stage} yet")
-    others = {f"ktfast.stages.{name}" for name in STAGES - {stage}}
+    path = PACKAGE / "pipeline" / "stages" / f"{stage}.py"
+    others = {f"ktfast.pipeline.stages.{name}" for name in STAGES - {stage}}
     assert inside(imports_of(path)) & others == set()
+
+
+def test_a_step_imports_no_stage():
+    for path in (PACKAGE / "pipeline" / "steps").glob("*.py"):
+        imported = inside(imports_of(path))
+        assert not any(name.startswith("ktfast.pipeline.stages") for name in imported), path.name
 
 
 def test_the_specification_is_independent():
@@ -104,10 +120,11 @@ def test_imports_of_every_form_are_seen(tmp_path, monkeypatch):
     path = tmp_path / "ktfast" / "data" / "module.py"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "import ktfast.cli\ndef f():\n    from ktfast import _cpu\n    from ..ops import x\n"
+        "import ktfast.cli.main\n"
+        "def f():\n    from ktfast.native import _cpu\n    from ..ops import x\n"
     )
     assert set(imports_of(path)) == {
-        "ktfast.cli", "ktfast", "ktfast._cpu", "ktfast.ops", "ktfast.ops.x"
+        "ktfast.cli.main", "ktfast.native", "ktfast.native._cpu", "ktfast.ops", "ktfast.ops.x"
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-// The module ktfast._cpu: one block per op, no logic. It never loads the CUDA runtime.
+// The module ktfast.native._cpu: one block per op, no logic. It never loads the CUDA runtime.
 #include <pybind11/pybind11.h>
 
 #include "bindings/bind_jigsaw_tiles.h"

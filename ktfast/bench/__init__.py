@@ -1,1 +1,1 @@
-"""Benchmarks against other libraries: one module per subject of `ktfast bench`."""
+"""`ktfast bench SUBJECT`: measurements of ktfast beside other libraries on this machine."""

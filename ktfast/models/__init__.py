@@ -1,10 +1,9 @@
-"""Networks: the trunks AlexNet and VGG-16, the puzzle network around them, and their weights."""
+"""Networks: the trunks AlexNet and VGG-16, and their weights."""
 
 from typing import Any
 
 from ktfast.errors import ConfigError
 from ktfast.models.alexnet import AlexNet
-from ktfast.models.jigsaw import JigsawNet
 from ktfast.models.trunk import Trunk
 from ktfast.models.vgg import VGG16
 from ktfast.models.weights import (
@@ -19,7 +18,6 @@ from ktfast.models.weights import (
 __all__ = [
     "VGG16",
     "AlexNet",
-    "JigsawNet",
     "LoadReport",
     "Trunk",
     "build_trunk",

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ktfast import _backend
+from ktfast.native import arrays, modules
+from ktfast.native.threads import n_threads as resolve_threads
 
 PAPER_JITTER = 18  # pixels; of a 64-pixel tile in a 85-pixel cell
 MAX_TILE_SIZE = 512  # beyond it the exact integer statistics could overflow
@@ -130,7 +131,7 @@ def jigsaw_tiles(
     _check_name(statistics, "statistics", ("tile", "channel", "none"))
 
     def new(shape: tuple[int, ...], kind: str) -> Any:
-        return _backend.empty(shape, kind, images)
+        return arrays.empty(shape, kind, images)
 
     t = int(tile_size)
     shape = (batch, n_tiles, 3, t, t)
@@ -153,8 +154,8 @@ def jigsaw_tiles(
     outputs = dict(vars(choices))
     outputs["labels"] = outputs.pop("permutation")
     outputs["donors"] = outputs.pop("donor")
-    native = _backend.native_of(images)
-    with _backend.on_device(images):
+    native = modules.native_of(images)
+    with arrays.on_device(images):
         native.jigsaw_tiles(
             images=images,
             permutations=permutations,
@@ -177,23 +178,23 @@ def jigsaw_tiles(
         )
     if out is None:
         out = _channels_second(tiles) if channels_last else tiles
-    elif _backend.library_of(out) == "torch" and not out.is_inference():
+    elif arrays.library_of(out) == "torch" and not out.is_inference():
         sys.modules["torch"].autograd.graph.increment_version(out)
     return (out, choices.permutation, *([choices] if return_choices else []))
 
 
 def _execution(images: Any, n_threads: int | None, tile_size: int) -> dict[str, Any]:
     """Where the kernel runs: its stream, or its threads and a buffer of one tile for each."""
-    if _backend.device_of(images)[0] == "cuda":
-        return {"stream": _backend.stream_of(images)}
-    threads = _backend.n_threads(n_threads)
-    size = _backend.cpu.jigsaw_tiles_workspace_size(tile_size=tile_size, n_threads=threads)
-    return {"n_threads": threads, "workspace": np.empty(size, dtype=np.int16)}
+    if arrays.device_of(images)[0] == "cuda":
+        return {"stream": arrays.stream_of(images)}
+    n_used = resolve_threads(n_threads)
+    size = modules.cpu.jigsaw_tiles_workspace_size(tile_size=tile_size, n_threads=n_used)
+    return {"n_threads": n_used, "workspace": np.empty(size, dtype=np.int16)}
 
 
 def _axes(tiles: Any, order: tuple[int, ...]) -> Any:
     """A view with the axes in another order."""
-    return tiles.permute(order) if _backend.library_of(tiles) == "torch" else tiles.transpose(order)
+    return tiles.permute(order) if arrays.library_of(tiles) == "torch" else tiles.transpose(order)
 
 
 def _channels_second(tiles: Any) -> Any:
@@ -206,13 +207,13 @@ def _checked_out(
 ) -> Any:
     """The caller's array for the tiles, its axes in the order of its memory."""
     try:
-        place = _backend.library_of(out), _backend.device_of(out)
+        place = arrays.library_of(out), arrays.device_of(out)
     except TypeError as error:
         raise TypeError(f"out: {error}") from None
-    if place != (_backend.library_of(images), _backend.device_of(images)):
+    if place != (arrays.library_of(images), arrays.device_of(images)):
         raise ValueError("out must be of the library and on the device of the images")
-    if _backend.dtype_name(out) != dtype:
-        raise TypeError(f"out must be {dtype} as dtype says, got {_backend.dtype_name(out)}")
+    if arrays.dtype_name(out) != dtype:
+        raise TypeError(f"out must be {dtype} as dtype says, got {arrays.dtype_name(out)}")
     if tuple(out.shape) != shape:
         raise ValueError(f"out must have shape {list(shape)}, got {list(out.shape)}")
     if place[0] == "torch" and out.requires_grad:
@@ -229,17 +230,17 @@ def _checked_out(
 
 def _checked_images(images: Any) -> Any:
     try:
-        _backend.library_of(images)
+        arrays.library_of(images)
     except TypeError as error:
         raise TypeError(f"images: {error}") from None
-    if _backend.dtype_name(images) != "uint8":
-        raise TypeError(f"images must be uint8, got {_backend.dtype_name(images)}")
+    if arrays.dtype_name(images) != "uint8":
+        raise TypeError(f"images must be uint8, got {arrays.dtype_name(images)}")
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(
             f"images must have shape [B, H, W, 3], got {list(images.shape)}; "
             "move the channels to the last axis"
         )
-    return _backend.contiguous(images)
+    return arrays.contiguous(images)
 
 
 def _integers(values: Any, name: str, images: Any) -> Any:
@@ -247,15 +248,15 @@ def _integers(values: Any, name: str, images: Any) -> Any:
     if isinstance(values, (list, tuple, range)):
         values = np.asarray(values, dtype=None if len(values) else np.int64)
     try:
-        kind = _backend.dtype_name(values)
+        kind = arrays.dtype_name(values)
         if not kind.startswith(("int", "uint")):
             raise TypeError(f"expected integers, got {kind}")
-        _backend.library_of(values)
+        arrays.library_of(values)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
     if values.ndim != 1:
         raise ValueError(f"{name} must have shape [B], got {list(values.shape)}")
-    return _backend.as_like(values, "int64", images)
+    return arrays.as_like(values, "int64", images)
 
 
 def _check_rows(images: Any, sample_ids: Any, indices: Any) -> None:
@@ -266,7 +267,7 @@ def _check_rows(images: Any, sample_ids: Any, indices: Any) -> None:
         return
     if len(indices) != batch:
         raise ValueError(f"indices and sample_ids must agree, got {len(indices)} and {batch} rows")
-    if batch and _backend.device_of(indices)[0] == "cpu":
+    if batch and arrays.device_of(indices)[0] == "cpu":
         low, high = int(indices.min()), int(indices.max())
         if low < 0 or high >= n_images:
             raise ValueError(f"indices must lie in 0..{n_images - 1}, got {low}..{high}")
@@ -277,10 +278,10 @@ def _checked_permutations(permutations: Any, images: Any) -> Any:
     if isinstance(permutations, (list, tuple)):
         permutations = np.asarray(permutations)
     try:
-        kind = _backend.dtype_name(permutations)
+        kind = arrays.dtype_name(permutations)
         if kind not in ("uint8", "int32", "int64"):
             raise TypeError(f"expected int64, int32 or uint8, got {kind}")
-        on_host = _backend.device_of(permutations)[0] == "cpu"
+        on_host = arrays.device_of(permutations)[0] == "cpu"
     except TypeError as error:
         raise TypeError(f"permutations: {error}") from None
     shape = list(permutations.shape)
@@ -297,7 +298,7 @@ def _checked_permutations(permutations: Any, images: Any) -> Any:
                 f"permutations must permute 0..{shape[1] - 1}, but row {wrong[0]} is "
                 f"{rows[wrong[0]].tolist()}"
             )
-    return _backend.as_like(permutations, "uint8", images)
+    return arrays.as_like(permutations, "uint8", images)
 
 
 def _fitting_jitter(
@@ -321,7 +322,7 @@ def _output_dtype(dtype: Any) -> str:
     name = dtype
     if not isinstance(dtype, str):
         try:
-            name = _backend.dtype_name(dtype)
+            name = arrays.dtype_name(dtype)
         except TypeError:
             name = repr(dtype)
     if name not in ("float32", "float16", "bfloat16"):

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from ktfast._backend import cpu, device_of, empty, native_of, on_device, stream_of
-from ktfast._backend import n_threads as resolve_threads
+from ktfast.native.arrays import device_of, empty, on_device, stream_of
+from ktfast.native.modules import cpu, native_of
+from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.kmeans_screen import Float32, Screen, codes_for
 from ktfast.ops.kmeans_tensor import MOST_FEATURES, TensorScreen, choose_code
 from ktfast.ops.vectors import check_output, check_vectors, contiguous, dtype_name, row_blocks

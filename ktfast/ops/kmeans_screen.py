@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ktfast._backend import cpu
+from ktfast.native.modules import cpu
 from ktfast.ops.vectors import row_blocks
 
 Float32 = npt.NDArray[np.float32]
@@ -138,7 +138,7 @@ class Screen:
         codes: "RowCodes | None" = None,
         subset: Int64 | None = None,
         guessed: bool = False,
-        bounds: "Bounds | None" = None,
+        bounds: "DistanceBounds | None" = None,
         epoch: int = 0,
         margin: float = 0.0,
     ) -> int:
@@ -153,7 +153,7 @@ class Screen:
         subset : increasing row numbers; only these are assigned. None: all.
         guessed : `labels` hold centres that are probably near.
         bounds : of the rows, written to.
-        epoch, margin : see `Bounds`.
+        epoch, margin : see `DistanceBounds`.
 
         Returns
         -------
@@ -196,7 +196,7 @@ class Screen:
         distances: Float64,
         *,
         drift: "Drift",
-        bounds: "Bounds",
+        bounds: "DistanceBounds",
         budget: int,
         pending: npt.NDArray[np.uint8],
     ) -> int:
@@ -250,7 +250,7 @@ class Screen:
         if self.n_coordinates:
             codes = self.empty_codes(m)
             self.encode(sample, codes)
-        bounds = None if margin is None else Bounds.empty(m)
+        bounds = None if margin is None else DistanceBounds.empty(m)
         distances = np.empty(m)
         passed = self.assign(
             sample,
@@ -319,7 +319,7 @@ class RowCodes(NamedTuple):
         return RowCodes(self.codes[rows], self.constants[rows])
 
 
-class Bounds(NamedTuple):
+class DistanceBounds(NamedTuple):
     """What is known of each row's other centres, as of an epoch.
 
     near : int32 [n, 16], the nearest centres, -1 where there are fewer.
@@ -340,7 +340,7 @@ class Bounds(NamedTuple):
     spent: npt.NDArray[np.uint16]
 
     @classmethod
-    def empty(cls, n: int) -> "Bounds":
+    def empty(cls, n: int) -> "DistanceBounds":
         """Room for the bounds of n rows: 139 bytes each."""
         return cls(
             np.empty((n, NEAR_CENTERS), np.int32),
@@ -350,9 +350,9 @@ class Bounds(NamedTuple):
             np.empty(n, np.uint16),
         )
 
-    def at(self, rows: slice) -> "Bounds":
+    def at(self, rows: slice) -> "DistanceBounds":
         """Those of some rows, sharing memory."""
-        return Bounds(
+        return DistanceBounds(
             self.near[rows],
             self.near_bounds[rows],
             self.rest_bound[rows],
@@ -427,7 +427,7 @@ def _panels(basis: Float32) -> Float32:
     return np.ascontiguousarray(columns.transpose(1, 2, 0, 3))
 
 
-def _bounds(bounds: Bounds | None, rows: slice) -> dict[str, Any]:
+def _bounds(bounds: DistanceBounds | None, rows: slice) -> dict[str, Any]:
     if bounds is None:
         return {"near": None}
     return bounds.at(rows)._asdict()

@@ -6,8 +6,9 @@ results are the same bits on a CPU and on a GPU, for any threads and any split i
 
 from typing import Any
 
-from ktfast._backend import cpu, empty, native_of, on_device, stream_of
-from ktfast._backend import n_threads as resolve_threads
+from ktfast.native.arrays import empty, on_device, stream_of
+from ktfast.native.modules import cpu, native_of
+from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.vectors import row_blocks
 
 # Bounds the workspace: 16 bytes a row.

@@ -6,7 +6,8 @@ iteration.
 
 from typing import Any, NamedTuple
 
-from ktfast._backend import as_like, empty, native_of, on_device, stream_of
+from ktfast.native.arrays import as_like, empty, on_device, stream_of
+from ktfast.native.modules import native_of
 from ktfast.ops.vectors import row_blocks
 
 CODES = ("int8", "float16")

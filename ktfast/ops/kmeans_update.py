@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from ktfast._backend import cpu, empty, native_of, on_device, stream_of
-from ktfast._backend import n_threads as resolve_threads
+from ktfast.native.arrays import empty, on_device, stream_of
+from ktfast.native.modules import cpu, native_of
+from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
 
 # Bounds the workspace: 8 bytes a row.

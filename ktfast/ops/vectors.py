@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ktfast._backend import library_of, on_device
+from ktfast.native.arrays import library_of, on_device
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 

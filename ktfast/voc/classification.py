@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ktfast.augment import Normalization, normalize_images
-from ktfast.data.feed import Batch, Feed
-from ktfast.training import StepOutput
+from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.feeds.base import Batch, Feed
+from ktfast.training.loop import StepOutput
 
 
 class MultiLabelTask:
@@ -19,7 +19,7 @@ class MultiLabelTask:
     model : classifier with an output for each class.
     presence : int8 [n, n_classes], 1 shown, -1 not, 0 does not count; one row per row of the
         feed's source.
-    normalization : of the images, as in `ktfast.augment.normalize_images`.
+    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(

@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import batched_nms
 
-from ktfast.augment import Normalization, normalize_images
-from ktfast.data.feed import Batch
-from ktfast.data.proposals import Boxes, Proposals
-from ktfast.data.view_feed import ViewFeed
-from ktfast.data.views import Rescaled
 from ktfast.errors import InputError
-from ktfast.evaluation.boxes import overlaps
-from ktfast.evaluation.detection import Detections
-from ktfast.models.dense import FastRCNN
-from ktfast.training import StepOutput
+from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.feeds.base import Batch
+from ktfast.training.loop import StepOutput
+from ktfast.voc.boxes import overlaps
+from ktfast.voc.detection_metric import Detections
+from ktfast.voc.feed import ViewFeed
+from ktfast.voc.heads import FastRCNN
+from ktfast.voc.proposals import Boxes, Proposals
+from ktfast.voc.views import Rescaled
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """Regions that overlap an object by the first are its; from the second on they are background."""
@@ -60,7 +60,7 @@ class DetectionTask:
     proposals : regions of every row; the objects themselves are added.
     regions : drawn from each photograph.
     foreground : share of them that may show an object.
-    normalization : of the images, as in `ktfast.augment.normalize_images`.
+    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(

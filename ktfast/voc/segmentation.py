@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ktfast.augment import Normalization, normalize_images
-from ktfast.data.feed import Batch, Feed
-from ktfast.data.voc import IGNORED
-from ktfast.evaluation.segmentation import Confusion
-from ktfast.models.dense import FCN
-from ktfast.training import StepOutput
+from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.feeds.base import Batch, Feed
+from ktfast.training.loop import StepOutput
+from ktfast.voc.data import IGNORED
+from ktfast.voc.heads import FCN
+from ktfast.voc.segmentation_metric import Confusion
 
 
 class SegmentationTask:
@@ -18,7 +18,7 @@ class SegmentationTask:
     Parameters
     ----------
     model : fully convolutional network.
-    normalization : of the images, as in `ktfast.augment.normalize_images`.
+    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(self, model: FCN, *, normalization: Normalization = "imagenet") -> None:

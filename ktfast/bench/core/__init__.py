@@ -1,0 +1,1 @@
+"""What all benchmarks share: harness, rows in processes of their own, figures, peaks."""

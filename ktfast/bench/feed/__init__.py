@@ -1,0 +1,1 @@
+"""`ktfast bench feed`: images per CPU-second beside other loaders."""

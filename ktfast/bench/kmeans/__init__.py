@@ -1,0 +1,1 @@
+"""`ktfast bench kmeans`: K-means beside faiss, scikit-learn and others."""

@@ -1,0 +1,1 @@
+"""`ktfast bench train`: trainings beside plain scripts that do the same."""

@@ -1,0 +1,142 @@
+"""What `ktfast bench train` has both sides do, and the clock that both are measured by."""
+
+import multiprocessing
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from ktfast.training.speed import matmul_peak, wait_for
+
+CLASSES = 2000
+POOL = 4  # side of the map that features are read from
+
+
+class Job(NamedTuple):
+    """One comparison.
+
+    Attributes
+    ----------
+    title : of its rows.
+    work : "puzzle" and "classes" are trained, "features" are extracted.
+    trunk : network.
+    batches : images in a batch on a CPU and on a GPU.
+    steps : that are timed on a CPU and on a GPU. On a CPU a step takes long, and after the first
+        two, in which memory is fetched, all take the same.
+    warm_up : steps before them, on either.
+    width, batch_norm, tile, permutations, units : of the network and of its puzzle.
+    short_side, crop : of the images, pixels.
+    """
+
+    title: str
+    work: Literal["puzzle", "classes", "features"]
+    trunk: Literal["vgg16", "alexnet"]
+    batches: tuple[int, int]
+    steps: tuple[int, int]
+    warm_up: tuple[int, int] = (2, 2)
+    width: float = 1.0
+    batch_norm: bool = False
+    tile: int = 64
+    permutations: int = 701
+    units: tuple[int, int] = (1024, 4096)
+    short_side: int = 256
+    crop: int = 255
+
+
+JOBS = {
+    "jigsaw": Job("VGG-16, Jigsaw++", "puzzle", "vgg16", (8, 256), (2, 10)),
+    "alexnet": Job("AlexNet, pseudo-labels", "classes", "alexnet", (32, 256), (8, 15), crop=227),
+    "features": Job("VGG-16 to conv4_3, features", "features", "vgg16", (8, 256), (2, 15)),
+    "jigsaw-tiny": Job(
+        "VGG-16 of tiny_cpu, Jigsaw++", "puzzle", "vgg16", (64, 512), (6, 30), (2, 2), 0.25, True,
+        32, 100, (256, 1024), 128, 120,
+    ),
+    "alexnet-tiny": Job(
+        "AlexNet of tiny_cpu, pseudo-labels", "classes", "alexnet", (64, 512), (30, 150), (4, 4),
+        0.25, True, short_side=128, crop=112,
+    ),
+}  # fmt: skip
+DEFAULT_JOBS = ("jigsaw", "alexnet", "features")
+
+
+class Assignment(NamedTuple):
+    """A job as one process is given it, JSON values.
+
+    Attributes
+    ----------
+    job : name in `JOBS`.
+    images : folder or list of the images.
+    device : where.
+    feed, way : ktfast's feed, and how it runs the network.
+    threads : that compute, and as many that decode.
+    batch, steps, warm_up : images a step, steps that are timed, and steps before them.
+    """
+
+    job: str
+    images: Any
+    device: str
+    feed: str
+    way: str
+    threads: int
+    batch: int
+    steps: int
+    warm_up: int
+
+
+class Clock:
+    """Seconds, and CPU-seconds with those of worker processes, between steps.
+
+    Parameters
+    ----------
+    assignment : which steps are timed, and where.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._first = assignment.warm_up
+        self._last = assignment.warm_up + assignment.steps
+        self._device = torch.device(assignment.device)
+        self._batch = assignment.batch
+        self._done = 0
+        self._marks: list[tuple[float, float]] = []
+
+    def restart(self) -> None:
+        """Forget the steps so far."""
+        self._done, self._marks = 0, []
+
+    def step_done(self) -> None:
+        """Tell the clock that the host is through with a step."""
+        self._done += 1
+        if self._done in (self._first, self._last):
+            wait_for(self._device)
+            self._marks.append((time.perf_counter(), _cpu_seconds()))
+
+    def measured(self) -> dict[str, float]:
+        """Images, seconds, CPU-seconds and peak memory of the timed steps."""
+        (began, cpu_began), (ended, cpu_ended) = self._marks
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+        return {
+            "images": (self._last - self._first) * self._batch,
+            "seconds": ended - began,
+            "cpu_seconds": cpu_ended - cpu_began,
+            "peak_bytes": peak,
+        }
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large product, on a CPU a CPU-second, as other figures there."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    return matmul_peak(device, dtype, clock)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and its workers."""
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # user and system
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,96 @@
+"""`ktfast doctor`: what is on, what is off, and the remedy."""
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+import ktfast
+from ktfast.native import modules
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the examination."""
+
+    name: str
+    on: bool
+    detail: str
+    required: bool = False
+
+
+def examine() -> list[Finding]:
+    """Look at the installation, the machine and the optional parts; changes nothing."""
+    return list(_findings())
+
+
+def _findings() -> Iterator[Finding]:
+    python = sys.version.split()[0]
+    yield Finding("ktfast", True, f"{ktfast.__version__} on Python {python}", required=True)
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("C++ kernels", True, f"{modules.simd_level()} on {cores} cores", required=True)
+    yield _cuda_kernels()
+    yield _torch()
+    for package, module, part, remedy in (
+        ("torchvision", "torchvision", "features from torchvision models", ".[train]"),
+        ("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", ".[train]"),
+        ("pydantic", "pydantic", "configurations", ".[train]"),
+        ("safetensors", "safetensors", "weights on disk", ".[train]"),
+        ("matplotlib", "matplotlib", "the report", ".[train]"),
+        ("scikit-image", "skimage", "the demo and HOG features", ".[train]"),
+        ("cupy-cuda13x", "cupy", "CuPy arrays", ".[gpu]"),
+        ("faiss-cpu", "faiss", "a rival in benchmarks", ".[bench]"),
+        ("tensorboard", "tensorboard", "TensorBoard events", "tensorboard"),
+    ):
+        yield _package(package, module, part, remedy)
+    free = shutil.disk_usage(".").free / 1e9
+    yield Finding("disk", free > 1, f"{free:.0f} GB free in the current folder")
+
+
+def _cuda_kernels() -> Finding:
+    if importlib.util.find_spec("ktfast.native._cuda") is None:
+        return Finding(
+            "CUDA kernels",
+            False,
+            "not built; put nvcc (CUDA 13) on the PATH and reinstall with KTFAST_CUDA=ON",
+        )
+    try:
+        modules.cuda()
+    except RuntimeError as error:
+        return Finding("CUDA kernels", False, f"built, but {error}")
+    return Finding("CUDA kernels", True, "built, and a device is here")
+
+
+def _torch() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("torch", False, f"every stage needs it: {_remedy('.[train]')}")
+    import torch
+
+    where = (
+        f"uses {torch.cuda.get_device_name()}"
+        if torch.cuda.is_available()
+        else f"on the CPU with {torch.get_num_threads()} threads"
+    )
+    return Finding("torch", True, f"{torch.__version__}, {where}")
+
+
+def _package(package: str, module: str, part: str, remedy: str) -> Finding:
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:  # a library it loads may be broken
+        broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
+        return Finding(package, False, f"for {part}{broken}: {_remedy(remedy)}")
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:  # the module comes from a package of another name
+        version = getattr(found, "__version__", "of unknown version")
+    return Finding(package, True, f"{version}, for {part}")
+
+
+def _remedy(what: str) -> str:
+    place = " in the checkout of ktfast" if what.startswith(".") else ""
+    return f'pip install "{what}"{place}'

@@ -1,0 +1,1 @@
+"""Features of images: teachers that compute features, stores on disk, transforms."""

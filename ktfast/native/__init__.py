@@ -1,0 +1,1 @@
+"""The compiled modules `_cpu` and `_cuda`, arrays of NumPy, torch and CuPy, and GPU memory."""

@@ -1,0 +1,166 @@
+"""Arrays of NumPy, torch and CuPy: library, device, stream, allocation, conversion.
+
+An array is recognised by the module that defines its type, so this file imports neither torch nor
+CuPy: whoever passes such an array has imported its library already.
+"""
+
+import contextlib
+import sys
+from typing import Any, Literal, cast
+
+import numpy as np
+
+__all__ = [
+    "as_like",
+    "contiguous",
+    "device_of",
+    "dtype_name",
+    "empty",
+    "library_of",
+    "on_device",
+    "stream_of",
+]
+
+Library = Literal["numpy", "torch", "cupy"]
+
+
+def library_of(array: Any) -> Library:
+    """The library an array belongs to, by the module of its type.
+
+    Raises
+    ------
+    TypeError : it is no array of NumPy, torch or CuPy.
+    """
+    for kind in type(array).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name == "numpy" and isinstance(array, np.ndarray):
+            return "numpy"
+        if name == "torch" and kind.__name__ == "Tensor":
+            return "torch"
+        if name == "cupy" and kind.__name__ == "ndarray":
+            return "cupy"
+    raise TypeError(f"expected an array of NumPy, torch or CuPy, got {type(array).__name__}")
+
+
+def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
+    """The device that holds an array: ``("cpu", 0)`` or ``("cuda", index)``.
+
+    Raises
+    ------
+    TypeError : it is no array of NumPy, torch or CuPy.
+    ValueError : it is on a device that ktfast has no kernels for.
+    """
+    library = library_of(array)
+    if library == "cupy":
+        return "cuda", int(array.device.id)
+    if library == "torch" and array.device.type != "cpu":
+        if array.device.type != "cuda":
+            raise ValueError(
+                f"the array is on device {array.device}; ktfast computes on cpu and cuda, "
+                "so move it there first"
+            )
+        return "cuda", int(array.device.index)
+    return "cpu", 0
+
+
+def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Make the array's GPU the current one for a block; does nothing for arrays on the CPU.
+
+    torch exports arrays of the current GPU only, and CuPy allocates there.
+    """
+    kind, index = device_of(array)
+    if kind == "cpu":
+        return contextlib.nullcontext()
+    module = sys.modules[library_of(array)]
+    device = module.cuda.device if library_of(array) == "torch" else module.cuda.Device
+    return cast("contextlib.AbstractContextManager[Any]", device(index))
+
+
+def stream_of(array: Any) -> int:
+    """The address of the stream on which the array's library now queues work on its device."""
+    index = device_of(array)[1]
+    if library_of(array) == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(index).cuda_stream)
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(index):
+        return int(cupy.cuda.get_current_stream().ptr)
+
+
+def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    """Allocate an array in the library and on the device of `like`.
+
+    Parameters
+    ----------
+    shape : lengths of the axes.
+    dtype : a NumPy or torch dtype name, such as "float32" or "bfloat16".
+    like : array of NumPy, torch or CuPy.
+
+    Raises
+    ------
+    TypeError : the library has no such dtype; the message says which one does.
+    """
+    library = library_of(like)
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
+    if dtype == "bfloat16":
+        raise TypeError(
+            "NumPy and CuPy have no bfloat16; pass torch tensors, or ask for float16 or float32"
+        )
+    if library == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(like.device.id):
+            return cupy.empty(shape, dtype=dtype)
+    return np.empty(shape, dtype=dtype)
+
+
+def dtype_name(array_or_dtype: Any) -> str:
+    """The plain name of a dtype ("float32"), of a NumPy, torch or CuPy array or dtype."""
+    if isinstance(array_or_dtype, type):  # np.float32, whose attribute "dtype" is a descriptor
+        return str(np.dtype(array_or_dtype).name)
+    dtype = getattr(array_or_dtype, "dtype", array_or_dtype)
+    text = str(dtype)
+    if text.startswith("torch."):
+        return text.removeprefix("torch.")
+    return str(np.dtype(dtype).name)
+
+
+def contiguous(array: Any) -> Any:
+    """The array itself if its elements lie row-major without gaps, else a copy."""
+    library = library_of(array)
+    if library == "torch":
+        return array.contiguous()
+    if library == "cupy":
+        with on_device(array):
+            return sys.modules["cupy"].ascontiguousarray(array)
+    return np.ascontiguousarray(array)
+
+
+def as_like(array: Any, dtype: str, like: Any) -> Any:
+    """Bring an array to a dtype and to the library and device of `like`; copies only if it must.
+
+    Parameters
+    ----------
+    array : array of NumPy, torch or CuPy, or a sequence of numbers.
+    dtype : a dtype name, such as "int64".
+    like : array of NumPy, torch or CuPy.
+    """
+    target = library_of(like)
+    if isinstance(array, (list, tuple, range)):
+        array = np.asarray(array)
+    source = library_of(array)
+    if source != target and source == "torch":
+        array = array.detach().cpu().numpy()
+    elif source != target and source == "cupy":
+        array = array.get()
+    if target == "torch":
+        torch = sys.modules["torch"]
+        kind = getattr(torch, dtype)
+        if source != target:
+            return torch.tensor(np.ascontiguousarray(array), dtype=kind, device=like.device)
+        return array.to(device=like.device, dtype=kind).contiguous()
+    if target == "cupy":
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(like.device.id):
+            return cupy.ascontiguousarray(cupy.asarray(array, dtype=dtype))
+    return np.ascontiguousarray(array, dtype=dtype)

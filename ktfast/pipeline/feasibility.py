@@ -1,0 +1,164 @@
+"""Refuse right after the images are prepared what would fail hours later.
+
+Networks are built on torch's meta device here: shapes are checked, no memory is taken.
+"""
+
+import numpy as np
+import torch
+
+from ktfast.config import Config
+from ktfast.errors import ConfigError, DataError
+from ktfast.images.source import PreparedSet
+from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.steps.extract_features import check_source, feature_crop
+from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
+from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.networks import (
+    jigsaw_network,
+    pretext_trunk,
+    target_network,
+    target_trunk,
+)
+from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.training.precision import computing_dtype
+
+Sets = dict[str, PreparedSet]
+
+
+def check_feasible(run: RunFolder) -> None:
+    """Check images, networks and probes of a run against each other.
+
+    Raises
+    ------
+    DataError, ConfigError : names the data set or the option, and what to do.
+    """
+    config = run.config
+    sets = {role: open_set(run, role) for role in config.data.folders()}
+    _check_images(config, sets)
+    check_source(config)
+    device = torch.device(resolve_device(config.device))
+    for training in (config.pretext.training, config.transfer.training):
+        computing_dtype(training.precision, device)
+    with torch.device("meta"):
+        _check_teacher(config, sets)
+        _check_target(config)
+    if "test" in sets:
+        _check_labels(config, sets)
+        check_probe_memory(run)
+    _check_voc(config, device)
+
+
+def _check_images(config: Config, sets: Sets) -> None:
+    for role, images in sets.items():
+        if images.n == 0:
+            raise DataError(
+                f"none of the {len(images.skipped)} images in {config.data.folders()[role]} can be "
+                f"decoded; the first: {images.skipped[0].path}: {images.skipped[0].reason}"
+            )
+    if config.cluster.features is not None:
+        return
+    if "pretext" in sets and _learns_puzzle(config) and sets["pretext"].n < 2:
+        raise DataError(
+            f"{config.data.folders()['pretext']} holds one image; Jigsaw++ needs at least 2 "
+            "(occluding tiles come from another image)"
+        )
+    if "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters:
+        raise ConfigError(
+            f"cluster.n_clusters {config.cluster.n_clusters} is more than the "
+            f"{sets['cluster'].n} images of {config.data.folders()['cluster']}; choose fewer "
+            "clusters or give more images"
+        )
+
+
+def _learns_puzzle(config: Config) -> bool:
+    return config.features.source == "pretext" and config.features.weights is None
+
+
+def _check_teacher(config: Config, sets: Sets) -> None:
+    """The puzzle's network, and the layer of it whose features are clustered."""
+    if config.cluster.features is not None or config.features.source != "pretext":
+        return
+    trunk = pretext_trunk(config.pretext)
+    if _learns_puzzle(config):
+        jigsaw_network(trunk, config.pretext)
+    layer, crop = config.features.layer or trunk.layers[-1], feature_crop(config)
+    if layer not in trunk.layers:
+        raise ConfigError(
+            f"features.layer {layer!r} is unknown; the trunk has {', '.join(trunk.layers)}"
+        )
+    if trunk.features.side(crop, layer) < 1:
+        raise ConfigError(
+            f"features.crop {crop} is too small for layer {layer}: it needs at least "
+            f"{trunk.features.smallest(layer)} px"
+        )
+    limit = trunk.channels[layer] * config.features.pool**2
+    limit = min(limit, sets["cluster"].n) if "cluster" in sets else limit
+    if config.cluster.normalize.startswith("pca") and config.cluster.pca > limit:
+        raise ConfigError(
+            f"cluster.pca {config.cluster.pca} is more than the {limit} dimensions that the "
+            "features and their number allow"
+        )
+
+
+def _check_target(config: Config) -> None:
+    """The target, the layers of it that are probed or frozen, and its training on the puzzle."""
+    target = target_network(config.transfer, config.cluster.n_clusters)
+    asked = {"layers": config.evaluate.layers, "retrain": config.evaluate.retrain}
+    for option, layers in asked.items():
+        unknown = sorted(set(layers) - set(target.layers))
+        if unknown:
+            raise ConfigError(
+                f"evaluate.{option}: {unknown[0]!r} is unknown; the target has "
+                f"{', '.join(target.layers)}"
+            )
+    if config.data.test is not None and "pretext" in config.evaluate.baselines:
+        jigsaw_network(target_trunk(config.transfer), config.pretext)
+
+
+def _check_voc(config: Config, device: torch.device) -> None:
+    """Lists, annotations and proposals of the protocols that are asked for."""
+    for protocol in config.voc.protocols():
+        sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
+        computing_dtype(section.training.precision, device)
+        if protocol == "detection":
+            open_proposals(section, sets)
+    trained = sorted({"pretext", "labels"}.intersection(config.voc.models))
+    if config.voc.protocols() and trained and config.data.test is None:
+        raise ConfigError(
+            f"voc.models: {trained[0]!r} is a baseline of the evaluation, for which data.test is "
+            "not set; give labelled images, or leave it out"
+        )
+
+
+def _check_labels(config: Config, sets: Sets) -> None:
+    for role in ("train", "test"):
+        if role not in sets:
+            raise ConfigError(f"data.{role} is not set: give labelled images, to test probes on")
+        images, folder = sets[role], config.data.folders()[role]
+        loose = np.flatnonzero(images.labels < 0)
+        if len(loose) == images.n:
+            raise DataError(
+                f"data.{role} ({folder}) has no labels: its images must lie in one folder per class"
+            )
+        if len(loose):
+            raise DataError(
+                f"data.{role} ({folder}): {len(loose)} images lie in no class's folder, the first "
+                f"is {images.paths[loose[0]]}; move them into one, or give another folder"
+            )
+    train, test = sets["train"], sets["test"]
+    unknown = sorted(set(test.classes) - set(train.classes))
+    if unknown:
+        raise DataError(
+            f"data.test has {len(unknown)} classes that data.train lacks, the first {unknown[0]!r}"
+        )
+    sizes = np.bincount(train.labels)
+    if np.count_nonzero(sizes) < 2 or sizes.max() < 3:
+        raise DataError(
+            f"data.train ({config.data.folders()['train']}) has {np.count_nonzero(sizes)} classes "
+            f"of at most {sizes.max()} images; a probe needs 2 classes, and 3 images in one"
+        )
+    if config.evaluate.neighbors > train.n:
+        raise ConfigError(
+            f"evaluate.neighbors {config.evaluate.neighbors} is more than the {train.n} images of "
+            f"{config.data.folders()['train']}"
+        )

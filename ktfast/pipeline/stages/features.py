@@ -1,0 +1,64 @@
+"""Stage 3: features of every image that is clustered or gets a pseudo-label."""
+
+from functools import partial
+from typing import Any
+
+from ktfast.durable import sha256_file
+from ktfast.errors import ConfigError
+from ktfast.features.store import FeatureStore
+from ktfast.pipeline.run_folder import RunFolder, complete_stage
+from ktfast.pipeline.steps.extract_features import extract, feature_crop
+from ktfast.pipeline.steps.image_sets import set_fingerprint, set_name
+
+
+def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
+    """Extract the features of the images to cluster and of those to label.
+
+    Returns
+    -------
+    the result of each set, by name.
+    """
+    if run.config.cluster.features is not None:
+        raise ConfigError(
+            "cluster.features names features that exist already; there is nothing to extract"
+        )
+    results: dict[str, Any] = {}
+    fitted = run.stage(f"features/{set_name(run, 'cluster')}")
+    for role in ("cluster", "transfer"):
+        name = set_name(run, role)
+        if name in results:
+            continue
+        results[name] = complete_stage(
+            run,
+            f"features/{name}",
+            {
+                **run.config.features.model_dump(mode="json"),
+                "trunk": run.config.pretext.trunk,
+                "crop": feature_crop(run.config),
+                **_stored_as(run),
+            },
+            {"images": set_fingerprint(run, role)} | _teacher_input(run),
+            partial(extract, run, role, fitted=fitted),
+            redo=redo,
+            fingerprint=lambda folder: FeatureStore.open(folder).fingerprint,
+        )
+    return results
+
+
+def _stored_as(run: RunFolder) -> dict[str, Any]:
+    """The options of other stages that the stored rows depend on."""
+    if not run.config.features.normalized:
+        return {}
+    config = run.config.cluster
+    return {"cluster.normalize": config.normalize, "cluster.pca": config.pca}
+
+
+def _teacher_input(run: RunFolder) -> dict[str, str]:
+    config = run.config.features
+    if config.weights is not None:
+        if not config.weights.is_file():
+            raise ConfigError(f"features.weights {config.weights} does not exist")
+        return {"weights": sha256_file(config.weights)}
+    if config.source == "pretext":
+        return {"weights": str(run.result("pretext")["fingerprint"])}
+    return {}

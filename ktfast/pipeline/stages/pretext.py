@@ -1,0 +1,94 @@
+"""Stage 2: the deep network learns Jigsaw++."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ktfast.durable import replacing
+from ktfast.ops import jigsaw_tiles
+from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
+from ktfast.pipeline.steps.networks import (
+    HELD_OUT_EPOCH,
+    pretext_trunk,
+    puzzle_options,
+    puzzle_permutations,
+    train_jigsaw,
+    weights_fingerprint,
+)
+
+EXAMPLES = 12
+
+
+def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
+    """Train the puzzle network, measure its accuracy, keep puzzles for the report."""
+    return complete_stage(
+        run,
+        "pretext",
+        {"seed": run.config.seed, **run.config.pretext.model_dump(mode="json")},
+        {"images": set_fingerprint(run, "pretext")},
+        partial(_train, run),
+        redo=redo,
+        fingerprint=weights_fingerprint,
+    )
+
+
+def _train(run: RunFolder, folder: Path) -> Outcome:
+    config = run.config.pretext
+    held_out = "test" if "test" in run.config.data.folders() else "pretext"
+    trained = train_jigsaw(
+        run,
+        folder,
+        trunk=partial(pretext_trunk, config),
+        name="pretext",
+        held_out=open_set(run, held_out),
+    )
+    _save_examples(run, folder)
+    return Outcome(
+        fingerprint=weights_fingerprint(folder),
+        outputs={"weights": "weights.safetensors", "permutations": "permutations.npy"},
+        summary={
+            **trained.metrics,
+            "measured_on": held_out,
+            "loss": trained.summary.metrics.get("loss"),
+            "n_permutations": config.permutations,
+            "steps": trained.summary.steps,
+            **trained.summary.speed(),
+        },
+        throughput=("images/s", trained.summary.images_per_second),
+        seconds=trained.summary.seconds,
+    )
+
+
+def _save_examples(run: RunFolder, folder: Path) -> None:
+    """Keep a few puzzles as the network sees them, with what was drawn for each."""
+    config = run.config.pretext
+    with open_feed(
+        run, open_set(run, "pretext"), size=config.crop, batch_size=EXAMPLES, shuffle=True
+    ) as feed:
+        batch = next(iter(feed.epoch(0)))
+    tiles, labels, choices = jigsaw_tiles(
+        batch.images,
+        puzzle_permutations(config),
+        sample_ids=batch.sample_ids,
+        seed=run.config.seed,
+        epoch=HELD_OUT_EPOCH,
+        **puzzle_options(config),
+        return_choices=True,
+    )
+    # Two standard deviations on either side fill the range that a screen can show.
+    shown = (tiles.permute(0, 1, 3, 4, 2).float() * 63.75 + 127.5).clamp(0, 255).to(torch.uint8)
+    arrays = {
+        "tiles": shown,
+        "labels": labels,
+        "images": batch.images,
+        "cells": choices.cells,
+        "offsets": choices.offsets,
+        "occluded": choices.occluded,
+        "gray": choices.gray,
+    }
+    with replacing(folder / "examples.npz") as file:
+        np.savez_compressed(file, **{key: value.cpu().numpy() for key, value in arrays.items()})

@@ -1,0 +1,62 @@
+"""Stage 5: the target network learns the pseudo-labels from scratch."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktfast.durable import sha256_file
+from ktfast.errors import DataError
+from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
+from ktfast.pipeline.steps.networks import train_classifier, weights_fingerprint
+
+
+def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
+    """Train the target on the images of the role "transfer" and their pseudo-labels."""
+    return complete_stage(
+        run,
+        "transfer",
+        {"seed": run.config.seed, **run.config.transfer.model_dump(mode="json")},
+        {
+            "images": set_fingerprint(run, "transfer"),
+            "labels": str(run.result("cluster")["fingerprint"]),
+        },
+        partial(_train, run),
+        redo=redo,
+        fingerprint=weights_fingerprint,
+    )
+
+
+def _train(run: RunFolder, folder: Path) -> Outcome:
+    images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
+    if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
+        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which makes it anew")
+    with np.load(path, allow_pickle=False) as file:
+        labels = file["labels"].astype(np.int64)
+        if not np.array_equal(file["sample_ids"], images.sample_ids):
+            raise DataError(
+                f"{path} labels other images than those of data.transfer; run `ktfast cluster "
+                "--redo cluster` first"
+            )
+    trained = train_classifier(
+        run,
+        folder,
+        images,
+        labels,
+        n_classes=run.config.cluster.n_clusters,
+        name="transfer",
+        balanced=run.config.transfer.balanced,
+    )
+    return Outcome(
+        fingerprint=weights_fingerprint(folder),
+        outputs={"weights": "weights.safetensors"},
+        summary={
+            **trained.metrics,
+            "steps": trained.summary.steps,
+            **trained.summary.speed(),
+        },
+        throughput=("images/s", trained.summary.images_per_second),
+        seconds=trained.summary.seconds,
+    )

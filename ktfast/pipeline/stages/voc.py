@@ -1,0 +1,79 @@
+"""Stage 7: the target fine-tuned on PASCAL VOC, beside baselines: classification, detection,
+segmentation. Each protocol that has a folder is a stage of its own, so that one can be done again.
+"""
+
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ktfast.durable import read_json, sha256_json, write_json
+from ktfast.errors import ConfigError
+from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.steps.baselines import train_baseline
+from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+
+logger = logging.getLogger(__name__)
+
+# What says where the photographs lie; what they are, their fingerprints say.
+_PLACES = {"folder", "train_proposals", "test_proposals"}
+
+
+def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
+    """Fine-tune every model by every protocol that has a folder; results by protocol."""
+    config = run.config
+    if not config.voc.protocols():
+        raise ConfigError(
+            "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
+            "voc.segmentation.folder"
+        )
+    models: dict[str, str] = {}
+    for name in config.voc.models:
+        if name == "transfer":
+            models[name] = str(run.result("transfer")["fingerprint"])
+        elif name != "random":
+            models[name] = str(train_baseline(run, name)["fingerprint"])
+    results = {}
+    for protocol in config.voc.protocols():
+        sets = open_sets(config, protocol)
+        inputs = {**models, "train": sets.train.fingerprint, "test": sets.test.fingerprint}
+        if protocol == "detection":
+            proposals = open_proposals(config.voc.detection, sets)
+            inputs |= {"train_proposals": proposals[0].fingerprint}
+            inputs |= {"test_proposals": proposals[1].fingerprint}
+        section = getattr(config.voc, protocol)
+        settings = {
+            "seed": config.seed,
+            "models": list(config.voc.models),
+            "data_init": config.voc.data_init,
+            "target": config.transfer.model_dump(mode="json", exclude={"training", "balanced"}),
+            **section.model_dump(mode="json", exclude=_PLACES),
+        }
+        work = partial(_fine_tune, run, protocol, sets)
+        results[protocol] = complete_stage(
+            run, f"voc/{protocol}", settings, inputs, work, redo=redo
+        )
+    return results
+
+
+def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outcome:
+    models: dict[str, dict[str, Any]] = {}
+    for name in run.config.voc.models:
+        # Each model's row is kept as soon as it is known, so that an interrupted call loses none.
+        path, checkpoints = folder / f"{name}.json", folder / f"training-{name}"
+        if not path.is_file():
+            logger.info("voc: %s, %s", protocol, name)
+            write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints))
+        if checkpoints.exists():
+            shutil.rmtree(checkpoints)
+        models[name] = read_json(path)
+        score = models[name]["score"]
+        shown = "not defined" if score is None else f"{100 * score:.1f} %"
+        logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)
+    summary = {
+        "measure": MEASURES[protocol],
+        "models": models,
+        "images": {"train": sets.train.n, "test": sets.test.n},
+    }
+    return Outcome(fingerprint=sha256_json(summary), outputs={"models": "*.json"}, summary=summary)

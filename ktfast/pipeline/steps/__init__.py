@@ -1,0 +1,1 @@
+"""Steps that several stages share. A stage never imports another stage."""

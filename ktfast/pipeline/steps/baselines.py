@@ -1,0 +1,66 @@
+"""The networks that the target is compared with, trained once whoever needs them.
+
+They share the target's architecture: trained on the puzzle itself (no clustering), and on the true
+labels. The third baseline, random weights, needs no training.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
+from ktfast.pipeline.steps.networks import (
+    target_trunk,
+    train_classifier,
+    train_jigsaw,
+    weights_fingerprint,
+)
+
+
+def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
+    """Train a baseline once, "pretext" or "labels"; its stage's result."""
+    config = run.config
+    target = config.transfer.model_dump(mode="json")
+    if name == "pretext":
+        settings = {"pretext": config.pretext.model_dump(mode="json"), "target": target}
+        inputs = {"images": set_fingerprint(run, "pretext")}
+    else:
+        settings = {"target": target}
+        inputs = {"images": set_fingerprint(run, "train")}
+    return complete_stage(
+        run,
+        f"baseline_{name}",
+        {"seed": config.seed, **settings},
+        inputs,
+        partial(_fit_baseline, run, name),
+        fingerprint=weights_fingerprint,
+    )
+
+
+def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
+    if name == "pretext":
+        trained = train_jigsaw(
+            run,
+            folder,
+            trunk=partial(target_trunk, run.config.transfer),
+            name="baseline_pretext",
+            held_out=open_set(run, "test"),
+        )
+    else:
+        images = open_set(run, "train")
+        trained = train_classifier(
+            run,
+            folder,
+            images,
+            images.labels,
+            n_classes=len(images.classes),
+            name="baseline_labels",
+        )
+    return Outcome(
+        fingerprint=weights_fingerprint(folder),
+        outputs={"weights": "weights.safetensors"},
+        summary={**trained.metrics, "steps": trained.summary.steps},
+        throughput=("images/s", trained.summary.images_per_second),
+        seconds=trained.summary.seconds,
+    )

@@ -1,0 +1,197 @@
+"""Build the configured teacher and write the features of a set of images."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ktfast.config import Config
+from ktfast.errors import ConfigError
+from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.stream import FeatureStream
+from ktfast.features.teachers import (
+    Teacher,
+    callable_teacher,
+    hog_teacher,
+    torchvision_teacher,
+    trunk_teacher,
+)
+from ktfast.features.transform import FIT_ROWS, FeatureTransform
+from ktfast.images.feeds.base import Batch, Feed
+from ktfast.pipeline.run_folder import Outcome, RunFolder, resolve_device
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
+from ktfast.pipeline.steps.networks import load_all, pretext_trunk
+from ktfast.training.delivery import deliver
+from ktfast.training.memory import kept_heap
+from ktfast.training.precision import computing_dtype
+
+FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
+"""A PCA of features that are not stored is fitted on a tenth of the images, and at least on so many
+for each dimension it keeps."""
+
+
+def feature_crop(config: Config) -> int:
+    """Side of the centre crop that is fed to the teacher, px."""
+    return config.features.crop or config.pretext.crop
+
+
+def check_source(config: Config) -> None:
+    """Refuse a `features.source` that names nothing."""
+    source = config.features.source
+    if source not in ("pretext", "hog") and not all(source.partition(":")):
+        raise ConfigError(
+            f"features.source {source!r} is unknown; expected pretext, hog, torchvision:MODEL or "
+            "MODULE:CALLABLE"
+        )
+
+
+def build_teacher(run: RunFolder) -> Teacher:
+    """The teacher that `features.source` names."""
+    config, device = run.config.features, resolve_device(run.config.device)
+    check_source(run.config)
+    if config.source == "pretext":
+        trunk = pretext_trunk(run.config.pretext)
+        load_all(trunk, config.weights or run.stage("pretext") / "weights.safetensors")
+        return trunk_teacher(
+            trunk.to(device).to(memory_format=torch.channels_last),
+            config.layer or trunk.layers[-1],
+            pool=config.pool,
+            pooling=config.pooling,
+        )
+    if config.source == "hog":
+        return hog_teacher(n_threads=run.config.threads or None)
+    if config.source.startswith("torchvision:"):
+        return torchvision_teacher(config.source.partition(":")[2], config.weights, device)
+    return callable_teacher(config.source)
+
+
+def extract(
+    run: RunFolder, role: str, folder: Path, *, fitted: Path, teacher: Teacher | None = None
+) -> Outcome:
+    """Write the features of a role's images to `folder`, continuing what is there.
+
+    Parameters
+    ----------
+    run : the run.
+    role : whose images.
+    folder : gets the features.
+    fitted : folder of the features that are clustered, where a PCA is kept.
+    teacher : computes features; None: the one that the options name.
+    """
+    config = run.config.features
+    teacher = _in_precision(run, teacher or build_teacher(run))
+    transform = _transform(run, teacher, fitted)
+    meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
+    if transform is not None:
+        meta |= {"normalize": transform.choice, "pca": transform.dim}
+        teacher = _then(teacher, transform)
+    clock = time.monotonic()
+    with _feed(run, role, shuffle=False) as feed:
+        done = write_features(
+            teacher,
+            feed,
+            folder,
+            device=torch.device(resolve_device(run.config.device)),
+            dtype=config.dtype,
+            meta=meta,
+            progress=progress_log(f"features of {role}"),
+        )
+    store = FeatureStore.open(folder)
+    return Outcome(
+        fingerprint=store.fingerprint,
+        outputs={"manifest": "manifest.json"},
+        summary={"rows": store.n, "dim": store.dim, "dtype": config.dtype, "source": config.source},
+        throughput=("images/s", done / max(time.monotonic() - clock, 1e-9)),
+    )
+
+
+def write_features(
+    teacher: Teacher,
+    feed: Feed,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: Literal["float16", "float32"],
+    meta: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Stream features of a feed's images into shards, after those that are there; rows written.
+
+    Feed, network and disk work side by side: copies to a GPU run beside it, and a thread writes.
+    """
+    heap = kept_heap() if device.type == "cpu" else contextlib.nullcontext()
+    with heap:
+        with contextlib.closing(_epoch(feed)) as batches:
+            dim = teacher(next(batches).part(0, 1).to(device).images).shape[1]
+        writer = FeatureWriter.resume(folder, dim=dim, dtype=dtype, meta=meta)
+        first = writer.rows_done
+        start = first // feed.batch_size
+        seen = start * feed.batch_size
+        with FeatureStream(writer) as stream:
+            for _, batch in deliver(feed, start, feed.batches_per_epoch, device):
+                stream.put(teacher(batch.images), batch.sample_ids, batch.rows)
+                seen += len(batch)
+                progress(seen, feed.n)
+    return writer.rows_done - first
+
+
+def _epoch(feed: Feed) -> Generator[Batch]:
+    yield from feed.epoch(0)
+
+
+def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
+    return open_feed(
+        run,
+        open_set(run, role),
+        size=feature_crop(run.config),
+        batch_size=run.config.features.batch_size,
+        shuffle=shuffle,
+    )
+
+
+def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
+    """A network in the precision that is asked for; other teachers compute as they like."""
+    config, device = run.config.features, torch.device(resolve_device(run.config.device))
+    dtype = computing_dtype(config.precision, device)
+    is_network = config.source == "pretext" or config.source.startswith("torchvision:")
+    if dtype == torch.float32 or not is_network:
+        return teacher
+
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, dtype):
+            return teacher(images).float()
+
+    return teach
+
+
+def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+    return lambda images: transform.apply_tensor(teacher(images))
+
+
+def _transform(run: RunFolder, teacher: Teacher, fitted: Path) -> FeatureTransform | None:
+    """What is done to features before they are stored, fitted once, on images drawn by chance."""
+    config = run.config.cluster
+    if not run.config.features.normalized or config.normalize == "none":
+        return None
+    path = fitted / "transform.npz"
+    if path.is_file():
+        return FeatureTransform.load(path)
+    transform = FeatureTransform.fit_blocks(
+        _sample(run, teacher), config.normalize, dim=config.pca, seed=run.config.seed
+    )
+    fitted.mkdir(parents=True, exist_ok=True)
+    transform.save(path)
+    return transform
+
+
+def _sample(run: RunFolder, teacher: Teacher) -> Iterator[torch.Tensor]:
+    """Features of images drawn by chance, batch by batch."""
+    with _feed(run, "cluster", shuffle=True) as feed:
+        wanted = max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * run.config.cluster.pca)
+        batches = -(-min(FIT_ROWS, wanted) // feed.batch_size)
+        for batch in itertools.islice(feed.epoch(0), batches):
+            yield teacher(batch.images)

@@ -1,0 +1,242 @@
+"""One model of a run, fine-tuned and tested on PASCAL VOC by one of three protocols."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
+from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
+from ktfast.images.augment import Normalization
+from ktfast.models import Trunk, load_weights
+from ktfast.models.data_init import fit_to_data
+from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.steps.networks import target_network
+from ktfast.pipeline.steps.probe_layers import load_model
+from ktfast.training.loop import Task, TrainingSummary, train
+from ktfast.voc.classification import MultiLabelTask, image_scores
+from ktfast.voc.data import VocSet
+from ktfast.voc.detection import DetectionTask, detect
+from ktfast.voc.detection_metric import detection_precisions
+from ktfast.voc.feed import ViewFeed
+from ktfast.voc.heads import FCN, FastRCNN
+from ktfast.voc.proposals import Proposals
+from ktfast.voc.segmentation import SegmentationTask, segment
+from ktfast.voc.views import AreaCrops, Masked, Rescaled, View
+
+INIT_IMAGES = 160
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Photographs of a protocol, learnt from and tested on."""
+
+    train: VocSet
+    test: VocSet
+
+
+def open_sets(config: Config, protocol: str) -> Sets:
+    """Read a protocol's lists and annotations; `DataError` names what is wrong."""
+    section: VocSection = getattr(config.voc, protocol)
+    assert section.folder is not None
+    kind: Literal["Main", "Segmentation"] = "Segmentation" if protocol == "segmentation" else "Main"
+    train, test = (
+        VocSet(section.folder, split, kind, config.voc.classes)
+        for split in (section.train, section.test)
+    )
+    return Sets(train, test)
+
+
+def open_proposals(config: VocDetectionConfig, sets: Sets) -> tuple[Proposals, Proposals]:
+    """The regions of the photographs that are learnt from and of those tested on."""
+    pairs = ((config.train_proposals, sets.train), (config.test_proposals, sets.test))
+    train, test = (Proposals.read(p, s) if p else Proposals(s) for p, s in pairs)
+    return train, test
+
+
+def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
+    """Fine-tune a model for classification and test it.
+
+    Parameters
+    ----------
+    run : the run.
+    sets : photographs.
+    name : of the model, as in `voc.models`.
+    folder : where checkpoints go, from which an interrupted training continues.
+
+    Returns
+    -------
+    {"score", "classes"}: mean and per class, in [0, 1], None where it is not defined; further
+    figures; {"steps", "protocol"}.
+    """
+    config = run.config.voc.classification
+    model, normalization = _network(run, name, len(sets.train.classes))
+    crop, seed = run.config.transfer.crop, run.config.seed
+    view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
+    task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
+    _initialize(run, task, model.classifier, view, batch_size=16)
+    summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
+    # Other crops than those of the training, if it is the same photographs that are tested.
+    view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
+    with _feed(run, view, batch_size=64) as feed:
+        scores = image_scores(model, feed, crops=config.test_crops, normalization=normalization)
+    precisions = classification_precisions(scores, sets.test.presence())
+    return _precisions(precisions, sets, summary) | {
+        "protocol": {"test_crops": config.test_crops, "area": list(config.area)}
+    }
+
+
+def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
+    """Fine-tune a model for detection (Fast R-CNN) and test it; see `classify`."""
+    config, seed = run.config.voc.detection, run.config.seed
+    n_classes = len(sets.train.classes)
+    trunk, normalization = _network(run, name, 1)
+    model = FastRCNN(trunk, n_classes)
+    proposals, test_proposals = open_proposals(config, sets)
+    view = Rescaled(
+        sets.train, short_sides=config.short_sides, longest=config.longest, seed=seed, mirror=True
+    )
+    task = DetectionTask(
+        model,
+        view,
+        proposals,
+        regions=config.regions,
+        foreground=config.foreground,
+        normalization=normalization,
+    )
+    _initialize(run, task, model.hidden, view)
+    summary = _train(run, task, view, config.training, folder, f"voc_detection_{name}")
+    feeds = [
+        _feed(
+            run,
+            Rescaled(
+                sets.test, short_sides=(side,), longest=config.longest, seed=seed, mirror=False
+            ),
+        )
+        for side in config.short_sides
+    ]
+    try:
+        found = detect(model, feeds, test_proposals, normalization=normalization)
+    finally:
+        for feed in feeds:
+            feed.close()
+    precisions = detection_precisions(found, sets.test.objects, n_classes)
+    return _precisions(precisions, sets, summary) | {
+        "protocol": {
+            "short_sides": list(config.short_sides),
+            "proposals": "published" if config.test_proposals else "windows",
+        }
+    }
+
+
+def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
+    """Fine-tune a model for segmentation (FCN-32s) and test it; see `classify`."""
+    config = run.config.voc.segmentation
+    classes = ("background", *sets.train.classes)
+    trunk, normalization = _network(run, name, 1)
+    model = FCN(trunk, len(classes))
+    view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
+    task = SegmentationTask(model, normalization=normalization)
+    _initialize(run, task, model.hidden, view)
+    summary = _train(run, task, view, config.training, folder, f"voc_segmentation_{name}")
+    with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
+        confusion = segment(model, feed, len(classes), normalization=normalization)
+    return {
+        "score": _defined(confusion.mean()),
+        "classes": _by_class(classes, confusion.intersection_over_union()),
+        "pixel_accuracy": _defined(confusion.pixel_accuracy()),
+        "steps": summary.steps,
+        "protocol": {"scales": 1},
+    }
+
+
+PROTOCOLS: dict[str, Callable[[RunFolder, Sets, str, Path], dict[str, Any]]] = {
+    "classification": classify,
+    "detection": detect_objects,
+    "segmentation": segment_images,
+}
+MEASURES = {
+    "classification": "mean average precision (11 points)",
+    "detection": "mean average precision (11 points, overlap 0.5)",
+    "segmentation": "mean intersection over union",
+}
+
+
+def _network(run: RunFolder, name: str, n_classes: int) -> tuple[Trunk, Normalization]:
+    """The target's architecture with a model's convolutions; what lies above begins at random."""
+    trunk, normalization = load_model(run, name)
+    torch.manual_seed(run.config.seed)
+    network = target_network(run.config.transfer, n_classes)
+    load_weights(network, trunk.state_dict())
+    return network, normalization
+
+
+def _initialize(
+    run: RunFolder, task: Task, new: nn.Sequential, view: View, *, batch_size: int = 1
+) -> None:
+    """Fit the new hidden layers to some photographs, if that is asked for."""
+    if not run.config.voc.data_init:
+        return
+    layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
+    if new and new[-1] is layers[-1]:
+        layers.pop()  # the answers themselves begin near zero
+    task.model.to(resolve_device(run.config.device))
+    with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
+
+        def forward() -> None:
+            for batch in islice(feed.epoch(0), INIT_IMAGES // batch_size):
+                task.step(batch, 0)
+
+        fit_to_data(task.model, layers, forward)
+
+
+def _train(
+    run: RunFolder, task: Task, view: View, training: TrainingConfig, folder: Path, name: str
+) -> TrainingSummary:
+    with _feed(run, view, batch_size=training.batch_size, shuffle=True) as feed:
+        return train(
+            task,
+            feed,
+            training,
+            folder,
+            name=name,
+            seed=run.config.seed,
+            device=resolve_device(run.config.device),
+            metrics_path=run.metrics,
+        )
+
+
+def _feed(run: RunFolder, view: View, *, batch_size: int = 1, shuffle: bool = False) -> ViewFeed:
+    return ViewFeed(
+        view,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=run.config.seed,
+        device=resolve_device(run.config.device),
+        n_threads=run.config.threads or None,
+    )
+
+
+def _precisions(
+    precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary
+) -> dict[str, Any]:
+    return {
+        "score": _defined(precisions.mean),
+        "classes": _by_class(sets.train.classes, precisions.eleven_points),
+        "mean_area": _defined(precisions.mean_area),
+        "steps": summary.steps,
+    }
+
+
+def _by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: _defined(value) for name, value in zip(names, values.tolist(), strict=True)}
+
+
+def _defined(value: float) -> float | None:
+    return value if np.isfinite(value) else None

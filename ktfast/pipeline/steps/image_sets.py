@@ -1,0 +1,106 @@
+"""The prepared image sets of a run, by role, and the feeds over them."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ktfast.config import Config
+from ktfast.errors import ConfigError
+from ktfast.images.balance import Balance
+from ktfast.images.feeds.base import Feed
+from ktfast.images.feeds.make import make_feed
+from ktfast.images.source import PreparedSet
+from ktfast.pipeline.run_folder import RunFolder, resolve_device
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
+
+
+def set_names(config: Config) -> dict[str, str]:
+    """Name of the set behind each role; roles with the same folder share the first one's."""
+    names: dict[str, str] = {}
+    first: dict[Path, str] = {}
+    for role, folder in config.data.folders().items():
+        names[role] = first.setdefault(Path(os.path.realpath(folder)), role)
+    return names
+
+
+def set_name(run: RunFolder, role: str) -> str:
+    """Name of the set behind a role; `ConfigError` if the run has no images for it."""
+    names = set_names(run.config)
+    if role not in names:
+        raise ConfigError(f"data.{role} is not set: give a folder of images")
+    return names[role]
+
+
+def is_prepared(run: RunFolder) -> bool:
+    """Whether the images of every role were prepared."""
+    names = set_names(run.config).values()
+    return all((run.stage(f"prepare/{name}") / "result.json").is_file() for name in names)
+
+
+def set_fingerprint(run: RunFolder, role: str) -> str:
+    """Fingerprint of the prepared images behind a role."""
+    return str(run.result(f"prepare/{set_name(run, role)}")["fingerprint"])
+
+
+def open_set(run: RunFolder, role: str) -> PreparedSet:
+    """The prepared images behind a role."""
+    name = set_name(run, role)
+    run.result(f"prepare/{name}")
+    return PreparedSet.open(run.stage(f"prepare/{name}"))
+
+
+def open_feed(
+    run: RunFolder,
+    source: PreparedSet,
+    *,
+    size: int,
+    batch_size: int,
+    shuffle: bool,
+    drop_last: bool = False,
+    balance: Balance | None = None,
+) -> Feed:
+    """A feed of centre crops [B, size, size, 3] of a prepared set, as the run is configured."""
+    config, device = run.config, resolve_device(run.config.device)
+    budget = int(config.data.memory_budget_gb * 1e9)
+    if device.startswith("cuda") and config.data.feed == "auto":
+        # Resident images lie on the GPU, which needs its memory for the training too.
+        budget = min(budget, torch.cuda.mem_get_info(device)[0] // 3)
+    return make_feed(
+        source,
+        kind=config.data.feed,
+        size=size,
+        short_side=config.data.short_side,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        seed=config.seed,
+        device=device,
+        n_threads=config.threads or None,
+        memory_budget=budget,
+        hw_decoder_load=config.data.hw_decoder_load,
+        balance=balance,
+    )
+
+
+def progress_log(name: str) -> Callable[[int, int], None]:
+    """A function of (images done, images in all) that logs every few seconds."""
+    clock = shown = time.monotonic()
+    first: int | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if now - shown >= PROGRESS_SECONDS:
+            shown = now
+            rate = (done - first) / (now - clock)
+            logger.info("%s: %d of %d images, %.0f images/s", name, done, total, rate)
+
+    return progress

@@ -1,0 +1,1 @@
+"""The pretext task Jigsaw++: the puzzle network, its loss and its held-out accuracy."""

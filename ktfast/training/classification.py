@@ -1,0 +1,141 @@
+"""Classification by labels or pseudo-labels: the loss of a batch, and accuracy on held-out images.
+
+A task turns a batch of a feed into a loss; `ktfast.training.loop.train` does the rest.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ktfast.errors import InputError
+from ktfast.images.augment import Normalization, center_crop, normalize_images, random_crops
+from ktfast.images.feeds.base import Batch, Feed
+from ktfast.models import Trunk
+from ktfast.training.loop import StepOutput
+
+
+class ClassificationTask:
+    """Which class, or cluster, an image belongs to.
+
+    Parameters
+    ----------
+    model : classifier.
+    labels : int64 [n], one per row of the feed's source.
+    crop : side of the random square that the network sees, pixels.
+    seed : of the crops and mirrors.
+    mirror : mirror half of the images.
+    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+
+    Raises
+    ------
+    InputError : a label is negative or not below the number of the model's classes.
+    """
+
+    def __init__(
+        self,
+        model: Trunk | nn.Module,
+        labels: Tensor,
+        *,
+        crop: int,
+        seed: int,
+        mirror: bool = True,
+        normalization: Normalization = "imagenet",
+    ) -> None:
+        n_classes = getattr(model, "n_classes", None)
+        if len(labels) and (
+            int(labels.min()) < 0 or (n_classes is not None and int(labels.max()) >= n_classes)
+        ):
+            raise InputError(
+                f"labels must lie in 0 .. {'n_classes' if n_classes is None else n_classes} - 1,"
+                f" got {int(labels.min())} .. {int(labels.max())}"
+            )
+        self.model = model
+        self.labels = labels
+        self.crop = crop
+        self.seed = seed
+        self.mirror = mirror
+        self.normalization = normalization
+
+    def step(self, batch: Batch, epoch: int) -> StepOutput:
+        """Cross-entropy and accuracy of a batch, randomly cropped and mirrored."""
+        images = random_crops(
+            batch.images,
+            batch.sample_ids,
+            crop=self.crop,
+            mirror=self.mirror,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        self.labels = self.labels.to(images.device)
+        labels = self.labels[batch.rows.to(images.device, non_blocking=True)]
+        return label_loss(self.model(normalize_images(images, self.normalization)), labels)
+
+
+@dataclass(frozen=True)
+class ClassificationScores:
+    """Accuracies in [0, 1]: over images, and the mean over classes that have images."""
+
+    top1: float
+    mean_per_class: float
+    n_images: int
+
+
+@torch.inference_mode()
+def classification_scores(
+    model: nn.Module,
+    feed: Feed,
+    labels: Tensor,
+    *,
+    crop: int,
+    normalization: Normalization = "imagenet",
+) -> ClassificationScores:
+    """Accuracy of a classifier on the centre crops of a feed.
+
+    Parameters
+    ----------
+    model : classifier; it is put into evaluation mode for the time.
+    feed : images; its first epoch is read once.
+    labels : int64 [n], one per row of the feed's source.
+    crop : side of the centre square, pixels.
+    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+    """
+    device = next(model.parameters()).device
+    labels = labels.to(device)
+    n_classes = int(labels.max()) + 1
+    hits, counts = (torch.zeros(n_classes, dtype=torch.int64, device=device) for _ in range(2))
+    with evaluating(model):
+        for batch in feed.epoch(0):
+            squares = center_crop(batch.images.to(device), crop)
+            images = normalize_images(squares, normalization)
+            truth = labels[batch.rows.to(device)]
+            right = (model(images).argmax(1) == truth).long()
+            hits.index_add_(0, truth, right)
+            counts.index_add_(0, truth, torch.ones_like(right))
+    seen = counts > 0
+    return ClassificationScores(
+        top1=float(hits.sum() / counts.sum()),
+        mean_per_class=float((hits[seen] / counts[seen]).mean()),
+        n_images=int(counts.sum()),
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the length of a block."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> StepOutput:
+    """Cross-entropy and accuracy of logits [B, C] against labels int64 [B]."""
+    loss = functional.cross_entropy(logits.float(), labels)
+    accuracy = (logits.detach().argmax(1) == labels).float().mean()
+    return StepOutput(loss, {"accuracy": accuracy})

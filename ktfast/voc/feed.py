@@ -1,0 +1,90 @@
+"""The feed of views: photographs are decoded in threads and, where sizes differ, padded."""
+
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ktfast.errors import ConfigError
+from ktfast.images.feeds.base import Batch, FeedPlan
+from ktfast.images.feeds.torch import TorchFeed
+from ktfast.images.threads import usable_cores
+from ktfast.voc.views import FILL, View
+
+
+class ViewFeed(TorchFeed):
+    """Batches [B, H, W, C] of views; smaller ones are filled up below and to the right.
+
+    Parameters
+    ----------
+    view : what is shown of a row in an epoch.
+    batch_size, shuffle, seed, device, n_threads : as in `ktfast.images.feeds.make.make_feed`.
+    """
+
+    kind = "views"
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        n_threads: int | None = None,
+    ) -> None:
+        size = max(view.largest, 1)
+        plan = FeedPlan(
+            n=view.source.n,
+            size=size,
+            short_side=size,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=False,
+            seed=seed,
+            device=torch.device(device),
+            n_threads=usable_cores() if n_threads is None else n_threads,
+        )
+        super().__init__(view.source, plan)
+        self.view = view
+
+    def describe(self) -> str:
+        """One line for the log."""
+        plan = self.plan
+        return f"{self.kind} feed: {plan.n:,} photographs, batches of {plan.batch_size}"
+
+    def _submit(self, rows: npt.NDArray[np.int64], epoch: int) -> "_Views":
+        if self._pool is None:
+            raise ConfigError("the feed is closed; make a new one")
+        return _Views(rows, [self._pool.submit(self.view, int(row), epoch) for row in rows])
+
+    def _finish(self, decoding: "_Views") -> Batch:
+        views = [task.result() for task in decoding.tasks]
+        height, width = (max(view.shape[axis] for view in views) for axis in (0, 1))
+        device, channels = self.plan.device, self.view.channels
+        pool = torch.empty(
+            (len(views), height, width, channels),
+            dtype=torch.uint8,
+            pin_memory=device.type == "cuda",
+        )
+        target = pool.numpy()
+        for image, view in zip(target, views, strict=True):
+            h, w = view.shape[:2]
+            image[:h, :w] = view
+            image[h:] = image[:h, w:] = FILL[:channels]
+        return self._batch(pool.to(device, non_blocking=True), decoding.rows)
+
+
+class _Views:
+    """One batch in work."""
+
+    def __init__(
+        self, rows: npt.NDArray[np.int64], tasks: list[Future[npt.NDArray[np.uint8]]]
+    ) -> None:
+        self.rows = rows
+        self.tasks = tasks
+
+    def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()

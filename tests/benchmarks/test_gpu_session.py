@@ -1,0 +1,270 @@
+"""The GPU session's script, dry: the same way on the CPU, and what it makes of failures."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
+MEASURED = ("bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers:256")
+
+
+def run_session(out, *options):
+    """Exit status and results of a dry session with the ktfast under test."""
+    package = Path(importlib.util.find_spec("ktfast").origin).parents[1]
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "gpu_session.py", "--dry-run", "--out", out, *options],
+        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    results = json.loads((out / "gpu_session.json").read_text())
+    return done.returncode, results, (out / "gpu_session.md").read_text()
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The folder of the scripts, to import from."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def session(scripts, tmp_path):
+    """A session that runs commands for a minute at most."""
+    import gpu_process
+
+    limits = {"build": 50, "tests": 50}
+    return gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits=limits)
+
+
+def test_a_dry_run_fills_every_table(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    status, results, text = run_session(tmp_path, "--seed", "5", "--skip", "train")
+    assert status == 0, text
+    assert results["facts"]["seed"] == 5
+    assert results["facts"]["command"].endswith("--seed 5 --skip train")
+    assert [section["name"] for section in results["sections"]] == [
+        "tests", "everything", "sanitize",
+    ]  # fmt: skip
+    rows = [row for section in results["sections"] for row in section["rows"]]
+    assert not any("error" in row or row.get("failed") for row in rows)
+    assert rows[0]["passed"] > 0
+    for op in OPS:
+        compared = [row for row in rows if row.get("section") == f"compare:{op}"]
+        assert compared
+        assert all(row["equal"] == 1 and row["same_again"] for row in compared)
+        assert f"## compare:{op}\n\n| case |" in text
+    for name in MEASURED:
+        timed = [row for row in rows if row.get("section") == name]
+        assert timed
+        assert all(row["ms"] > 0 for row in timed)
+        assert f"## {name}\n\n| case |" in text
+    assert all(row["of_copy"] > 0 for row in rows if "gb_per_s" in row and "ms" in row)
+    assert all(row["of_peak"] > 0 for row in rows if "peak" in row)
+    check_findings([row for row in rows if "section" in row])
+
+
+def check_findings(rows):
+    """Brute force agrees with every label, and streaming changes no bit."""
+    exact = [row for row in rows if row["section"] == "kmeans:exact"]
+    assert {(row["precision"], row["rows"]) for row in exact} == {
+        (precision, rows) for precision in ("exact", "float32") for rows in ("sample", "near-ties")
+    }
+    assert all(row["wrong"] == 0 and row["equal"] == 1 for row in exact)
+    assert all(row["equal_distances"] == 1 and row["n_rows"] > 300 for row in exact)
+    [streamed] = [row for row in rows if row["section"] == "kmeans:stream"]
+    assert streamed["same_again"] is True
+    assert streamed["of_link"] > 0
+
+
+def test_a_session_without_time_names_what_did_not_fit(tmp_path):
+    status, results, text = run_session(tmp_path, "--minutes", "0")
+    assert status == 1
+    assert all(section["failed"] for section in results["sections"])
+    assert text.count("not run: the time was up") >= len(results["sections"])
+
+
+def test_unknown_parts_are_refused(tmp_path):
+    command = [sys.executable, BENCHMARKS / "gpu_session.py", "--dry-run", "--only", "buidl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("there is no part buidl; the parts are build, tests, compare:")
+
+
+def test_parts_are_chosen_by_name_or_group(scripts):
+    import gpu_session
+
+    assert list(gpu_session.chosen("", "")) == list(gpu_session.PARTS)
+    assert list(gpu_session.chosen("build,kmeans", "")) == [
+        "build", "kmeans:phases", "kmeans:exact", "kmeans:fits", "kmeans:stream",
+    ]  # fmt: skip
+    assert list(gpu_session.chosen("kmeans,peers:256", "kmeans:fits,kmeans:exact")) == [
+        "kmeans:phases", "kmeans:stream", "peers:256",
+    ]  # fmt: skip
+    assert "tests" not in gpu_session.chosen("", "tests")
+
+
+def test_every_part_has_a_limit_and_is_measured_somewhere(scripts):
+    pytest.importorskip("torch")
+    import gpu_measure
+    import gpu_session
+
+    groups = {name.partition(":")[0] for name in gpu_session.PARTS}
+    assert groups <= set(gpu_session.LIMITS)
+    assert set(gpu_session.COMPARISONS + gpu_session.BENCHES) <= set(gpu_measure.SECTIONS)
+
+
+def test_tests_of_the_gpu_are_found(scripts):
+    import gpu_session
+
+    names = {path.stem for path in gpu_session.gpu_tests()}
+    assert {"test_philox", "test_jigsaw_tiles", "test_kmeans_assign", "test_kmeans_update"} <= names
+    assert {"test_kmeans_hard_inputs", "test_kmeans_partial", "test_kmeans_progress"} <= names
+    assert not names & {"test_gpu_session", "test_report", "test_bench_kmeans"}
+
+
+def test_the_gpu_decides_what_is_built(scripts):
+    import gpu_session
+
+    assert gpu_session.architecture_of({"capability": "9.0"}) == "90-real"
+    assert gpu_session.architecture_of({"capability": "12.0"}) == "120-real"
+    assert gpu_session.architecture_of({}) == "native"
+
+
+# --- failures -------------------------------------------------------------------------------------
+def test_a_command_is_stopped_with_its_children(session):
+    command = ["sh", "-c", "echo begun; sleep 60 & sleep 60"]
+    assert session.run("sleepy", command, 1.0) == ("begun\n", "stopped after 1 s")
+
+
+def test_a_section_that_raises_leaves_the_others(session, tmp_path):
+    def broken(section):
+        section.rows.append({"done": 1})
+        raise OSError("no such tool")
+
+    session.section("build", broken)
+    session.section("tests", lambda section: None)
+    found = json.loads((tmp_path / "gpu_session.json").read_text())["sections"]
+    assert found[0]["problem"] == "OSError: no such tool"
+    assert [section["failed"] for section in found] == [True, False]
+    assert found[0]["rows"] == [{"done": 1}]
+
+
+def test_what_a_section_measured_before_it_was_stopped_is_kept(session, scripts, monkeypatch):
+    """A process that prints a row, then hangs; and one that crashes."""
+    import gpu_session
+
+    line = '{"section": "kmeans:fits", "ms": 1.5}'
+    for ending, problem in (
+        ("sleep 60", "stopped after 2 s"),
+        ("kill -SEGV $$", "exit status -11"),
+    ):
+        parts = gpu_session.Parts(session, gpu_session.argparse.Namespace(seed=1, images=None))
+        script = f"echo '{line}'; {ending}"
+        run = session.run
+        monkeypatch.setattr(
+            session,
+            "run",
+            lambda name, _, seconds, run=run, s=script: run(name, ["sh", "-c", s], 2),
+        )
+        session.section("tests", lambda section, p=parts: p.measure(section, ["kmeans:fits"]))
+        monkeypatch.undo()
+        section = session.sections[-1]
+        assert section.problem == problem
+        assert section.rows[0]["ms"] == 1.5
+        assert line in section.rows[1]["error"]
+        assert section.failed()
+
+
+def test_outcomes_of_a_run_that_was_cut_short(scripts):
+    import gpu_session
+
+    output = (
+        "tests/test_a.py::test_b[x y] PASSED [ 10%]\ntests/test_a.py::test_c SKIPPED (no) [2%]\n"
+    )
+    output += "tests/test_a.py::test_d FAILED\ntests/test_a.py::test_e "
+    assert gpu_session.count_outcomes(output) == {"passed": 1, "failed": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"error": "x"},
+        {"failed": 1},
+        {"errors": 2},
+        {"wrong": 1},
+        {"equal": 0.999},
+        {"equal_distances": 0.5},
+        {"same_again": False},
+        {"found": False},
+    ],
+)
+def test_what_counts_as_failed(scripts, row):
+    import gpu_results
+
+    good = {"passed": 3, "failed": 0, "errors": 0, "wrong": 0, "equal": 1.0, "same_again": True}
+    assert not gpu_results.row_failed(good | {"found": True, "instead": "missing"})
+    assert gpu_results.row_failed(good | row)
+
+
+def test_rates_stand_beside_their_ceilings(scripts):
+    import gpu_results
+
+    rows = [
+        {"section": "ceilings", "engine": "matmul int8", "tflop_per_s": 200.0},
+        {"section": "ceilings", "engine": "copy", "gb_per_s": 3000.0},
+        {"ms": 1, "tflop_per_s": 50.0, "peak": "matmul int8", "gb_per_s": 1500.0},
+        {"ms": 1, "tflop_per_s": 50.0, "peak": "matmul float16"},
+    ]
+    gpu_results.add_shares([gpu_results.Section("s", rows=rows)])
+    assert (rows[2]["of_peak"], rows[2]["of_copy"]) == (0.25, 0.5)
+    assert "of_peak" not in rows[3]
+    assert "of_copy" not in rows[1]
+
+
+def test_cells_show_as_many_digits_as_are_compared(scripts):
+    import gpu_results
+
+    assert gpu_results.text_of(7103228.512, "inertia") == "7103228.512"
+    assert gpu_results.text_of(7103228.512, "rows") == "7,103,229"
+    assert gpu_results.text_of(0.123456, "of_peak") == "0.1235"
+    assert gpu_results.text_of(None) == ""
+    assert gpu_results.text_of("a|b\nc") == "a\\|b c"
+
+
+def test_targets_stand_beside_the_worst_that_was_measured(scripts):
+    import gpu_targets
+
+    fit = {"section": "kmeans:fits", "precision": "exact"}
+    peer = {"engine": "flash-kmeans", "inertia_ratio": 1.0}
+    rows = [
+        fit | {"case": "n 1,280,000, d 256, k 2000", "ms": 2.4},
+        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 31.0},
+        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 900.0, "precision": "float32"},
+        peer | {"section": "peers:512", "ratio": 1.9},
+        peer | {"section": "peers:256", "ratio": 2.5},
+        {"section": "peers:256", "engine": "flash-kmeans-fp16", "ratio": 0.5},
+        {"section": "kmeans:stream", "of_link": 0.85},
+        {"section": "kmeans:stream", "of_link": 0.7},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": 0.6},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "plain", "share_of_peak": 0.1},
+        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": None},
+    ]
+    found = {row["target"]: (row["measured"], row["met"]) for row in gpu_targets.target_rows(rows)}
+    assert found == {
+        "iteration of a fit, d 256, ms": (2.4, True),
+        "iteration of a fit, d 4096, ms": (31.0, False),
+        "flash-kmeans, d 256, times ktfast": (2.5, True),
+        "flash-kmeans, d 512, times ktfast": (1.9, False),
+        "inertia of peers, times ktfast's": (1.0, True),
+        "streamed, of the host link": (0.7, False),
+        "VGG-16 Jigsaw++, of the matmul peak": (0.6, True),
+    }

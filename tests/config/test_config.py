@@ -1,0 +1,166 @@
+"""The configuration: what it accepts, what it refuses and how it says so."""
+
+from pathlib import Path
+
+import pytest
+
+from ktfast.config import Config, load_config, options, parse_config
+from ktfast.config.run import tomllib
+from ktfast.errors import ConfigError
+from ktfast.pipeline.run_folder import to_toml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+def test_defaults_are_the_papers():
+    config = Config()
+    assert (config.pretext.permutations, config.pretext.crop, config.pretext.tile_size) == (
+        701,
+        255,
+        64,
+    )
+    assert (config.pretext.gray_probability, config.pretext.max_occluders) == (0.7, 2)
+    assert config.cluster.n_clusters == 2000
+    assert config.pretext.training.batch_size == 256
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid(recipe):
+    load_config(recipe)
+
+
+def test_toml_round_trip(tmp_path):
+    config = load_config(None, {"data.pretext": str(tmp_path), "pretext.jitter": "7"})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_relative_folders_are_written_as_absolute_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, {"data.pretext": "photos", "cluster.features": "x.npy"})
+    written = tomllib.loads(to_toml(config))
+    assert written["data"]["pretext"] == str(tmp_path / "photos")
+    assert written["cluster"]["features"] == str(tmp_path / "x.npy")
+
+
+def test_overrides_are_read_as_toml(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("seed = 4\n[pretext.training]\nepochs = 3\n")
+    config = load_config(
+        path,
+        {
+            "pretext.training.epochs": "0.5",
+            "evaluate.layers": '["conv1", "conv2"]',
+            "data.pretext": "some folder/ü",
+            "pretext.batch_norm": "true",
+        },
+    )
+    assert config.seed == 4
+    assert config.pretext.training.epochs == 0.5
+    assert config.evaluate.layers == ("conv1", "conv2")
+    assert config.data.pretext == Path("some folder/ü")
+    assert config.pretext.batch_norm is True
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("data.pretext", "2018", Path("2018")),
+        ("data.pretext", "true", Path("true")),
+        ("data.test", "", None),
+        ("features.layer", "", ""),
+        ("features.source", "nan", "nan"),
+        ("evaluate.layers", "conv1, conv2", ("conv1", "conv2")),
+        ("evaluate.baselines", "random", ("random",)),
+        ("evaluate.baselines", "", ()),
+        ("pretext.training.drop_at", "0.3,0.6", (0.3, 0.6)),
+        ("pretext.jitter", "", None),
+        ("data.hw_decoder_load", "0.8", 0.8),
+        ("data.hw_decoder_load", "", None),
+        ("transfer.target", "vgg16", "vgg16"),
+    ],
+)
+def test_overrides_are_read_by_the_type_of_their_option(name, text, value):
+    section, _, leaf = name.rpartition(".")
+    found = load_config(None, {name: text})
+    for part in [*section.split("."), leaf]:
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_a_group_given_in_part_keeps_its_other_defaults():
+    """Those of its place, not those of its kind."""
+    config = parse_config({"voc": {"classification": {"training": {"batch_size": 8}}}})
+    training = config.voc.classification.training
+    assert (training.batch_size, training.learning_rate, training.clip_norm) == (8, 0.001, 10)
+    assert load_config(None, {"transfer.training.batch_size": "8"}).transfer.training.epochs == 90
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("voc.detection.short_sides", "480", (480,)),
+        ("voc.detection.short_sides", "480,576", (480, 576)),
+        ("evaluate.label_fractions", "0.1", (0.1,)),
+    ],
+)
+def test_a_list_of_one_needs_no_brackets(name, text, value):
+    config = load_config(None, {name: text})
+    for part in name.split("."):
+        config = getattr(config, part)
+    assert config == value
+
+
+def test_a_section_that_is_no_table_is_named(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("data = 3\n")
+    with pytest.raises(ConfigError, match="data must be a table"):
+        load_config(path, {"data.pretext": "a"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pretext": {"widht": 1}}, "unknown option pretext.widht; did you mean pretext.width"),
+        ({"epochs": 3}, "unknown option epochs; did you mean pretext.training.epochs"),
+        ({"cluster": {"n_clusters": 1}}, "cluster.n_clusters"),
+        ({"pretext": {"tile_size": 90}}, "does not fit a cell of 85 px"),
+        ({"pretext": {"max_occluders": 3}}, "max_occluders 3"),
+        ({"data": {"short_side": 200}}, "pretext.crop 255 is larger than data.short_side 200"),
+        ({"transfer": {"crop": 300}}, "crop 300 is larger than image_size 256"),
+        ({"data": {"hw_decoder_load": 65}}, "data.hw_decoder_load: .* less than or equal to 1"),
+        ({"device": "gpu"}, "'gpu' is no device"),
+        ({"device": "auto:1"}, "'auto:1' is no device"),
+        ({"seed": 2**32}, "seed: .* less than 4294967296"),
+        ({"pretext": {"training": {"epochs": float("inf")}}}, "epochs: .* finite"),
+        ({"transfer": {"target": "resnet"}}, "transfer.target"),
+    ],
+)
+def test_impossible_values_are_named(values, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        parse_config(values)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        load_config(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("seed = = 3")
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        load_config(broken)
+
+
+def test_roles_default_to_the_role_before():
+    config = load_config(None, {"data.pretext": "a", "data.transfer": "b"})
+    assert config.data.folders() == {
+        "pretext": Path("a"),
+        "cluster": Path("a"),
+        "transfer": Path("b"),
+        "train": Path("b"),
+    }
+
+
+def test_every_option_is_documented():
+    undocumented = [name for name, (_, _, text) in options().items() if not text]
+    assert not undocumented
+    assert tomllib.loads(to_toml(Config()))["pretext"]["training"]["batch_size"] == 256

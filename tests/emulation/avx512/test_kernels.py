@@ -1,0 +1,104 @@
+"""The AVX-512 and AMX kernels on any processor with AVX2: other tests, run on the emulation.
+
+A build of ktfast whose intrinsics are those of emulation/avx512/ takes the place of the
+installed one in a process of its own, which takes the level for the processor's.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from emulation.avx512.build import ROOT, build
+
+TESTS = Path(__file__).parents[2] / "ops"
+# Other levels have run, and a row of 2^31 features takes as long as all the rest.
+SELECTION = "not scalar and not avx2 and not cuda and not 2_to_31"
+WITHOUT_PRODUCTS = "avx512vnni avx512bf16"  # as Skylake
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("emulated_avx512"))
+
+
+def environment(package, lacks):
+    """Variables for a process that imports the package, on a processor without some extensions."""
+    kept = {k: v for k, v in os.environ.items() if k != "KTFAST_SIMD" and "PYTEST" not in k}
+    return {**kept, "PYTHONPATH": str(package), "AVX512_EMULATION_LACKS": lacks}
+
+
+def run_tests(package, report, file, lacks):
+    """Run a file's tests in the package: the names of those that ran, the reasons of the others."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
+        *(f"--junitxml={report}", "-k", SELECTION, TESTS / file),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=package,
+        env=environment(package, lacks),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    ran, skipped = [], []
+    for case in ElementTree.parse(report).iter("testcase"):
+        reason = case.find("skipped")
+        if reason is None:
+            ran.append(case.get("name"))
+        else:
+            skipped.append(reason.get("message"))
+    return ran, skipped
+
+
+@pytest.mark.parametrize(
+    ("lacks", "found"),
+    [
+        ("", "amx True True"),
+        ("amx", "avx512 True True"),
+        ("avx512bf16", "avx512 True False"),
+        (WITHOUT_PRODUCTS, "avx512 False False"),
+    ],
+)
+def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
+    code = (
+        "from ktfast.native import _cpu\n"
+        "fast = [_cpu.kmeans_has_fast(code=code) for code in ('int8', 'bfloat16')]\n"
+        "print(_cpu.__file__, _cpu.simd_level(), *fast)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package,
+        env=environment(package, lacks),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, _, rest = done.stdout.strip().partition(" ")
+    assert Path(file).is_relative_to(package)
+    assert rest == found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("file", "least", "lacks"),
+    [
+        ("test_jigsaw_tiles.py", 25, ""),
+        ("test_jigsaw_tiles_memory.py", 60, ""),
+        ("test_kmeans_assign.py", 130, ""),
+        ("test_kmeans_few.py", 70, ""),
+        ("test_kmeans_screen.py", 80, ""),
+        ("test_kmeans_screen.py", 40, WITHOUT_PRODUCTS),
+    ],
+)
+def test_kernels(package, tmp_path, file, least, lacks):
+    ran, skipped = run_tests(package, tmp_path / "report.xml", file, lacks)
+    assert sum("avx512" in name or "amx" in name for name in ran) >= least
+    others = {reason for reason in skipped if "CUDA" not in reason}
+    assert others <= ({"this processor has no amx"} if lacks else set())

@@ -1,0 +1,136 @@
+"""Builds the CUDA kernels for the emulation of cuda_emulation/ and calls them on NumPy arrays."""
+
+import ctypes
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+EMULATION = Path(__file__).parent
+# As the CPU module, without contraction. Kernels reinterpret arrays as vectors of words, and the
+# intrinsics of stated rounding change the mode. Hidden symbols keep two such libraries apart.
+FLAGS = [
+    *("-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-frounding-math"),
+    *("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    *("-DKTFAST_CUDA_EMULATION", f"-I{EMULATION}", f"-I{ROOT / 'csrc'}"),
+]
+# Kernels report every access to access_hooks.cpp; the compiler's own detectors are not linked.
+KERNEL_FLAGS = [
+    *("-O1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+    *("-fsanitize=bounds", "-fsanitize-recover=bounds"),
+]
+ELEMENTS = ["float32", "float64", "float16", "bfloat16", "uint8", "int8"]  # ElementType
+ARENA_BYTES = 1 << 26
+GAP = 4096  # bytes between two arrays
+
+
+def element_of(x):
+    """The number of an array's dtype; uint16 stands for bfloat16, which NumPy lacks."""
+    return ELEMENTS.index("bfloat16" if x.dtype == np.uint16 else x.dtype.name)
+
+
+def build(folder):
+    """The path of the shared library; skips where it cannot be built."""
+    compiler = shutil.which("g++")
+    if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("the CUDA emulation needs g++ on x86-64")
+
+    def compile_one(source):
+        target = folder / (source.stem + ".o")
+        kernels = source.suffix == ".cu"
+        flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O1"])]
+        command = [compiler, "-x", "c++", *flags, "-c", source, "-o", target]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return target
+
+    kernels = [*(ROOT / "csrc").glob("*/*_cuda.cu"), EMULATION / "self_test.cu"]
+    with ThreadPoolExecutor(2) as pool:
+        # The emulation first: of functions that several files hold, the linker keeps the first.
+        objects = list(pool.map(compile_one, [*EMULATION.glob("*.cpp"), *kernels]))
+    library = folder / "emulated_cuda.so"
+    subprocess.run([compiler, "-shared", *objects, "-o", library, "-ldl"], check=True)
+    return library
+
+
+class EmulatedCuda:
+    """The library's functions; arrays are NumPy's, and what goes wrong is a RuntimeError.
+
+    Arrays are copied to the device's memory, an arena in which each lies alone, and back.
+    """
+
+    def __init__(self, path):
+        self.library = ctypes.CDLL(str(path))
+        memory = np.empty(ARENA_BYTES, np.uint8)
+        self.arena = memory[-memory.ctypes.data % GAP :]
+
+    def set(self, seed=0, capability=90):
+        """Choose the order of the threads, and the emulated device's compute capability times 10.
+
+        The seed also draws what uninitialised shared memory holds, how many blocks run together
+        and how late asynchronous copies are.
+        """
+        self.seed, self.capability = seed, capability
+        self.library.emulation_set(ctypes.c_uint64(seed), capability)
+
+    def size(self, name, *numbers):
+        """What a function of integers returns."""
+        function = self.library[name]
+        function.restype = ctypes.c_int64
+        return function(*(ctypes.c_int64(n) for n in numbers))
+
+    def call(self, name, *arguments):
+        """Call a function with integers (passed as int64), arrays and None (nullptr)."""
+        passed, copies, at = [], [], GAP
+        for argument in arguments:
+            if not isinstance(argument, np.ndarray):
+                passed.append(argument if argument is None else ctypes.c_int64(argument))
+                continue
+            assert argument.flags.c_contiguous
+            assert at + argument.nbytes + GAP <= self.arena.size, "the arena is too small"
+            place = self.arena[at : at + argument.nbytes]
+            place[:] = np.frombuffer(argument, np.uint8)
+            passed.append(ctypes.c_void_p(place.ctypes.data))
+            copies.append((argument, place))
+            at += -(-argument.nbytes // GAP) * GAP + GAP
+        known = np.array([(p.ctypes.data, p.size) for _, p in copies], np.int64)
+        self.library.emulation_arrays(
+            ctypes.c_void_p(self.arena.ctypes.data),
+            ctypes.c_int64(self.arena.size),
+            ctypes.c_void_p(known.ctypes.data),
+            ctypes.c_int64(len(known)),
+        )
+        function = self.library[name]
+        function.restype = ctypes.c_char_p
+        error = function(*passed)
+        if error is not None:
+            raise RuntimeError(error.decode())
+        for array, place in copies:
+            if array.flags.writeable:
+                array.reshape(-1).view(np.uint8)[:] = place
+
+    def kmeans_assign(self, x, centers, element=None):
+        """Labels [n] and squared distances [n]; bfloat16 rows come as uint16 with its name."""
+        (n, d), k = x.shape, len(centers)
+        prepared = np.full(self.size("emulated_kmeans_prepared_size", k, d), np.nan, np.float32)
+        self.call("emulated_kmeans_prepare", k, d, centers, prepared)
+        labels, distances = np.full(n, -1, np.int32), np.full(n, np.nan)
+        kind = ELEMENTS.index(element or x.dtype.name)
+        self.call("emulated_kmeans_assign", n, k, d, x, kind, centers, prepared, labels, distances)
+        return labels, distances
+
+    def kmeans_update(self, x, labels, k, weight=None, element=None):
+        """Sums [k, d] and counts [k]."""
+        n, d = x.shape
+        workspace = np.full(self.size("emulated_kmeans_update_workspace_size", n, k), -7, np.int64)
+        sums, counts = np.zeros((k, d)), np.zeros(k)
+        kind = ELEMENTS.index(element or x.dtype.name)
+        self.call(
+            "emulated_kmeans_update", n, k, d, x, kind, labels, weight, workspace, sums, counts
+        )
+        return sums, counts

@@ -1,0 +1,34 @@
+"""The sums that follow the labels on the emulated GPU, with the names that _cuda gives them."""
+
+from emulation.cuda.device import element_of
+
+
+class EmulatedSums:
+    """What `ktfast.ops.kmeans_sums` needs of `_cuda`, for arrays of NumPy."""
+
+    def __init__(self, cuda):
+        self.cuda = cuda
+
+    def kmeans_move_workspace_size(self, *, n_rows, n_clusters):
+        return self.cuda.size("emulated_kmeans_move_workspace_size", n_rows, n_clusters)
+
+    def kmeans_totals_workspace_size(self, *, n_rows):
+        return self.cuda.size("emulated_kmeans_totals_workspace_size", n_rows)
+
+    def kmeans_move(self, *, x, before, after, scale, workspace, sums, counts, **_):
+        n, d = x.shape
+        self.cuda.call(
+            "emulated_kmeans_move",
+            *(n, len(sums), d, x, element_of(x), before, after, scale, workspace, sums, counts),
+        )
+
+    def kmeans_ranges(self, *, x, largest, **_):
+        self.cuda.call("emulated_kmeans_ranges", *x.shape, x, element_of(x), largest)
+
+    def kmeans_means(self, *, sums, counts, step, previous, centers, shifts, **_):
+        arguments = (*sums.shape, sums, counts, step, previous, centers, shifts)
+        self.cuda.call("emulated_kmeans_means", *arguments)
+
+    def kmeans_totals(self, *, distances, sample_weight, before, after, workspace, totals, **_):
+        arguments = (len(distances), distances, sample_weight, before, after, workspace, totals)
+        self.cuda.call("emulated_kmeans_totals", *arguments)

@@ -1,0 +1,129 @@
+"""The CUDA module as a file: it loads without a driver and holds code for every GPU it promises."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cuda_tools import cuobjdump, kernels
+
+SPEC = importlib.util.find_spec("ktfast.native._cuda")
+pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
+
+
+def run_python(code, folder, **environment):
+    """Run code in `folder`, where no ktfast lies, with the ktfast under test."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(SPEC.origin).parents[2]), **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def machine_code():
+    """Every kernel of the module, once per architecture."""
+    return kernels(SPEC.origin)
+
+
+def architectures():
+    """The promised machine codes and intermediate codes, such as {"90"} and {"120"}."""
+    from ktfast.native import _cuda
+
+    names = _cuda.architectures.split()
+    real = {n.split("-")[0] for n in names if not n.endswith("-virtual")}
+    virtual = {n.split("-")[0] for n in names if not n.endswith("-real")}
+    return real, virtual
+
+
+def test_importing_it_loads_no_cuda_library(tmp_path):
+    maps = "open('/proc/self/maps').read()"
+    code = f"import ktfast.native._cuda; m = {maps}; print('libcuda' in m, 'cudart' in m)"
+    assert run_python(code, tmp_path) == ["False", "False"]
+
+
+def test_without_a_device_it_says_so(tmp_path):
+    """CUDA_VISIBLE_DEVICES hides the devices of a machine that has some."""
+    code = """if True:
+        from ktfast.native import modules
+        print(modules.has_cuda())
+        try:
+            modules.cuda()
+        except RuntimeError as error:
+            print("no usable CUDA device" in str(error))
+    """
+    assert run_python(code, tmp_path, CUDA_VISIBLE_DEVICES="") == ["False", "True"]
+
+
+def test_every_promised_gpu_has_machine_code(machine_code):
+    real, virtual = architectures()
+    names = {kernel.architecture for kernel in machine_code}
+    # What only Hopper can do is built for it alone, whatever else is.
+    assert names == {f"sm_{name}" for name in real} | {"sm_90a"}
+    listed = cuobjdump(SPEC.origin, "--list-ptx")
+    assert set(re.findall(r"\.sm_(\w+)\.ptx", listed)) == virtual
+
+
+def test_no_kernel_spills(machine_code):
+    assert [(k.name, k.architecture, k.stack_bytes) for k in machine_code if k.spills] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "instructions"),
+    [
+        ("mma_screen_kernel<Int8>", None, ["IMMA", "LDSM"]),
+        ("mma_screen_kernel<Float16>", None, ["HMMA", "LDSM"]),
+        ("wgmma_screen_kernel<Int8>", "sm_90a", ["IGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+        ("wgmma_screen_kernel<Float16>", "sm_90a", ["HGMMA", "UBLKCP", "SYNCS", "USETMAXREG"]),
+    ],
+)
+def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
+    found = [kernel for kernel in machine_code if kernel.name == name]
+    promised = {f"sm_{real}" for real in architectures()[0]} if only is None else {only}
+    assert {kernel.architecture for kernel in found} == promised
+    for kernel in found:
+        for instruction in instructions:
+            assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
+        # 128 sums a thread; one block of 256, or of 384 that shift registers among them.
+        assert 128 < kernel.registers <= (255 if only is None else 168)
+
+
+SPILLING = """
+template <int n> __global__ void __launch_bounds__(1024) spilling_kernel(float* x) {
+  float kept[n];
+#pragma unroll
+  for (int i = 0; i < n; ++i) kept[i] = x[i * 1024 + threadIdx.x];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < n; ++i) x[i * 1024 + threadIdx.x] = kept[i] * kept[(i + 7) % n];
+}
+template __global__ void spilling_kernel<200>(float*);
+template __global__ void spilling_kernel<4>(float*);
+"""
+
+
+def test_a_kernel_that_spills_is_found(tmp_path):
+    """200 values do not fit the 64 registers that a thread of 1,024 can have."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc on the PATH")
+    source, built = tmp_path / "spilling.cu", tmp_path / "spilling.o"
+    source.write_text(SPILLING)
+    subprocess.run([nvcc, "-arch=sm_80", "-c", source, "-o", built], check=True)
+    found = {kernel.name: kernel for kernel in kernels(built)}
+    assert set(found) == {"spilling_kernel<4>", "spilling_kernel<200>"}
+    assert not found["spilling_kernel<4>"].spills
+    spilling = found["spilling_kernel<200>"]
+    assert spilling.spills
+    assert spilling.registers == 64
+    assert spilling.count("STL", "LDL") > 0
+    assert spilling.count("IMMA", "HMMA") == 0

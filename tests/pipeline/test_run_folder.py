@@ -1,0 +1,166 @@
+"""The run folder: stages are done once, changes are refused, a second process is too."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from ktfast.config import Config
+from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage, open_run, read_run
+
+
+def outcome(folder):
+    (folder / "file").write_text("done")
+    return Outcome(fingerprint="f", outputs={"file": "file"}, summary={"n": 1})
+
+
+def test_a_stage_is_done_once(tmp_path):
+    calls = []
+
+    def work(folder):
+        calls.append(folder)
+        return outcome(folder)
+
+    with open_run(tmp_path / "run", Config()) as run:
+        first = complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
+        second = complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
+    assert first == second
+    assert len(calls) == 1
+    assert read_run(tmp_path / "run").result("cluster")["summary"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs", "difference"),
+    [
+        ({"k": 3}, {"x": "1"}, "settings.k was 2, is now 3"),
+        ({"k": 2}, {"x": "2"}, "inputs.x was '1', is now '2'"),
+    ],
+)
+def test_another_question_is_refused_until_redo(tmp_path, settings, inputs, difference):
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, outcome)
+        with pytest.raises(ConfigError, match=difference):
+            complete_stage(run, "cluster", settings, inputs, outcome)
+        assert run.result("cluster")["config"]["k"] == 2
+        complete_stage(run, "cluster", settings, inputs, outcome, redo=True)
+
+
+def test_an_interrupted_stage_goes_on(tmp_path):
+    def dies(folder):
+        (folder / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with open_run(tmp_path, Config()) as run:
+        with pytest.raises(OSError, match="No space"):
+            complete_stage(run, "cluster", {}, {}, dies)
+        with pytest.raises(DataError, match="ktfast cluster"):
+            run.result("cluster")
+        complete_stage(run, "cluster", {}, {}, outcome)
+        assert (run.stage("cluster") / "half").exists()
+
+
+def test_bad_input_that_did_nothing_is_forgotten(tmp_path):
+    def refuses(folder):
+        raise ConfigError("no such source")
+
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "prepare/a", {}, {}, outcome)
+        before = (tmp_path / "config.toml").read_bytes()
+    with open_run(tmp_path, Config(seed=1)) as run:
+        with pytest.raises(ConfigError, match="no such source"):
+            complete_stage(run, "features/a", {"source": "sift"}, {}, refuses)
+        assert (tmp_path / "config.toml").read_bytes() == before
+        complete_stage(run, "features/a", {"source": "hog"}, {}, outcome)
+    assert read_run(tmp_path).config.seed == 1
+
+
+def test_files_that_were_lost_are_made_again(tmp_path, caplog):
+    def content(folder):
+        return (folder / "file").read_text()[:1].replace("d", "f")
+
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+        complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+        assert "made whole" not in caplog.text
+        for damage in (
+            lambda: (tmp_path / "cluster/file").unlink(),
+            lambda: (tmp_path / "cluster/file").write_text("x"),
+            lambda: (tmp_path / "cluster/result.json").write_text("{"),
+        ):
+            damage()
+            caplog.clear()
+            complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+            assert "is made whole again" in caplog.text
+            assert (tmp_path / "cluster/file").read_text() == "done"
+
+
+def test_a_redo_that_was_killed_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "cluster", {"k": 2}, {}, outcome)
+        (tmp_path / "cluster/extra").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr("ktfast.pipeline.run_folder.shutil.rmtree", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                complete_stage(run, "cluster", {"k": 3}, {}, outcome, redo=True)
+        complete_stage(run, "cluster", {"k": 3}, {}, outcome)
+        assert not (tmp_path / "cluster/extra").exists()
+        complete_stage(run, "cluster", {"k": 4}, {}, outcome, redo=True)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_the_log_says_how_a_run_ended(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path, Config()):
+        1 / 0  # noqa: B018
+    with pytest.raises(InputError), open_run(tmp_path, Config()):
+        raise InputError("k is wrong: ü\udce9")
+    log = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "ended by ZeroDivisionError" in log
+    assert "ended by InputError: k is wrong: ü" in log
+
+
+def _open(folder, queue):
+    try:
+        with open_run(folder, Config()):
+            queue.put("opened")
+    except InputError as error:
+        queue.put(str(error))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with open_run(tmp_path, Config()):
+        other = context.Process(target=_open, args=(tmp_path, queue))
+        other.start()
+        assert "another ktfast process" in queue.get(timeout=60)
+        other.join()
+    other = context.Process(target=_open, args=(tmp_path, queue))
+    other.start()
+    assert queue.get(timeout=60) == "opened"
+    other.join()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match="is a file"),
+        open_run(tmp_path / "file", Config()),
+    ):
+        pass
+    with pytest.raises(DataError, match="no run folder"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "result.json").write_text('{"stage": ')
+    with pytest.raises(DataError, match=r"result\.json is damaged"):
+        RunFolder(tmp_path, Config()).result("cluster")
+
+
+def test_results_are_plain_json(tmp_path):
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "prepare/a", {"path": tmp_path}, {}, outcome)
+    assert json.loads((tmp_path / "prepare/a/result.json").read_text())["version"]

@@ -1,0 +1,413 @@
+"""The report: complete, self-contained, honest, and calm about what is missing or damaged."""
+
+import base64
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ktfast.errors import DataError
+from ktfast.report import pictures, plots, words, write_report
+from support.fake_run import (
+    CELL,
+    GRID,
+    TILE,
+    curve,
+    evaluation,
+    make_run,
+    puzzle_arrays,
+    result,
+    write,
+)
+
+
+class Page(html.parser.HTMLParser):
+    """Text of a page, its addresses, and whether its elements close in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.text, self.addresses, self.open = source, "", [], []
+        self.rows = [""]  # of the tables, a bar before each cell
+        self.feed(source)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append("")
+        self.addresses += [v for k, v in attrs if k in ("href", "src", "xlink:href", "action")]
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+            if self.open and self.open[-1] in ("td", "th"):
+                self.rows[-1] += f"|{data.strip()}"
+
+
+def page_of(folder):
+    return Page(write_report(folder).read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run") / "demo <run> & more")
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return page_of(finished)
+
+
+def test_page_is_self_contained(page):
+    assert all(a.startswith(("#", "data:image/")) for a in page.addresses)
+    assert "<script" not in page.source
+    assert "url(http" not in page.source
+    assert "@import" not in page.source
+    assert "default-src 'none'" in page.source
+    assert len(page.source) < 2e6
+
+
+def test_ids_are_unique(page):
+    # matplotlib's clip paths and markers are referenced by id: two plots must not share one
+    found = re.findall(r'\bid="([^"]+)"', page.source)
+    assert len(found) == len(set(found))
+    for used in re.findall(r'url\(#([^)]+)\)|xlink:href="#([^"]+)"', page.source):
+        assert "".join(used) in found
+
+
+def test_page_says_what_was_found(page):
+    assert "Transfer beat random weights by 7.9 points" in page.text
+    for words_in_page in (
+        "26.8\u00a0% mean per-class accuracy at its best layer (conv3)",
+        "random weights reaches 18.9\u00a0% (conv2)",
+        "ahead at 5 of 5 layers",
+        "clusters gained 2.1 points",
+        "true labels gives 47.1\u00a0%",
+        "solves 70.6\u00a0% of its puzzles",
+        "0.412 (0.371 for those of an untrained network)",
+        "with 2,845 test images a difference of up to about 2.2 points",
+    ):
+        assert words_in_page in page.text
+    assert "a different data set" in page.text
+    assert "CC+vgg-Jigsaw++" in page.text
+    assert page.source.count("<svg") == 12 + 2 * 6 + 2 + 2
+    assert "could not be read" not in page.text
+
+
+def test_page_shows_voc_beside_what_is_published(page):
+    for row in (
+        "|Jigsaw++, clusters of VGG-16|72.5|56.5|57.2|42.6",
+        "|transfer (clusters as labels)|69.9|55.0|40.0",
+        "|random weights|53.3|38.4|23.4",
+        "|true labels|57.0|60.0|63.0|69.0|72.0",  # no boats
+    ):
+        assert row in page.rows
+    for words_in_page in (
+        "Detection by class, of detection (%)",
+        "short sides 480, 600",
+        "PASCAL VOC, detection: transfer (clusters as labels)",
+    ):
+        assert words_in_page in page.text
+    assert page.source.count("voc/detection") == 1
+
+
+def test_page_shows_stages_images_and_setup(page):
+    for words_in_page in (
+        "40 min 10 s", "2 h 50 min", "181 images/s", "3.1 iterations/s", "baseline_labels",
+        "2.15.0+cu132", 'trunk = "vgg16"', "3 images of “pretext” could not be used",
+    ):  # fmt: skip
+        assert words_in_page in page.text
+    assert "Not run" not in page.text
+
+
+def test_file_names_are_escaped(page):
+    assert "<b>öffnen" not in page.source
+    assert "watch/zifferblatt <b>öffnen & schließen</b>.jpg" in page.text
+    assert "demo <run> & more" in page.text
+
+
+def test_only_the_first_skipped_images_are_listed(tmp_path):
+    skipped = [[f"{k:03}.jpg", "empty file"] for k in range(70)]
+    result(tmp_path, "prepare/pretext", 1.0, None, {"images": 5, "skipped": skipped})
+    text = page_of(tmp_path).text
+    assert "70 images of “pretext” could not be used; the first 50" in text
+    assert "049.jpg" in text
+    assert "050.jpg" not in text
+
+
+def test_stages_that_were_not_run_are_named(tmp_path):
+    (tmp_path / "config.toml").write_text("seed = 1\n")
+    (tmp_path / "pretext").mkdir()
+    page = page_of(tmp_path)
+    assert "Not evaluated" in page.text
+    assert page.text.count("Not run.") == 5
+    assert re.search(r"pretext</th><td[^>]*>begun, not finished", page.source)
+    assert re.search(r"transfer</th><td[^>]*>not run", page.source)
+
+
+def test_folders_that_hold_no_run_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no run folder"):
+        write_report(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"neither config\.toml"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "environment.json",
+        "evaluate/result.json",
+        "cluster/result.json",
+        "cluster/history.json",
+        "cluster/labels.npz",
+        "cluster/montage.npz",
+        "pretext/examples.npz",
+        "metrics.jsonl",
+        "config.toml",
+    ],
+)
+@pytest.mark.parametrize("damage", ["truncated", "junk", "empty"])
+def test_damaged_artifacts_become_a_note(tmp_path, name, damage, monkeypatch):
+    for plot in ("training_curves", "cluster_plots"):
+        monkeypatch.setattr(plots, plot, lambda *_, **__: ())
+    run = small_run(tmp_path)
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(
+        {"truncated": whole[: len(whole) // 2 + 7], "junk": b"\xff\xfe{" * 50, "empty": b""}[damage]
+    )
+    text = page_of(run).text
+    # Part of a text is still a text, and a file of no lines has no damaged ones.
+    harmless = {("config.toml", "truncated"), ("config.toml", "empty"), ("metrics.jsonl", "empty")}
+    assert ("could not be read" in text and name in text) == ((name, damage) not in harmless)
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluate/result.json", {"summary": {"linear": 3, "knn": {"transfer": "x"}}}),
+        ("evaluate/result.json", {"summary": {"linear": {"transfer": {"conv1": "x"}}}}),
+        ("evaluate/result.json", {"summary": {"low_label": [3, {"fraction": "x"}]}}),
+        ("evaluate/result.json", {"summary": [], "throughput": 5, "started": "now"}),
+        ("pretext/result.json", {"seconds": None, "summary": {"accuracy": "high", "chance": 0}}),
+        ("voc/detection/result.json", {"summary": {"models": 3}}),
+        ("voc/detection/result.json", {"summary": {"models": {"random": 3, "labels": {}}}}),
+        (
+            "voc/segmentation/result.json",
+            {
+                "summary": {
+                    "images": 1,
+                    "models": {"x": {"score": "?", "classes": [], "protocol": 1}},
+                }
+            },
+        ),
+        ("prepare/pretext/result.json", {"summary": {"skipped": ["a", [1, 2]], "images": None}}),
+        ("environment.json", {"packages": {"numpy": None}, "list": [1, 2]}),
+        ("cluster/history.json", [{"inertia": "?"}, 3]),
+        ("cluster/result.json", []),
+    ],
+)
+def test_unexpected_values_do_not_break_the_page(tmp_path, name, content, monkeypatch):
+    monkeypatch.setattr(plots, "training_curves", lambda *_, **__: ())
+    run = small_run(tmp_path)
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    write(run / name, content)
+    assert "ktfast" in page_of(run).text
+
+
+def test_damaged_metrics_lines_are_counted(tmp_path):
+    rows = [json.dumps(row) for row in curve("pretext", 40, 3.0, 1.0, 0.5)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, '{"torn": ', "5"]))
+    page = page_of(tmp_path)
+    assert "metrics.jsonl has 2 damaged lines" in page.text
+    assert "Loss on training batches" in page.text
+
+
+def small_run(folder):
+    """A small run folder, quick to make and to render."""
+    (folder / "config.toml").write_text("seed = 1\n")
+    write(folder / "environment.json", {"python": "3.11"})
+    rows = curve("pretext", 20, 3.0, 1.0, 0.5)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result(folder, "prepare/pretext", 1.0, None, {"images": 5, "skipped": []})
+    result(folder, "pretext", 1.0, ("images/s", 3.0), {"accuracy": 0.5, "chance": 0.1})
+    np.savez(folder / "pretext/examples.npz", **puzzle_arrays(2))
+    result(folder, "cluster", 1.0, None, {"n_clusters": 2, "nmi": 0.1})
+    np.savez(folder / "cluster/labels.npz", sample_ids=np.arange(4), labels=np.arange(4) % 2)
+    write(folder / "cluster/history.json", [{"inertia": 3.0}])
+    images = np.zeros((2, 3, 8, 8, 3), np.uint8)
+    np.savez(folder / "cluster/montage.npz", images=images, clusters=[0, 1], sizes=[2, 2])
+    result(folder, "evaluate", 1.0, None, {"linear": {}, "knn": {}})
+    return folder
+
+
+# -- words
+
+
+def summary_of(transfer, random, **more):
+    table = {"transfer": {"conv1": transfer}, "random": {"conv1": random}, **more}
+    return {"metric": "top-1 accuracy", "linear": table}
+
+
+@pytest.mark.parametrize(
+    ("transfer", "random", "n_test", "outcome", "headline"),
+    [
+        (0.30, 0.20, 1000, "ahead", "Transfer beat random weights by 10.0 points"),
+        (0.20, 0.30, 1000, "behind", "did not beat random weights: it is 10.0 points behind"),
+        (0.21, 0.20, 1000, "even", "cannot be told apart (+1.0 points)"),
+        (0.21, 0.20, None, "ahead", "by 1.0 points"),
+        (0.20, 0.20, None, "behind", "did not beat random weights: it is 0.0 points behind"),
+    ],
+)
+def test_verdict_is_honest(transfer, random, n_test, outcome, headline):
+    found = words.verdict(summary_of(transfer, random), None, None, n_test)
+    assert found.outcome == outcome
+    assert headline in found.headline
+
+
+def test_verdict_error_worked_by_hand():
+    # sqrt((0.3 * 0.7 + 0.2 * 0.8) / 1000) = 0.01924; twice that is 3.8 points
+    found = words.verdict(summary_of(0.3, 0.2), None, None, 1000)
+    assert "up to about 3.8 points" in found.caveat
+
+
+def test_verdict_without_evaluation_or_baseline_claims_nothing():
+    assert words.verdict(None, None, None, None).outcome == "open"
+    alone = words.verdict({"linear": {"transfer": {"conv1": 0.5}}}, None, None, None)
+    assert alone.outcome == "open"
+    assert "not compared with random weights" in alone.headline
+    lost = words.verdict(summary_of(0.3, 0.2, pretext={"conv1": 0.35}), None, None, None)
+    assert "going through clusters lost 5.0 points" in " ".join(lost.sentences)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.21, "4.2 s"), (59.99, "60.0 s"), (185, "3 min 05 s"), (4320, "1 h 12 min"),
+     (None, "–"), (float("nan"), "–"), ("x", "–")],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert words.duration(seconds) == text
+
+
+def test_amounts():
+    assert [words.amount(v) for v in (5784, 1234.5, 0.4123, 7.0, True, "", 1e300)] == [
+        "5,784", "1,234", "0.412", "7", "–", "–", f"{1e300:,.0f}"
+    ]  # fmt: skip
+
+
+# -- pictures and plots
+
+
+def decode(uri):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_cut_squares_hold_the_tiles_that_the_puzzle_shows():
+    arrays = puzzle_arrays(1, seed=3)
+    arrays["occluded"][:] = 0
+    cells, offsets = arrays["cells"][0], arrays["offsets"][0]
+    puzzle = pictures.puzzles(arrays, 1)[0]
+    assert len(puzzle.cuts) == len(puzzle.slots) == GRID**2
+    for slot, (cut, box) in enumerate(zip(puzzle.cuts, puzzle.slots, strict=True)):
+        assert cut.text == box.text == str(cells[slot] + 1)
+        assert (cut.y // CELL, cut.x // CELL) == divmod(int(cells[slot]), GRID)
+        assert (cut.y % CELL, cut.x % CELL) == tuple(offsets[slot, 1])
+        # the green channel of the tile, up to its normalisation, is that square of the photograph
+        square = arrays["images"][0, cut.y : cut.y + TILE, cut.x : cut.x + TILE, 1].astype(float)
+        tile = arrays["tiles"][0, slot, ..., 1].astype(float)
+        inside = (tile > 0) & (tile < 255)
+        if square[inside].std() > 10:
+            assert np.corrcoef(square[inside], tile[inside])[0, 1] > 0.98
+        shown = decode(puzzle.mosaic)[box.y : box.y + TILE, box.x : box.x + TILE]
+        assert np.abs(shown.astype(int) - arrays["tiles"][0, slot]).mean() < 8  # JPEG
+
+
+def test_occluded_tiles_are_marked_and_not_drawn_in_the_photograph():
+    arrays = puzzle_arrays(3)
+    puzzle = pictures.puzzles(arrays, 3)[2]
+    assert puzzle.n_occluded == 2
+    assert len(puzzle.cuts) == GRID**2 - 2
+    marked = [slot for slot, box in enumerate(puzzle.slots) if box.occluded]
+    assert marked == np.flatnonzero(arrays["occluded"][2]).tolist()
+    assert all(puzzle.slots[slot].text == "×" for slot in marked)
+
+
+def test_puzzles_that_do_not_fit_are_refused():
+    arrays = puzzle_arrays(1)
+    arrays["cells"] = arrays["cells"][:, :4]
+    with pytest.raises(DataError, match="do not fit each other"):
+        pictures.puzzles(arrays, 1)
+
+
+def test_montage_leaves_padding_out_and_puts_large_clusters_first():
+    images = np.zeros((2, 4, 8, 8, 3), np.uint8)
+    found = pictures.montages(
+        {"images": images, "clusters": np.array([7, 3]), "sizes": np.array([2, 50])}
+    )
+    assert [(m.cluster, m.size, len(m.images)) for m in found] == [(3, 50, 4), (7, 2, 2)]
+
+
+def test_plots_are_svg_in_the_colours_of_the_page():
+    loss, accuracy = plots.training_curves(curve("x", 900, 5.0, 1.0, 0.5), chance=0.01, name="x")
+    for svg in (loss, accuracy):
+        assert svg.startswith("<svg")
+        assert "var(--ink)" in svg
+        assert "DejaVu" not in svg
+        assert "<metadata" not in svg
+    assert "guessing" in loss
+    assert "cross-entropy (nats)" in loss
+    assert "accuracy (%)" in accuracy
+
+
+def test_plots_of_nothing_are_none_and_of_one_point_are_one():
+    assert plots.training_curves([], chance=None, name="x") == ()
+    assert len(plots.training_curves([{"epoch": 1, "loss": 2.0}], chance=None, name="x")) == 1
+    assert plots.cluster_plots(np.zeros(0, np.int64), []) == ()
+    assert len(plots.cluster_plots(np.array([3]), [{"inertia": 1.0}])) == 2
+
+
+def test_size_bins_hold_equally_many_sizes():
+    for sizes in (np.array([5]), np.array([1, 1000]), np.arange(41)):
+        bins = plots._size_bins(sizes)
+        assert np.histogram(sizes, bins)[0].sum() == len(sizes)
+        assert len(set(np.diff(bins))) == 1
+        assert len(bins) <= 43
+
+
+def test_low_label_regimes_have_a_table_each(tmp_path):
+    text = page_of(make_run(tmp_path)).text
+    assert "1 % of the labels (101 images)" in text
+
+
+def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
+    text = page_of(make_run(tmp_path)).text
+    assert "All above the layer trained anew, mean per-class accuracy (%)" in text
+    assert "ImageNet, all above the layer trained anew" in text
+    assert "All above conv5, anew: random weights" in text
+    assert "Protocol of the trainings above a layer:" in text
+    (tmp_path / "other").mkdir()
+    folder = make_run(tmp_path / "other")
+    path = folder / "evaluate/result.json"
+    result = json.loads(path.read_text())
+    del result["summary"]["retrained"]
+    path.write_text(json.dumps(result))
+    assert "trained anew" not in page_of(folder).text
+
+
+def test_evaluation_factory_is_what_the_report_reads():
+    assert set(evaluation()) >= {"linear", "knn", "low_label", "retrained", "metric", "models"}

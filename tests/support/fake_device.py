@@ -1,0 +1,119 @@
+"""A GPU that is none: NumPy arrays, copies that happen as late as their events allow.
+
+What `ktfast.kmeans.streaming` asks of a device is recorded, so that tests can see the order; a
+block that is read before its copy was waited for, or overwritten too early, holds wrong numbers.
+"""
+
+import weakref
+
+import numpy as np
+
+from ktfast.native.gpu_memory import Pinned
+
+POISON = 0xA5
+
+
+class Event:
+    """Something a queue has come to, or not yet."""
+
+    def __init__(self, device, name, copies):
+        self.device, self.name, self.copies = device, name, copies
+
+    @property
+    def is_past(self):
+        return all(copy.done for copy in self.copies)
+
+
+class Copy:
+    """A copy that waits for events, and is made when somebody waits for it."""
+
+    def __init__(self, device, source, target, after):
+        self.device, self.source, self.target, self.after = device, source, target, after
+        self.done = False
+
+    def make(self):
+        if not self.done:
+            self.target[:] = self.source
+            self.done = True
+            self.device.log.append(("made", self.target.ctypes.data))
+
+
+class FakeDevice:
+    """See `ktfast.native.gpu_memory.Device`.
+
+    Attributes
+    ----------
+    log : what was asked, in order.
+    in_use, peak : bytes of arrays on the device now, and at most.
+    computed_at : per buffer, how many kernels' events had been recorded when it was copied to.
+    """
+
+    def __init__(self, free=1 << 40):
+        self.like = np.empty(0)
+        self.free = free
+        self.log = []
+        self.in_use = self.peak = 0
+        self._copies = []
+        self._waited = None  # the event that copies wait for
+
+    def free_bytes(self):
+        return self.free
+
+    def empty(self, shape, dtype):
+        array = np.empty(shape, dtype)
+        if array.size:
+            array.reshape(-1).view(np.uint8)[:] = POISON
+        return self._counted(array)
+
+    def from_host(self, array):
+        return self._counted(array.copy())
+
+    def _counted(self, array):
+        self.in_use += array.nbytes
+        self.peak = max(self.peak, self.in_use)
+        weakref.finalize(array, self._forget, array.nbytes)
+        return array
+
+    def _forget(self, n_bytes):
+        self.in_use -= n_bytes
+
+    def matrix(self, memory, dtype, n, d):
+        kind = np.dtype(dtype)
+        return memory[: n * d * kind.itemsize].view(kind).reshape(n, d)
+
+    def pinned(self, n_bytes):
+        array = np.full(n_bytes, POISON, np.uint8)
+        return Pinned(array, array)
+
+    def copy(self, pinned, memory, n_bytes):
+        assert self._waited is not None, "a copy must wait until its memory is free"
+        self.log.append(("copy", memory.ctypes.data, self._waited.name))
+        self._copies.append(Copy(self, pinned.source[:n_bytes], memory[:n_bytes], self._waited))
+
+    def copied(self):
+        event = Event(self, "copied", list(self._copies))
+        self.log.append(("copied",))
+        return event
+
+    def computed(self):
+        number = sum(entry[0] == "computed" for entry in self.log)
+        self.log.append(("computed", number))
+        return Event(self, number, [])
+
+    def copies_wait(self, event):
+        assert event.device is self
+        self._waited = event
+
+    def kernels_wait(self, event):
+        # Kernels run at once here, so the copies they wait for are made now, and no others.
+        self.log.append(("kernels wait",))
+        self._make(event)
+
+    def wait(self, event):
+        self.log.append(("wait",))
+        self._make(event)
+
+    def _make(self, event):
+        for copy in event.copies:
+            copy.make()
+        self._copies = [copy for copy in self._copies if not copy.done]
