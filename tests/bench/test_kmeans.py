@@ -263,7 +263,6 @@ def test_clusters_follow_the_data():
     [
         (["--against", "faiss,cuml"], "--against cuml: the peers are faiss, sklearn"),
         (["--data", "nowhere.npy"], "data nowhere.npy: neither mixtureD"),
-        (["--device", "cuda", "--against", "faiss"], "--against faiss: the peers are ktfast-fast"),
     ],
 )
 def test_bad_options_are_one_sentence(arguments, message, capsys):

@@ -83,7 +83,7 @@ def test_rows_are_medians_and_ratios_of_the_rounds():
     assert cells[0] == list(COLUMNS)
     assert cells[3][4] == "2.00 (2.00-2.00)"
     assert cells[3][7] == "38%"
-    assert "at the whole peak the ratio of images / CPU-s would be 8.00" in text(
+    assert "at the full peak the ratio of images / CPU-s would be 8.00" in text(
         record_of([plain, ours])
     )
 

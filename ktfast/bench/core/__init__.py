@@ -1,1 +1,1 @@
-"""What all benchmarks share: harness, rows in processes of their own, figures, peaks."""
+"""What all benchmarks share: the machine, rows in processes of their own, tables, plots, peaks."""

@@ -1,4 +1,4 @@
-"""The ceilings of this machine: what its cores compute and its memory copies a second, measured."""
+"""The peak rates of this machine, measured: arithmetic of its cores and copies of its memory."""
 
 from collections.abc import Sequence
 
@@ -10,24 +10,33 @@ COMPUTE = ("fp32", "bf16", "int8")
 def peaks(
     threads: int, kinds: Sequence[str] = COMPUTE, *, seconds: float = 0.02, repeats: int = 25
 ) -> dict[str, float]:
-    """The best of many short measurements, since other processes can only lower them.
+    """Measure peak rates: the best of many short measurements.
+
+    Other processes can only lower a measurement, so the best one is nearest to the truth.
 
     Parameters
     ----------
-    threads : how many compute at the same time.
-    kinds : "fp32" multiply-adds, "bf16" and "int8" dot products, "copy" from memory to memory,
-        for which fewer and longer measurements do, as each takes 512 MiB of new memory.
-    seconds : of one measurement.
-    repeats : measurements of each kind.
+    threads : int
+        Threads that compute at the same time.
+    kinds : sequence of str, optional
+        "fp32" is float32 multiply-adds, "bf16" and "int8" are dot products, and "copy" is a copy
+        from memory to memory. Each "copy" takes 512 MiB of new memory, so measure it fewer times
+        and longer.
+    seconds : float, optional
+        Length of one measurement.
+    repeats : int, optional
+        Measurements of each kind.
 
     Returns
     -------
-    kind -> operations a second, a multiply-add being two, or copied bytes a second. Kinds the
-    processor has no instructions for are left out.
+    rates : dict of float
+        Operations per second of each kind, where a multiply-add is two operations; bytes copied
+        per second for "copy". Kinds for which the processor has no instructions are left out.
 
     Raises
     ------
-    ValueError : an unknown kind, or a number that is not positive.
+    ValueError
+        A kind is unknown, or a number is not positive.
     """
     best = {
         kind: max(

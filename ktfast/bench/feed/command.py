@@ -1,14 +1,12 @@
 """`ktfast bench feed`: images per CPU-second from files, shards and memory, beside other loaders.
 
-CPU-seconds of the whole process are counted, so neither threads nor a busy machine flatter anybody;
-the contestants take turns in every round. Before the clock starts, all must deliver the same
-pictures.
+The benchmark counts the CPU-seconds of the whole process, because other work on the machine changes
+wall-clock time more. Before the clock starts, all contestants must deliver the same pictures. Then
+the contestants take turns in every round.
 """
 
 import argparse
 import logging
-import shlex
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,18 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktfast.bench.core.harness import machine, spread
+from ktfast.bench.core.machine import stamp
+from ktfast.bench.core.options import add_numbers, add_out, positive
+from ktfast.bench.core.photographs import prepared, sample
+from ktfast.bench.core.table import spread
 from ktfast.bench.feed.report import METHOD, report
 from ktfast.bench.feed.rows import FILES, RAW, SHARDS, Contestant, Pixels, Task, contestants
 from ktfast.errors import DataError, InputError
-from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE, SHARDS_TOLERANCE = 1.0, 4.0
-"""Mean difference in levels: resampling rounds otherwise in each library, and what comes from
-shards was a JPEG file once more. A picture that is one pixel off differs by about ten."""
+"""Largest mean difference of two contestants' pixels, in levels of 255: every library rounds
+differently when it resizes, and an image from a shard was compressed once more. A picture that is
+shifted by one pixel differs by about ten levels."""
 PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130")
 
 
@@ -37,27 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
     parser.add_argument("folder", type=Path, help="photographs, at any depth")
     numbers = (
-        ("size", 225, "side of the squares that are delivered, px"),
-        ("short-side", 256, "shorter side that images are resized to before, px"),
-        ("images", 256, "at most so many images, evenly over the folder"),
+        ("size", 225, "side of the delivered squares, pixels"),
+        ("short-side", 256, "shorter side of the resized images that the squares are cut from"),
+        ("images", 256, "use at most this number of images, spread evenly over the folder"),
         ("batch", 64, "images in a batch"),
         ("threads", 1, "decoding threads of the feeds"),
         ("repeats", 5, "timed rounds"),
     )
-    for name, default, text in numbers:
-        parser.add_argument(
-            f"--{name}", type=_positive, default=default, help=f"{text} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/feed"), help="folder (default: %(default)s)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    add_numbers(parser, numbers, positive)
+    add_out(parser, "bench/feed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,61 +55,51 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(
             f"--short-side must be at least --size {options.size}, got {options.short_side}"
         )
-    options.out.mkdir(parents=True, exist_ok=True)  # or it would be known only after minutes
-    index = ImageIndex.scan(options.folder, labels="none")
-    rows = np.unique(np.linspace(0, index.n - 1, options.images).astype(np.int64))
-    task = Task(index.take(rows), options.size, options.short_side, options.batch, options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)  # fails now, not after minutes of measuring
+    index = sample(options.folder, options.images)
+    task = Task(index, options.size, options.short_side, options.batch, options.threads)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # torchvision resizes tensors with torch's threads
     try:
         with tempfile.TemporaryDirectory(prefix="ktfast-bench-") as folder, ExitStack() as feeds:
-            record = _record(task, Path(folder), feeds, options)
+            record = _record(task, Path(folder), feeds, options.repeats)
     finally:
         torch.set_num_threads(threads)
     report(record, options.out)
     return 0
 
 
-def _record(
-    task: Task, folder: Path, feeds: ExitStack, options: argparse.Namespace
-) -> dict[str, Any]:
+def _record(task: Task, folder: Path, feeds: ExitStack, repeats: int) -> dict[str, Any]:
     """Everything that is reported, as JSON."""
+    options: Any = {"short_side": task.short_side, "n_threads": task.threads}
     began = time.process_time()
-    shards = task.shards(folder / "jpeg", "jpeg")
+    shards = prepared(task.index, folder / "jpeg", **options)
     seconds = time.process_time() - began
-    if shards.skipped:
-        image = shards.skipped[0]
-        raise DataError(
-            f"{len(shards.skipped)} of the images cannot be decoded, the first is {image.path}"
-            f" ({image.reason}); choose another folder"
-        )
-    prepared = {SHARDS: shards, RAW: task.shards(folder / "raw", "raw")}
-    sources = {FILES: FolderSource(task.index), **prepared}
-    everyone = list(contestants(task, sources, feeds))
+    stored = {SHARDS: shards, RAW: prepared(task.index, folder / "raw", format="raw", **options)}
+    everyone = list(contestants(task, {FILES: FolderSource(task.index), **stored}, feeds))
     return {
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "command": shlex.join(["ktfast", *sys.argv[1:]]),
-        "machine": machine(PACKAGES),
+        **stamp(PACKAGES),
         "images": task.index.n,
         "file_bytes": float(task.index.sizes.mean()),
-        "stored_bytes": {place: float(source.lengths.mean()) for place, source in prepared.items()},
+        "stored_bytes": {place: float(source.lengths.mean()) for place, source in stored.items()},
         "size": task.size,
         "short_side": task.short_side,
         "batch": task.batch,
         "threads": task.threads,
-        "repeats": options.repeats,
+        "repeats": repeats,
         "prepare": task.index.n / seconds,
         "method": " ".join(METHOD.splitlines()),
-        "rows": _measured(everyone, _differences(everyone), task.index.n, options.repeats),
+        "rows": _measured(everyone, _pixel_differences(everyone), task.index.n, repeats),
     }
 
 
-def _differences(everyone: list[Contestant]) -> dict[int, float]:
-    """Mean difference in levels of each one's pictures from those of the first.
+def _pixel_differences(everyone: list[Contestant]) -> dict[int, float]:
+    """Mean difference in levels of each contestant's pictures from the first contestant's.
 
     Raises
     ------
-    DataError : it is too large for the same pictures.
+    DataError
+        A difference is too large for the same pictures.
     """
     first: Pixels | None = None
     found = {}
@@ -140,7 +119,7 @@ def _differences(everyone: list[Contestant]) -> dict[int, float]:
 def _measured(
     everyone: list[Contestant], differences: dict[int, float], n: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """A row for each, with the medians of rounds in which they take turns; the first warms up."""
+    """Measure every contestant in every round, after one round that warms up."""
     speeds: list[list[tuple[float, float]]] = [[] for _ in everyone]
     for turn in range(repeats + 1):
         for one, found in zip(everyone, speeds, strict=True):

@@ -1,26 +1,24 @@
-"""The table and the plot of `ktfast bench feed`, what is said beside them, where they are saved."""
+"""The table and the plot of `ktfast bench feed`, and the sentences beside them."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.patches import Patch
-
-from ktfast.bench.core.figure import INK, OURS, PALE, PEER, figure
-from ktfast.bench.core.harness import markdown, save
+from ktfast.bench.core.figure import OURS, PALE, PEER, Bar, bars
+from ktfast.bench.core.table import Spread, facts_line, markdown, publish
 
 NAME = "feed"
 COLUMNS = ("images from", "feed", "images / CPU-s (range)", "ratio", "images / s", "levels off")
 METHOD = """\
-CPU-seconds are those of the whole process, all threads together; images / s is by the clock.
-Every contestant delivers uint8 squares of the same images, in batches, from the page cache, in
-random order; they take turns in every round, after one to warm up. Ratio: images / CPU-s by the
-first row's. Levels off: mean difference of the pixels from the first row's (shards hold JPEG files
-of the resized images; resampling rounds otherwise in every library). The DataLoader has no worker
-processes, whose CPU time would go uncounted, nor their cost. Decoder alone: encoded files in
-memory to RGB of full size. Copy alone: memcpy of the squares. Resident: after the first pass."""
+Every contestant delivers uint8 squares of the same images, in batches and in random order, from
+files in the page cache. The contestants take turns in every round, after one round that warms up.
+CPU-seconds are those of all threads of the process; images / s counts wall-clock time. Ratio is
+images / CPU-s divided by the first row's. Levels off is the mean difference of the pixels from the
+first row's: shards hold JPEG files of the resized images, and every library rounds differently when
+it resizes. The DataLoader runs without worker processes, because their CPU time would not be
+counted. A decoder alone turns encoded files in memory into RGB images of full size. The copy alone
+is a memcpy of the squares. The resident feed is measured after its first pass."""
 _COLORS = {"peer": PEER, "ktfast": OURS, "ceiling": PALE}
-_MEANING = {"peer": "training scripts", "ktfast": "ktfast", "ceiling": "a part of the work alone"}
+_MEANING = {PEER: "training scripts", OURS: "ktfast", PALE: "a part of the work alone"}
 
 
 def report(record: dict[str, Any], out: Path) -> None:
@@ -28,14 +26,12 @@ def report(record: dict[str, Any], out: Path) -> None:
 
     Parameters
     ----------
-    record : what was measured; see `ktfast.bench.feed.command`.
-    out : folder.
+    record : dict
+        The measurement, from `ktfast.bench.feed.command`.
+    out : Path
+        Folder that receives the files.
     """
-    text = "\n\n".join(_parts(record))
-    save(out, NAME, record, text)
-    print(text)
-    _bars(record, out / NAME)
-    print(f"\nsaved in {out}: {', '.join(sorted(path.name for path in out.glob(NAME + '.*')))}")
+    publish(out, NAME, record, "\n\n".join(_parts(record)), lambda path: _draw(record, path))
 
 
 def _parts(record: dict[str, Any]) -> list[str]:
@@ -47,8 +43,8 @@ def _parts(record: dict[str, Any]) -> list[str]:
         f"{record['images']} images of {record['file_bytes'] / 1e3:.0f} KB ({stored} an image), "
         f"shorter side {record['short_side']} px, squares of {record['size']} px, batches of "
         f"{record['batch']}; decoding threads: {record['threads']}, rounds: {record['repeats']}.\n"
-        f"{'; '.join(f'{key} {value}' for key, value in record['machine'].items())}.\n"
-        f"Preparing (once): {record['prepare']:,.0f} images / CPU-s.",
+        f"{facts_line(record['machine'])}\n"
+        f"Preparing the shards, once: {record['prepare']:,.0f} images / CPU-s.",
         markdown(COLUMNS, [_cells(row) for row in record["rows"]]),
         METHOD,
         f"Command: `{record['command']}`, {record['date']}.",
@@ -70,33 +66,24 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _bars(record: dict[str, Any], path: Path) -> None:
-    """Images per CPU-second of every row on a logarithmic axis, in the table's order."""
-    rows = [row for row in record["rows"] if "problem" not in row][::-1]
-    speeds = np.array([row["images_per_cpu_second"] for row in rows])
-    least, most = np.array([row["range"] for row in rows]).T
-    height = 1.8 + 0.34 * len(rows)  # inches
-    with figure(path, height) as axes:
-        axes.barh(
-            range(len(rows)), speeds, height=0.66, color=[_COLORS[row["role"]] for row in rows],
-            xerr=(speeds - least, most - speeds), error_kw={"ecolor": INK, "elinewidth": 1},
-        )  # fmt: skip
-        for place, row in enumerate(rows):
-            axes.annotate(
-                f"{row['images_per_cpu_second']:,.0f}  ({row['ratio']:.1f}×)", (most[place], place),
-                xytext=(5, 0), textcoords="offset points", va="center", fontsize=9,
-                weight="bold" if row["role"] == "ktfast" else "normal",
-            )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [f"{row['source']}: {row['name']}" for row in rows])
-        axes.grid(axis="y", visible=False)
-        axes.set_xscale("log")
-        axes.set(
-            xlim=(speeds.min() / 2, 8 * most.max()),
-            xlabel="images per CPU-second (median, range; logarithmic), higher is better",
-            title=f"Feeding squares of {record['size']} px, {record['file_bytes'] / 1e3:.0f} KB a "
-            "file",
+def _draw(record: dict[str, Any], path: Path) -> None:
+    """Images per CPU-second of every row, in the table's order."""
+    rows = [
+        Bar(
+            f"{row['source']}: {row['name']}",
+            Spread(row["images_per_cpu_second"], *row["range"]),
+            f"{row['images_per_cpu_second']:,.0f}  ({row['ratio']:.1f}×)",
+            _COLORS[row["role"]],
+            row["role"] == "ktfast",
         )
-        handles = [Patch(color=_COLORS[role], label=text) for role, text in _MEANING.items()]
-        axes.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.75 / height), ncols=3
-        )
+        for row in record["rows"]
+        if "problem" not in row
+    ]
+    bars(
+        path,
+        rows,
+        title=f"Feeding squares of {record['size']} px, {record['file_bytes'] / 1e3:.0f} KB a file",
+        xlabel="images per CPU-second (median, range; logarithmic), higher is better",
+        legend=_MEANING,
+        logarithmic=True,
+    )

@@ -1,4 +1,4 @@
-"""What `ktfast bench feed` measures: what training scripts do, the feeds, and their ceilings."""
+"""The contestants of `ktfast bench feed`: training scripts, ktfast's feeds, parts of the work."""
 
 import importlib
 import importlib.util
@@ -23,8 +23,7 @@ from ktfast.images.decode import resized_shape
 from ktfast.images.feeds.base import Feed
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
-from ktfast.images.prepare import prepare
-from ktfast.images.source import ImageSource, PreparedSet
+from ktfast.images.source import ImageSource
 
 Pixels = npt.NDArray[np.uint8]
 Tensors = Callable[[Path], torch.Tensor]
@@ -38,12 +37,18 @@ class Contestant:
 
     Attributes
     ----------
-    name : what delivers the images.
-    source : where they come from.
-    role : "peer", "ktfast" or "ceiling" (a part of the work alone).
-    run : deliver every image once.
-    pixels : the squares by row of the index, uint8 [n, S, S, 3]; None for ceilings.
-    problem : why it cannot be measured here, or "".
+    name : str
+        What delivers the images.
+    source : str
+        Where the images lie: files, shards, raw shards or memory.
+    role : {"peer", "ktfast", "ceiling"}
+        A training script, a feed of ktfast, or a part of the work alone.
+    run : callable
+        Delivers every image once.
+    pixels : callable or None
+        Returns the squares in the order of the index, uint8 [n, S, S, 3]. None for ceilings.
+    problem : str
+        Why the contestant cannot be measured here, or "".
     """
 
     name: str
@@ -56,7 +61,19 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Task:
-    """What every contestant delivers: squares of `size` px of images with a shorter side."""
+    """What every contestant delivers.
+
+    Attributes
+    ----------
+    index : ImageIndex
+        The photographs.
+    size, short_side : int
+        Side of the squares, and shorter side of the resized images, both in pixels.
+    batch : int
+        Images in a batch.
+    threads : int
+        Decoding threads of the feeds.
+    """
 
     index: ImageIndex
     size: int
@@ -64,23 +81,25 @@ class Task:
     batch: int
     threads: int
 
-    def shards(self, folder: Path, format: Literal["jpeg", "raw"]) -> PreparedSet:
-        """The images, prepared in a folder."""
-        return prepare(
-            self.index, folder, short_side=self.short_side, format=format, n_threads=self.threads
-        )
-
 
 def contestants(
     task: Task, sources: Mapping[str, ImageSource], feeds: ExitStack
 ) -> Iterator[Contestant]:
-    """Every row: scripts of others, the feeds, which `feeds` closes, and the ceilings.
+    """Every row: the training scripts, ktfast's feeds, and the ceilings.
 
     Parameters
     ----------
-    task : what is delivered.
-    sources : the images as `FILES`, `SHARDS` and `RAW`.
-    feeds : closes what was opened.
+    task : Task
+        What every contestant delivers.
+    sources : mapping of ImageSource
+        The images as `FILES`, `SHARDS` and `RAW`.
+    feeds : ExitStack
+        Closes the feeds that are opened here.
+
+    Yields
+    ------
+    contestant : Contestant
+        One row, in the table's order.
     """
     yield _script(task, "DataLoader, PIL", _with_pillow(task))
     yield _script(task, "DataLoader, torchvision v2", _with_torchvision(task))
@@ -95,7 +114,7 @@ def contestants(
 
 
 class _Photographs(Dataset[torch.Tensor]):
-    """The data set of a training script."""
+    """The data set of a training script: an image file becomes a tensor."""
 
     def __init__(self, index: ImageIndex, tensor: Tensors) -> None:
         self.paths = [index.root / path for path in index.paths]
@@ -130,7 +149,8 @@ def _with_torchvision(task: Task) -> Tensors:
 
 
 def _decoded(data: torch.Tensor) -> torch.Tensor:
-    """uint8 [3, H, W] by torchvision, which has announced that it will leave this to TorchCodec."""
+    """An image decoded by torchvision, uint8 [3, H, W]."""
+    # torchvision announces that TorchCodec will replace its decoder.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         image: torch.Tensor = decode_image(data, ImageReadMode.RGB, apply_exif_orientation=True)
@@ -138,9 +158,9 @@ def _decoded(data: torch.Tensor) -> torch.Tensor:
 
 
 def _square(task: Task, image: Any, height: int, width: int) -> Any:
-    """Resized and cut by torchvision, to the pixels that ktfast's feeds keep.
+    """An image resized and cropped by torchvision to the square that ktfast's feeds keep.
 
-    `Resize` and `CenterCrop` do the same, but round the longer side and the corner otherwise.
+    `Resize` and `CenterCrop` do not serve here, because both round sizes and corners differently.
     """
     height, width = resized_shape(height, width, task.short_side)
     top, left = (height - task.size) // 2, (width - task.size) // 2
@@ -176,7 +196,7 @@ def _feed(task: Task, source: ImageSource, kind: Any, place: str, feeds: ExitSta
 
     def run() -> None:
         for batch in feed.epoch(1):
-            batch.images  # noqa: B018 a resident feed gathers them when they are asked for
+            batch.images  # noqa: B018 a resident feed gathers the images on access
 
     def pixels() -> Pixels:
         images = np.empty((feed.n, task.size, task.size, 3), np.uint8)
@@ -208,7 +228,7 @@ def _nothing() -> None:
 
 
 def _decoders(source: ImageSource, place: str) -> Iterator[Contestant]:
-    """Decoding alone, of files that are in memory already."""
+    """Decoders alone, on files that lie in memory."""
     files = [bytes(source.read(row)) for row in range(source.n)]
     tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
 
@@ -233,7 +253,7 @@ def _dali_decoder(files: list[bytes], batch: int = 32) -> Callable[[], None]:
     fn: Any = importlib.import_module("nvidia.dali.fn")
     arrays = [np.frombuffer(data, np.uint8) for data in files]
     batches = math.ceil(len(arrays) / batch)
-    # Not a batch ahead of time: it would be decoded while another contestant is measured.
+    # No prefetching: a batch would be decoded while another contestant is measured.
     pipeline = dali.Pipeline(
         batch_size=batch, num_threads=1, device_id=None,
         prefetch_queue_depth=1, exec_async=False, exec_pipelined=False,
@@ -254,7 +274,7 @@ def _dali_decoder(files: list[bytes], batch: int = 32) -> Callable[[], None]:
 
 
 def _copies(task: Task) -> Contestant:
-    """A memcpy of the squares of a batch: what delivering them costs where they lie in memory."""
+    """A memcpy of the squares of each batch, the least that a feed from memory must do."""
     n = task.index.n
     images = np.ones((n, task.size, task.size, 3), np.uint8)
     target = np.empty((task.batch, task.size, task.size, 3), np.uint8)

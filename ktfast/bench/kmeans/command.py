@@ -1,24 +1,25 @@
 """`ktfast bench kmeans`: K-means engines on the same data, first centres, threads and iterations.
 
-The inertia over all rows, computed alike for every engine, stands beside the time, because a faster
-answer to another question is no comparison.
+The table shows the inertia of every engine beside its time, because a faster answer to another
+question is no comparison. ktfast computes all inertias over all rows in float64.
 """
 
 import argparse
 import logging
-import shlex
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ktfast.bench.core.harness import machine, run_row, spread
+from ktfast.bench.core.machine import stamp
+from ktfast.bench.core.options import add_numbers, add_out, add_timeout, positive
+from ktfast.bench.core.row import run_row
+from ktfast.bench.core.table import spread
 from ktfast.bench.kmeans.data import Float32, default_clusters, first_centers, load
 from ktfast.bench.kmeans.engines import AS_INSTALLED, ENGINES, Problem, Row
+from ktfast.bench.kmeans.rates import rates, with_ratios
 from ktfast.bench.kmeans.report import METHOD, best_settings, report
 from ktfast.errors import InputError
 from ktfast.native import modules
@@ -28,22 +29,16 @@ from ktfast.ops import kmeans_assign
 logger = logging.getLogger(__name__)
 
 PEERS = tuple(name for name in ENGINES if name != "ktfast")
-GPU_PEERS = (
-    "ktfast-fast", "ktfast-float32", "ktfast-streamed", "torch-fp32", "torch-tf32", "torch-bf16",
-    "torch-host", "flash-kmeans", "flash-kmeans-fp16", "fastkmeans", "cuvs", "cuml",
-)  # fmt: skip
-DEFAULT_PEERS = {
-    "cpu": "faiss,sklearn,superkmeans,sklearnex,torch,fastkmeans,numpy",
-    "cuda": ",".join(GPU_PEERS),
-}
-# What OpenBLAS can be told to take the processor for; wheels choose worse by themselves on some.
+DEFAULT_PEERS = "faiss,sklearn,superkmeans,sklearnex,torch,fastkmeans,numpy"
+# Values of OPENBLAS_CORETYPE to try on each instruction set: the OpenBLAS of some wheels chooses
+# slower kernels than the processor can execute.
 _CORE_TYPES = {
     "amx": ("SapphireRapids", "SkylakeX", "Haswell"),
     "avx512": ("SkylakeX", "Haswell"),
     "avx2": ("Haswell",),
     "scalar": (),
 }
-# A core type is another setting only if it is faster by more than a trial's noise.
+# A core type gets a row of its own if a trial with it takes at most this share of the time.
 _TRIAL_GAIN = 0.95
 _TRIAL_ROWS = 10_000
 _TRIAL_ITERATIONS = 2
@@ -52,73 +47,67 @@ _TRIAL_SECONDS = 1.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
+    add_problem_options(parser, PEERS, DEFAULT_PEERS, mixture_rows=100_000)
     parser.add_argument(
-        "--device", choices=tuple(DEFAULT_PEERS), default="cpu", help="(default: %(default)s)"
+        "--scaling", action="store_true", help="also measure an eighth, a quarter and half of rows"
     )
+    add_out(parser, "bench/kmeans")
+
+
+def add_problem_options(
+    parser: argparse.ArgumentParser, peers: tuple[str, ...], default: str, *, mixture_rows: int
+) -> None:
+    """Declare the options that say what is clustered, by which engines and for how long.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Receives the options.
+    peers : tuple of str
+        Engines that may be compared with ktfast.
+    default : str
+        Engines that are compared unless ``--against`` is given.
+    mixture_rows : int
+        Rows of a mixture unless ``--rows`` is given, for the help.
+    """
     parser.add_argument(
         "--against",
         metavar="PEER,...",
-        help=f"what to measure beside ktfast: on the CPU of {', '.join(PEERS)} (default: "
-        f"{DEFAULT_PEERS['cpu']}); on a GPU of {', '.join(GPU_PEERS)} (default: all)",
+        default=default,
+        help=f"engines to compare with ktfast, of {', '.join(peers)} (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
         nargs="+",
         default=["mixture256"],
-        help="mixtureD (D features), .npy or .npz file, or folder of features, each perhaps with "
-        ":whitened behind it (PCA, 256 directions); one table for each (default: mixture256)",
+        help="one table for each: mixtureD (D features), a .npy or .npz file, or a folder of "
+        "features; append :whitened for PCA to 256 whitened directions (default: mixture256)",
     )
     numbers = (
-        ("rows", None, "rows to cluster (default: all; of a mixture 100000, on a GPU 1280000)"),
-        ("clusters", None, "k (default: 2000 for mixture256, else 1000)"),
-        ("iterations", 10, "iterations of a fit (default: %(default)s)"),
-        ("threads", n_threads(), "CPU threads (default: %(default)s)"),
-        ("repeats", 3, "timed fits of each engine, at most (default: %(default)s)"),
+        ("rows", None, f"rows to cluster (default: all; of a mixture {mixture_rows})"),
+        ("clusters", None, "clusters (default: 2000 for mixture256, else 1000)"),
+        ("iterations", 10, "iterations of a fit"),
+        ("threads", n_threads(), "CPU threads"),
+        ("repeats", 3, "largest number of timed fits of each engine"),
     )
-    for name, default, text in numbers:
-        parser.add_argument(f"--{name}", type=_positive, default=default, help=text)
+    add_numbers(parser, numbers, positive)
     parser.add_argument(
         "--budget",
         type=float,
         default=12.0,
         metavar="SECONDS",
-        help="begin no further repeat of an engine after this long (default: %(default)s)",
+        help="begin no further fit of an engine after this time (default: %(default)s)",
     )
+    add_timeout(parser, 300.0, "an engine")
     parser.add_argument(
-        "--timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="stop an engine after this long (default: %(default)s)",
+        "--falling", action="store_true", help="also show the time of each iteration of ktfast"
     )
-    parser.add_argument(
-        "--scaling", action="store_true", help="also time per iteration at 1/8, 1/4 and 1/2 of n"
-    )
-    parser.add_argument(
-        "--falling", action="store_true", help="also the time of every iteration of ktfast's fit"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/kmeans"), help="folder (default: %(default)s)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print and save one table for each data set; returns the exit status."""
-    peers = _peers(options.against, options.device)
-    options.out.mkdir(parents=True, exist_ok=True)  # or it would be known only after minutes
-    if options.device == "cuda":
-        from ktfast.bench.kmeans import (
-            gpu as kmeans_gpu,  # needs torch, which no CPU row should have to share
-        )
-
-        return kmeans_gpu.run(options, ["ktfast", *peers])
+    peers = chosen_peers(options.against, PEERS)
+    options.out.mkdir(parents=True, exist_ok=True)  # fails now, not after minutes of measuring
     for source in options.data:
         x = load(source, options.rows)
         clusters = options.clusters or default_clusters(source, len(x))
@@ -137,9 +126,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _peers(text: str | None, device: str) -> list[str]:
-    known = PEERS if device == "cpu" else GPU_PEERS
-    names = [name for name in (text or DEFAULT_PEERS[device]).split(",") if name]
+def chosen_peers(text: str, known: tuple[str, ...]) -> list[str]:
+    """The engines that ``--against`` names.
+
+    Raises
+    ------
+    InputError
+        An engine is unknown.
+    """
+    names = [name for name in text.split(",") if name]
     for name in names:
         if name not in known:
             raise InputError(f"--against {name}: the peers are {', '.join(known)}")
@@ -151,10 +146,14 @@ class Comparison:
 
     Parameters
     ----------
-    x : float32 [n, d]; the processes read it, and the first centres, from `problem.folder`.
-    clusters : k.
-    problem : what every engine gets.
-    timeout : seconds after which an engine is stopped.
+    x : array, float32 [n, d]
+        The rows. The engines' processes read the rows and the first centres from `problem.folder`.
+    clusters : int
+        Number of clusters.
+    problem : Problem
+        What every engine gets.
+    timeout : float
+        Seconds after which an engine is stopped.
     """
 
     def __init__(self, x: Float32, clusters: int, problem: Problem, timeout: float) -> None:
@@ -167,12 +166,10 @@ class Comparison:
         self.peaks: dict[str, float] = {} if "problem" in measured else measured
 
     def facts(self) -> dict[str, Any]:
-        """What was asked, and of which machine."""
+        """The problem and the machine, the head of the record."""
         n, d = self.x.shape
         return {
-            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "command": shlex.join(["ktfast", *sys.argv[1:]]),
-            "machine": machine(("numpy",)),
+            **stamp(("numpy",)),
             "peaks": self.peaks,
             "n": n,
             "d": d,
@@ -184,15 +181,11 @@ class Comparison:
 
     def rows(self, peers: list[str]) -> Iterator[Row]:
         """Yield a row for ktfast, and one or two for each peer."""
-        base = 0.0
-        for name in ("ktfast", *peers):
-            for setting in self._settings(name):
-                row = self._finished(name, setting, self._run(name, setting))
-                each = row.get("seconds_per_iteration", 0.0)
-                base = each if name == "ktfast" else base
-                if base and each:
-                    row["ratio"] = each / base
-                yield row
+        yield from with_ratios(
+            self._finished(name, setting, self._run(name, setting))
+            for name in ("ktfast", *peers)
+            for setting in self._settings(name)
+        )
 
     def scaling(self, rows: list[Row]) -> Iterator[Row]:
         """Yield the time per iteration of each engine at its best setting, for growing n."""
@@ -207,7 +200,10 @@ class Comparison:
             yield {"engine": row["engine"], "n": len(self.x), "seconds_per_iteration": each}
 
     def _settings(self, name: str) -> list[str]:
-        """As installed, and the core type that is clearly faster in a short trial, if one is."""
+        """As installed, and the core type that is clearly faster in a short trial, if there is one.
+
+        Only engines that multiply with OpenBLAS have core types.
+        """
         cores = _CORE_TYPES[modules.simd_level()] if ENGINES[name].openblas else ()
         trial = self.problem._replace(
             rows=min(len(self.x), max(_TRIAL_ROWS, self.clusters)),
@@ -236,7 +232,7 @@ class Comparison:
         )
 
     def _finished(self, name: str, setting: str, result: Row) -> Row:
-        """The row with what follows from the engine's centres and times."""
+        """The row with the rates and the inertia that follow from the engine's result."""
         row: Row = {"engine": name, "setting": setting, "note": ENGINES[name].note, **result}
         if "problem" in result:
             logger.info("%s, %s: %s", name, setting, result["problem"])
@@ -245,16 +241,7 @@ class Comparison:
         if not np.isfinite(centers).all():
             return row | {"problem": "failed: its centres are not finite"}
         _, distances = kmeans_assign(self.x, centers, distance_dtype="float64")
-        each = spread([value / result["iterations"] for value in result["seconds"]])
+        row |= rates(row, len(self.x), self.x.shape[1], self.clusters, self.peaks.get("fp32"))
+        logger.info("%s, %s: %.3g s / iteration", name, setting, row["seconds_per_iteration"])
         cpu = spread(result["cpu_seconds"]).median / result["iterations"]
-        n, d = self.x.shape
-        flops = 2 * n * self.clusters * d / each.median
-        logger.info("%s, %s: %s s / iteration", name, setting, each.text())
-        return row | {
-            "seconds_per_iteration": each.median,
-            "range": [each.least, each.most],
-            "cpu_seconds_per_iteration": cpu,
-            "flops": flops,
-            "share_of_peak": flops / self.peaks["fp32"] if "fp32" in self.peaks else None,
-            "inertia": float(distances.sum()),
-        }
+        return row | {"cpu_seconds_per_iteration": cpu, "inertia": float(distances.sum())}

@@ -1,4 +1,4 @@
-"""The vectors that K-means engines are compared on: Gaussian mixtures, files, feature folders."""
+"""The rows that K-means engines cluster: Gaussian mixtures, files or feature folders."""
 
 import re
 import zipfile
@@ -16,25 +16,35 @@ Float32 = NDArray[np.float32]
 MIXTURE_ROWS = 100_000
 _MIXTURE = re.compile(r"mixture(\d+)")
 _COMPONENTS = 200
-# What may follow a source, and the most directions that are kept.
+# The suffix of a source that asks for whitening, and the largest number of kept directions.
 _WHITENED = ":whitened"
 _DIRECTIONS = 256
 
 
 def load(source: str, rows: int | None = None) -> Float32:
-    """Read or make the vectors, float32 [n, d].
+    """Read or make the rows.
 
     Parameters
     ----------
-    source : "mixture256" (or another number of features), a .npy file, a .npz file with one array
-        of two or more axes (rows first, the others become features), or a folder of features. With
-        ":whitened" behind it, PCA-whitened in at most 256 directions.
-    rows : n; None: all rows of a file, 100,000 of a mixture.
+    source : str
+        "mixture256" (or another number of features), a .npy file, a .npz file, or a folder of
+        features. A .npz file holds one array of two or more axes: the first axis counts rows, the
+        others become features. With the suffix ":whitened", the rows are PCA-whitened in at most
+        256 directions.
+    rows : int, optional
+        Number of rows. None means all rows of a file, and 100,000 rows of a mixture.
+
+    Returns
+    -------
+    x : array, float32 [n, d]
+        The rows.
 
     Raises
     ------
-    InputError : there is no such source, or it has fewer rows.
-    DataError : the file or folder is damaged or holds something else.
+    InputError
+        The source does not exist, or has fewer rows.
+    DataError
+        The file or folder is damaged or holds something else.
     """
     if source.endswith(_WHITENED):
         return whitened(load(source.removesuffix(_WHITENED), rows))
@@ -42,7 +52,9 @@ def load(source: str, rows: int | None = None) -> Float32:
         return mixture(MIXTURE_ROWS if rows is None else rows, features)
     path = Path(source)
     if not path.exists():
-        raise InputError(f"data {source}: neither mixtureD (such as mixture256) nor a file here")
+        raise InputError(
+            f"data {source}: neither mixtureD (such as mixture256) nor an existing file"
+        )
     if path.suffix == ".npz":
         x = _archived(path)
         available = len(x)
@@ -56,18 +68,19 @@ def load(source: str, rows: int | None = None) -> Float32:
 
 
 def whitened(x: Float32) -> Float32:
-    """Coordinates in the leading principal directions, of variance 1 each: float32 [n, <= 256]."""
+    """The rows in at most 256 leading principal directions, each of variance 1."""
     dim = min(_DIRECTIONS, *x.shape)
     pca = PCA(dim, whiten=True, svd_solver="randomized", random_state=0)
     return np.ascontiguousarray(pca.fit_transform(x), np.float32)
 
 
 def mixture_features(source: str) -> int | None:
-    """The number of features of a mixture such as "mixture256"; None: it is none.
+    """The number of features of a mixture such as "mixture256"; None for other sources.
 
     Raises
     ------
-    InputError : a mixture of no features.
+    InputError
+        The mixture has no features.
     """
     match = _MIXTURE.fullmatch(source)
     if match and int(match[1]) < 1:
@@ -76,7 +89,7 @@ def mixture_features(source: str) -> int | None:
 
 
 def mixture(rows: int, features: int) -> Float32:
-    """Overlapping Gaussians with a decaying spectrum, float32 [rows, features]; always the same."""
+    """Overlapping Gaussians with a decaying spectrum, float32 [rows, features], of a fixed seed."""
     generator = np.random.default_rng(0)
     spectrum = (1 + np.arange(features, dtype=np.float32)) ** np.float32(-0.5)
     means = generator.standard_normal((_COMPONENTS, features), np.float32)
@@ -87,17 +100,18 @@ def mixture(rows: int, features: int) -> Float32:
 
 
 def default_clusters(source: str, rows: int) -> int:
-    """2000 for mixtures of at most 256 features, else 1000; at least 20 rows in each."""
+    """2000 clusters for mixtures of at most 256 features, else 1000; at most one per 20 rows."""
     features = mixture_features(source)
     return min(2000 if features and features <= 256 else 1000, max(1, rows // 20))
 
 
 def first_centers(x: Float32, clusters: int) -> Float32:
-    """Distinct rows of x, float32 [clusters, d]; always the same.
+    """Distinct rows of x, drawn with a fixed seed, float32 [clusters, d].
 
     Raises
     ------
-    InputError : there are fewer rows than clusters.
+    InputError
+        There are fewer rows than clusters.
     """
     if not 1 <= clusters <= len(x):
         raise InputError(f"clusters must lie in 1 .. {len(x)} (the rows), got {clusters}")
@@ -105,7 +119,7 @@ def first_centers(x: Float32, clusters: int) -> Float32:
 
 
 def _archived(path: Path) -> NDArray[np.generic]:
-    """The vectors in a .npz file, [n, d]."""
+    """The rows in a .npz file, [n, d]."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -1,45 +1,46 @@
 """The K-means engines that are compared: whole fits from given first centres, one process each.
 
-A fit is I Lloyd iterations (assignment and update) and the last assignment, for every engine, and
-on all rows: what an engine would do on a sample by default is lifted.
+For every engine, a fit is the given number of Lloyd iterations (assignment and update) and the last
+assignment, on all rows. Engines that sample the rows by default are told to use all of them.
 """
 
 import importlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ktfast.bench.core.harness import version_of
+from ktfast.bench.core.machine import version_of
 
 Float32 = NDArray[np.float32]
 Row = dict[str, Any]
+Result = TypeVar("Result")
 
 AS_INSTALLED = "as installed"
-"""The setting of an engine that is told nothing about the processor."""
+"""The setting of an engine without any variable that describes the processor."""
 
 
 class Problem(NamedTuple):
-    """One comparison: every engine gets the same."""
+    """The problem that every engine of a comparison gets."""
 
     folder: str
     """Holds x.npy, float32 [n, d], and start.npy, float32 [k, d]; receives centers.npy."""
     rows: int
-    """The first rows of x that are clustered."""
+    """Only this number of rows of x is clustered, from the first on."""
     iterations: int
     threads: int
     repeats: int
-    """Fits that are timed, at most."""
+    """Largest number of timed fits."""
     seconds: float
-    """No further fit begins once they have taken this long together."""
+    """No further fit begins after the timed fits have taken this time together."""
 
 
 class Fit(NamedTuple):
-    """What an engine found."""
+    """The result of an engine."""
 
     centers: Any
     """[k, d]"""
@@ -48,14 +49,14 @@ class Fit(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """A library and how to fit with it: fit(x, start, iterations, threads)."""
+    """A library, and the function fit(x, start, iterations, threads) that calls it."""
 
     package: str
     """The distribution to install."""
     module: str
     fit: Callable[[Float32, Float32, int, int], Fit]
     openblas: bool = False
-    """Its speed hangs on the kernels that OpenBLAS chooses for the processor."""
+    """Whether the speed depends on the kernels that OpenBLAS chooses for the processor."""
     note: str = ""
 
 
@@ -74,7 +75,7 @@ def _faiss(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
         x.shape[1],
         len(start),
         niter=iterations,
-        max_points_per_centroid=len(x),  # or it would cluster a sample
+        max_points_per_centroid=len(x),  # faiss would cluster a sample
         min_points_per_centroid=1,
     )
     model.train(x, init_centroids=start)
@@ -85,7 +86,7 @@ def _faiss(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
 def _sklearn(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
     from sklearn.cluster import KMeans
 
-    # Its threads are those of OpenMP and OpenBLAS, which the process was started with.
+    # OMP_NUM_THREADS of this process sets the threads of OpenMP and OpenBLAS.
     model = KMeans(len(start), init=start, n_init=1, max_iter=iterations, tol=0).fit(x)
     return Fit(model.cluster_centers_, model.n_iter_)
 
@@ -107,7 +108,7 @@ def _superkmeans(x: Float32, start: Float32, iterations: int, threads: int) -> F
         x.shape[1],
         hierarchical=False,
         iters=iterations,
-        sampling_fraction=1.0,  # or it would cluster a sample
+        sampling_fraction=1.0,  # superkmeans would cluster a sample
         max_points_per_cluster=len(x),
         n_threads=threads,
         early_termination=False,
@@ -127,7 +128,7 @@ def _torch_bf16(x: Float32, start: Float32, iterations: int, threads: int) -> Fi
 
 
 def _torch_lloyd(x: Float32, start: Float32, iterations: int, threads: int, dtype: str) -> Fit:
-    """Lloyd's algorithm as one would write it with torch, in blocks that fit the caches."""
+    """Lloyd's algorithm in plain torch, in blocks that fit the caches."""
     import torch
 
     torch.set_num_threads(threads)
@@ -155,8 +156,8 @@ def _torch_lloyd(x: Float32, start: Float32, iterations: int, threads: int, dtyp
 
 
 def _numpy(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
-    """Lloyd's algorithm as one would write it with NumPy, in blocks that fit the caches."""
-    # Its threads are those of OpenBLAS, which the process was started with.
+    """Lloyd's algorithm in plain NumPy, in blocks that fit the caches."""
+    # OMP_NUM_THREADS of this process sets the threads of OpenBLAS.
     centers = start.copy()
     labels = np.empty(len(x), np.int64)
 
@@ -188,7 +189,7 @@ def _fastkmeans(x: Float32, start: Float32, iterations: int, threads: int) -> Fi
     return Fit(model.centroids, iterations)
 
 
-_OWN_START = "takes no first centres: starts from random rows of its own"
+OWN_START = "takes no first centres: starts from random rows of its own"
 
 ENGINES = {
     "ktfast": Engine(
@@ -201,15 +202,15 @@ ENGINES = {
         "superkmeans",
         _superkmeans,
         openblas=True,
-        note=f"approximate; {_OWN_START}; subsampling lifted, early termination off",
+        note=f"approximate; {OWN_START}; subsampling lifted, early termination off",
     ),
     "sklearnex": Engine("scikit-learn-intelex", "sklearnex", _sklearnex),
     "torch": Engine("torch", "torch", _torch, note="addmm, argmin, index_add_; float32"),
     "torch-bf16": Engine(
-        "torch", "torch", _torch_bf16, note="the same with scores in bfloat16: approximate"
+        "torch", "torch", _torch_bf16, note="as torch, with scores in bfloat16: approximate"
     ),
     "numpy": Engine("numpy", "numpy", _numpy, openblas=True, note="matmul, argmin, reduceat"),
-    "fastkmeans": Engine("fastkmeans", "fastkmeans", _fastkmeans, note=_OWN_START),
+    "fastkmeans": Engine("fastkmeans", "fastkmeans", _fastkmeans, note=OWN_START),
 }
 
 
@@ -218,14 +219,18 @@ def measure(engine: str, problem: list[Any]) -> Row:
 
     Parameters
     ----------
-    engine : key of ENGINES.
-    problem : the fields of a `Problem`.
+    engine : str
+        Key of `ENGINES`.
+    problem : list
+        The fields of a `Problem`.
 
     Returns
     -------
-    seconds and cpu_seconds of each fit, iterations of one, peak_rss (bytes that the process ever
-    held), idle_rss (those before the first fit, with data and libraries), data_bytes, version,
-    and history where the engine keeps one. The centres are left in centers.npy.
+    row : dict
+        "seconds" and "cpu_seconds" of each fit, "iterations" of one fit, "peak_rss" (largest
+        number of bytes that the process held), "idle_rss" (bytes before the first fit, with data
+        and libraries), "data_bytes", "version", and "history" where the engine keeps one. The
+        centres are written to centers.npy.
     """
     given, chosen = Problem(*problem), ENGINES[engine]
     importlib.import_module(chosen.module)
@@ -234,14 +239,19 @@ def measure(engine: str, problem: list[Any]) -> Row:
     idle_rss = _resident("VmRSS")
     seconds: list[float] = []
     cpu_seconds: list[float] = []
+
+    def timed() -> tuple[float, Fit]:
+        began, cpu_began = time.perf_counter(), time.process_time()
+        found = chosen.fit(x, start, given.iterations, given.threads)
+        took = time.perf_counter() - began
+        cpu_seconds.append(time.process_time() - cpu_began)
+        return took, found
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the iterations did not suffice to converge
+        warnings.simplefilter("ignore")  # some engines warn if a fit has not converged
         chosen.fit(x[: max(1000, 4 * len(start))], start, 1, given.threads)
-        while not seconds or (len(seconds) < given.repeats and sum(seconds) < given.seconds):
-            began, cpu_began = time.perf_counter(), time.process_time()
-            found = chosen.fit(x, start, given.iterations, given.threads)
-            seconds.append(time.perf_counter() - began)
-            cpu_seconds.append(time.process_time() - cpu_began)
+        for took, found in repeated(timed, given.repeats, given.seconds):  # noqa: B007
+            seconds.append(took)
     result = {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -252,16 +262,43 @@ def measure(engine: str, problem: list[Any]) -> Row:
         "version": version_of(chosen.package),
     }
     np.save(folder / "centers.npy", np.asarray(found.centers, np.float32))
-    return result if found.history is None else result | {"history": _json_rows(found.history)}
+    return result | history_of(found)
 
 
-def _json_rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The rows with Python's numbers in place of NumPy's."""
-    return [{key: float(value) for key, value in row.items()} for row in history]
+def repeated(
+    timed: Callable[[], tuple[float, Result]], repeats: int, seconds: float
+) -> Iterator[tuple[float, Result]]:
+    """Call a function that returns its seconds and a result, once or more within a time.
+
+    Parameters
+    ----------
+    timed : callable
+        Returns its seconds and a result.
+    repeats : int
+        Largest number of calls.
+    seconds : float
+        No further call begins after the calls have taken this time together.
+
+    Yields
+    ------
+    outcome : tuple of (float, object)
+        What each call returned.
+    """
+    total, calls = 0.0, 0
+    while calls == 0 or (calls < repeats and total < seconds):
+        took, found = timed()
+        total, calls = total + took, calls + 1
+        yield took, found
+
+
+def history_of(found: Fit) -> Row:
+    """The history of a fit in Python's own numbers, under "history"; empty without a history."""
+    rows = [{key: float(value) for key, value in row.items()} for row in found.history or []]
+    return {"history": rows} if rows else {}
 
 
 def _resident(field: str) -> int:
-    """Bytes in memory now (VmRSS) or at most so far (VmHWM)."""
+    """Bytes that this process holds now (VmRSS), or the largest number so far (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])

@@ -1,15 +1,16 @@
-"""The plots of `ktfast bench kmeans`, each as PNG and SVG."""
+"""The plots of `ktfast bench kmeans`; every plot is saved as PNG and SVG."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ktfast.bench.core.figure import INK, OURS, PALE, PEER, figure
+from ktfast.bench.core import figure as figures
+from ktfast.bench.core.figure import INK, OURS, PALE, PEER, Bar, figure
+from ktfast.bench.core.table import Spread
 from ktfast.bench.kmeans.engines import AS_INSTALLED, Row
 
 _COLORS = ("#d98218", "#2a9d6f", "#9b59b6", "#c0392b", "#16a2b8", "#7f6a4f", "#e377a2")
@@ -20,41 +21,36 @@ def bars(record: dict[str, Any], path: Path) -> None:
 
     Parameters
     ----------
-    record : what was measured; see `ktfast.bench.kmeans.command.Comparison`.
-    path : of the files, without suffix.
+    record : dict
+        The measurement, from `ktfast.bench.kmeans.command.Comparison`.
+    path : Path
+        Path of the files without their suffix.
     """
     rows = [row for row in record["rows"] if "problem" not in row]
-    rows.sort(key=lambda row: -float(row["seconds_per_iteration"]))
-    seconds = np.array([row["seconds_per_iteration"] for row in rows])
-    least, most = np.array([row["range"] for row in rows]).T
-    height = 1.8 + 0.34 * len(rows)  # inches
-    with figure(path, height) as axes:
-        axes.barh(
-            range(len(rows)), seconds, height=0.66, color=[_color(row, rows) for row in rows],
-            xerr=(seconds - least, most - seconds), error_kw={"ecolor": INK, "elinewidth": 1},
-        )  # fmt: skip
-        for place, row in enumerate(rows):
-            ratio = f"  ({row['ratio']:.1f}×)" if row.get("ratio", 1) != 1 else ""
-            text = f"{row['seconds_per_iteration']:.3g} s{ratio}"
-            axes.annotate(
-                text, (most[place], place), xytext=(5, 0), textcoords="offset points",
-                va="center", fontsize=9, weight="bold" if row["engine"] == "ktfast" else "normal",
-            )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
-        axes.grid(axis="y", visible=False)
-        axes.set(
-            xlim=(0, 1.22 * most.max()),
-            xlabel="seconds per iteration (median, range), lower is better",
-            title=f"K-means on {Path(record['data']).name}: n = {record['n']:,}, d = "
-            f"{record['d']:,}, k = {record['k']:,}"
-            + (f", threads: {record['threads']}" if "threads" in record else ""),
-        )
-        colors = {_color(row, rows) for row in rows}
-        names = {OURS: "ktfast", PEER: "another library", PALE: "at a slower setting"}
-        handles = [Patch(color=c, label=n) for c, n in names.items() if c in colors]
-        axes.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.75 / height), ncols=3
-        )
+    rows.sort(key=lambda row: float(row["seconds_per_iteration"]))
+    names = {OURS: "ktfast", PEER: "another library", PALE: "at a slower setting"}
+    colors = {_color(row, rows) for row in rows}
+    threads = f", threads: {record['threads']}" if "threads" in record else ""
+    figures.bars(
+        path,
+        [_bar(row, rows) for row in rows],
+        title=f"K-means on {Path(record['data']).name}: n = {record['n']:,}, d = "
+        f"{record['d']:,}, k = {record['k']:,}{threads}",
+        xlabel="seconds per iteration (median, range), lower is better",
+        legend={color: name for color, name in names.items() if color in colors},
+    )
+
+
+def _bar(row: Row, rows: list[Row]) -> Bar:
+    each = float(row["seconds_per_iteration"])
+    ratio = f"  ({row['ratio']:.1f}×)" if row.get("ratio", 1) != 1 else ""
+    return Bar(
+        _label(row),
+        Spread(each, *row["range"]),
+        f"{each:.3g} s{ratio}",
+        _color(row, rows),
+        row["engine"] == "ktfast",
+    )
 
 
 def scaling(points: list[Row], path: Path) -> None:
@@ -62,8 +58,10 @@ def scaling(points: list[Row], path: Path) -> None:
 
     Parameters
     ----------
-    points : engine, n and seconds_per_iteration of each measurement.
-    path : of the files, without suffix.
+    points : list of dict
+        "engine", "n" and "seconds_per_iteration" of each measurement.
+    path : Path
+        Path of the files without their suffix.
     """
     engines = dict.fromkeys(point["engine"] for point in points)
     with figure(path, 4.2) as axes:
@@ -89,13 +87,16 @@ def scaling(points: list[Row], path: Path) -> None:
 
 
 def falling(history: list[Row], rows: list[Row], path: Path) -> None:
-    """Time of every iteration of ktfast's fit, and the share of distances it skipped.
+    """Time of every iteration of ktfast's fit, and the share of skipped distances.
 
     Parameters
     ----------
-    history : `KMeans.history_`; "skipped" is drawn if it is there.
-    rows : of the table, one for each engine; scikit-learn and faiss give their mean time.
-    path : of the files, without suffix.
+    history : list of dict
+        `KMeans.history_`. "skipped" is drawn where it is present.
+    rows : list of dict
+        One row for each engine. The mean times of scikit-learn and faiss are drawn as lines.
+    path : Path
+        Path of the files without their suffix.
     """
     steps = np.arange(1, len(history) + 1)
     with figure(path, 4.2) as axes:
@@ -116,7 +117,7 @@ def falling(history: list[Row], rows: list[Row], path: Path) -> None:
 
 
 def _skipped(axes: Axes, steps: NDArray[np.int64], percent: list[float]) -> None:
-    """Draw the share of distances that were not computed on an axis of its own."""
+    """Draw the share of skipped distances on an axis of its own."""
     color = _COLORS[0]
     axes.plot([], [], color=color, linestyle="-.", label="distances skipped")
     share = axes.twinx()
@@ -127,7 +128,7 @@ def _skipped(axes: Axes, steps: NDArray[np.int64], percent: list[float]) -> None
 
 
 def _color(row: Row, rows: list[Row]) -> str:
-    """Ours, a peer's, or pale: as installed where another setting is faster."""
+    """ktfast's colour, a peer's, or a pale one for a peer's slower setting."""
     if row["engine"] == "ktfast":
         return OURS
     best = min(

@@ -1,27 +1,26 @@
-"""The table of `ktfast bench kmeans`, what is said beside it, and where it is saved."""
+"""The table of `ktfast bench kmeans`, and the sentences and plots beside it."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ktfast.bench.core.harness import Spread, markdown, save
+from ktfast.bench.core.table import Spread, facts_line, markdown, publish
 from ktfast.bench.kmeans import plots
 from ktfast.bench.kmeans.engines import Row
+from ktfast.bench.kmeans.rates import FIT_METHOD
 
 COLUMNS = (
     "engine", "setting", "s / iteration (range)", "ratio", "CPU s / iteration", "fit s", "GFLOP/s",
     "of fp32 peak", "memory MiB", "inertia", "iterations", "threads", "version",
 )  # fmt: skip
-METHOD = """\
-A fit is the given number of Lloyd iterations (assignment and update) and the last assignment, and
-what the engine does to the data before; s / iteration is a fit's time by its iterations, median
-and range of the repeats. GFLOP/s counts 2nkd in an iteration, also where an engine gets around
-computing all of it. Ratio: s / iteration by that of ktfast. Memory: the most the process held,
-without the data, and of it what it held before the first fit (the libraries). Inertia: sum of
-squared distances of all rows to their nearest centre, found and added up in float64 by ktfast.
-Each engine ran in a process of its own with all OPENBLAS_*, MKL_* and OMP_* variables unset but
-OMP_NUM_THREADS; engines with OpenBLAS ran also at the fastest OPENBLAS_CORETYPE of those tried."""
+METHOD = f"""\
+{FIT_METHOD}
+Memory is the peak of the process without the data; in brackets stands what the process held before
+the first fit, which is the libraries. Inertia is the sum of squared distances of all rows to their
+nearest centres, computed by ktfast in float64. Each engine ran in a process of its own, in which
+all OPENBLAS_*, MKL_* and OMP_* variables but OMP_NUM_THREADS were unset. Engines that multiply with
+OpenBLAS also ran at the fastest OPENBLAS_CORETYPE of those tried."""
 
 
 def report(record: dict[str, Any], out: Path, *, falling: bool) -> None:
@@ -29,25 +28,52 @@ def report(record: dict[str, Any], out: Path, *, falling: bool) -> None:
 
     Parameters
     ----------
-    record : what was measured; see `ktfast.bench.kmeans.command.Comparison`.
-    out : folder, made if need be.
-    falling : also plot the time of every iteration of ktfast's fit.
+    record : dict
+        The measurement, from `ktfast.bench.kmeans.command.Comparison`.
+    out : Path
+        Folder that receives the files; made if necessary.
+    falling : bool
+        Also show the time of every iteration of ktfast's fit.
     """
-    name = f"kmeans-{Path(record['data'].replace(':', '-')).stem}"
-    text = "\n\n".join(_parts(record, falling=falling))
-    save(out, name, record, text)
-    print(text)
-    if best_settings(record["rows"]):
-        plots.bars(record, out / name)
-    if record.get("scaling"):
-        plots.scaling(record["scaling"], out / f"{name}-scaling")
-    if falling and _history(record):
-        plots.falling(_history(record), best_settings(record["rows"]), out / f"{name}-falling")
-    print(f"\nsaved in {out}: {', '.join(sorted(path.name for path in out.glob(name + '*')))}")
+    publish_tables(record, out, "kmeans", _parts(record), falling=falling)
+
+
+def publish_tables(
+    record: dict[str, Any], out: Path, stem: str, parts: list[str], *, falling: bool
+) -> None:
+    """Print and save the paragraphs of a comparison, with the tables and plots that belong to it.
+
+    Parameters
+    ----------
+    record : dict
+        The measurement: "data", "rows" and perhaps "scaling".
+    out : Path
+        Folder that receives the files; made if necessary.
+    stem : str
+        First part of the files' names; the name of the data follows.
+    parts : list of str
+        Paragraphs in Markdown.
+    falling : bool
+        Also show the time of every iteration of ktfast's fit.
+    """
+    history = _history(record) if falling else []
+    if history:
+        parts = [*parts, "### The iterations of ktfast's fit", history_table(history)]
+
+    def draw(path: Path) -> None:
+        plots.bars(record, path)
+        if record.get("scaling"):
+            plots.scaling(record["scaling"], path.with_name(f"{path.name}-scaling"))
+        if history:
+            best = best_settings(record["rows"])
+            plots.falling(history, best, path.with_name(f"{path.name}-falling"))
+
+    name = f"{stem}-{Path(record['data'].replace(':', '-')).stem}"
+    publish(out, name, record, "\n\n".join(parts), draw)
 
 
 def best_settings(rows: list[Row]) -> list[Row]:
-    """The fastest row of each engine, without those that failed."""
+    """The fastest row of each engine that could be measured."""
     measured = [row for row in rows if "problem" not in row]
     return [
         min(
@@ -58,27 +84,29 @@ def best_settings(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _parts(record: dict[str, Any], *, falling: bool) -> list[str]:
+def _parts(record: dict[str, Any]) -> list[str]:
     """The paragraphs of the report."""
-    machine = record["machine"]
     peaks = ", ".join(f"{kind} {value / 1e9:.0f}" for kind, value in record["peaks"].items())
-    noted = {row["engine"]: row["note"] for row in record["rows"] if row["note"]}
     parts = [
         f"## K-means: {record['data']}",
         f"n = {record['n']}, d = {record['d']}, k = {record['k']}; iterations: "
         f"{record['iterations']}; threads: {record['threads']}.\n"
-        f"{'; '.join(f'{key} {value}' for key, value in machine.items())}.\n"
-        f"Peaks of these threads, 10^9 operations/s: {peaks}.",
+        f"{facts_line(record['machine'])}\n"
+        f"Peak rates of these threads, 10^9 operations/s: {peaks}.",
         markdown(COLUMNS, [_cells(row, record["threads"]) for row in record["rows"]]),
-        "\n".join(f"- {name}: {note}" for name, note in noted.items()),
+        notes(record["rows"]),
         METHOD,
         f"Command: `{record['command']}`, {record['date']}.",
     ]
     if record.get("scaling"):
         parts += ["### Cost against the number of rows", scaling_table(record["scaling"])]
-    if falling and _history(record):
-        parts += ["### The iterations of ktfast's fit", history_table(_history(record))]
     return parts
+
+
+def notes(rows: list[Row]) -> str:
+    """The notes of the engines, one line each."""
+    noted = {row["engine"]: row["note"] for row in rows if row["note"]}
+    return "\n".join(f"- {name}: {note}" for name, note in noted.items())
 
 
 def _cells(row: Row, threads: int) -> list[str]:
@@ -88,11 +116,10 @@ def _cells(row: Row, threads: int) -> list[str]:
     own = row["peak_rss"] - row["data_bytes"]
     idle = row["idle_rss"] - row["data_bytes"]
     each = Spread(row["seconds_per_iteration"], *row["range"])
-    fits = len(row["seconds"])
     return [
         row["engine"],
         row["setting"],
-        each.text() if fits > 1 else f"{each.median:.3f} (one fit)",
+        time_cell(each, len(row["seconds"])),
         f"{row['ratio']:.2f}" if "ratio" in row else "-",
         f"{row['cpu_seconds_per_iteration']:.3f}",
         f"{float(np.median(row['seconds'])):.2f}",
@@ -106,8 +133,13 @@ def _cells(row: Row, threads: int) -> list[str]:
     ]
 
 
+def time_cell(each: Spread, fits: int) -> str:
+    """Time per iteration with its range, if there was more than one fit."""
+    return each.text() if fits > 1 else f"{each.median:.3f} (one fit)"
+
+
 def scaling_table(points: list[Row]) -> str:
-    """Seconds per iteration for each n, and how far the cost of a row changes over them."""
+    """Seconds per iteration for each n, and the time per row at the largest n by the smallest."""
     sizes = sorted({point["n"] for point in points})
     engines: dict[str, dict[int, float]] = {}
     for point in points:
@@ -123,7 +155,7 @@ def scaling_table(points: list[Row]) -> str:
 
 
 def history_table(history: list[Row]) -> str:
-    """Seconds of every iteration, and the share of distances it skipped where that is known."""
+    """Seconds of every iteration, and the share of skipped distances where it is known."""
     skips = any("skipped" in row for row in history)
     lines = [
         [
@@ -137,5 +169,5 @@ def history_table(history: list[Row]) -> str:
 
 
 def _history(record: dict[str, Any]) -> list[Row]:
-    """The iterations of ktfast's last fit, if it could be measured."""
+    """The iterations of ktfast's last fit; empty if ktfast could not be measured."""
     return next((row["history"] for row in record["rows"] if row.get("history")), [])

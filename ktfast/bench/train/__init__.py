@@ -1,1 +1,1 @@
-"""`ktfast bench train`: trainings beside plain scripts that do the same."""
+"""`ktfast bench train`: trainings beside plain scripts that do the same work."""

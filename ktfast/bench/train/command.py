@@ -1,29 +1,26 @@
-"""`ktfast bench train`: trainings and feature extraction, beside the script one would write.
+"""`ktfast bench train`: trainings and feature extraction, beside a plain torch script.
 
-Both sides do the same work on the same photographs, each in a process of its own, in turns: ktfast
-from prepared shards, the plain script (`train_plain`) from the original files.
+Both sides do the same work on the same photographs, each in a process of its own, and take turns.
+ktfast reads prepared shards; the plain script (`plain.py`) reads the original files.
 """
 
 import argparse
 import os
-import shlex
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ktfast.bench.core.harness import machine, run_row
+from ktfast.bench.core.machine import stamp
+from ktfast.bench.core.options import add_numbers, add_out, add_timeout, natural
+from ktfast.bench.core.photographs import prepared, sample
+from ktfast.bench.core.row import run_row
 from ktfast.bench.train.images import write_images
-from ktfast.bench.train.jobs import DEFAULT_JOBS, JOBS, Assignment, Job
+from ktfast.bench.train.jobs import DEFAULT_JOBS, JOBS, Assignment
 from ktfast.bench.train.report import METHOD, report
 from ktfast.bench.train.rows import rows_of
-from ktfast.errors import DataError, InputError
+from ktfast.errors import InputError
 from ktfast.images.index import ImageIndex
-from ktfast.images.prepare import prepare
 from ktfast.native.threads import n_threads
 
 SIDES = {"plain": "ktfast.bench.train.plain:run", "ktfast": "ktfast.bench.train.ours:run"}
@@ -31,8 +28,8 @@ PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130")
 FEEDS = ("auto", "dali", "torch")
 WAYS = ("auto", "plain", "graphs", "compiled", "compiled graphs")
 IMAGES, GPU_BATCHES = 512, 20
-"""Images unless asked otherwise; on a GPU so many batches of the largest job, so that neither side
-comes to the end of an epoch while it is timed."""
+"""Images unless ``--images`` is given. On a GPU the number is a multiple of the largest batch, so
+that neither side reaches the end of an epoch while it is timed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,16 +38,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "folder",
         type=Path,
         nargs="?",
-        help="photographs, at any depth (default: JPEG files are generated)",
+        help="photographs, at any depth (default: generate JPEG files)",
     )
     parser.add_argument(
         "--jobs",
         default=",".join(DEFAULT_JOBS),
         metavar="JOB,...",
-        help=f"of {', '.join(JOBS)} (default: %(default)s)",
+        help=f"jobs to measure, of {', '.join(JOBS)} (default: %(default)s)",
     )
     choices = (
-        ("device", ("auto", "cpu", "cuda"), "where both sides run"),
+        ("device", ("auto", "cpu", "cuda"), "device of both sides"),
         ("feed", FEEDS, "ktfast's feed"),
         ("way", WAYS, "how ktfast runs the network"),
     )
@@ -59,38 +56,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}", choices=values, default="auto", help=f"{text} (default: %(default)s)"
         )
     numbers = (
-        ("threads", 0, "CPU threads that compute, and as many that decode; 0: one a core"),
-        ("rounds", 2, "times that both sides take their turn"),
-        ("images", 0, f"at most so many images; 0: {IMAGES}, on a GPU {GPU_BATCHES} batches"),
-        ("batch", 0, "images in a batch; 0: each job's own"),
-        ("steps", 0, "timed steps; 0: each job's own"),
+        ("threads", 0, "CPU threads that compute, and CPU threads that decode; 0: one per core"),
+        ("rounds", 2, "rounds; both sides run once in each round"),
+        ("images", 0, f"largest number of images; 0: {IMAGES}, on a GPU {GPU_BATCHES} batches"),
+        ("batch", 0, "images in a batch; 0: each job's own number"),
+        ("steps", 0, "timed steps; 0: each job's own number"),
     )
-    for name, default, text in numbers:
-        parser.add_argument(
-            f"--{name}", type=_natural, default=default, help=f"{text} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="stop a process after this long (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/train"), help="folder (default: %(default)s)"
-    )
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
-    return value
+    add_numbers(parser, numbers, natural)
+    add_timeout(parser, 600.0, "a process")
+    add_out(parser, "bench/train")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print and save the table; returns the exit status."""
-    options.out.mkdir(parents=True, exist_ok=True)  # or it would be known only after minutes
+    options.out.mkdir(parents=True, exist_ok=True)  # fails now, not after minutes of measuring
     values = {
         name: getattr(options, name)
         for name in (
@@ -120,24 +99,36 @@ def measure(
 
     Parameters
     ----------
-    folder : photographs, at any depth; None: JPEG files are generated.
-    jobs : names in `JOBS`.
-    device : "auto", "cpu" or "cuda".
-    feed : of ktfast's side: "auto" (DALI where it is installed), "dali" or "torch".
-    way : how ktfast's side runs the network, one of `WAYS`.
-    threads : that compute, and as many that decode; 0: one for each core.
-    rounds : times that both sides take their turn.
-    images, batch, steps : images in all and in a batch, timed steps; 0: the job's own.
-    timeout : seconds until a process is ended.
+    folder : Path, optional
+        Photographs, at any depth. None generates JPEG files.
+    jobs : sequence of str, optional
+        Names in `JOBS`.
+    device : {"auto", "cpu", "cuda"}, optional
+        Device of both sides.
+    feed : {"auto", "dali", "torch"}, optional
+        Feed of ktfast's side; "auto" takes DALI where it is installed.
+    way : str, optional
+        How ktfast's side runs the network, one of `WAYS`.
+    threads : int, optional
+        Threads that compute, and threads that decode. 0 means one for each core.
+    rounds : int, optional
+        Rounds; both sides run once in each round.
+    images, batch, steps : int, optional
+        All images, images in a batch, and timed steps. 0 means the job's own number.
+    timeout : float, optional
+        Seconds after which a process is ended.
 
     Returns
     -------
-    the figures as JSON, a row for each job and side in ``rows`` (`train_rows`).
+    record : dict
+        The figures as JSON. "rows" holds a row for each job and side, from `rows.rows_of`.
 
     Raises
     ------
-    InputError : a job, device, feed or way is unknown, or the images are too few.
-    DataError : an image cannot be decoded, or both sides did not do the same work.
+    InputError
+        A job, device, feed or way is unknown, or there are too few images.
+    DataError
+        An image cannot be decoded, or the sides did not do the same work.
     """
     for name in jobs:
         if name not in JOBS:
@@ -151,13 +142,9 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="ktfast-bench-") as place:
         if folder is None:
             write_images(Path(place) / "files", images)
-        index = ImageIndex.scan(folder or Path(place) / "files", labels="none")
-        rows = np.unique(np.linspace(0, index.n - 1, images).astype(np.int64))
-        index = index.take(rows)
+        index = sample(folder or Path(place) / "files", images)
         record: dict[str, Any] = {
-            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "command": shlex.join(["ktfast", *sys.argv[1:]]),
-            "machine": machine(PACKAGES),
+            **stamp(PACKAGES),
             "images": index.n,
             "generated": folder is None,
             "file_bytes": float(index.sizes.mean()),
@@ -186,18 +173,18 @@ def _device(name: str) -> str:
 
 
 def _images(jobs: Sequence[str], given: Assignment) -> int:
-    """How many images are used if nobody says so."""
+    """The number of images unless ``--images`` is given."""
     if given.device == "cpu":
         return IMAGES
     return GPU_BATCHES * max((given.batch or JOBS[name].batches[1] for name in jobs), default=1)
 
 
 def _assignment(name: str, n: int, given: Assignment) -> Assignment:
-    """What both sides are to do; the options that were left open are the job's."""
+    """The work of both sides; the job's own numbers stand in for options that were left at 0."""
     job, on_gpu = JOBS[name], given.device == "cuda"
     batch = given.batch or job.batches[on_gpu]
     steps, warm_up = given.steps or job.steps[on_gpu], job.warm_up[on_gpu]
-    if job.work == "features":  # each image is read once
+    if job.work == "features":  # the extraction reads each image once
         steps = min(steps, n // batch - warm_up)
     if n < 2 * batch or steps < 1:
         raise InputError(
@@ -210,12 +197,15 @@ def _assignment(name: str, n: int, given: Assignment) -> Assignment:
 def _turns(
     index: ImageIndex, place: Path, assignment: Assignment, rounds: int, timeout: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the processes of both sides found, a list for each side."""
+    """The results of both sides' processes, a list for each side."""
+    job = JOBS[assignment.job]
+    shards = place / f"side-{job.short_side}"  # jobs of one size share their shards
+    prepared(index, shards, short_side=job.short_side)
     images = {
         "plain": [str(index.root / path) for path in index.paths],
-        "ktfast": str(_prepared(index, place, JOBS[assignment.job])),
+        "ktfast": str(shards),
     }
-    # As the command line sets it for every training.
+    # The command line sets this variable for every training.
     huge_pages = {"THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for _ in range(rounds):
@@ -230,16 +220,3 @@ def _turns(
                 )
             )
     return turns
-
-
-def _prepared(index: ImageIndex, place: Path, job: Job) -> Path:
-    """Shards of the images as the job wants them, made once."""
-    folder = place / f"side-{job.short_side}"
-    shards = prepare(index, folder, short_side=job.short_side)
-    if shards.skipped:
-        image = shards.skipped[0]
-        raise DataError(
-            f"{len(shards.skipped)} of the images cannot be decoded, the first is {image.path}"
-            f" ({image.reason}); choose another folder"
-        )
-    return folder

@@ -1,4 +1,4 @@
-"""JPEG files for a benchmark that is given no photographs: as large and as detailed as such."""
+"""Generated JPEG files, as large and as costly to decode as photographs."""
 
 import shutil
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = (500, 375)  # ImageNet's most common
+SIZE = (500, 375)  # pixels, the most common size in ImageNet
 DISTINCT = 64
-"""Pictures that are drawn; further files are copies of them, which cost as much to decode."""
+"""Number of different pictures. Further files are copies, which cost as much to decode."""
 QUALITY = 90
-GRAIN = 6.0  # levels
+GRAIN = 6.0  # standard deviation, levels of 255
 
 
 def write_images(folder: Path, n: int) -> None:
-    """Write n JPEG files of about 60 KB into a folder, which is made, the same ones every time.
+    """Write n JPEG files of about 60 KB into a new folder; every call writes the same files.
 
-    Smooth fields of colour with some grain: noise alone would make files four times as large.
+    The pictures are smooth fields of colour with some grain. Pure noise would make files four times
+    as large.
     """
     folder.mkdir(parents=True)
     for number in range(n):

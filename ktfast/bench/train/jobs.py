@@ -1,4 +1,4 @@
-"""What `ktfast bench train` has both sides do, and the clock that both are measured by."""
+"""The jobs of `ktfast bench train`, and the clock that measures both sides."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ import torch
 from ktfast.training.speed import matmul_peak, wait_for
 
 CLASSES = 2000
-POOL = 4  # side of the map that features are read from
+POOL = 4  # side of the pooled map that becomes the features
 
 
 class Job(NamedTuple):
@@ -20,15 +20,29 @@ class Job(NamedTuple):
 
     Attributes
     ----------
-    title : of its rows.
-    work : "puzzle" and "classes" are trained, "features" are extracted.
-    trunk : network.
-    batches : images in a batch on a CPU and on a GPU.
-    steps : that are timed on a CPU and on a GPU. On a CPU a step takes long, and after the first
-        two, in which memory is fetched, all take the same.
-    warm_up : steps before them, on either.
-    width, batch_norm, tile, permutations, units : of the network and of its puzzle.
-    short_side, crop : of the images, pixels.
+    title : str
+        Name in the table.
+    work : {"puzzle", "classes", "features"}
+        Train on puzzles, train on classes, or extract features.
+    trunk : {"vgg16", "alexnet"}
+        The network.
+    batches : tuple of (int, int)
+        Images in a batch on a CPU and on a GPU.
+    steps : tuple of (int, int)
+        Timed steps on a CPU and on a GPU. On a CPU few steps suffice: a step is long, and only the
+        first two steps differ from the others, because they allocate memory.
+    warm_up : tuple of (int, int)
+        Steps before the timed steps, on a CPU and on a GPU.
+    width : float
+        Factor of the network's widths.
+    batch_norm : bool
+        Whether the network has batch normalisation.
+    tile, permutations : int
+        Side of a tile in pixels, and size of the permutation set.
+    units : tuple of (int, int)
+        Widths of the two fully connected layers of the puzzle network.
+    short_side, crop : int
+        Shorter side of the resized images, and side of the square cut from them, in pixels.
     """
 
     title: str
@@ -63,16 +77,22 @@ DEFAULT_JOBS = ("jigsaw", "alexnet", "features")
 
 
 class Assignment(NamedTuple):
-    """A job as one process is given it, JSON values.
+    """The work of one process, JSON values.
 
     Attributes
     ----------
-    job : name in `JOBS`.
-    images : folder or list of the images.
-    device : where.
-    feed, way : ktfast's feed, and how it runs the network.
-    threads : that compute, and as many that decode.
-    batch, steps, warm_up : images a step, steps that are timed, and steps before them.
+    job : str
+        Name in `JOBS`.
+    images : str or list of str
+        Folder of the shards, or the image files.
+    device : str
+        Device of the network.
+    feed, way : str
+        ktfast's feed, and how ktfast runs the network.
+    threads : int
+        Threads that compute, and threads that decode.
+    batch, steps, warm_up : int
+        Images in a batch, timed steps, and steps before the timed steps.
     """
 
     job: str
@@ -87,11 +107,12 @@ class Assignment(NamedTuple):
 
 
 class Clock:
-    """Seconds, and CPU-seconds with those of worker processes, between steps.
+    """Measures seconds and CPU-seconds of the timed steps, worker processes included.
 
     Parameters
     ----------
-    assignment : which steps are timed, and where.
+    assignment : Assignment
+        Says which steps are timed, and on which device.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -103,11 +124,11 @@ class Clock:
         self._marks: list[tuple[float, float]] = []
 
     def restart(self) -> None:
-        """Forget the steps so far."""
+        """Forget all steps."""
         self._done, self._marks = 0, []
 
     def step_done(self) -> None:
-        """Tell the clock that the host is through with a step."""
+        """Tell the clock that the host has finished a step."""
         self._done += 1
         if self._done in (self._first, self._last):
             wait_for(self._device)
@@ -128,7 +149,7 @@ class Clock:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large product, on a CPU a CPU-second, as other figures there."""
+    """Operations per second of a large matrix product; per CPU-second on a CPU."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     return matmul_peak(device, dtype, clock)
 

@@ -1,4 +1,4 @@
-"""ktfast's side of `ktfast bench train`: the trainings and the extraction of a run, timed."""
+"""ktfast's side of `ktfast bench train`: the trainings and the feature extraction of a run."""
 
 import dataclasses
 import tempfile
@@ -29,7 +29,7 @@ from ktfast.training.speed import flops_of
 
 
 def run(**arguments: Any) -> dict[str, Any]:
-    """Do an `Assignment` and measure it; its images are a folder of prepared shards."""
+    """Do and measure an `Assignment` whose images are a folder of prepared shards."""
     assignment = Assignment(**arguments)
     torch.set_num_threads(assignment.threads)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def run(**arguments: Any) -> dict[str, Any]:
         drop_last=True,
         device=device,
         n_threads=assignment.threads,
-        memory_budget=0,  # a data set of some size does not fit
+        memory_budget=0,  # a data set of real size does not fit into memory
     )
     with feed, tempfile.TemporaryDirectory(prefix="ktfast-bench-") as folder:
         work = _extract if job.work == "features" else _train
@@ -58,15 +58,19 @@ def run(**arguments: Any) -> dict[str, Any]:
 
 
 class WatchedFeed(Feed):
-    """A feed that tells a clock when a training is through with each batch.
+    """A feed that tells a clock when a training has finished a batch.
 
-    The first time it is read, batches are only looked at: that is not counted.
+    A training reads the feed once before it trains, to look at a batch. The clock restarts at the
+    second reading.
 
     Parameters
     ----------
-    feed : is watched.
-    clock : is told.
-    images : of an epoch.
+    feed : Feed
+        The feed to watch.
+    clock : Clock
+        The clock to tell.
+    images : int
+        Images of an epoch.
     """
 
     def __init__(self, feed: Feed, clock: Clock, images: int) -> None:
@@ -77,25 +81,25 @@ class WatchedFeed(Feed):
         self._readings = 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of the feed that is watched."""
+        """Batches of the watched feed."""
         self._readings += 1
         if self._readings == 2:
             self._clock.restart()
         for batch in self._feed.epoch(epoch, start):
             try:
                 yield batch
-            finally:  # the last batch of an epoch is not asked beyond
+            finally:  # a training may stop reading after the last batch it needs
                 self._clock.step_done()
 
     def close(self) -> None:
-        """Close the feed that is watched."""
+        """Close the watched feed."""
         self._feed.close()
 
 
 def _train(
     job: Job, assignment: Assignment, feed: Feed, device: torch.device, folder: Path
 ) -> dict[str, Any]:
-    steps = assignment.warm_up + assignment.steps + 1  # the last one ends with a checkpoint
+    steps = assignment.warm_up + assignment.steps + 1  # the last step also writes a checkpoint
     auto = assignment.way == "auto"
     config = TrainingConfig(
         compile="auto" if auto else "compiled" in assignment.way,
@@ -127,7 +131,7 @@ def _train(
 
 
 def task_of(job: Job, threads: int, n: int) -> Task:
-    """The job's network and loss; pseudo-labels of n images are drawn."""
+    """The job's network and loss, with invented pseudo-labels for n images."""
     if job.work == "puzzle":
         config = _pretext(job)
         network = jigsaw_network(pretext_trunk(config), config)
@@ -168,7 +172,7 @@ def _extract(
 
     image = torch.zeros(1, job.crop, job.crop, 3, dtype=torch.uint8, device=device)
     flops = flops_of(lambda: teacher(image))
-    write_features(teacher, feed, folder, device=device, dtype="float16", meta={}, progress=_nobody)
+    write_features(teacher, feed, folder, device=device, dtype="float16", meta={}, progress=_silent)
     return {
         "precision": str(dtype).removeprefix("torch."),
         "way": "plain",
@@ -178,5 +182,5 @@ def _extract(
     }
 
 
-def _nobody(done: int, total: int) -> None:
-    """Nobody watches."""
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""

@@ -1,7 +1,8 @@
-"""The other side of `ktfast bench train`: the script one would write, eager, float32, NCHW.
+"""The plain side of `ktfast bench train`: an ordinary torch script, eager, float32, NCHW.
 
-Pillow in a DataLoader on the original files, torchvision's transforms and layers, torch's SGD. It
-has the same layers, batches and work as ktfast's side, which is checked by counting operations.
+Pillow decodes the original files in a DataLoader; transforms and layers are torchvision's, SGD is
+torch's. The script has the same layers, batches and work as ktfast's side. The benchmark checks
+that by counting the operations of both sides.
 """
 
 import itertools
@@ -26,7 +27,7 @@ GRID, JITTER = 3, 18
 
 
 def run(**arguments: Any) -> dict[str, Any]:
-    """Do an `Assignment` and measure it; its images are a list of files."""
+    """Do and measure an `Assignment` whose images are a list of files."""
     assignment = Assignment(**arguments)
     torch.set_num_threads(assignment.threads)
     torch.manual_seed(0)
@@ -136,7 +137,7 @@ class Puzzles(Dataset[tuple[Tensor, int]]):
 
 
 class Training:
-    """A network, and steps of SGD on batches."""
+    """A network that SGD trains on batches."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.device = device
@@ -146,20 +147,20 @@ class Training:
         )
 
     def gradient(self, images: Tensor, labels: Tensor) -> None:
-        """Forward and backward."""
+        """Forward and backward pass."""
         logits = self.model(images.to(self.device))
         loss = functional.cross_entropy(logits, labels.to(self.device))
         torch.autograd.backward(loss)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """One step."""
+        """One step of SGD."""
         self.optimizer.zero_grad()
         self.gradient(images, labels)
         self.optimizer.step()
 
 
 class Extraction:
-    """A trunk, and the features of batches, kept in main memory."""
+    """A trunk that extracts features of batches into main memory."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.device = device
@@ -168,11 +169,11 @@ class Extraction:
 
     @torch.no_grad()
     def gradient(self, images: Tensor, _: Tensor) -> Tensor:
-        """Forward; there is nothing to go back for."""
+        """Forward pass; an extraction has no gradient."""
         return functional.adaptive_max_pool2d(self.model(images.to(self.device)), POOL).flatten(1)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        """Features of a batch."""
+        """Extract the features of a batch."""
         self.features.append(self.gradient(images, labels).half().cpu())
 
 

@@ -1,27 +1,26 @@
-"""The table and the plot of `ktfast bench train`, what is said beside them, where they go."""
+"""The table and the plot of `ktfast bench train`, and the sentences beside them."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ktfast.bench.core.harness import Spread, markdown, save
+from ktfast.bench.core.table import Spread, facts_line, markdown, publish
 
 NAME = "train"
 COLUMNS = (
-    "job", "side", "precision", "images / s", "ratio", "images / CPU-s", "ratio of these",
+    "job", "side", "precision", "images / s", "ratio", "images / CPU-s", "CPU ratio",
     "share of peak", "peak memory",
 )  # fmt: skip
 METHOD = """\
-Plain: eager float32 NCHW, torchvision's and torch's layers, Pillow in a DataLoader with as many
-workers as threads, original files. ktfast: its own training loop or extraction, prepared shards,
-everything on auto. Both do the same operations an image (counted), in processes of their own, in
-turns; medians over the rounds, ranges in brackets; each round's ratio is to the plain side's turn.
-CPU-seconds are those of all threads and workers, which other work on the machine changes less.
-Share of peak: operations of products and convolutions a CPU-second (on a GPU a second), by those of
-a large matrix product in the same precision, the best of all processes. Peak memory: on a CPU the
-process with its libraries, without workers; on a GPU what torch allocated."""
-_MEANING = {"plain": "plain script", "ktfast": "ktfast"}
+The plain side is eager float32 NCHW with torchvision's and torch's layers; Pillow decodes the
+original files in a DataLoader with one worker per thread. ktfast's side is its own training loop or
+extraction from prepared shards, with every option on auto. Both sides do the same number of
+operations per image, which is counted. Each side runs in a process of its own, and the sides take
+turns. Figures are medians over the rounds with ranges in brackets; each round's ratio is to the
+plain side's turn in the same round. CPU-seconds are those of all threads and workers; other work on
+the machine changes CPU-seconds less than seconds. Share of peak is the operations of products and
+convolutions per CPU-second (on a GPU per second), divided by those of a large matrix product in the
+same precision, the best of all processes. Peak memory is that of the process with its libraries and
+without workers; on a GPU it is what torch allocated."""
 
 
 def report(record: dict[str, Any], out: Path) -> None:
@@ -29,25 +28,23 @@ def report(record: dict[str, Any], out: Path) -> None:
 
     Parameters
     ----------
-    record : what was measured; see `ktfast.bench.train.command.measure`.
-    out : folder.
+    record : dict
+        The measurement, from `ktfast.bench.train.command.measure`.
+    out : Path
+        Folder that receives the files.
     """
-    found = text(record)
-    save(out, NAME, record, found)
-    print(found)
-    _bars(record, out / NAME)
-    print(f"\nsaved in {out}: {', '.join(sorted(path.name for path in out.glob(NAME + '.*')))}")
+    publish(out, NAME, record, text(record), lambda path: _draw(record, path))
 
 
 def text(record: dict[str, Any]) -> str:
-    """The table in GitHub's markdown, and what belongs beside it."""
+    """The table in GitHub's Markdown, and the sentences beside it."""
     kind = "generated images" if record["generated"] else "images"
     return "\n\n".join(
         [
             "## Training and extraction",
             f"{record['images']} {kind} of {record['file_bytes'] / 1e3:.0f} KB; device "
             f"{record['device']}, threads: {record['threads']}, rounds: {record['rounds']}.\n"
-            f"{'; '.join(f'{key} {value}' for key, value in record['machine'].items())}.",
+            f"{facts_line(record['machine'])}",
             markdown(COLUMNS, [_cells(row) for row in record["rows"]]),
             "\n".join(_details(row) for row in record["rows"] if "problem" not in row),
             METHOD,
@@ -81,53 +78,35 @@ def _speed(values: Any) -> str:
 
 
 def _details(row: dict[str, Any]) -> str:
-    """How the row was measured, and what it could be compared with the plain side at most."""
+    """How the row was measured, and the ratio that ktfast would have at the machine's peak."""
     bounds = f"; {row['bounds']}" if row["bounds"] else ""
     if row["side"] == "ktfast" and "cpu_ratio" in row:
         most = Spread(*row["cpu_ratio"]).median / row["share_of_peak"]
-        bounds += f"; at the whole peak the ratio of images / CPU-s would be {most:.2f}"
+        bounds += f"; at the full peak the ratio of images / CPU-s would be {most:.2f}"
     return (
         f"- {row['job']}, {row['side']}: batches of {row['batch']}, "
         f"steps timed in each: {row['steps']}, "
-        f"{row['image_gflops']:.2f} GFLOP an image, peak {row['peak_tflops']:.3f} TFLOP/s, run "
-        f"{row['way']}, images from {row['feed']}{bounds}"
+        f"{row['image_gflops']:.2f} GFLOP an image, peak {row['peak_tflops']:.3f} TFLOP/s, network "
+        f"run {row['way']}, images from {row['feed']}{bounds}"
     )
 
 
-def _bars(record: dict[str, Any], path: Path) -> None:
-    """Images per second of every row on a logarithmic axis, in the table's order."""
-    # Here, so that figures can be had where there is no matplotlib.
-    from matplotlib.patches import Patch
+def _draw(record: dict[str, Any], path: Path) -> None:
+    """Images per second of every row, in the table's order."""
+    # Here, because figures can be had without matplotlib.
+    from ktfast.bench.core.figure import OURS, PEER, Bar, bars
 
-    from ktfast.bench.core.figure import INK, OURS, PEER, figure
+    def bar(row: dict[str, Any]) -> Bar:
+        speed, ours = Spread(*row["images_per_second"]), row["side"] == "ktfast"
+        ratio = f"  ({Spread(*row['ratio']).median:.2f}×)" if "ratio" in row else ""
+        label = f"{row['job']}: {row['side']}"
+        return Bar(label, speed, f"{speed.median:,.3g}{ratio}", OURS if ours else PEER, ours)
 
-    rows = [row for row in record["rows"] if "problem" not in row][::-1]
-    if not rows:
-        return
-    colors = {"plain": PEER, "ktfast": OURS}
-    speeds, least, most = np.array([row["images_per_second"] for row in rows]).T
-    height = 1.8 + 0.4 * len(rows)  # inches
-    with figure(path, height) as axes:
-        axes.barh(
-            range(len(rows)), speeds, height=0.66, color=[colors[row["side"]] for row in rows],
-            xerr=(speeds - least, most - speeds), error_kw={"ecolor": INK, "elinewidth": 1},
-        )  # fmt: skip
-        for place, row in enumerate(rows):
-            ratio = f"  ({Spread(*row['ratio']).median:.2f}×)" if "ratio" in row else ""
-            axes.annotate(
-                f"{speeds[place]:,.3g}{ratio}", (most[place], place),
-                xytext=(5, 0), textcoords="offset points", va="center", fontsize=9,
-                weight="bold" if row["side"] == "ktfast" else "normal",
-            )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [f"{row['job']}: {row['side']}" for row in rows])
-        axes.grid(axis="y", visible=False)
-        axes.set_xscale("log")
-        axes.set(
-            xlim=(speeds.min() / 2, 8 * most.max()),
-            xlabel="images per second (median, range; logarithmic), higher is better",
-            title=f"Training and extraction, {record['device']}, threads: {record['threads']}",
-        )
-        handles = [Patch(color=colors[side], label=name) for side, name in _MEANING.items()]
-        axes.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.75 / height), ncols=2
-        )
+    bars(
+        path,
+        [bar(row) for row in record["rows"] if "problem" not in row],
+        title=f"Training and extraction, {record['device']}, threads: {record['threads']}",
+        xlabel="images per second (median, range; logarithmic), higher is better",
+        legend={PEER: "plain script", OURS: "ktfast"},
+        logarithmic=True,
+    )

@@ -1,14 +1,14 @@
-"""From what the processes of `ktfast bench train` found to the rows of its table."""
+"""The rows of the table of `ktfast bench train`, from the results of its processes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktfast.bench.core.harness import spread
+from ktfast.bench.core.table import spread
 from ktfast.bench.train.jobs import Assignment, Job
 from ktfast.errors import DataError
 
 WORK_TOLERANCE = 0.01
-"""How much the counted operations of both sides may differ."""
+"""Largest relative difference of the counted operations of both sides."""
 CLOCKS = (
     ("images_per_second", "ratio", "seconds"),
     ("images_per_cpu_second", "cpu_ratio", "cpu_seconds"),
@@ -24,19 +24,26 @@ def rows_of(
 
     Parameters
     ----------
-    job, assignment : what was done.
-    turns : what each side's processes found, in the order of the rounds, or their problems.
+    job : Job
+        The comparison.
+    assignment : Assignment
+        The work of each process.
+    turns : mapping of sequence
+        The results of each side's processes in the order of the rounds, or their problems.
 
     Returns
     -------
-    job, side, batch, steps; then ``problem``, or images_per_second and images_per_cpu_second
-    [median, least, most over the rounds], the ratios of the rounds to the plain side's under
-    ``ratio`` and ``cpu_ratio`` (absent without its figures), image_gflops, share_of_peak,
-    peak_tflops, peak_gigabytes, precision, way, feed, bounds.
+    rows : list of dict
+        Each row has "job", "side", "batch" and "steps". If a process failed, "problem" follows.
+        Otherwise "images_per_second" and "images_per_cpu_second" follow (median, least and most
+        over the rounds), and "image_gflops", "share_of_peak", "peak_tflops", "peak_gigabytes",
+        "precision", "way", "feed" and "bounds". If the plain side has figures, "ratio" and
+        "cpu_ratio" compare the side with it in each round.
 
     Raises
     ------
-    DataError : the sides did not do the same work.
+    DataError
+        The sides did not do the same work.
     """
     measured = [turn for side in turns.values() for turn in side if "problem" not in turn]
     work = [turn["image_flops"] for turn in measured]
@@ -45,7 +52,7 @@ def rows_of(
             f"both sides of {job.title} must do the same work, but count {min(work) / 1e9:.3f} and"
             f" {max(work) / 1e9:.3f} GFLOP an image"
         )
-    # Other work on the machine can only lower it.
+    # Other work on the machine can only lower a measured peak.
     peaks: dict[str, float] = {}
     for turn in measured:
         key = turn["precision"]

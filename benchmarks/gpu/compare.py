@@ -1,8 +1,9 @@
-"""Every op on the GPU against its CPU twin, on fresh random inputs; run by gpu_measure.py.
+"""Every op on the GPU beside its CPU twin, on random inputs of the session's seed.
 
-Each call is made twice. The first results are overwritten before they are freed, so that the second
-call, which gets the same memory, shows what it leaves unwritten; and both must be the same, or
-something races. On a side stream the inputs arrive late: work on a wrong stream would see zeros.
+Each call is made twice, and both results must be the same. The first results are overwritten before
+they are freed: the second call gets the same memory, so an element that it leaves unwritten shows.
+On a side stream the inputs arrive late, so that work on a wrong stream would see zeros. measure.py
+runs this module.
 """
 
 import functools
@@ -16,16 +17,16 @@ from ktfast import KMeans, ops
 from ktfast.native.arrays import device_of
 
 Row = dict[str, Any]
-Job = tuple[Row, Callable[[], list[Row]]]  # what identifies a case, and what runs it
+Job = tuple[Row, Callable[[], list[Row]]]  # the label of a case, and the function that runs it
 Inputs = list[torch.Tensor]
 
-cuda: Any = torch.cuda  # parts of it carry no types
+cuda: Any = torch.cuda  # parts of torch.cuda have no types
 OVERWRITTEN = -77
-LATE = 20_000_000  # clock cycles, about 10 ms
+LATE = 20_000_000  # delay of the inputs in clock cycles, about 10 ms
 
 
 class Case(NamedTuple):
-    """One comparison: inputs are made on the CPU, `call` runs wherever they then lie."""
+    """One comparison: `inputs` makes CPU tensors, `call` runs on the device of its arguments."""
 
     text: str
     inputs: Callable[[np.random.Generator], Inputs]
@@ -62,7 +63,7 @@ def vectors(rng: np.random.Generator, n: int, d: int, dtype: str) -> torch.Tenso
 
 
 def assign_case(n: int, d: int, k: int, dtype: str = "float32", precision: str = "exact") -> Case:
-    """The precision is that of the GPU's screen: the twin's result depends on none."""
+    """An assignment; `precision` chooses the GPU's screen, and the CPU twin is always exact."""
 
     def inputs(rng: np.random.Generator) -> Inputs:
         return [vectors(rng, n, d, dtype), vectors(rng, k, d, "float32")]
@@ -97,7 +98,7 @@ def update_case(n: int, d: int, k: int, dtype: str = "float32") -> Case:
 def fit_case(
     n: int, d: int, k: int, *, precision: str = "exact", budget: int | None = None
 ) -> Case:
-    """On the GPU in this precision; with a budget in bytes, streamed from the host's memory."""
+    """A fit in a precision; with a budget in bytes, the rows stream from the host's memory."""
 
     def call(x: Any) -> Sequence[Any]:
         init, options = x[:k], {}
@@ -164,7 +165,7 @@ CASES = {
 
 
 def on_cupy(case: Case, inputs: Inputs) -> Iterator[Inputs]:
-    """The results of two calls on CuPy arrays, brought to the CPU."""
+    """The results of two calls on CuPy arrays, copied to the CPU."""
     import cupy
 
     arrays = [cupy.asarray(tensor.numpy()) for tensor in inputs]
@@ -177,7 +178,7 @@ def on_cupy(case: Case, inputs: Inputs) -> Iterator[Inputs]:
 
 
 def on_stream(case: Case, inputs: Inputs, stream: torch.cuda.Stream) -> Iterator[Inputs]:
-    """The results of two calls on torch tensors that reach the GPU late, brought to the CPU."""
+    """The results of two calls on torch tensors that reach the GPU late, copied to the CPU."""
     with torch.cuda.stream(stream):
         sources = [tensor.pin_memory() for tensor in inputs]
         arrays = [torch.zeros_like(tensor, device="cuda") for tensor in inputs]
@@ -206,7 +207,7 @@ def runs_of(case: Case, way: str, inputs: Inputs) -> list[Inputs]:
 
 
 def compare(case: Case, way: str, seed: int) -> list[Row]:
-    """One row per output: how much of it equals the twin's, and the largest differences."""
+    """One row per output: the share of elements that equal the twin's, and the differences."""
     inputs = case.inputs(np.random.default_rng(seed))
     wanted = [output.clone() for output in case.call(*inputs)]
     first, second = runs_of(case, way, inputs)
@@ -223,7 +224,7 @@ def compare(case: Case, way: str, seed: int) -> list[Row]:
 
 
 def comparisons(op: str, *, device: str, small: bool, seed: int) -> Iterator[Job]:
-    """The cases of an op; the first also on a side stream and, at full size, in CuPy."""
+    """The cases of an op; the first case also on a side stream and, at full size, with CuPy."""
     ways = ["CPU"] if device == "cpu" else ["default stream", "side stream"]
     if device == "cuda" and not small:
         ways.append("CuPy")

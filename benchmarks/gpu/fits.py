@@ -1,29 +1,29 @@
-"""K-means fits on the GPU: speed, exactness, streaming; sections of gpu_measure.py."""
+"""K-means fits on the GPU: speed, exactness, streaming; sections of measure.py."""
 
 import functools
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
+import peak
 import torch
-from gpu_compare import Job, Row
-from gpu_device import Device
-from gpu_kmeans import K, N, Size, data_of, rates, sizes, text_of
+from compare import Job, Row
+from data import Data
+from device import Device
+from phases import K, N, Size, data_of, rates, sizes, text_of
 
 from ktfast import KMeans, ops
-from ktfast.bench.core import gpu_peak
-from ktfast.bench.kmeans.gpu_data import Data
 
-ITERATIONS = {"exact": 20, "fast": 20, "float32": 4}  # of a fit, by precision
-PEAKS = {"exact": "int8", "fast": "int8", "float32": "float32"}  # of what the screen may multiply
-SAMPLE = 4096  # rows that are checked against a brute force
-TIE = 1e-11  # relative: float64 distances that differ by less are the same but for rounding
-STREAMED_BYTES = 16e9  # of the host's memory
+ITERATIONS = {"exact": 20, "fast": 20, "float32": 4}  # iterations of a fit by precision
+PEAKS = {"exact": "int8", "fast": "int8", "float32": "float32"}  # fastest product of the screen
+SAMPLE = 4096  # rows that are checked by brute force
+TIE = 1e-11  # relative: a smaller difference of float64 distances is a rounding error
+STREAMED_BYTES = 16e9  # largest size of the rows in the host's memory
 
 
 # --- whole fits -----------------------------------------------------------------------------------
 def fits(device: Device) -> Iterator[Job]:
-    """Fits, twice: the times of the iterations, and whether the bits are the same."""
+    """Two equal fits: the times of the iterations, and whether the bits are the same."""
     for size in sizes(device):
         for precision in ITERATIONS:
             label = {"case": text_of(size), "precision": precision}
@@ -45,7 +45,7 @@ def same(first: KMeans, second: KMeans) -> bool:
 
 
 def time_fit(device: Device, size: Size, precision: str) -> list[Row]:
-    """The host's clock around whole iterations, as the estimator itself records them."""
+    """Times of whole iterations by the host's clock, as the estimator records them."""
     data = data_of(device, size)
     iterations = 3 if device.small else ITERATIONS[precision]
     fitted(data, 2, precision=precision)
@@ -62,7 +62,7 @@ def time_fit(device: Device, size: Size, precision: str) -> list[Row]:
 
 # --- exactness ------------------------------------------------------------------------------------
 def exactness(device: Device) -> Iterator[Job]:
-    """Labels of sampled rows, and of rows all but half-way between centres, against brute force."""
+    """Labels of sampled rows, and of rows nearly half-way between centres, by brute force."""
     for size in sizes(device):
         for precision in ("exact", "float32"):
             label = {"case": text_of(size), "precision": precision}
@@ -70,7 +70,7 @@ def exactness(device: Device) -> Iterator[Job]:
 
 
 def near_ties(data: Data, count: int) -> torch.Tensor:
-    """Rows half-way between a centre and the next, moved by float32's least step to either."""
+    """Rows half-way between a centre and the next, moved to one by the least step of float32."""
     generator = torch.Generator().manual_seed(3)
     some = torch.randint(len(data.start), (count,), generator=generator).to(data.device)
     between = torch.cdist(data.start, data.start).fill_diagonal_(torch.inf)
@@ -100,9 +100,9 @@ def check_exact(device: Device, size: Size, precision: str) -> list[Row]:
 
 
 def against_brute_force(data: Data, x: torch.Tensor, labels: torch.Tensor) -> Row:
-    """Rows whose centre is not the nearest by float64 distances that are written out.
+    """Count rows whose label is not the nearest centre by direct float64 distances.
 
-    Two centres whose distances differ by rounding alone are both right: such rows are ties.
+    Two centres whose distances differ only by rounding are both right: such a row is a tie.
     """
     wrong = ties = 0
     centers = data.start.double()
@@ -119,7 +119,7 @@ def against_brute_force(data: Data, x: torch.Tensor, labels: torch.Tensor) -> Ro
 
 # --- streaming ------------------------------------------------------------------------------------
 def streaming(device: Device) -> Iterator[Job]:
-    """Fits of rows in the host's memory: their rate beside that of the link, and the same bits."""
+    """Streamed fits: their rate beside the rate of the link, and the bits of a resident fit."""
     features = (24,) if device.small else (256, 4096)
     for d in features:
         n = 700 if device.small else int(min(N, STREAMED_BYTES / (4 * d))) // 128 * 128
@@ -131,7 +131,7 @@ def time_streamed(device: Device, size: Size) -> list[Row]:
     n, d, _ = size
     iterations = 3 if device.small else 6
     data = data_of(device, size, on_host=True)
-    link = gpu_peak.copy("to device", device.name, small=device.small)
+    link = peak.copy("to device", device.name, small=device.small)
     budget = max(1 << 20, data.x.nbytes // 8)
     streamed = fitted(data, iterations, device=device.name, memory_budget=budget)
     resident = fitted(data._replace(x=data.x.to(device.name)), iterations)

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory a block of code takes, whichever library asks for it."""
+"""The memory that a block of code takes on a GPU, through any library."""
 
 import threading
 
@@ -8,14 +8,21 @@ _SAMPLE_SECONDS = 0.002
 
 
 class DeviceMemory:
-    """The most memory that the device gives out while a block runs, whoever asks for it.
+    """The largest amount of device memory that is taken while a block runs.
+
+    Parameters
+    ----------
+    device : {"cuda", "cpu"}
+        Where the block runs.
 
     Attributes
     ----------
-    most : bytes beyond those in use before; None on the CPU.
+    most : int or None
+        Bytes beyond those in use before the block; None on the CPU.
     """
 
     def __init__(self, device: str) -> None:
+        self._before = self._reserved = 0
         self.most: int | None = None if device == "cpu" else 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -33,7 +40,7 @@ class DeviceMemory:
         if self.most is not None:
             self._done.set()
             self._thread.join()
-            # Samples may miss what torch held for a moment, but torch counts it itself.
+            # The samples may miss a short peak, but torch counts its own memory exactly.
             self.most = max(self.most, torch.cuda.max_memory_reserved() - self._reserved)
 
     def _watch(self) -> None:

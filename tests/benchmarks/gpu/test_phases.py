@@ -1,13 +1,15 @@
-"""The phases of K-means that only a GPU has, with a screen that stands in for the tensor cores'."""
+"""The phases of K-means that only a GPU has, with a stand-in for the tensor-core screen."""
 
 import contextlib
 import inspect
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+import fits  # noqa: E402
+import phases  # noqa: E402
 
 from ktfast.ops import kmeans_tensor  # noqa: E402
 
@@ -49,25 +51,17 @@ class Screen:
 
 
 @pytest.fixture
-def kmeans(monkeypatch):
-    """The script, on the CPU."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import gpu_kmeans
-
+def device(monkeypatch):
+    """The CPU, with the stand-in."""
     monkeypatch.setattr(kmeans_tensor, "TensorScreen", Screen)
-    return gpu_kmeans
+    return phases.Device("cpu", small=True)
 
 
-@pytest.fixture
-def device(kmeans):
-    return kmeans.Device("cpu", small=True)
-
-
-def test_every_phase_of_the_screen_is_timed(kmeans, device, monkeypatch):
-    monkeypatch.setattr(kmeans, "kernel_times", lambda call: iter([("k<1>", {"ms": 1.0})]))
+def test_every_phase_of_the_screen_is_timed(device, monkeypatch):
+    monkeypatch.setattr(phases, "kernel_times", lambda call: iter([("k<1>", {"ms": 1.0})]))
     size = (N, D, K)
-    data = kmeans.data_of(device, size)
-    screening = kmeans.Screening(device, data, size, "int8")
+    data = phases.data_of(device, size)
+    screening = phases.Screening(device, data, size, "int8")
     first = screening.centers
     rows = screening.rows()
     assert [row["phase"] for row in rows] == [
@@ -87,7 +81,7 @@ def test_every_phase_of_the_screen_is_timed(kmeans, device, monkeypatch):
     assert set(guesses) == {False, True}
 
 
-def test_kernels_of_ktfast_are_told_from_others(kmeans, monkeypatch):
+def test_kernels_of_ktfast_are_told_from_others(monkeypatch):
     events = [
         SimpleNamespace(
             key="void ktfast::cuda::(anonymous namespace)::settle_kernel<float>(ktfast::P)",
@@ -99,40 +93,36 @@ def test_kernels_of_ktfast_are_told_from_others(kmeans, monkeypatch):
     monkeypatch.setattr(torch.profiler, "profile", lambda **_: contextlib.nullcontext(profile))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     calls = []
-    rows = list(kmeans.kernel_times(lambda: calls.append(1)))
+    rows = list(phases.kernel_times(lambda: calls.append(1)))
     assert rows == [("settle_kernel<float>", {"ms": 1.5, "launches": 3})]
     assert len(calls) == 2  # the first warms up
 
 
-def test_sizes_follow_the_memory_that_is_free(kmeans, monkeypatch):
-    device = kmeans.Device("cpu", small=False)
+def test_sizes_follow_the_memory_that_is_free(monkeypatch):
+    device = phases.Device("cpu", small=False)
     device.on_gpu = True
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 2**30, 80 * 2**30))
-    found = {d: n for n, d, _ in kmeans.sizes(device)}
-    assert found[256] == found[512] == kmeans.N
-    assert found[9216] < found[4096] < kmeans.N
+    found = {d: n for n, d, _ in phases.sizes(device)}
+    assert found[256] == found[512] == phases.N
+    assert found[9216] < found[4096] < phases.N
     assert all(n % 128 == 0 and n * (6 * d + 600) < 20 * 2**30 for d, n in found.items())
 
 
-def test_near_ties_lie_between_a_centre_and_the_next(kmeans, device):
-    import gpu_fits
-
-    data = kmeans.data_of(device, (N, D, K))
-    rows = gpu_fits.near_ties(data, 200)
+def test_near_ties_lie_between_a_centre_and_the_next(device):
+    data = phases.data_of(device, (N, D, K))
+    rows = fits.near_ties(data, 200)
     distances = torch.cdist(rows.double(), data.start.double()).sort(1).values
     assert ((distances[:, 1] - distances[:, 0]) / distances[:, 0] < 1e-6).float().mean() > 0.9
 
 
-def test_a_label_that_is_not_the_nearest_is_wrong_and_a_tie_is_not(kmeans, device):
-    import gpu_fits
-
-    data = kmeans.data_of(device, (N, D, K))
+def test_a_label_that_is_not_the_nearest_is_wrong_and_a_tie_is_not(device):
+    data = phases.data_of(device, (N, D, K))
     labels = torch.cdist(data.x.double(), data.start.double()).argmin(1).int()
-    good = gpu_fits.against_brute_force(data, data.x, labels)
+    good = fits.against_brute_force(data, data.x, labels)
     assert good == {"wrong": 0, "ties": 0}
     labels[7] = (labels[7] + 1) % K
-    assert gpu_fits.against_brute_force(data, data.x, labels) == {"wrong": 1, "ties": 0}
+    assert fits.against_brute_force(data, data.x, labels) == {"wrong": 1, "ties": 0}
     twice = data._replace(start=torch.cat([data.start, data.start]))
-    assert gpu_fits.against_brute_force(twice, data.x[:7], labels[:7] + K) == {
+    assert fits.against_brute_force(twice, data.x[:7], labels[:7] + K) == {
         "wrong": 0, "ties": 7,
     }  # fmt: skip

@@ -1,28 +1,31 @@
-"""Build, test, compare and measure on a machine with one NVIDIA GPU: one command, bounded time.
+"""Build, test, compare and measure on a machine with one NVIDIA GPU, in bounded time.
 
-    python benchmarks/gpu_session.py [--only build,tests,...] [--skip ...] [--out gpu-results]
+    python benchmarks/gpu/session.py [--minutes 5] [--only build,compare,...] [--skip ...]
 
-It builds both native modules in place for this GPU, runs the ops' tests, compares every CUDA op
-with its CPU twin, measures the device's ceilings, the kernels, K-means and its rivals, and short
-trainings on photographs, runs the kernels under compute-sanitizer, beside planted bugs that it must
-find, and, if asked, profiles them. Each section is a process with a time limit: what crashes, hangs
-or is missing becomes a row of the result and the rest goes on; what the time did not suffice for is
-named. Results are written after every section to gpu_session.json and .md, everything the processes
-print to gpu_session.log. The exit status is 1 if anything failed, differed or did not fit.
-`--dry-run` goes the same way without a GPU, at tiny sizes, in about a minute.
+The session has parts: `build` compiles both native modules for this GPU, in place. `tests` runs the
+ops' tests. `compare` compares every CUDA op with its CPU twin. `ceilings` measures the device's
+peak rates; `bench`, `kmeans`, `peers` and `train` measure the kernels, K-means, other K-means
+libraries and short trainings. `sanitize` runs the kernels under memcheck, which must also find a
+planted bug. `profile` profiles the kernels with Nsight Compute, if `--profile` is given.
 
-All of it takes longer than the ten minutes of the default; so divide it:
+Every part runs in a process of its own with a time limit. A part that crashes, hangs or lacks a
+library becomes a row of the results, and the other parts still run. The results name every part for
+which the time did not suffice. After every part the session writes gpu_session.json and
+gpu_session.md into the folder `--out`; gpu_session.log holds everything that the processes print.
+The exit status is 1 if a part failed, differed or did not run. `--dry-run` does the same on a CPU
+at tiny sizes, in about a minute.
+
+All parts together take longer than ten minutes. These calls divide the work:
 
     --only build,tests,compare,ceilings,bench
     --only build,ceilings,kmeans
-    --only build,ceilings,peers:256,peers:512 --wheels FOLDER
-    --only build,ceilings,peers:4096 --wheels FOLDER
+    --only build,ceilings,peers --wheels FOLDER
     --only build,sanitize,profile
     --only build,ceilings,train --wheels FOLDER
 
-Needs torch, CuPy, NumPy, scikit-learn, pybind11, pytest, CMake, ninja and nvcc, and no network; an
-installed ktfast is not used. Wheels of what else there is to compare with (flash-kmeans,
-fastkmeans) or to train with (pydantic and what it needs) can lie in a folder.
+The session needs torch, CuPy, NumPy, scikit-learn, pybind11, pytest, CMake, ninja and nvcc, and no
+network. It does not use an installed ktfast. `--wheels` names a folder with wheels of further
+libraries: flash-kmeans and fastkmeans for `peers`, pydantic and its dependencies for `train`.
 """
 
 import argparse
@@ -36,30 +39,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import gpu_profile
-import gpu_sanitize
-from gpu_process import ROOT, Session, tail
-from gpu_results import Row, Section, json_rows
+import ncu
+import sanitize
+from process import ROOT, Session, tail
+from results import Row, Section, json_rows
 
-BENCHMARKS = ROOT / "benchmarks"
+HERE = Path(__file__).parent
+MEASURE = [sys.executable, str(HERE / "measure.py")]
 OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
 COMPARISONS = tuple(f"compare:{op}" for op in OPS)
 BENCHES = (
     "ceilings", "bench:jigsaw_tiles", "kmeans:phases", "kmeans:exact", "kmeans:fits",
-    "kmeans:stream", "peers:256", "peers:512", "peers:4096", "train",
+    "kmeans:stream", "peers:256", "peers:4096", "train",
 )  # fmt: skip
 PARTS = ("build", "tests", *COMPARISONS, *BENCHES, "sanitize", "profile")
-# Seconds that a section may take; "kmeans" stands for all whose name begins with "kmeans:".
+# Limits in seconds; "kmeans" stands for all parts whose name begins with "kmeans:".
 LIMITS = {
     "wheels": 60, "build": 240, "tests": 180, "compare": 45, "ceilings": 40, "bench": 45,
     "kmeans": 110, "kmeans:phases": 140, "kmeans:exact": 45, "peers": 220, "peers:4096": 400,
     "train": 330, "sanitize": 300, "profile": 150, "everything": 240,
 }  # fmt: skip
 PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
-NOT_DRY = ("build", "peers:512", "peers:4096")  # what a dry run leaves out
-COMMAND_SHARE = 0.6  # of a section's time, at most, for one of its commands
+NOT_DRY = ("build", "peers:4096")  # a dry run leaves these parts out
+TEST_SHARE = 0.6  # largest share of the time for tests that one file may take
 PLANTED_SECONDS = 30
-# Tests that say something about a GPU: they take a fixture that can be one, or name it.
+# Tests about a GPU take a fixture that can be a GPU, or name it.
 ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
 ALSO = ("test_philox", "test_bindings", "test_estimator")
 NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_layering")
@@ -67,7 +71,7 @@ DRY_TESTS = ("test_philox",)
 
 
 class Parts:
-    """The parts of a session by name, each filling a section of the results."""
+    """The parts of a session; each part fills a section of the results."""
 
     def __init__(self, session: Session, arguments: argparse.Namespace) -> None:
         self.session = session
@@ -75,12 +79,13 @@ class Parts:
         self.dry_run = session.dry_run
 
     def named(self, name: str) -> Callable[[Section], None]:
+        """The part of a name."""
         own = {"build": self.build, "tests": self.tests, "sanitize": self.sanitize}
         own["profile"] = self.profile
         return own.get(name) or functools.partial(self.measure, names=[name])
 
     def wheels(self, section: Section, folder: Path, target: Path) -> None:
-        """Install what travels with the call, for this session alone."""
+        """Install the wheels of a folder into a target folder, for this session alone."""
         found = sorted(map(str, folder.glob("*.whl")))
         command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps"]
         command += ["--no-cache-dir", "--target", str(target)]
@@ -92,14 +97,14 @@ class Parts:
         self.session.environment["PYTHONPATH"] = path
 
     def build(self, section: Section) -> None:
-        """Both modules into ktfast/, for this GPU alone, and what became of the kernels."""
+        """Build both modules into ktfast/ for this GPU alone, and list the kernels' resources."""
         architecture = self.arguments.architecture or architecture_of(self.session.facts)
         folder = ROOT / "build" / "gpu-session"
         configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
         configure += ["-DCMAKE_BUILD_TYPE=Release", "-DKTFAST_CUDA=ON", "-DKTFAST_INPLACE=ON"]
         configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"]
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        resources = [sys.executable, str(BENCHMARKS / "cuda_resources.py"), "--json"]
+        resources = [sys.executable, str(HERE.parent / "cuda_resources.py"), "--json"]
         steps = {
             "configure": configure,
             "build": ["cmake", "--build", str(folder)],
@@ -118,30 +123,30 @@ class Parts:
         section.rows += kernel_rows(output)
 
     def tests(self, section: Section) -> None:
-        """Every test file by itself, so that a crash or a hang costs no other's result."""
+        """Run every test file in a process of its own, so that a crash or a hang stays alone."""
         for path in gpu_tests(DRY_TESTS if self.dry_run else ()):
-            # No strictness: libraries newer than the project has seen may warn, and a plug-in of
-            # pytest may be missing; neither is news about the kernels.
-            # A dry run tests the ktfast that is installed, not this checkout, which is not built.
+            # No strictness: newer libraries may warn, and a plug-in of pytest may be missing, but
+            # the session asks about the kernels.
+            # A dry run tests the importable ktfast, because this checkout may not be built.
             command = [sys.executable, *(["-P"] if self.dry_run else []), "-m", "pytest", "-v"]
             command += ["--tb=short", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
             command += ["--import-mode=importlib"]
-            # Variants on the CPU are tested elsewhere; tests of "the CPU's bits" compare with it.
+            # The gate tests the CPU variants; tests named "cpu_s..." compare a GPU with the CPU.
             command += ["-k", "not cpu or cpu_s"]
             command += [str(path.relative_to(ROOT))]
             began = time.monotonic()
-            seconds = min(COMMAND_SHARE * LIMITS["tests"], section.left())
+            seconds = min(TEST_SHARE * LIMITS["tests"], section.left())
             output, problem = self.session.run("tests", command, seconds)
-            row: Row = {"file": path.name, **count_outcomes(output)}
+            row: Row = {"file": path.relative_to(ROOT).as_posix(), **count_outcomes(output)}
             section.rows.append(row | {"seconds": time.monotonic() - began})
             if problem:
                 reasons = re.findall(r"^(?:FAILED|ERROR) (.*)", output, flags=re.MULTILINE)
                 section.rows[-1]["error"] = f"{problem}; " + ("; ".join(reasons) or tail(output))
 
     def measure(self, section: Section, names: Iterable[str]) -> None:
-        """Sections of gpu_measure.py, and what they print."""
+        """Run sections of measure.py and keep the rows that they print."""
         seconds = section.left()
-        command = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), *names]
+        command = [*MEASURE, *names]
         command += ["--seed", str(self.arguments.seed), "--seconds", str(max(seconds - 10, 1))]
         command += ["--images", str(self.arguments.images)] if self.arguments.images else []
         command += ["--device", "cpu", "--small"] if self.dry_run else []
@@ -151,56 +156,55 @@ class Parts:
             section.rows.append({"section": section.name, "error": tail(output)})
 
     def sanitize(self, section: Section) -> None:
-        """The planted bugs, which must be found, and small comparisons, which must be clean."""
+        """Run memcheck on the planted bug, which it must find, and on small comparisons."""
         tool, nvcc = (self.session.which(name) for name in ("compute-sanitizer", "nvcc"))
         if tool is None or nvcc is None:
             section.rows.append(self.lacking("compute-sanitizer and nvcc"))
             return
         with tempfile.TemporaryDirectory(prefix="ktfast-planted-") as folder:
-            program = str(Path(folder) / "planted_bugs")
-            command = [nvcc, "-arch=native", "-o", program, str(gpu_sanitize.SOURCE)]
+            program = str(Path(folder) / sanitize.SOURCE.stem)
+            command = [nvcc, "-arch=native", "-o", program, str(sanitize.SOURCE)]
             output, problem = self.session.run("sanitize", command, section.left())
             if problem:
-                section.rows.append({"of": "planted bugs", "error": tail(output)})
+                section.rows.append({"of": "planted bug", "error": tail(output)})
                 return
-            for check, bug in gpu_sanitize.PLANTED.items():
-                command = gpu_sanitize.command_of(tool, check, [program, bug])
-                seconds = min(PLANTED_SECONDS, section.left())
-                found = self.session.run("sanitize", command, seconds)
-                section.rows.append(gpu_sanitize.planted_row(check, *found))
-        small = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), *COMPARISONS, "--small"]
-        small += ["--device", "cpu"] if self.dry_run else []
-        for check in gpu_sanitize.PLANTED:
-            command = gpu_sanitize.command_of(tool, check, small)
-            # An allocator that pools memory would hide accesses out of bounds.
-            output, problem = self.session.run(
-                "sanitize", command, section.left(), PYTORCH_NO_CUDA_MEMORY_CACHING="1"
-            )
-            cases = len(list(json_rows(output)))
-            section.rows.append(gpu_sanitize.kernels_row(check, cases, output, problem))
+            seconds = min(PLANTED_SECONDS, section.left())
+            command = sanitize.command_of(tool, [program])
+            found = self.session.run("sanitize", command, seconds)
+            section.rows.append(sanitize.planted_row(*found))
+        small = [*MEASURE, *COMPARISONS, "--small", *(["--device", "cpu"] if self.dry_run else [])]
+        # An allocator that pools memory would hide accesses out of bounds.
+        output, problem = self.session.run(
+            "sanitize",
+            sanitize.command_of(tool, small),
+            section.left(),
+            PYTORCH_NO_CUDA_MEMORY_CACHING="1",
+        )
+        cases = len(list(json_rows(output)))
+        section.rows.append(sanitize.kernels_row(cases, output, problem))
 
     def profile(self, section: Section) -> None:
-        """What Nsight Compute says of the kernels of an iteration."""
+        """Profile the kernels of a fit with Nsight Compute."""
         tool = self.session.which("ncu")
         if tool is None:
             section.rows.append(self.lacking("ncu"))
             return
-        program = [sys.executable, str(BENCHMARKS / "gpu_measure.py"), "profile"]
+        program = [*MEASURE, "profile"]
         program += ["--device", "cpu", "--small"] if self.dry_run else []
-        command = gpu_profile.command_of(tool, program)
+        command = ncu.command_of(tool, program)
         output, section.problem = self.session.run("profile", command, section.left())
-        section.rows = list(gpu_profile.rows(output))
+        section.rows = list(ncu.rows(output))
         if not section.rows:
             section.rows.append({"error": f"no kernel was profiled; {tail(output)}"})
 
     def lacking(self, tools: str) -> Row:
-        """The row that says what must be on the PATH; a dry run goes on without."""
+        """The row that names tools missing on the PATH; only a dry run may lack them."""
         return {"instead" if self.dry_run else "error": f"not on the PATH: {tools}"}
 
 
-# --- reading what there is ------------------------------------------------------------------------
+# --- reading the checkout and the outputs ---------------------------------------------------------
 def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
-    """The test files of these names; of none, all that say something about a GPU."""
+    """The test files of some names; without names, all test files about a GPU."""
     tests = ROOT / "tests"
     files = sorted(tests.rglob("test_*.py"))
     if names:
@@ -210,7 +214,7 @@ def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
 
 
 def kernel_rows(output: str) -> Iterator[Row]:
-    """What cuda_resources.py printed of the kernels, in a table of their own."""
+    """Rows of the kernels that cuda_resources.py printed, for a table of their own."""
     for line in output.splitlines():
         if line.startswith('{"name"'):
             kernel = json.loads(line)
@@ -227,7 +231,7 @@ def architecture_of(facts: dict[str, object]) -> str:
 
 
 def count_outcomes(output: str) -> Row:
-    """How many tests passed, failed and were skipped, also of a run that was cut short."""
+    """The number of tests that passed, failed and were skipped, also in a run cut short."""
     outcomes = re.findall(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", output, flags=re.MULTILINE)
     return {
         "passed": outcomes.count("PASSED"),
@@ -237,11 +241,22 @@ def count_outcomes(output: str) -> Row:
 
 
 def chosen(only: str, skip: str) -> Iterator[str]:
-    """The parts to do, in their order.
+    """The names of the parts to do, in their order.
+
+    Parameters
+    ----------
+    only, skip : str
+        Names of parts or of groups of parts, separated by commas.
+
+    Yields
+    ------
+    name : str
+        A part that is wanted and not skipped.
 
     Raises
     ------
-    SystemExit : there is no such part.
+    SystemExit
+        A name is unknown.
     """
     wanted, unwanted = (text.split(",") if text else [] for text in (only, skip))
     groups = {name.partition(":")[0] for name in PARTS}
@@ -255,7 +270,7 @@ def chosen(only: str, skip: str) -> Iterator[str]:
 
 
 def planned(parts: Parts, names: list[str]) -> Iterator[tuple[str, Callable[[Section], None]]]:
-    """The sections; of a dry run, those of gpu_measure.py share a process, whose start is slow."""
+    """The sections. In a dry run one process measures all parts, because its start is slow."""
     if parts.dry_run:
         names = [name for name in names if name not in NOT_DRY]
     measured = [name for name in names if name in (*COMPARISONS, *BENCHES)]
@@ -272,9 +287,9 @@ def parsed() -> argparse.Namespace:
         "--out", type=Path, default=Path(os.environ.get("OUT") or "gpu-results"), help="folder"
     )
     parser.add_argument("--only", default="", metavar="PART,...", help=", ".join(PARTS))
-    parser.add_argument("--skip", default="", metavar="PART,...", help="all but these")
-    parser.add_argument("--minutes", type=float, default=9.5, help="the whole session's limit")
-    parser.add_argument("--architecture", help="CMake's name; default: this GPU's, machine code")
+    parser.add_argument("--skip", default="", metavar="PART,...", help="parts to leave out")
+    parser.add_argument("--minutes", type=float, default=9.5, help="time of the session")
+    parser.add_argument("--architecture", help="CMake's name (default: this GPU's)")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install for this session")
     parser.add_argument("--images", type=Path, help="photographs to train on")
     parser.add_argument("--profile", action="store_true", help="also profile the kernels with ncu")

@@ -1,7 +1,7 @@
-"""The vectors that engines on a GPU are compared on, made there or read into its memory.
+"""The rows that engines on a GPU cluster.
 
-A file of this size would take longer to read than the engines take to cluster it, so mixtures are
-made on the device, a block of rows at a time: the same in every process.
+Mixtures are made on the device, a block of rows at a time, because reading them from a file would
+take longer than clustering them. Every process makes the same rows.
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,39 @@ _COMPONENTS = 200
 
 
 class Data(NamedTuple):
-    """What an engine clusters, and from where it starts."""
+    """The rows and the first centres of a fit."""
 
     x: torch.Tensor
-    """float32 [n, d], on the device or, for engines that read it from there, on the host."""
+    """float32 [n, d], on the device, or on the host for engines that read rows from there."""
     start: torch.Tensor
     """float32 [k, d] on the device: distinct rows of x."""
     device: str
 
 
 def make(source: str, rows: int, clusters: int, device: str, *, on_host: bool = False) -> Data:
-    """The vectors and first centres.
+    """Make or read the rows, and choose the first centres.
 
     Parameters
     ----------
-    source : "mixture256" (or another number of features), or a file as `kmeans_data.load` reads it.
-    rows, clusters : n, at least k.
-    device : "cuda" or "cpu".
-    on_host : leave x in pageable memory of the host.
+    source : str
+        "mixture256" (or another number of features), or a file that `ktfast.bench.kmeans.data.load`
+        reads.
+    rows, clusters : int
+        Number of rows and of clusters; there are at least as many rows as clusters.
+    device : {"cuda", "cpu"}
+        Where the engines run.
+    on_host : bool, optional
+        Leave the rows in pageable memory of the host.
+
+    Returns
+    -------
+    data : Data
+        The rows and the first centres.
 
     Raises
     ------
-    InputError : there is no such source, or it has fewer rows.
+    InputError
+        The source does not exist, or has fewer rows.
     """
     features = mixture_features(source)
     if features is None:
@@ -54,7 +65,7 @@ def make(source: str, rows: int, clusters: int, device: str, *, on_host: bool = 
 
 
 def blocks(rows: int, features: int, device: str) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Overlapping Gaussians with a decaying spectrum, as `kmeans_data.mixture`: float32 blocks."""
+    """Blocks of overlapping Gaussians with a decaying spectrum, float32, and their places."""
     generator = torch.Generator(device).manual_seed(0)
     means = torch.randn(_COMPONENTS, features, device=device, generator=generator)
     spectrum = (1 + torch.arange(features, device=device)) ** -0.5
@@ -68,10 +79,10 @@ def blocks(rows: int, features: int, device: str) -> Iterator[tuple[slice, torch
 
 
 def inertia(data: Data, centers: torch.Tensor) -> float:
-    """Sum of squared distances of all rows to their nearest centre, summed in float64.
+    """Sum of squared distances of all rows to their nearest centres, summed in float64.
 
-    The nearest is found by a float32 product, whose errors confuse centres that are equally far to
-    seven digits. Independent of every engine.
+    A float32 product finds the nearest centres. Its errors only confuse centres whose distances
+    agree to about seven digits. The function is independent of all engines.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -87,6 +98,6 @@ def inertia(data: Data, centers: torch.Tensor) -> float:
 
 
 def _rows_at_once(centers: torch.Tensor) -> int:
-    """Rows whose scores and float64 copies take about a gigabyte."""
+    """The number of rows whose scores and float64 copies take about 1 GiB."""
     k, d = centers.shape
     return max(1, (1 << 30) // (4 * k + 24 * d))

@@ -1,4 +1,4 @@
-"""The GPU session's script, dry: the same way on the CPU, and what it makes of failures."""
+"""The GPU session's script: a dry run on the CPU, and how failures are reported."""
 
 import importlib.util
 import json
@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import process
 import pytest
+import results
+import session as gpu_session
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "gpu"
 OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
 MEASURED = ("bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers:256")
 
@@ -18,43 +21,35 @@ def run_session(out, *options):
     """Exit status and results of a dry session with the ktfast under test."""
     package = Path(importlib.util.find_spec("ktfast").origin).parents[1]
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "gpu_session.py", "--dry-run", "--out", out, *options],
+        [sys.executable, BENCHMARKS / "session.py", "--dry-run", "--out", out, *options],
         env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stderr == ""
-    results = json.loads((out / "gpu_session.json").read_text())
-    return done.returncode, results, (out / "gpu_session.md").read_text()
+    found = json.loads((out / "gpu_session.json").read_text())
+    return done.returncode, found, (out / "gpu_session.md").read_text()
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """The folder of the scripts, to import from."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
-@pytest.fixture
-def session(scripts, tmp_path):
+def session(tmp_path):
     """A session that runs commands for a minute at most."""
-    import gpu_process
-
     limits = {"build": 50, "tests": 50}
-    return gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits=limits)
+    return process.Session(tmp_path, dry_run=True, minutes=1, limits=limits)
 
 
 def test_a_dry_run_fills_every_table(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    status, results, text = run_session(tmp_path, "--seed", "5", "--skip", "train")
+    status, found, text = run_session(tmp_path, "--seed", "5", "--skip", "train")
     assert status == 0, text
-    assert results["facts"]["seed"] == 5
-    assert results["facts"]["command"].endswith("--seed 5 --skip train")
-    assert [section["name"] for section in results["sections"]] == [
+    assert found["facts"]["seed"] == 5
+    assert found["facts"]["command"].endswith("--seed 5 --skip train")
+    assert [section["name"] for section in found["sections"]] == [
         "tests", "everything", "sanitize",
     ]  # fmt: skip
-    rows = [row for section in results["sections"] for row in section["rows"]]
+    rows = [row for section in found["sections"] for row in section["rows"]]
     assert not any("error" in row or row.get("failed") for row in rows)
     assert rows[0]["passed"] > 0
     for op in OPS:
@@ -86,22 +81,20 @@ def check_findings(rows):
 
 
 def test_a_session_without_time_names_what_did_not_fit(tmp_path):
-    status, results, text = run_session(tmp_path, "--minutes", "0")
+    status, found, text = run_session(tmp_path, "--minutes", "0")
     assert status == 1
-    assert all(section["failed"] for section in results["sections"])
-    assert text.count("not run: the time was up") >= len(results["sections"])
+    assert all(section["failed"] for section in found["sections"])
+    assert text.count("not run: the time was up") >= len(found["sections"])
 
 
 def test_unknown_parts_are_refused(tmp_path):
-    command = [sys.executable, BENCHMARKS / "gpu_session.py", "--dry-run", "--only", "buidl"]
+    command = [sys.executable, BENCHMARKS / "session.py", "--dry-run", "--only", "buidl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("there is no part buidl; the parts are build, tests, compare:")
 
 
-def test_parts_are_chosen_by_name_or_group(scripts):
-    import gpu_session
-
+def test_parts_are_chosen_by_name_or_group():
     assert list(gpu_session.chosen("", "")) == list(gpu_session.PARTS)
     assert list(gpu_session.chosen("build,kmeans", "")) == [
         "build", "kmeans:phases", "kmeans:exact", "kmeans:fits", "kmeans:stream",
@@ -112,28 +105,23 @@ def test_parts_are_chosen_by_name_or_group(scripts):
     assert "tests" not in gpu_session.chosen("", "tests")
 
 
-def test_every_part_has_a_limit_and_is_measured_somewhere(scripts):
+def test_every_part_has_a_limit_and_is_measured_somewhere():
     pytest.importorskip("torch")
-    import gpu_measure
-    import gpu_session
+    import measure
 
     groups = {name.partition(":")[0] for name in gpu_session.PARTS}
     assert groups <= set(gpu_session.LIMITS)
-    assert set(gpu_session.COMPARISONS + gpu_session.BENCHES) <= set(gpu_measure.SECTIONS)
+    assert set(gpu_session.COMPARISONS + gpu_session.BENCHES) <= set(measure.SECTIONS)
 
 
-def test_tests_of_the_gpu_are_found(scripts):
-    import gpu_session
-
+def test_tests_of_the_gpu_are_found():
     names = {path.stem for path in gpu_session.gpu_tests()}
     assert {"test_philox", "test_jigsaw_tiles", "test_kmeans_assign", "test_kmeans_update"} <= names
-    assert {"test_kmeans_hard_inputs", "test_kmeans_partial", "test_kmeans_progress"} <= names
-    assert not names & {"test_gpu_session", "test_report", "test_bench_kmeans"}
+    assert {"test_hard_inputs", "test_minibatch", "test_progress"} <= names
+    assert not names & {"test_session", "test_report", "test_bench_kmeans"}
 
 
-def test_the_gpu_decides_what_is_built(scripts):
-    import gpu_session
-
+def test_the_gpu_decides_what_is_built():
     assert gpu_session.architecture_of({"capability": "9.0"}) == "90-real"
     assert gpu_session.architecture_of({"capability": "12.0"}) == "120-real"
     assert gpu_session.architecture_of({}) == "native"
@@ -158,10 +146,8 @@ def test_a_section_that_raises_leaves_the_others(session, tmp_path):
     assert found[0]["rows"] == [{"done": 1}]
 
 
-def test_what_a_section_measured_before_it_was_stopped_is_kept(session, scripts, monkeypatch):
+def test_what_a_section_measured_before_it_was_stopped_is_kept(session, monkeypatch):
     """A process that prints a row, then hangs; and one that crashes."""
-    import gpu_session
-
     line = '{"section": "kmeans:fits", "ms": 1.5}'
     for ending, problem in (
         ("sleep 60", "stopped after 2 s"),
@@ -184,9 +170,7 @@ def test_what_a_section_measured_before_it_was_stopped_is_kept(session, scripts,
         assert section.failed()
 
 
-def test_outcomes_of_a_run_that_was_cut_short(scripts):
-    import gpu_session
-
+def test_outcomes_of_a_run_that_was_cut_short():
     output = (
         "tests/test_a.py::test_b[x y] PASSED [ 10%]\ntests/test_a.py::test_c SKIPPED (no) [2%]\n"
     )
@@ -207,64 +191,28 @@ def test_outcomes_of_a_run_that_was_cut_short(scripts):
         {"found": False},
     ],
 )
-def test_what_counts_as_failed(scripts, row):
-    import gpu_results
-
+def test_what_counts_as_failed(row):
     good = {"passed": 3, "failed": 0, "errors": 0, "wrong": 0, "equal": 1.0, "same_again": True}
-    assert not gpu_results.row_failed(good | {"found": True, "instead": "missing"})
-    assert gpu_results.row_failed(good | row)
+    assert not results.row_failed(good | {"found": True, "instead": "missing"})
+    assert results.row_failed(good | row)
 
 
-def test_rates_stand_beside_their_ceilings(scripts):
-    import gpu_results
-
+def test_rates_stand_beside_their_ceilings():
     rows = [
         {"section": "ceilings", "engine": "matmul int8", "tflop_per_s": 200.0},
         {"section": "ceilings", "engine": "copy", "gb_per_s": 3000.0},
         {"ms": 1, "tflop_per_s": 50.0, "peak": "matmul int8", "gb_per_s": 1500.0},
         {"ms": 1, "tflop_per_s": 50.0, "peak": "matmul float16"},
     ]
-    gpu_results.add_shares([gpu_results.Section("s", rows=rows)])
+    results.add_shares([results.Section("s", rows=rows)])
     assert (rows[2]["of_peak"], rows[2]["of_copy"]) == (0.25, 0.5)
     assert "of_peak" not in rows[3]
     assert "of_copy" not in rows[1]
 
 
-def test_cells_show_as_many_digits_as_are_compared(scripts):
-    import gpu_results
-
-    assert gpu_results.text_of(7103228.512, "inertia") == "7103228.512"
-    assert gpu_results.text_of(7103228.512, "rows") == "7,103,229"
-    assert gpu_results.text_of(0.123456, "of_peak") == "0.1235"
-    assert gpu_results.text_of(None) == ""
-    assert gpu_results.text_of("a|b\nc") == "a\\|b c"
-
-
-def test_targets_stand_beside_the_worst_that_was_measured(scripts):
-    import gpu_targets
-
-    fit = {"section": "kmeans:fits", "precision": "exact"}
-    peer = {"engine": "flash-kmeans", "inertia_ratio": 1.0}
-    rows = [
-        fit | {"case": "n 1,280,000, d 256, k 2000", "ms": 2.4},
-        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 31.0},
-        fit | {"case": "n 1,280,000, d 4096, k 2000", "ms": 900.0, "precision": "float32"},
-        peer | {"section": "peers:512", "ratio": 1.9},
-        peer | {"section": "peers:256", "ratio": 2.5},
-        {"section": "peers:256", "engine": "flash-kmeans-fp16", "ratio": 0.5},
-        {"section": "kmeans:stream", "of_link": 0.85},
-        {"section": "kmeans:stream", "of_link": 0.7},
-        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": 0.6},
-        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "plain", "share_of_peak": 0.1},
-        {"section": "train", "job": "VGG-16, Jigsaw++", "side": "ktfast", "share_of_peak": None},
-    ]
-    found = {row["target"]: (row["measured"], row["met"]) for row in gpu_targets.target_rows(rows)}
-    assert found == {
-        "iteration of a fit, d 256, ms": (2.4, True),
-        "iteration of a fit, d 4096, ms": (31.0, False),
-        "flash-kmeans, d 256, times ktfast": (2.5, True),
-        "flash-kmeans, d 512, times ktfast": (1.9, False),
-        "inertia of peers, times ktfast's": (1.0, True),
-        "streamed, of the host link": (0.7, False),
-        "VGG-16 Jigsaw++, of the matmul peak": (0.6, True),
-    }
+def test_cells_show_as_many_digits_as_are_compared():
+    assert results.text_of(7103228.512, "inertia") == "7103228.512"
+    assert results.text_of(7103228.512, "rows") == "7,103,229"
+    assert results.text_of(0.123456, "of_peak") == "0.1235"
+    assert results.text_of(None) == ""
+    assert results.text_of("a|b\nc") == "a\\|b c"

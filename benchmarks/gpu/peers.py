@@ -1,29 +1,30 @@
-"""ktfast's K-means beside other libraries on the same GPU; sections of gpu_measure.py.
+"""ktfast's K-means beside other libraries on the same GPU; sections of measure.py.
 
-The engines and the harness are those of `ktfast bench kmeans --device cuda`.
+The engines are those of bench_kmeans.py.
 """
 
 import functools
 from collections.abc import Iterator
 
-from gpu_compare import Job, Row
-from gpu_device import Device
-from gpu_kmeans import ROW_BYTES, K, N, text_of
-
-from ktfast.bench.kmeans.gpu_engines import ENGINES, Problem
+from bench_kmeans import measured
+from compare import Job, Row
+from device import Device
+from engines import ENGINES, Problem
+from phases import ROW_BYTES, K, N, text_of
 
 ITERATIONS = 5
-FITS, FIT_SECONDS = 3, 5.0  # timed at most
-ENGINE_SECONDS = 75.0  # whatever takes longer to load, compile and fit is stopped
-# What the targets name comes first, should the time run out.
+FITS, FIT_SECONDS = 3, 5.0  # limits of the timed fits
+ENGINE_SECONDS = 75.0  # limit for loading, compiling and fitting with one engine
+# The engines that matter most come first, because the time may run out.
 ORDER = ("ktfast", "flash-kmeans", "torch-bf16", "torch-host", "cuvs", "torch-tf32")
 DRY_ENGINES = ("ktfast", "torch-fp32")
-HELD = 2.2  # times x in float32: what the engines hold at most, x among it
+HELD = 2.2  # bytes that the hungriest engine holds, x included, as a multiple of x in float32
 
 
 def peers(device: Device, features: int) -> Iterator[Job]:
+    """A fit by every engine."""
     d, k = (24, 70) if device.small else (features, K)
-    # Every engine gets as many rows as the hungriest of them can hold.
+    # All engines get the same rows, as many as the hungriest engine can hold.
     n = 700 if device.small else device.rows_that_fit(N, int(HELD * 4 * d) + ROW_BYTES)
     problem = Problem(f"mixture{d}", n, k, ITERATIONS, FITS, FIT_SECONDS, device.name)
     found: dict[str, float] = {}
@@ -34,12 +35,10 @@ def peers(device: Device, features: int) -> Iterator[Job]:
 
 
 def measure(engine: str, problem: Problem, found: dict[str, float]) -> list[Row]:
-    """The row of one engine; `found` keeps what ktfast's was, to compare with."""
-    from ktfast.bench.kmeans.gpu import measured  # draws plots, which only peers need
-
+    """The row of one engine; `found` keeps ktfast's time and inertia for the ratios."""
     [row] = measured([engine], problem, {}, timeout=ENGINE_SECONDS)
     if "problem" in row:
-        # That a peer is missing or breaks is a result; that ktfast does is a failure.
+        # A missing or broken peer is a result; a broken ktfast is a failure.
         kind = "error" if engine.startswith("ktfast") else "instead"
         return [{kind: row["problem"]}]
     milliseconds = 1e3 * row["seconds_per_iteration"]

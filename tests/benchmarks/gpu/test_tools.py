@@ -1,4 +1,4 @@
-"""What the GPU session reads from NVIDIA's tools, and the bugs that they must find."""
+"""What the GPU session reads from NVIDIA's tools, and the bug that memcheck must find."""
 
 import shutil
 import subprocess
@@ -6,11 +6,12 @@ import sys
 import zipfile
 from argparse import Namespace
 from inspect import signature
-from pathlib import Path
 
+import ncu
+import process
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+import sanitize
+import session as gpu_session
 
 MEMCHECK = """\
 {"section": "compare:KMeans", "equal": 1.0}
@@ -21,109 +22,49 @@ MEMCHECK = """\
 =========     Address 0x7f0000000100 is out of bounds
 ========= ERROR SUMMARY: 1 error
 """
-RACECHECK = """\
-========= COMPUTE-SANITIZER
-========= Error: Race reported between Write access at %s+0xc0 in source.cu:21
-=========     and Read access at %s+0xd0 in source.cu:22 [240 hazards]
-=========
-========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
-"""
-INITCHECK = """\
-========= COMPUTE-SANITIZER
-========= Uninitialized __global__ memory read of size 4 bytes
-=========     at void at::native::reduce_kernel<512>(float *)+0x90
-=========     by thread (0,0,0) in block (0,0,0)
-========= Uninitialized __global__ memory read of size 4 bytes
-=========     at %s+0x90
-=========     by thread (1,0,0) in block (0,0,0)
-========= ERROR SUMMARY: 2 errors
-"""
-SYNCCHECK = """\
-========= COMPUTE-SANITIZER
-========= Barrier error detected. Divergent thread(s) in warp
-=========     at %s+0xa0 in source.cu:40
-=========     by thread (0,0,0) in block (0,0,0)
-========= ERROR SUMMARY: 1 error
-"""
-REPORTS = {
-    "memcheck": MEMCHECK, "racecheck": RACECHECK, "initcheck": INITCHECK, "synccheck": SYNCCHECK,
-}  # fmt: skip
 CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
 OURS = "ktfast::cuda::<unnamed>::assign_kernel<float>(ktfast::KmeansAssignParams)"
 
 
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch):
-    """Imports from the folder of the scripts."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def report(kernel):
+    return MEMCHECK.replace("%s", kernel)
 
 
-def report(check, kernel):
-    text = REPORTS[check]
-    return text.replace("%s", kernel)
-
-
-@pytest.mark.parametrize("check", list(REPORTS))
-def test_a_planted_bug_must_be_found_in_its_kernel(check):
-    import gpu_sanitize
-
-    kernel = f"{gpu_sanitize.PLANTED[check]}_kernel"
-    output = report(check, f"<unnamed>::{kernel}(float *)")
-    assert gpu_sanitize.planted_row(check, output, "exit status 9")["found"] is True
-    assert gpu_sanitize.planted_row(check, CLEAN, "")["found"] is False
-    other = report(check, "another_kernel(float *)")
-    assert gpu_sanitize.planted_row(check, other, "exit status 9")["found"] is False
-    stopped = gpu_sanitize.planted_row(check, "", "stopped after 30 s")
+def test_the_planted_bug_must_be_found_in_its_kernel():
+    output = report(f"<unnamed>::{sanitize.PLANTED_KERNEL}(float *)")
+    assert sanitize.planted_row(output, "exit status 9")["found"] is True
+    assert sanitize.planted_row(CLEAN, "")["found"] is False
+    other = report("another_kernel(float *)")
+    assert sanitize.planted_row(other, "exit status 9")["found"] is False
+    stopped = sanitize.planted_row("", "stopped after 30 s")
     assert stopped["found"] is False
     assert stopped["summary"] == "no summary; stopped after 30 s"
 
 
-@pytest.mark.parametrize("check", list(REPORTS))
-def test_what_is_found_in_our_kernels_is_an_error(check):
-    import gpu_sanitize
-
-    row = gpu_sanitize.kernels_row(check, 4, report(check, OURS), "exit status 9")
+def test_a_finding_in_our_kernels_is_an_error():
+    row = sanitize.kernels_row(4, report(OURS), "exit status 9")
     assert row["errors"] == 1
     assert "assign_kernel" in row["error"]
-    clean = gpu_sanitize.kernels_row(check, 4, CLEAN, "")
-    assert (clean["errors"], clean["elsewhere"], "error" in clean) == (0, 0, False)
-
-
-def test_uninitialised_reads_of_other_libraries_are_told_apart():
-    import gpu_sanitize
-
-    output = report("initcheck", "void at::native::other_kernel(float *)")
-    row = gpu_sanitize.kernels_row("initcheck", 4, output, "exit status 9")
-    assert (row["errors"], row["elsewhere"]) == (0, 2)
-    assert "error" not in row
-    out_of_bounds = report("memcheck", "void at::native::other_kernel(float *)")
-    assert gpu_sanitize.kernels_row("memcheck", 4, out_of_bounds, "exit status 9")["errors"] == 1
+    clean = sanitize.kernels_row(4, CLEAN, "")
+    assert clean["errors"] == 0
+    assert "error" not in clean
 
 
 @pytest.mark.parametrize(
     ("output", "problem"), [("", "stopped after 90 s"), (CLEAN, "exit status 1")]
 )
 def test_a_run_that_did_not_end_well_is_an_error(output, problem):
-    import gpu_sanitize
-
-    assert gpu_sanitize.kernels_row("memcheck", 0, output, problem)["error"] == problem
+    assert sanitize.kernels_row(0, output, problem)["error"] == problem
 
 
-def test_the_planted_bugs_compile(tmp_path):
-    import gpu_sanitize
-
+def test_the_planted_bug_compiles(tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc on the PATH")
-    program = tmp_path / "planted_bugs"
+    program = tmp_path / "planted_bug"
     command = [nvcc, "-arch=sm_80", "-Werror", "all-warnings"]
-    subprocess.run([*command, "-o", program, gpu_sanitize.SOURCE], check=True)
-    text = gpu_sanitize.SOURCE.read_text()
-    for bug in gpu_sanitize.PLANTED.values():
-        assert f"{bug}_kernel(" in text
-        assert f'"{bug}"' in text
-    done = subprocess.run([program, "another"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2  # without a GPU it ends earlier, and says nothing
+    subprocess.run([*command, "-o", program, sanitize.SOURCE], check=True)
+    assert f"{sanitize.PLANTED_KERNEL}(" in sanitize.SOURCE.read_text()
 
 
 # --- the section, with tools that stand in for NVIDIA's -------------------------------------------
@@ -139,14 +80,12 @@ def tools(folder, scripts):
 @pytest.fixture
 def sanitized(tmp_path, monkeypatch):
     """Run the section with a script in place of compute-sanitizer; return the section."""
-    import gpu_process
-    import gpu_session
 
     def run(script):
         nvcc = 'while [ "$1" != -o ]; do shift; done; touch "$2"'  # builds an empty file
         folder = tools(tmp_path / "tools", {"nvcc": nvcc, "compute-sanitizer": script})
         monkeypatch.setenv("PATH", str(folder), prepend=":")
-        session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"sanitize": 50})
+        session = process.Session(tmp_path, dry_run=True, minutes=1, limits={"sanitize": 50})
         parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
         session.section("sanitize", parts.sanitize)
         return session.sections[0]
@@ -154,42 +93,40 @@ def sanitized(tmp_path, monkeypatch):
     return run
 
 
-def script_that(finds_planted, finds_ours=""):
-    """A stand-in that reports the planted bugs or not, and nothing or a bug in our kernels."""
-    lines = ['case "$*" in']
-    for check, bug in (
-        ("memcheck", "out_of_bounds"), ("racecheck", "race"), ("initcheck", "uninitialised"),
-        ("synccheck", "divergent_barrier"),
-    ):  # fmt: skip
-        text = report(check, f"{bug}_kernel(float *)") if finds_planted else CLEAN
-        lines.append(f"*planted_bugs\\ {bug}) cat <<'END'\n{text}END\nexit 9;;")
-    lines.append(f"*) cat <<'END'\n{finds_ours or CLEAN}END\nexit {9 if finds_ours else 0};;\nesac")
-    return "\n".join(lines)
+def script_that(*, finds_planted, finds_ours=False):
+    """A stand-in for memcheck that finds the planted bug or not, and a bug of ours or not."""
+    planted = report(f"{sanitize.PLANTED_KERNEL}(float *)") if finds_planted else CLEAN
+    ours = report(OURS) if finds_ours else CLEAN
+    return f"""case "$*" in
+*planted_bug) cat <<'END'
+{planted}END
+exit 9;;
+*) cat <<'END'
+{ours}END
+exit {9 if finds_ours else 0};;
+esac"""
 
 
-def test_clean_kernels_and_found_bugs_are_good(sanitized):
+def test_clean_kernels_and_a_found_bug_are_good(sanitized):
     section = sanitized(script_that(finds_planted=True))
-    assert [row.get("found") for row in section.rows] == [True] * 4 + [None] * 4
+    assert [row.get("found") for row in section.rows] == [True, None]
     assert not section.failed()
 
 
 def test_a_tool_that_finds_no_planted_bug_fails_the_session(sanitized):
     section = sanitized(script_that(finds_planted=False))
-    assert [row["found"] for row in section.rows[:4]] == [False] * 4
+    assert section.rows[0]["found"] is False
     assert section.failed()
 
 
 def test_a_bug_in_our_kernels_fails_the_session(sanitized):
-    section = sanitized(script_that(finds_planted=True, finds_ours=report("memcheck", OURS)))
-    assert [row["errors"] for row in section.rows[4:]] == [1] * 4
+    section = sanitized(script_that(finds_planted=True, finds_ours=True))
+    assert section.rows[1]["errors"] == 1
     assert section.failed()
 
 
 def test_without_the_tool_only_a_dry_run_goes_on(tmp_path, monkeypatch):
-    import gpu_process
-    import gpu_session
-
-    session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"sanitize": 50})
+    session = process.Session(tmp_path, dry_run=True, minutes=1, limits={"sanitize": 50})
     monkeypatch.setattr(session, "which", lambda _: None)
     parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
     session.section("sanitize", parts.sanitize)
@@ -200,8 +137,6 @@ def test_without_the_tool_only_a_dry_run_goes_on(tmp_path, monkeypatch):
 
 # --- ncu ------------------------------------------------------------------------------------------
 def test_a_profile_becomes_a_row_per_kernel():
-    import gpu_profile
-
     heads = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"\n'
     output = "==PROF== Connected\n" + heads
     for launch, microseconds in ((0, "1,200.5"), (1, "800.5")):
@@ -212,7 +147,7 @@ def test_a_profile_becomes_a_row_per_kernel():
             ("Something Else", "", "1"),
         ):
             output += f'"{launch}","void {OURS}","SOL","{metric}","{unit}","{value}"\n'
-    [row] = gpu_profile.rows(output + "==PROF== Disconnected\n")
+    [row] = ncu.rows(output + "==PROF== Disconnected\n")
     assert row == {
         "kernel": "assign_kernel<float>",
         "launches": 2,
@@ -220,20 +155,17 @@ def test_a_profile_becomes_a_row_per_kernel():
         "compute_percent": 71.5,
         "registers": 128,
     }
-    assert list(gpu_profile.rows("==ERROR== no permission\n")) == []
+    assert list(ncu.rows("==ERROR== no permission\n")) == []
 
 
 @pytest.mark.parametrize("printed", [True, False])
 def test_the_profile_section_holds_what_ncu_prints(tmp_path, monkeypatch, printed):
-    import gpu_process
-    import gpu_session
-
     heads = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"'
     values = f'"0","void {OURS}","SOL","Duration","us","12.5"'
     script = f"cat <<'END'\n{heads}\n{values}\nEND" if printed else "echo no permission; exit 1"
     folder = tools(tmp_path / "tools", {"ncu": script})
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"profile": 50})
+    session = process.Session(tmp_path, dry_run=True, minutes=1, limits={"profile": 50})
     parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
     session.section("profile", parts.profile)
     [section] = session.sections
@@ -258,17 +190,12 @@ def test_the_profile_section_holds_what_ncu_prints(tmp_path, monkeypatch, printe
     ],
 )
 def test_kernels_have_short_names(declaration, name):
-    import gpu_profile
-
-    assert gpu_profile.short(declaration) == name
+    assert ncu.short(declaration) == name
 
 
 # --- wheels ---------------------------------------------------------------------------------------
 def test_wheels_are_there_for_the_session_alone(tmp_path):
     pytest.importorskip("pip")
-    import gpu_process
-    import gpu_session
-
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "tiny_peer-1.0-py3-none-any.whl", "w") as wheel:
         about = "tiny_peer-1.0.dist-info"
@@ -280,7 +207,7 @@ def test_wheels_are_there_for_the_session_alone(tmp_path):
         wheel.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\n{tags}")
         wheel.writestr(f"{about}/RECORD", f"tiny_peer.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n")
     (tmp_path / "wheels" / "broken-1.0-py3-none-any.whl").write_text("no archive")
-    session = gpu_process.Session(tmp_path, dry_run=True, minutes=1, limits={"wheels": 50})
+    session = process.Session(tmp_path, dry_run=True, minutes=1, limits={"wheels": 50})
     parts = gpu_session.Parts(session, Namespace(seed=1, images=None))
     folder, target = tmp_path / "wheels", tmp_path / "target"
     session.section("wheels", lambda section: parts.wheels(section, folder, target))
@@ -295,9 +222,9 @@ def test_photographs_are_made_where_none_came(tmp_path):
     pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("skimage")
-    import gpu_train
+    import train
 
-    gpu_train.write_views(tmp_path, 9)
+    train.write_views(tmp_path, 9)
     files = sorted(tmp_path.glob("*.jpg"))
     assert len(files) == 9
     for path in files:
@@ -310,30 +237,30 @@ def test_every_job_is_trained_on_the_photographs_given(tmp_path, monkeypatch):
     """With a bench that only says how it was called, as that itself is tested elsewhere."""
     pytest.importorskip("torch")
     pytest.importorskip("PIL")
-    import gpu_device
-    import gpu_train
+    import device
+    import train
 
-    from ktfast.bench.train import command as train
+    from ktfast.bench.train import command
 
     def measure(folder, *, jobs, feed, images, **options):
         signature(train_measure).bind(folder, jobs=jobs, feed=feed, images=images, **options)
         return {"rows": [{"job": jobs[0], "side": "ktfast", "folder": str(folder), "feed": feed}]}
 
-    train_measure = train.measure
-    monkeypatch.setattr(train, "measure", measure)
-    device = gpu_device.Device("cpu", small=True)
-    [(label, run)] = gpu_train.training(device, tmp_path)
+    train_measure = command.measure
+    monkeypatch.setattr(command, "measure", measure)
+    cpu = device.Device("cpu", small=True)
+    [(label, run)] = train.training(cpu, tmp_path)
     [row] = run()
     assert label == {"job": "alexnet-tiny"}
     assert (row["folder"], row["feed"]) == (str(tmp_path), "torch")
-    assert set(gpu_train.JOBS + gpu_train.DRY_JOBS) <= set(train.JOBS)
+    assert set(train.JOBS + train.DRY_JOBS) <= set(command.JOBS)
 
 
 def test_rows_of_a_training_keep_medians_and_name_problems():
     pytest.importorskip("torch")
-    import gpu_train
+    import train
 
-    row = gpu_train.row_of({"side": "ktfast", "images_per_second": [5.0, 4.0, 6.0], "way": "plain"})
+    row = train.row_of({"side": "ktfast", "images_per_second": [5.0, 4.0, 6.0], "way": "plain"})
     assert row == {"side": "ktfast", "images_per_second": 5.0, "way": "plain"}
-    assert gpu_train.row_of({"side": "plain", "problem": "missing"})["instead"] == "missing"
-    assert gpu_train.row_of({"side": "ktfast", "problem": "x"})["error"] == "x"
+    assert train.row_of({"side": "plain", "problem": "missing"})["instead"] == "missing"
+    assert train.row_of({"side": "ktfast", "problem": "x"})["error"] == "x"

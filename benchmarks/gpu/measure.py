@@ -1,9 +1,9 @@
-"""What gpu_session.py runs on the device, a process per section: comparisons, ceilings, speed.
+"""The sections of session.py that run on the device: comparisons, peak rates and speed.
 
-    python benchmarks/gpu_measure.py compare:jigsaw_tiles ceilings kmeans:phases
+    python benchmarks/gpu/measure.py compare:jigsaw_tiles ceilings kmeans:phases
 
-Every case prints a line of JSON as soon as it is done, so that nothing measured is lost if a later
-one crashes. How the clock works: gpu_device.py.
+Every case prints a line of JSON when it is done, so that a later crash loses no result. device.py
+says how the times are measured.
 """
 
 import argparse
@@ -14,40 +14,41 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import peak
 import torch
-from gpu_compare import CASES, Job, Row, comparisons, cuda
-from gpu_device import Device
-from gpu_fits import exactness, fits, streaming
-from gpu_kmeans import phases, profiled
-from gpu_peers import peers
-from gpu_train import training
+from compare import CASES, Job, Row, comparisons, cuda
+from device import Device
+from fits import exactness, fits, streaming
+from peers import peers
+from phases import phases, profiled
+from train import training
 
 from ktfast import ops
-from ktfast.bench.core import gpu_peak
 
 TILE, SIDE, N_TILES = 64, 255, 9  # the paper's
 
 
 # --- ceilings -------------------------------------------------------------------------------------
 def ceilings(device: Device) -> Iterator[Job]:
-    """What the device can do at most: large products of random matrices, and copies."""
-    for kind in gpu_peak.PRODUCTS:
+    """Peak rates of the device: large products of random matrices, and copies."""
+    for kind in peak.PRODUCTS:
         yield {"engine": f"matmul {kind}"}, functools.partial(time_product, device, kind)
-    for kind in gpu_peak.COPIES:
+    for kind in peak.COPIES:
         yield {"engine": kind}, functools.partial(time_copy, device, kind)
 
 
 def time_product(device: Device, kind: str) -> list[Row]:
-    rate = gpu_peak.product(kind, device.name, small=device.small)
+    rate = peak.product(kind, device.name, small=device.small)
     return [{"tflop_per_s": rate * 1e-12} if rate else {"instead": "torch has no such product"}]
 
 
 def time_copy(device: Device, kind: str) -> list[Row]:
-    return [{"gb_per_s": gpu_peak.copy(kind, device.name, small=device.small) * 1e-9}]
+    return [{"gb_per_s": peak.copy(kind, device.name, small=device.small) * 1e-9}]
 
 
 # --- jigsaw_tiles ---------------------------------------------------------------------------------
 def bench_jigsaw_tiles(device: Device) -> Iterator[Job]:
+    """The speed of jigsaw_tiles in every type and layout."""
     batch = 4 if device.small else 256
     for dtype in ("float32", "float16", "bfloat16"):
         for channels_last in (False, True):
@@ -57,7 +58,7 @@ def bench_jigsaw_tiles(device: Device) -> Iterator[Job]:
 
 
 def time_tiles(device: Device, batch: int, dtype: str, channels_last: bool) -> list[Row]:
-    """Counted: each tile's pixels read once as uint8, written once in the dtype."""
+    """Time the op. Counted bytes: each tile's pixels are read as uint8 and written in the dtype."""
     new = functools.partial(torch.randint, device=device.name, generator=device.random)
     permutations = torch.rand(701, N_TILES, device=device.name).argsort(dim=1).to(torch.uint8)
     ids = new(1 << 62, (batch,))
@@ -91,7 +92,7 @@ BENCHES: dict[str, Callable[[Device], Iterator[Job]]] = {
     "kmeans:fits": fits,
     "kmeans:exact": exactness,
     "kmeans:stream": streaming,
-    **{f"peers:{d}": functools.partial(peers, features=d) for d in (256, 512, 4096)},
+    **{f"peers:{d}": functools.partial(peers, features=d) for d in (256, 4096)},
     "profile": profiled,
 }
 SECTIONS = [*(f"compare:{op}" for op in CASES), *BENCHES, "train"]
@@ -102,7 +103,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="+", choices=SECTIONS)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--small", action="store_true", help="tiny sizes and few repeats")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="start no case after it")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no case after this time"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the comparisons' inputs")
     parser.add_argument("--images", type=Path, help="photographs for the trainings")
     arguments = parser.parse_args()
@@ -111,7 +114,7 @@ def main() -> None:
     device = Device(arguments.device, small=arguments.small)
     for section in arguments.sections:
         for label, run in jobs_of(section, device, arguments):
-            device.random.manual_seed(1)  # the rivals of a case get the same inputs
+            device.random.manual_seed(1)  # all engines of a case get the same inputs
             for row in guarded(run, deadline):
                 print(json.dumps({"section": section, **label, **row}), flush=True)
 
@@ -126,12 +129,12 @@ def jobs_of(section: str, device: Device, arguments: argparse.Namespace) -> Iter
 
 
 def guarded(run: Callable[[], list[Row]], deadline: float) -> list[Row]:
-    """The rows of a case, or one with what went wrong: the next cases still run."""
+    """The rows of a case. An error becomes a row, so that the next cases still run."""
     if time.monotonic() > deadline:
         return [{"error": "not run: the section's time was up"}]
     try:
         return run()
-    except Exception as error:  # whatever it is, it belongs in the table
+    except Exception as error:  # every error belongs into the table
         return [{"error": f"{type(error).__name__}: {error}"}]
     finally:
         if cuda.is_available():

@@ -1,15 +1,15 @@
-"""Nsight Compute's view of the hot kernels: the command, and its report as a few rows."""
+"""The profile of ktfast's kernels by Nsight Compute (ncu): the command, and the report as rows."""
 
 import csv
 import re
 import statistics
 from collections.abc import Iterator
 
-from gpu_results import Row
+from results import Row
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "LaunchStats")
-LAUNCHES = 150  # of ktfast's kernels, at most
-# Metric in the report -> column; numbers of several launches of a kernel are averaged.
+LAUNCHES = 150  # largest number of profiled launches
+# Columns of the metrics in the report; the launches of a kernel are averaged.
 METRICS = {
     "Duration": "duration",
     "Compute (SM) Throughput": "compute_percent",
@@ -27,7 +27,7 @@ METRICS = {
 def command_of(tool: str, program: list[str]) -> list[str]:
     """The command that profiles ktfast's kernels in a program."""
     options = ["--csv", "--page", "details", "--launch-count", str(LAUNCHES)]
-    options += ["--profile-from-start", "off"]  # the program says when it is warm
+    options += ["--profile-from-start", "off"]  # the program starts the profile when it is warm
     options += ["--kernel-name-base", "demangled", "--kernel-name", "regex:ktfast::"]
     for name in SECTIONS:
         options += ["--section", name]
@@ -35,7 +35,7 @@ def command_of(tool: str, program: list[str]) -> list[str]:
 
 
 def rows(output: str) -> Iterator[Row]:
-    """One row per kernel, from what ncu printed."""
+    """One row per kernel from the output of ncu."""
     lines = output.splitlines()
     starts = [place for place, line in enumerate(lines) if line.startswith('"ID"')]
     if not starts:

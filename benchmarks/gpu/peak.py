@@ -1,7 +1,7 @@
-"""The ceilings of a GPU, measured: products of large matrices by type, copies in and to its memory.
+"""The peak rates of a GPU, measured: products of large matrices by type, and copies.
 
-Times are the device's own, by CUDA events. On the CPU the same calls are timed by the host's clock,
-so that what uses this can be tried without a GPU.
+CUDA events measure the times. On the CPU, the host's clock times the same calls, so that users of
+this module can be tried without a GPU.
 """
 
 import itertools
@@ -20,18 +20,22 @@ _REPEATS = 10
 
 
 def peaks(device: str = "cuda", *, small: bool = False) -> dict[str, float]:
-    """Operations a second of each product, a multiply-add being two, and bytes a second of copies.
+    """Measure all peak rates.
 
     Parameters
     ----------
-    device : "cuda" or "cpu".
-    small : tiny sizes, to see that it works.
+    device : {"cuda", "cpu"}
+        The device.
+    small : bool, optional
+        Use tiny sizes, for a test.
 
     Returns
     -------
-    "int8" .. "float32" -> operations a second; "copy" -> bytes read and written a second in the
-    device's memory; "to device", "to host" -> bytes a second between it and pinned host memory.
-    What the device or torch cannot do is left out.
+    rates : dict of float
+        Operations per second of each product in `PRODUCTS`, where a multiply-add is two operations.
+        "copy" is the bytes read and written per second in the device's memory; "to device" and "to
+        host" are the bytes per second between pinned host memory and the device. Products that the
+        device or torch cannot do are left out.
     """
     found = {kind: product(kind, device, small=small) for kind in PRODUCTS}
     found |= {kind: copy(kind, device, small=small) for kind in COPIES}
@@ -39,14 +43,14 @@ def peaks(device: str = "cuda", *, small: bool = False) -> dict[str, float]:
 
 
 def product(kind: str, device: str, *, small: bool = False) -> float:
-    """Operations a second of a square product of random matrices; 0: there is no such product."""
+    """Operations per second of a square product of random matrices; 0 if torch cannot do it."""
     side = _SMALL_SIDE if small else _SIDE
     call = _product_call(kind, side, device)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
     try:
         return 2 * side**3 / median_seconds(call, device)
-    except (RuntimeError, NotImplementedError):  # torch has no such kernel here
+    except (RuntimeError, NotImplementedError):  # torch has no such kernel for this device
         return 0.0
     finally:
         torch.set_float32_matmul_precision(before)
@@ -65,7 +69,7 @@ def _product_call(kind: str, side: int, device: str) -> Callable[[], object]:
 
 
 def copy(kind: str, device: str, *, small: bool = False) -> float:
-    """Bytes a second of a large copy; "copy" counts what is read and what is written."""
+    """Bytes per second of a large copy; "copy" counts the bytes read and the bytes written."""
     n_bytes = _SMALL_BYTES if small else _BYTES
     pinned = device != "cpu" and kind != "copy"
     here = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
@@ -82,7 +86,7 @@ def copy(kind: str, device: str, *, small: bool = False) -> float:
 def median_seconds(
     call: Callable[[], object], device: str, *, repeats: int = _REPEATS, warm: int = 2
 ) -> float:
-    """The median time of a call, on the device's clock if it is a GPU."""
+    """The median time of a call in seconds, by CUDA events on a GPU."""
     for _ in range(warm):
         call()
     if device == "cpu":
@@ -92,7 +96,7 @@ def median_seconds(
             call()
             times.append(time.perf_counter() - began)
         return statistics.median(times)
-    cuda: Any = torch.cuda  # parts of it carry no types
+    cuda: Any = torch.cuda  # parts of torch.cuda have no types
     marks = [cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
     torch.cuda.synchronize()
     marks[0].record()

@@ -1,9 +1,9 @@
-"""Where the cases of gpu_measure.py run, and the clock that times them.
+"""The device that runs the cases of measure.py, and its clock.
 
-Times are the device's own, by CUDA events: before each call the device is kept busy until the host
-has queued the whole call, so neither launches nor Python are counted; `call_ms`, from calls back to
-back, counts both. The calls take turns over input sets that together exceed the L2 cache several
-times.
+CUDA events measure the times. Before each call the device is kept busy until the host has queued
+the whole call, so that the time of launches and of Python is not counted. `call_ms` is the time of
+calls back to back, in which that time is counted. The calls take turns over several sets of inputs
+that together exceed the L2 cache several times.
 """
 
 import statistics
@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
-from gpu_compare import Row, cuda
+from compare import Row, cuda
 
-ROTATION = 4  # input sets together, in sizes of the L2 cache
-CASE_SECONDS = 0.5  # measuring time of a case
-REPEATS = (7, 51)
-CLOCK_HZ = 2e9  # at least that of the multiprocessors, so that waiting is never too short
+ROTATION = 4  # size of all input sets together, as a multiple of the L2 cache
+CASE_SECONDS = 0.5  # time of all repeats of a case
+REPEATS = (7, 51)  # least and largest number of repeats
+CLOCK_HZ = 2e9  # not below the multiprocessors' clock, so that the device is busy long enough
 
 
 class Device:
-    """Where the cases run, and its clock."""
+    """The device that runs the cases, and its clock."""
 
     def __init__(self, name: str, *, small: bool) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Device:
         self.random = torch.Generator(name)
 
     def sets(self, n_bytes: int) -> int:
-        """The number of input sets of this size that the calls take turns over."""
+        """The number of input sets of this size that together exceed the L2 cache."""
         return 1 + ROTATION * self.cache // n_bytes
 
     def wait(self) -> None:
@@ -39,7 +39,20 @@ class Device:
             cuda.synchronize()
 
     def time(self, calls: Sequence[Callable[[], object]]) -> Row:
-        """Median and quartiles of a call in ms, after a warm-up; results stay alive for a round."""
+        """Time calls after a warm-up.
+
+        The results of a round stay alive, so that the next call cannot get the same memory.
+
+        Parameters
+        ----------
+        calls : sequence of callable
+            The same call on each set of inputs.
+
+        Returns
+        -------
+        row : dict
+            Median "ms" of a call with its quartiles, "call_ms", "repeats" and "input_sets".
+        """
         kept: deque[object] = deque(maxlen=len(calls))
         for call in calls:
             kept.append(call())
@@ -88,7 +101,7 @@ class Device:
         return times
 
     def rows_that_fit(self, n: int, bytes_per_row: int, share: float = 0.85) -> int:
-        """At most n rows, in whole tiles of 128, that a share of the free memory holds."""
+        """The number of rows that fit into a share of the free memory: n, or a multiple of 128."""
         if not self.on_gpu:
             return n
         room = share * cuda.mem_get_info()[0] / bytes_per_row

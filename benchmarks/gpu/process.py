@@ -1,4 +1,4 @@
-"""Commands within a time limit, and what came of each part of a session; used by gpu_session.py."""
+"""Commands with time limits, and the facts and sections of a session; session.py uses them."""
 
 import hashlib
 import os
@@ -13,23 +13,28 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from gpu_results import Section, write_results
+from results import Section, write_results
 
-ROOT = Path(__file__).resolve().parents[1]
-CLOSING = 3  # seconds left to write the results
+ROOT = Path(__file__).resolve().parents[2]
+CLOSING = 3  # seconds kept for writing the results
 PACKAGES = ("torch", "cupy-cuda13x", "numpy", "scikit-learn", "pybind11", "cmake", "ninja")
 
 
 class Session:
-    """Runs commands within the time, and keeps what they say.
+    """Runs commands within their time, and writes results and log.
 
     Parameters
     ----------
-    out : folder of the results and of the log.
-    dry_run : no GPU is asked for.
-    minutes : for everything.
-    limits : seconds of a section, by its name up to the first colon.
-    more_facts : to stand at the top of the results.
+    out : Path
+        Folder of the results and of the log.
+    dry_run : bool
+        Ask for no GPU.
+    minutes : float
+        Time of the whole session.
+    limits : dict of float
+        Seconds of each section, by its name or by its name up to the first colon.
+    more_facts : dict, optional
+        Facts for the top of the results.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class Session:
         self.facts |= more_facts or {}
 
     def extended(self, variable: str, path: Path, *, first: bool = False) -> str:
-        """A variable that lists paths, with one more."""
+        """The value of a variable that lists paths, with one more path."""
         above = [self.environment[variable]] if self.environment.get(variable) else []
         return os.pathsep.join([str(path), *above] if first else [*above, str(path)])
 
@@ -64,7 +69,26 @@ class Session:
         return shutil.which(tool, path=self.environment["PATH"])
 
     def run(self, name: str, command: list[str], seconds: float, **more: str) -> tuple[str, str]:
-        """The output of a command, and what went wrong ("" if nothing)."""
+        """Run a command.
+
+        Parameters
+        ----------
+        name : str
+            Name of the section, for the log.
+        command : list of str
+            The program and its arguments.
+        seconds : float
+            Time after which the command and its children are stopped.
+        **more : str
+            More variables of the environment.
+
+        Returns
+        -------
+        output : str
+            What the command printed.
+        problem : str
+            What went wrong; "" if nothing did.
+        """
         if seconds < 1:
             return "", "not run: the time was up"
         with (self.out / "gpu_session.log").open("a+b") as log:
@@ -77,7 +101,7 @@ class Session:
                 env=self.environment | more,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp,  # so that its children end with it
+                preexec_fn=os.setpgrp,  # a stop also ends the children
             )
             try:
                 code = process.wait(seconds)
@@ -90,7 +114,7 @@ class Session:
             return log.read().decode(errors="replace"), problem
 
     def section(self, name: str, work: Callable[[Section], None]) -> None:
-        """Do one part of the session, whatever becomes of it, and write the results so far."""
+        """Do one part of the session and write the results so far; an error becomes its result."""
         began = time.monotonic()
         limit = self.limits[name] if name in self.limits else self.limits[name.partition(":")[0]]
         section = Section(name, ends=min(began + limit, self.deadline))
@@ -99,7 +123,7 @@ class Session:
                 section.problem = "not run: the time was up"
             else:
                 work(section)
-        except Exception as error:  # the other sections still count
+        except Exception as error:  # the other sections still run
             section.problem = f"{type(error).__name__}: {error}"
         section.seconds = time.monotonic() - began
         self.sections.append(section)
@@ -114,13 +138,13 @@ class Session:
 
 
 def tail(output: str, length: int = 600) -> str:
-    """The end of an output, where the reason usually stands."""
+    """The end of an output, which usually names the reason of a failure."""
     lines = [line.strip() for line in output.splitlines()]
     return " / ".join(line for line in lines if line.strip("^~ "))[-length:]
 
 
 def answer(command: list[str], path: str) -> str:
-    """What a tool prints, or why it does not."""
+    """What a tool prints, or why the tool prints nothing."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=20, env=os.environ | {"PATH": path}
@@ -131,7 +155,7 @@ def answer(command: list[str], path: str) -> str:
 
 
 def device_facts(dry_run: bool, path: str) -> dict[str, str]:
-    """The device, the versions of what is used on it, and the state of the code."""
+    """The device, the versions of the libraries, and the state of the code."""
     facts = {"device": platform.processor() or platform.machine()}
     if not dry_run:
         query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total"]
@@ -156,7 +180,7 @@ def version_of(package: str) -> str:
 
 
 def sources_hash() -> str:
-    """What identifies the code where there is no git: 16 digits over its files."""
+    """16 digits of a hash of the sources, which identify the code on a machine without git."""
     digest = hashlib.sha256()
     for folder in ("csrc", "ktfast", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*")):

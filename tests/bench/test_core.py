@@ -1,4 +1,4 @@
-"""Rows of benchmarks in processes of their own: what goes wrong in one becomes its text."""
+"""Rows of benchmarks in processes of their own, tables, and the description of the machine."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from ktfast.bench.core.harness import machine, markdown, run_row, save, spread
+from ktfast.bench.core.machine import machine
+from ktfast.bench.core.row import run_row
+from ktfast.bench.core.table import markdown, save, spread
 
 ROWS = """
 import os, sys, time

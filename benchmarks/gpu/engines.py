@@ -1,9 +1,11 @@
 """The K-means engines that are compared on a GPU: whole fits from the same first centres.
 
-A fit is I Lloyd iterations (assignment and update) and the last assignment, on all rows. Each
-engine runs in a process of its own: some compile for minutes, run out of memory or crash.
+A fit is the given number of Lloyd iterations (assignment and update) and the last assignment, on
+all rows. Each engine runs in a process of its own, because some engines compile for minutes, run
+out of memory or crash.
 """
 
+import functools
 import importlib
 import math
 import time
@@ -12,42 +14,42 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from data import Data, inertia, make
+from memory import DeviceMemory
 
-from ktfast.bench.core.gpu_memory import DeviceMemory
-from ktfast.bench.core.harness import version_of
-from ktfast.bench.kmeans.engines import Fit, Row
-from ktfast.bench.kmeans.gpu_data import Data, inertia, make
+from ktfast.bench.core.machine import version_of
+from ktfast.bench.kmeans.engines import OWN_START, Fit, Row, history_of, repeated
 
-# Scores of a chunk of rows stay in the L2 cache for some thousand centres.
+# Scores of a chunk of rows; a chunk stays in the L2 cache for some thousand centres.
 _CHUNK_SCORES = 1 << 24
-# What the streamed engine may take on the device, as a share of x.
+# Device memory of the streamed engine, as a share of the rows.
 _STREAM_SHARE = 1 / 8
 
 
 class Problem(NamedTuple):
-    """One comparison: every engine gets the same."""
+    """The problem that every engine of a comparison gets."""
 
     source: str
-    """See `kmeans_gpu_data.make`."""
+    """See `data.make`."""
     rows: int
     clusters: int
     iterations: int
     repeats: int
-    """Fits that are timed, at most."""
+    """Largest number of timed fits."""
     seconds: float
-    """No further fit begins once they have taken this long together."""
+    """No further fit begins after the timed fits have taken this time together."""
     device: str
 
 
 class Engine(NamedTuple):
-    """A library and how to fit with it: fit(data, iterations)."""
+    """A library, and the function fit(data, iterations) that calls it."""
 
     package: str
     """The distribution to install."""
     module: str
     fit: Callable[[Data, int], Fit]
     on_host: bool = False
-    """It reads x from the host's memory."""
+    """Whether the engine reads the rows from the host's memory."""
     note: str = ""
 
 
@@ -72,7 +74,7 @@ def _estimator_fit(data: Data, iterations: int, **options: Any) -> Fit:
 
 
 def _torch(precision: str) -> Callable[[Data, int], Fit]:
-    """Lloyd's algorithm as one would write it with torch, a chunk of rows at a time."""
+    """Lloyd's algorithm in plain torch, a chunk of rows at a time."""
 
     def fit(data: Data, iterations: int) -> Fit:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -85,9 +87,9 @@ def _torch(precision: str) -> Callable[[Data, int], Fit]:
             sums, counts = torch.zeros_like(centers), centers.new_zeros(len(centers))
             for first in range(0, n, chunk):
                 rows = slice(first, first + chunk)
-                part = narrow[rows].to(data.device)  # a copy where x lies on the host
+                part = narrow[rows].to(data.device)  # copies if the rows lie on the host
                 labels = torch.addmm(half_norms, part, columns, alpha=-1).argmin(1)
-                if step < iterations:  # the last pass assigns only
+                if step < iterations:  # the last pass only assigns
                     wide = part if part.dtype == centers.dtype else data.x[rows]
                     sums.index_add_(0, labels, wide)
                     counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
@@ -148,7 +150,6 @@ def _cuml(data: Data, iterations: int) -> Fit:
     return Fit(torch.as_tensor(model.cluster_centers_, device=data.device), int(model.n_iter_))
 
 
-_OWN_START = "takes no first centres: starts from random rows of its own"
 _PLAIN = "addmm, argmin, index_add_ in chunks"
 
 ENGINES = {
@@ -162,7 +163,7 @@ ENGINES = {
         "ktfast",
         "ktfast.kmeans.estimator",
         _ktfast(precision="fast"),
-        note='precision "fast": what the screen cannot tell apart is not compared again',
+        note='precision "fast": no exact distances for rows with several candidates: approximate',
     ),
     "ktfast-float32": Engine(
         "ktfast",
@@ -187,8 +188,8 @@ ENGINES = {
         "torch",
         _torch("float32"),
         on_host=True,
-        note="torch-fp32 that sends all rows from pageable host memory in every iteration: a model "
-        "of faiss-gpu's host API, which also updates on the CPU",
+        note="torch-fp32 that sends all rows from pageable host memory in every iteration, as "
+        "faiss-gpu's host API does (faiss-gpu also updates the centres on the CPU)",
     ),
     "flash-kmeans": Engine(
         "flash-kmeans",
@@ -207,7 +208,7 @@ ENGINES = {
         "fastkmeans",
         _fastkmeans,
         on_host=True,
-        note=f"rows in float16 from the host: approximate; {_OWN_START}",
+        note=f"rows in float16 from the host: approximate; {OWN_START}",
     ),
     "cuvs": Engine("cuvs-cu13", "cuvs", _cuvs),
     "cuml": Engine("cuml-cu13", "cuml", _cuml),
@@ -219,26 +220,29 @@ def measure(engine: str, problem: list[Any]) -> Row:
 
     Parameters
     ----------
-    engine : key of ENGINES.
-    problem : the fields of a `Problem`.
+    engine : str
+        Key of `ENGINES`.
+    problem : list
+        The fields of a `Problem`.
 
     Returns
     -------
-    seconds of each fit, first_seconds (an iteration before them, with whatever is compiled or
-    loaded then), iterations of one fit, device_bytes (the most that was taken of the device's
-    memory during that first iteration, beside x; None on the CPU), data_bytes, inertia, version,
-    and history where the engine keeps one.
+    row : dict
+        "seconds" of each fit; "first_seconds" of a fit of one iteration before the timed fits, in
+        which libraries are loaded and kernels compiled; "iterations" of one fit; "device_bytes",
+        the largest amount of device memory taken during the first iteration, beside the rows (None
+        on the CPU); "data_bytes", "inertia", "version", and "history" where the engine keeps one.
     """
     given, chosen = Problem(*problem), ENGINES[engine]
     importlib.import_module(chosen.module)
     data = make(given.source, given.rows, given.clusters, given.device, on_host=chosen.on_host)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the iterations did not suffice to converge
+        warnings.simplefilter("ignore")  # some engines warn if a fit has not converged
         with DeviceMemory(given.device) as memory:
             first, _ = _timed(chosen, data, 1)
         seconds: list[float] = []
-        while not seconds or (len(seconds) < given.repeats and sum(seconds) < given.seconds):
-            took, found = _timed(chosen, data, given.iterations)
+        timed = functools.partial(_timed, chosen, data, given.iterations)
+        for took, found in repeated(timed, given.repeats, given.seconds):  # noqa: B007
             seconds.append(took)
     centers = torch.as_tensor(found.centers, device=data.device)
     if not torch.isfinite(centers).all():
@@ -252,12 +256,11 @@ def measure(engine: str, problem: list[Any]) -> Row:
         "inertia": inertia(data, centers),
         "version": version_of(chosen.package),
     }
-    history = [{k: float(v) for k, v in row.items()} for row in found.history or []]
-    return result | ({"history": history} if history else {})
+    return result | history_of(found)
 
 
 def _timed(engine: Engine, data: Data, iterations: int) -> tuple[float, Fit]:
-    """Seconds of a fit, until the device has finished it."""
+    """Seconds until the device has finished a fit, and the fit."""
     _wait(data.device)
     began = time.perf_counter()
     found = engine.fit(data, iterations)

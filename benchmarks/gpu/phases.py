@@ -1,7 +1,7 @@
-"""The phases of a K-means iteration on the GPU; a section of gpu_measure.py.
+"""The phases of a K-means iteration on the GPU; a section of measure.py.
 
-The data are those of `ktfast bench kmeans --device cuda`: overlapping Gaussians with a decaying
-spectrum, made on the device, and distinct rows as first centres.
+The rows and first centres are those of bench_kmeans.py: overlapping Gaussians with a decaying
+spectrum, made on the device, and distinct rows.
 """
 
 import functools
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from gpu_compare import Job, Row, cuda
-from gpu_device import Device
-from gpu_profile import short
+from compare import Job, Row, cuda
+from data import Data, make
+from device import Device
+from ncu import short
 
 from ktfast import KMeans, ops
-from ktfast.bench.kmeans.gpu_data import Data, make
 
 N, K = 1_280_000, 2000
-FEATURES = (256, 4096, 512, 9216)  # the targets first, should the time run out
-ROW_BYTES = 600  # labels, distances, workspace of a row, beside x and its codes
+FEATURES = (256, 4096, 512, 9216)  # the most important first, because the time may run out
+ROW_BYTES = 600  # labels, distances and workspace of a row, beside x and its codes
 PROFILED_ROWS = 1 << 18
 MEAN_ROWS = 1 << 16
 
@@ -26,7 +26,7 @@ Size = tuple[int, int, int]
 
 
 def sizes(device: Device) -> list[tuple[int, int, int]]:
-    """n, d and k; fewer rows where x in float32 and codes of 16 bits do not fit."""
+    """n, d and k of each case; fewer rows where x in float32 and codes of 16 bits do not fit."""
     if device.small:
         return [(700, 24, 70)]
     return [(device.rows_that_fit(N, 6 * d + ROW_BYTES), d, K) for d in FEATURES]
@@ -49,7 +49,7 @@ def rates(row: Row, size: Size) -> Row:
 
 
 def phases(device: Device) -> Iterator[Job]:
-    """Every phase for itself by CUDA events, and the kernels of an assignment by torch.profiler."""
+    """Every phase by CUDA events, and the kernels of an assignment pass by torch.profiler."""
     for size in sizes(device):
         yield {"case": text_of(size)}, functools.partial(time_phases, device, size)
 
@@ -64,7 +64,7 @@ def time_phases(device: Device, size: Size) -> list[Row]:
 
 
 def update_row(device: Device, data: Data, size: Size) -> Row:
-    """All rows are read once; in a fit only those that changed their cluster are."""
+    """The update from all rows; in a fit the update reads only the rows that changed cluster."""
     n, d, k = size
     labels = (torch.arange(n, device=device.name) * 7919 % k).int()
     row = {"phase": "update, all rows"}
@@ -80,7 +80,7 @@ def float32_row(device: Device, data: Data, size: Size) -> Row:
 
 
 class Screening:
-    """The tensor-core screen of one code: what is timed, on the same rows and centres."""
+    """The phases of the tensor-core screen with one code, on the same rows and centres."""
 
     def __init__(self, device: Device, data: Data, size: Size, code: str) -> None:
         from ktfast.ops.kmeans_tensor import TensorScreen
@@ -101,9 +101,9 @@ class Screening:
         self.prepared = self.screen.prepare(centers)
 
     def assign(self, before: torch.Tensor | None = None, **options: Any) -> None:
-        """One assignment, from the labels before or from none."""
+        """One assignment pass, with the given labels as guesses or without guesses."""
         if before is not None:
-            self.labels.copy_(before)  # a thousandth of what is read besides
+            self.labels.copy_(before)  # a thousandth of the bytes that the pass reads
         self.screen.assign(
             self.x,
             self.centers,
@@ -140,14 +140,14 @@ class Screening:
         return rates(row | {"peak": f"matmul {self.code}"}, self.size) if flops else row
 
     def candidates(self, before: torch.Tensor | None) -> float:
-        """Centres per row that passed the screen and were compared exactly."""
+        """The number of candidates per row."""
         passed = torch.zeros(1, dtype=torch.int64, device=self.device.name)
         self.assign(before, n_passed=passed)
         return int(passed) / self.size[0]
 
 
 def kernel_times(call: Callable[[], object]) -> Iterator[tuple[str, Row]]:
-    """What each of ktfast's kernels takes in one call, on the device's clock."""
+    """The time of each of ktfast's kernels in one call, on the device's clock."""
     call()
     cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -161,7 +161,7 @@ def kernel_times(call: Callable[[], object]) -> Iterator[tuple[str, Row]]:
 
 # --- for ncu --------------------------------------------------------------------------------------
 def profiled(device: Device) -> Iterator[Job]:
-    """A fit of two iterations at sizes that fill the device, after one that warms up."""
+    """A fit of two iterations at sizes that fill the device, after a fit that warms up."""
     for d in (24,) if device.small else (256, 4096):
         size = (700, d, 70) if device.small else (PROFILED_ROWS, d, K)
         yield {"case": text_of(size)}, functools.partial(run_fit, device, size)

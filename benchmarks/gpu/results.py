@@ -1,4 +1,4 @@
-"""What a session on a GPU found, as JSON and as Markdown tables; written by gpu_session.py."""
+"""The results of a session on a GPU, as JSON and as Markdown tables; session.py writes them."""
 
 import dataclasses
 import json
@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_targets import target_rows
-
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass
 class Section:
-    """What came out of one part of the session."""
+    """The results of one part of the session."""
 
     name: str
-    problem: str = ""  # empty: it ran to its end
+    problem: str = ""  # empty if the part ran to its end
     rows: list[Row] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     ends: float = 0.0
@@ -31,7 +29,7 @@ class Section:
 
 
 def row_failed(row: Row) -> bool:
-    """Whether it holds an error, a difference, or a planted bug that was not found."""
+    """Whether a row holds an error, a difference, or a planted bug that was not found."""
     if any(row.get(name) for name in ("error", "failed", "errors", "wrong")):
         return True
     if any(row.get(name) is False for name in ("same_again", "found")):
@@ -40,10 +38,10 @@ def row_failed(row: Row) -> bool:
 
 
 def add_shares(sections: list[Section]) -> None:
-    """Put every rate beside its ceiling, where that was measured.
+    """Add to every rate its share of the measured peak rate.
 
-    Bytes are compared with a copy in the device's memory, operations with the product that the row
-    names as its peak.
+    The peak of bytes is a copy in the device's memory. The peak of operations is the matrix product
+    that the row names in "peak".
     """
     rows = [row for section in sections for row in section.rows]
     ceilings = {row.get("engine"): row for row in rows if row.get("section") == "ceilings"}
@@ -60,14 +58,14 @@ def add_shares(sections: list[Section]) -> None:
 
 
 def json_rows(output: str) -> Iterator[Row]:
-    """The rows that gpu_measure.py printed."""
+    """The rows that measure.py printed, one line of JSON each."""
     for line in output.splitlines():
         if line.startswith('{"section"') and line.endswith("}"):
             yield json.loads(line)
 
 
 def text_of(value: Any, column: str = "") -> str:
-    """A cell; objectives are compared to many digits, everything else to a few."""
+    """A cell: inertias have ten digits, because they are compared; other numbers have four."""
     if isinstance(value, float) and "inertia" in column:
         value = f"{value:.10g}"
     elif isinstance(value, float):
@@ -76,7 +74,7 @@ def text_of(value: Any, column: str = "") -> str:
 
 
 def table(rows: list[Row]) -> Iterator[str]:
-    """Rows as Markdown: every key that occurs is a column."""
+    """Rows as a Markdown table with a column for every key that occurs."""
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "section"))
     yield "| " + " | ".join(name.replace("_", " ") for name in columns) + " |"
     yield "|" + "---|" * len(columns)
@@ -99,10 +97,6 @@ def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
             for section in sections
         ]
     )
-    targets = list(target_rows([row for section in sections for row in section.rows]))
-    if targets:
-        yield "\n## Targets\n"
-        yield from table(targets)
     groups: dict[str, list[Row]] = {}
     for section in sections:
         for row in section.rows:
@@ -113,7 +107,7 @@ def markdown(facts: dict[str, Any], sections: list[Section]) -> Iterator[str]:
 
 
 def write_results(out: Path, facts: dict[str, Any], sections: list[Section]) -> None:
-    """Both files, each whole or not at all."""
+    """Write both files. Each file is replaced at once, so that a stop leaves no half of it."""
     add_shares(sections)
     found = [
         {

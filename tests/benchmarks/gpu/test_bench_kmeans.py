@@ -1,4 +1,4 @@
-"""`ktfast bench kmeans --device cuda`, run on the CPU: the same engines, harness and table."""
+"""benchmarks/gpu/bench_kmeans.py on the CPU: the same engines and the same table."""
 
 import argparse
 import json
@@ -8,14 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ktfast.bench.core import gpu_peak  # noqa: E402
-from ktfast.bench.core.gpu_memory import DeviceMemory  # noqa: E402
-from ktfast.bench.kmeans import command as kmeans  # noqa: E402
-from ktfast.bench.kmeans import gpu as kmeans_gpu  # noqa: E402
-from ktfast.bench.kmeans import gpu_engines as kmeans_gpu_engines  # noqa: E402
-from ktfast.bench.kmeans.gpu_data import BLOCK_ROWS, inertia, make  # noqa: E402
-from ktfast.bench.kmeans.gpu_engines import ENGINES, Problem, measure  # noqa: E402
-from ktfast.cli.main import main  # noqa: E402
+import bench_kmeans  # noqa: E402
+import engines  # noqa: E402
+import peak  # noqa: E402
+from data import BLOCK_ROWS, inertia, make  # noqa: E402
+from engines import ENGINES, Problem, measure  # noqa: E402
+from memory import DeviceMemory  # noqa: E402
+
 from ktfast.errors import InputError  # noqa: E402
 
 N, D, K, STEPS = 500, 8, 6, 3
@@ -25,10 +24,8 @@ TORCH = ("torch-fp32", "torch-tf32", "torch-bf16", "torch-host")
 
 def options_of(*arguments):
     parser = argparse.ArgumentParser()
-    kmeans.add_options(parser)
-    options = parser.parse_args(["--device", "cuda", *map(str, arguments)])
-    options.device = "cpu"  # the same way without a GPU
-    return options
+    bench_kmeans.add_options(parser)
+    return parser.parse_args(["--device", "cpu", *map(str, arguments)])
 
 
 def lloyd(x, centers, iterations):
@@ -51,13 +48,13 @@ def outcome(tmp_path_factory):
     """What a run leaves in its folder, with a peer that is not there."""
     fakes, out = tmp_path_factory.mktemp("peers"), tmp_path_factory.mktemp("out")
     (fakes / "cuvs.py").write_text("raise ModuleNotFoundError(name='cuvs')\n")
-    options = options_of(
-        "--data", "mixture8", "--rows", N, "--clusters", K, "--iterations", STEPS,
-        "--repeats", 2, "--out", out,
-    )  # fmt: skip
+    arguments = [
+        "--device", "cpu", "--against", "cuvs", "--data", "mixture8", "--rows", N, "--clusters", K,
+        "--iterations", STEPS, "--repeats", 2, "--out", out,
+    ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(fakes)
-        assert kmeans_gpu.run(options, ["ktfast", "cuvs"]) == 0
+        assert bench_kmeans.main(list(map(str, arguments))) == 0
     return out
 
 
@@ -68,7 +65,7 @@ def test_the_table_names_what_is_missing(outcome):
     text = (outcome / "kmeans-gpu-mixture8.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert table[0] == list(kmeans_gpu.COLUMNS)
+    assert table[0] == list(bench_kmeans.COLUMNS)
     assert [cells[0] for cells in table[2:]] == list(rows)
     assert all(len(cells) == len(table[0]) for cells in table)
     assert "- cuvs" not in text  # it has no note
@@ -95,9 +92,9 @@ def test_what_follows_from_the_times(monkeypatch):
         assert Problem(*arguments["problem"]) == PROBLEM
         return found[arguments["engine"]]
 
-    monkeypatch.setattr(kmeans_gpu, "run_row", run_row)
+    monkeypatch.setattr(bench_kmeans, "run_row", run_row)
     peaks = {"bfloat16": 1e6}
-    rows = list(kmeans_gpu.measured(found, PROBLEM, peaks, timeout=9.0))
+    rows = list(bench_kmeans.measured(found, PROBLEM, peaks, timeout=9.0))
     assert [row.get("problem") for row in rows] == [None, None, "aborted (exit 134)"]
     assert [row.get("ratio") for row in rows] == [1, pytest.approx(2), None]
     assert rows[0]["range"] == [0.1, 0.2]
@@ -118,7 +115,7 @@ def test_plain_torch_runs_lloyd(engine):
 
 def test_chunks_do_not_change_what_torch_finds(monkeypatch):
     whole = ENGINES["torch-fp32"].fit(make("mixture8", N, K, "cpu"), STEPS).centers
-    monkeypatch.setattr(kmeans_gpu_engines, "_CHUNK_SCORES", 64 * K)
+    monkeypatch.setattr(engines, "_CHUNK_SCORES", 64 * K)
     parts = ENGINES["torch-fp32"].fit(make("mixture8", N, K, "cpu"), STEPS).centers
     torch.testing.assert_close(parts, whole)
 
@@ -150,31 +147,27 @@ def test_the_inertia_is_that_of_float64():
     assert inertia(data, data.start) == pytest.approx(float(distances.sum()), rel=1e-12)
 
 
-def test_every_peer_is_known_to_the_command():
-    assert ("ktfast", *kmeans.GPU_PEERS) == tuple(ENGINES)
-
-
-def test_without_a_gpu_the_command_says_so(monkeypatch, capsys, tmp_path):
+def test_without_a_gpu_the_script_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["bench", "kmeans", "--device", "cuda", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("ktfast: --device cuda: torch sees no GPU here")
+    assert bench_kmeans.main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("bench_kmeans.py: --device cuda: torch sees no GPU")
 
 
-def test_what_only_cpu_engines_can_do_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--scaling compares CPU engines"):
-        kmeans_gpu.run(options_of("--scaling", "--out", tmp_path), ["ktfast"])
+def test_bad_options_are_refused():
+    with pytest.raises(InputError, match="--against faiss: the peers are ktfast-fast"):
+        bench_kmeans.run(options_of("--against", "faiss"))
     with pytest.raises(InputError, match=r"clusters must lie in 1 \.\. 5 \(the rows\), got 6"):
-        kmeans_gpu.problem_of("mixture8", options_of("--rows", 5, "--clusters", 6))
+        bench_kmeans.problem_of("mixture8", options_of("--rows", 5, "--clusters", 6))
 
 
 def test_gpu_defaults_are_of_the_size_that_papers_report():
-    problem = kmeans_gpu.problem_of("mixture256", options_of())
+    problem = bench_kmeans.problem_of("mixture256", options_of())
     assert (problem.rows, problem.clusters) == (1_280_000, 2000)
 
 
 # --- ceilings -------------------------------------------------------------------------------------
 def test_every_ceiling_is_measured():
-    found = gpu_peak.peaks("cpu", small=True)
+    found = peak.peaks("cpu", small=True)
     assert {"float32", "bfloat16", "copy", "to device", "to host"} <= set(found)
     assert all(rate > 0 for rate in found.values())
 
@@ -184,8 +177,8 @@ def test_a_product_that_torch_lacks_is_left_out(monkeypatch):
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(torch, "_int_mm", lacking)
-    assert gpu_peak.product("int8", "cpu", small=True) == 0
-    assert "int8" not in gpu_peak.peaks("cpu", small=True)
+    assert peak.product("int8", "cpu", small=True) == 0
+    assert "int8" not in peak.peaks("cpu", small=True)
 
 
 def test_memory_of_a_device_is_not_that_of_the_host():

@@ -1,7 +1,7 @@
-"""Short trainings on real photographs; a section of gpu_measure.py, on top of ktfast.bench.train.
+"""Short trainings on real photographs by ktfast.bench.train; a section of measure.py.
 
-Photographs come with the call (--images), or are cut from those that ship with scikit-image and
-scikit-learn. The torch feed reads them: a machine of this kind may lack DALI.
+The photographs are those of --images, or views of the photographs that scikit-image and
+scikit-learn bring. The torch feed reads the photographs, because DALI may be missing.
 """
 
 import functools
@@ -11,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from gpu_compare import Job, Row
-from gpu_device import Device
+from compare import Job, Row
+from device import Device
 
 JOBS = ("jigsaw", "alexnet", "features")
 DRY_JOBS = ("alexnet-tiny",)
-JOB_SECONDS = 120.0  # of one process, which may compile the network
+JOB_SECONDS = 120.0  # limit of one process, which may compile the network
 IMAGES, DRY_IMAGES = 2048, 12
-WIDTH, HEIGHT = 500, 375  # px, as photographs of ImageNet and VOC
+WIDTH, HEIGHT = 500, 375  # pixels, as most photographs of ImageNet and VOC
 SKIMAGE = ("astronaut", "chelsea", "coffee", "retina", "rocket")
 SKLEARN = ("china.jpg", "flower.jpg")
 
 
 def training(device: Device, folder: Path | None) -> Iterator[Job]:
+    """A training or an extraction per job, on the photographs of a folder or on made views."""
     with tempfile.TemporaryDirectory(prefix="ktfast-photographs-") as made:
         if folder is None:
             folder = Path(made)
@@ -33,7 +34,7 @@ def training(device: Device, folder: Path | None) -> Iterator[Job]:
 
 
 def write_views(folder: Path, count: int) -> None:
-    """Views of real photographs, as many JPEG files."""
+    """Write views of real photographs as JPEG files."""
     from PIL import Image
     from skimage import data
     from sklearn.datasets import load_sample_image
@@ -72,15 +73,13 @@ def measure(device: Device, folder: Path, job: str) -> list[Row]:
 
 
 def row_of(found: Row) -> Row:
-    """A row of the bench as one of the session's: medians alone, ktfast's problems are errors."""
+    """A row for the session: medians only, and an error if ktfast's side failed."""
     row: Row = {}
     for key, value in found.items():
         if isinstance(value, str | int | float):
             row[key] = value
         elif isinstance(value, list | tuple) and value and isinstance(value[0], int | float):
             row[key] = value[0]
-        elif isinstance(value, dict) and "median" in value:
-            row[key] = value["median"]
     if "problem" in row:
         row["error" if row.get("side") == "ktfast" else "instead"] = row.pop("problem")
     return row
