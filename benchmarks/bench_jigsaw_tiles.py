@@ -1,21 +1,22 @@
-"""How near jigsaw_tiles comes to the speed of memory, and how far it is from data-loader code.
+"""The speed of jigsaw_tiles beside code of a data loader, and beside a copy of memory.
 
     python benchmarks/bench_jigsaw_tiles.py [--batch 256] [--repeats 15] [--threads 1 2]
 
-Two comparisons, both in CPU-seconds of the process, the contestants taking turns in every round:
+Both comparisons count CPU-seconds of the process, and the contestants take turns in every round.
 
-1. Images per CPU-second, one thread, beside a plain PIL and torchvision baseline that makes the
-   same tiles from the same choices, which it is given for free. Its tiles are compared with
-   ktfast's before the clock starts.
-2. The share of the memory's speed. Counted are the bytes that must move: each source pixel of a
-   tile read once, each output written once. Measured beside it is a memcpy that moves as many (it
-   reads one half and writes the other) with as many threads. CPU-seconds are divided by the number
-   of threads, so that other work on the machine counts less. All memory is NumPy's, which asks the
-   system for huge pages. "New memory" comes from the system for the call, for the copy as well, and
-   must be cleared first: half of what a copy moves, but four fifths of float32 tiles. "Used memory"
-   was written before.
+1. Images per CPU-second on one thread, beside a baseline of PIL and torchvision. The baseline makes
+   the same tiles from the same random choices; drawing the choices costs the baseline no time. The
+   script compares the baseline's tiles with ktfast's before the clock starts.
+2. The share of the speed of memory. The script counts the bytes that must move: each source pixel
+   of a tile is read once, and each output is written once. Beside the op it measures a memcpy of
+   the same number of bytes (half of them read, half written) with the same number of threads.
+   CPU-seconds are divided by the number of threads, so that other work on the machine counts less.
+   NumPy allocates all memory, because NumPy asks the system for huge pages. "New" memory is
+   allocated in every call, of the op and of the copy, and the system clears it first. Clearing
+   writes half of the bytes that a copy moves, but four fifths of the bytes of float32 tiles. "Used"
+   memory was written before.
 
-KTFAST_SIMD=avx2 or scalar lowers the instruction set.
+KTFAST_SIMD=avx2 or KTFAST_SIMD=scalar lowers the instruction set.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-# Before OpenMP is loaded: threads that wait for the next call must not count as work.
+# Before OpenMP is loaded: threads that wait for the next call must not use CPU time.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
@@ -42,13 +43,13 @@ from ktfast import ops, permutation_set
 from ktfast.native import modules
 
 TILE, GRID, SIZE = 64, 3, 255
-TOLERANCE = 1e-5  # absolute, of numbers around 1: float32 sums in another order
+TOLERANCE = 1e-5  # absolute, for numbers near 1: float32 sums in another order
 PROJECTION = torch.eye(3) - torch.tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
 KINDS = [(kind, last) for kind in ("float32", "float16", "bfloat16") for last in (False, True)]
 
 
 def baseline(images: list[Image.Image], choices: dict[str, list[Any]]) -> torch.Tensor:
-    """The puzzles of a batch the way data-loader code makes them, one tile at a time."""
+    """The puzzles of a batch, made one tile at a time as code of a data loader does."""
     batch = []
     for row in range(len(images)):
         for slot in range(GRID * GRID):
@@ -78,7 +79,7 @@ def photograph_like(batch: int) -> torch.Tensor:
 
 
 def memory(n_bytes: int) -> np.ndarray:
-    """New bytes, from a boundary of 64 on."""
+    """New memory that starts at a multiple of 64 bytes."""
     whole = np.empty(n_bytes + 64, np.uint8)
     start = -whole.ctypes.data % 64
     return whole[start : start + n_bytes]
@@ -110,7 +111,7 @@ class Puzzles:
 
 
 class Copy:
-    """memcpy of a number of bytes, in threads."""
+    """A memcpy of a number of bytes by several threads."""
 
     def __init__(self, n_bytes: int, n_threads: int) -> None:
         self.part = n_bytes // n_threads
@@ -135,7 +136,7 @@ class Copy:
 
 
 def measure(calls: dict[Any, Callable[[], object]], repeats: int) -> dict[Any, list[float]]:
-    """CPU-seconds of every call, in rounds in which all take turns, after one warm-up round."""
+    """CPU-seconds of every call in every round, after one round that warms up."""
     seconds: dict[Any, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
@@ -178,7 +179,7 @@ def against_baseline(puzzles: Puzzles, repeats: int) -> None:
 
 
 def against_copy(puzzles: Puzzles, n_threads: int, repeats: int) -> None:
-    """The share of memcpy's speed, by bytes that must move."""
+    """Bytes that must move per second, as a share of memcpy's."""
     n = len(puzzles.ids)
     pixels = n * GRID * GRID * 3 * TILE * TILE
     calls: dict[Any, Callable[[], object]] = {}

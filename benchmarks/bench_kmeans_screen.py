@@ -1,10 +1,10 @@
-"""Dense passes of K-means as a share of what float32 multiply-adds reach at the same time.
+"""Assignment passes of K-means as a share of the processor's peak of float32 multiply-adds.
 
     python benchmarks/bench_kmeans_screen.py --data mixture256 --clusters 2000 --threads 2
 
-Every row has a guess, as from the second iteration on, and is compared with every centre; exact
-distances are included. The peak is measured before and after each pass, since clocks change.
-KTFAST_SIMD chooses the instruction set.
+Every row has a guess, as in the second and later iterations, and the screen compares every row with
+every centre. The time includes exact distances. The peak is measured before and after each pass,
+because the processor's clock changes. KTFAST_SIMD chooses the instruction set.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from ktfast.bench.kmeans import data as kmeans_data
 from ktfast.native import modules
 from ktfast.ops.kmeans_screen import CODES, Screen
 
-PASS_SECONDS = 0.04  # about; long beside what starts threads, short beside what changes clocks
-ROWS = 192  # of two blocks, and a multiple of it
+PASS_SECONDS = 0.04  # about: longer than threads take to start, shorter than a clock is stable
+ROWS = 192  # rows of two blocks; a thread gets a multiple
 
 
 def main() -> None:
     """Print the median share and its quartiles."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="mixture256", help="as in ktfast bench kmeans")
+    parser.add_argument("--data", default="mixture256", help="rows, as in ktfast bench kmeans")
     parser.add_argument("--clusters", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--code", choices=CODES, default="float32")
@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def shares(args: argparse.Namespace) -> list[float]:
-    """Operations a second of each pass over the peak around it."""
+    """Operations per second of each pass, divided by the peak before and after the pass."""
     x = kmeans_data.load(args.data)
     centers = kmeans_data.first_centers(x, args.clusters).astype(np.float64)
-    operations = 2 * args.clusters * x.shape[1]  # of a row
+    operations = 2 * args.clusters * x.shape[1]  # per row
     step = ROWS * args.threads
     rows = max(step, int(PASS_SECONDS * peak(args.threads) / operations) // step * step)
     x = np.ascontiguousarray(x[:rows])
@@ -59,7 +59,7 @@ def shares(args: argparse.Namespace) -> list[float]:
 
 
 def peak(threads: int) -> float:
-    """Operations a second of float32 multiply-adds."""
+    """Operations per second of float32 multiply-adds."""
     return float(modules.cpu.machine_peak(kind="fp32", seconds=0.004, n_threads=threads))
 
 

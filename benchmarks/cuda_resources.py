@@ -1,10 +1,11 @@
-"""What the compiler made of every CUDA kernel, as one table; needs cuobjdump, but no GPU.
+"""Registers, memory and instructions of every CUDA kernel, as a table; needs no GPU.
 
     python benchmarks/cuda_resources.py [MODULE] [--json]
 
-Registers and stack are a thread's, shared memory a block's without what a launch adds; then how
-often loads and stores of spilled registers, tensor-core products and asynchronous copies stand in
-the code. That no kernel spills is for tests/test_cuda_build.py to say.
+The table has the registers and the stack of a thread, and the static shared memory of a block. The
+other columns count the instructions that load and store spilled registers, multiply matrices and
+copy to shared memory. cuobjdump reads the code; the CUDA toolkit and triton bring it.
+tests/native/test_cuda_build.py checks that no kernel spills.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import importlib.util
 import json
 from pathlib import Path
 
-from ktfast.bench.core.harness import markdown
-from ktfast.bench.core.machine_code import COPY_INSTRUCTIONS, TENSOR_INSTRUCTIONS, Kernel, kernels
+from machine_code import COPY_INSTRUCTIONS, TENSOR_INSTRUCTIONS, Kernel, kernels
+
+from ktfast.bench.core.table import markdown
 
 COLUMNS = ("kernel", "architecture", "registers", "shared", "stack", "spill loads, stores")
 
@@ -26,7 +28,7 @@ def row(kernel: Kernel, instructions: list[str]) -> list[str]:
 
 
 def table(found: list[Kernel]) -> str:
-    """Markdown; instructions that occur nowhere have no column."""
+    """The kernels in Markdown; an instruction that no kernel has gets no column."""
     names = (*TENSOR_INSTRUCTIONS, *COPY_INSTRUCTIONS)
     used = [name for name in names if any(kernel.count(name) for kernel in found)]
     return markdown([*COLUMNS, *used], [row(kernel, used) for kernel in found])
@@ -34,14 +36,16 @@ def table(found: list[Kernel]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("module", nargs="?", type=Path, help="default: ktfast's CUDA module")
-    parser.add_argument("--json", action="store_true", help="a line each, with every instruction")
+    parser.add_argument(
+        "module", nargs="?", type=Path, help="file to read (default: ktfast's CUDA module)"
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON per kernel")
     arguments = parser.parse_args()
     module = arguments.module
     if module is None:
         spec = importlib.util.find_spec("ktfast.native._cuda")
         if spec is None or spec.origin is None:
-            parser.error("this build of ktfast has no CUDA module; name a file")
+            parser.error("this build of ktfast has no CUDA module; name a file with CUDA code")
         module = Path(spec.origin)
     found = kernels(module)
     if arguments.json:

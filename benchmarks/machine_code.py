@@ -1,8 +1,8 @@
-"""What the compiler made of the CUDA kernels: registers, shared memory, spills, instructions.
+"""The machine code of the CUDA kernels: registers, shared memory, spills and instructions.
 
-Read from the module's file by cuobjdump, so no GPU is needed; for tests and for
-benchmarks/cuda_resources.py. Registers that do not fit go to the stack, which STL and LDL access;
-cuobjdump's own field LOCAL is 0 even then.
+cuobjdump reads the module's file, so no GPU is needed. The tests and cuda_resources.py use this
+module. The compiler spills registers to the stack, which the instructions STL and LDL access. The
+field LOCAL of cuobjdump does not show spills: it is 0 even then.
 """
 
 import ctypes
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 TENSOR_INSTRUCTIONS = ("IMMA", "HMMA", "DMMA", "IGMMA", "HGMMA", "QGMMA")
-"""Matrix products: of a warp (int8, 16 bits, float64), of four warps (int8, 16 and 8 bits)."""
+"""Matrix products of one warp (IMMA int8, HMMA 16 bits, DMMA float64) and of four warps (IGMMA
+int8, HGMMA 16 bits, QGMMA 8 bits)."""
 
 COPY_INSTRUCTIONS = ("LDSM", "LDGSTS", "UBLKCP", "UTMALDG")
-"""Matrix fragments from shared memory; copies to shared memory past the registers, of a thread
-(cp.async) and of the copy engine (a block of bytes, a tile of a tensor)."""
+"""Loads and copies: LDSM loads matrix fragments from shared memory. LDGSTS (cp.async) copies to
+shared memory without registers. The copy engine copies a block of bytes (UBLKCP) or a tile of a
+tensor (UTMALDG)."""
 
 _FUNCTION = re.compile(r"^\s*Function\s*:?\s+(\S+?):?$")
 _RESOURCES = re.compile(r"\bREG:(\d+) STACK:(\d+) SHARED:(\d+)")
@@ -31,42 +33,50 @@ _NAME = re.compile(r"([\w~]+)(<.*>)?\(")
 
 
 class Kernel(NamedTuple):
-    """One kernel's machine code for one architecture."""
+    """The machine code of one kernel for one architecture."""
 
     name: str
-    """Without namespaces and arguments, such as "assign_kernel<float>"."""
+    """The name without namespaces and arguments, such as "assign_kernel<float>"."""
     architecture: str
-    """Such as "sm_90a"."""
+    """An architecture such as "sm_90a"."""
     registers: int
-    """Of a thread."""
+    """Registers of a thread."""
     shared_bytes: int
-    """Of a block, without what a launch adds."""
+    """Static shared memory of a block; a launch may add dynamic shared memory."""
     stack_bytes: int
-    """Of a thread: spilled registers, and arrays that no register can hold."""
+    """Stack of a thread: spilled registers, and arrays that registers cannot hold."""
     instructions: Counter[str]
-    """How often each instruction stands in the code, by name without suffixes ("HMMA")."""
+    """Number of each instruction in the code, by its name without suffixes ("HMMA")."""
 
     @property
     def spills(self) -> bool:
-        """Whether it keeps anything in local memory."""
+        """Whether the kernel uses local memory."""
         return self.stack_bytes > 0 or self.instructions["STL"] > 0 or self.instructions["LDL"] > 0
 
     def count(self, *names: str) -> int:
-        """How many of its instructions have one of these names."""
+        """The number of instructions with one of these names."""
         return sum(self.instructions[name] for name in names)
 
 
 def kernels(module: Path) -> list[Kernel]:
-    """Every kernel in a file, once per architecture, in the order of architectures and names.
+    """Every kernel in a file, once per architecture.
 
     Parameters
     ----------
-    module : an extension module, library or object file.
+    module : Path
+        An extension module, library or object file.
+
+    Returns
+    -------
+    found : list of Kernel
+        The kernels, sorted by architecture and name.
 
     Raises
     ------
-    FileNotFoundError : cuobjdump is not there; see `cuobjdump`.
-    subprocess.CalledProcessError : the file holds no CUDA code.
+    FileNotFoundError
+        cuobjdump is missing; see `cuobjdump`.
+    subprocess.CalledProcessError
+        The file holds no CUDA code.
     """
     resources = dict(_resources(cuobjdump(module, "--dump-resource-usage")))
     counts = _instructions(cuobjdump(module, "--dump-sass"))
@@ -83,15 +93,17 @@ def cuobjdump(module: Path, *options: str) -> str:
 
     Raises
     ------
-    FileNotFoundError : neither the CUDA toolkit nor triton, which torch brings, is installed.
-    subprocess.CalledProcessError : the file holds no CUDA code.
+    FileNotFoundError
+        Neither the CUDA toolkit nor triton is installed; torch brings triton.
+    subprocess.CalledProcessError
+        The file holds no CUDA code.
     """
     command = [str(_tool()), *options, str(module)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def short_name(symbol: str) -> str:
-    """A kernel's name as one writes it: without return type, namespaces and arguments."""
+    """A kernel's name without return type, namespaces and arguments."""
     text = _demangled(symbol).replace("(anonymous namespace)::", "")
     match = _NAME.search(text)
     if match is None:
@@ -111,11 +123,11 @@ def _tool() -> Path:
     for path in candidates:
         if path.exists():
             return path
-    raise FileNotFoundError("no cuobjdump: neither the CUDA toolkit nor triton is installed")
+    raise FileNotFoundError("no cuobjdump: install the CUDA toolkit, or torch, which brings it")
 
 
 def _resources(text: str) -> Iterator[tuple[tuple[str, str], tuple[int, int, int]]]:
-    """(architecture, symbol), and its registers, stack and shared bytes."""
+    """(architecture, symbol) and (registers, stack bytes, shared bytes) of every kernel."""
     architecture = symbol = ""
     for line in text.splitlines():
         if match := _ARCHITECTURE.match(line):
@@ -143,7 +155,7 @@ def _instructions(text: str) -> dict[tuple[str, str], Counter[str]]:
 
 
 def _demangled(symbol: str) -> str:
-    """A C++ symbol as its declaration, by the C++ library that the native modules need anyway."""
+    """The declaration of a C++ symbol, by the C++ library that the native modules use."""
     demangle = ctypes.CDLL("libstdc++.so.6")["__cxa_demangle"]
     demangle.restype = ctypes.c_char_p
     demangle.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]

@@ -1,8 +1,9 @@
-"""SHA-256 of everything that ktfast computes from one seed: run it before and after a refactoring.
+"""SHA-256 hashes of ktfast's results from one seed, to compare before and after a refactoring.
 
-Equal lines mean equal bits: Jigsaw++ tiles, K-means centres and labels, and every artifact of
-`ktfast demo` (weights, features, centres, pseudo-labels, accuracies). Times and paths are left out.
-Hashes are comparable on one machine only, because torch chooses kernels by processor.
+Equal lines mean equal bits. The script hashes Jigsaw++ tiles, the centres and labels of K-means,
+and the artifacts of `ktfast demo`: weights, features, centres, pseudo-labels and accuracies. It
+leaves out times and paths. Compare hashes of one machine only, because torch chooses its kernels by
+the processor.
 
     python benchmarks/result_hashes.py          # about three minutes on two cores
     python benchmarks/result_hashes.py --quick  # tiles and K-means only
@@ -28,14 +29,14 @@ MEASURES = ("accuracy", "linear", "linear_top1", "knn", "low_label", "nmi", "pur
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="leave the demo out")
+    parser.add_argument("--quick", action="store_true", help="leave out the demo")
     arguments = parser.parse_args()
     for name, digest in hashes(quick=arguments.quick):
         print(f"{digest[:16]}  {name}", flush=True)
 
 
 def hashes(*, quick: bool) -> Iterator[tuple[str, str]]:
-    """Every result's name and SHA-256."""
+    """Name and SHA-256 of every result."""
     yield from tile_hashes()
     yield from kmeans_hashes()
     if not quick:
@@ -44,6 +45,7 @@ def hashes(*, quick: bool) -> Iterator[tuple[str, str]]:
 
 
 def tile_hashes() -> Iterator[tuple[str, str]]:
+    """The permutation set, and the tiles and labels of random images."""
     images = np.random.default_rng(0).integers(0, 256, (16, 255, 255, 3), dtype=np.uint8)
     permutations = ktfast.permutation_set(701)
     yield "permutations", digest_of(permutations)
@@ -59,6 +61,7 @@ def tile_hashes() -> Iterator[tuple[str, str]]:
 
 
 def kmeans_hashes() -> Iterator[tuple[str, str]]:
+    """The centres and labels of K-means in several types and with several options."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(150, 96)) * 2
     rows = centers[rng.integers(0, 150, 30_000)] + rng.normal(size=(30_000, 96))
@@ -76,6 +79,7 @@ def kmeans_hashes() -> Iterator[tuple[str, str]]:
 
 
 def demo_hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    """The artifacts of `ktfast demo`, run in a folder."""
     subprocess.run([*COMMAND, "demo", "--run", str(folder)], check=True, capture_output=True)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -96,7 +100,7 @@ COMMAND = [sys.executable, "-m", "ktfast"]
 
 
 def measured(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The accuracies and other measures in a result, with their places in it."""
+    """The accuracies and other measures in a result, with their paths in it."""
     if isinstance(value, dict):
         for key in sorted(value):
             if key in MEASURES:
@@ -106,7 +110,7 @@ def measured(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def digest_of(*arrays: npt.NDArray[Any]) -> str:
-    """SHA-256 of the arrays' types, shapes and content."""
+    """SHA-256 of the types, shapes and contents of arrays."""
     digest = hashlib.sha256()
     for array in map(np.ascontiguousarray, arrays):
         digest.update(f"{array.dtype} {array.shape}".encode())

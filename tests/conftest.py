@@ -13,8 +13,8 @@ from emulation.cuda.device import EmulatedCuda, build
 from ktfast.kmeans.screen import Outlook
 from ktfast.native import modules
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so their children:
-# tests that send it need Python's own handler.
+# A process that a shell starts in the background ignores Ctrl-C, and so do its children. Tests that
+# send Ctrl-C need Python's own handler.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulated-gpu",
         action="store_true",
-        help="run the cuda variants of K-means' tests on the emulated GPU where there is no other",
+        help="without a GPU, run the cuda variants of K-means' tests on the emulated GPU",
     )
 
 
@@ -39,24 +39,24 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A generator that starts the same in every test."""
+    """A generator with the same seed in every test."""
     return np.random.default_rng(20180618)
 
 
 @pytest.fixture
 def early_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """K-means notes bounds from the second pass on, whether that pays or not."""
+    """K-means keeps distance bounds from the second pass on, even if they do not save time."""
     monkeypatch.setattr(Outlook, "bounds_pay", lambda *_: True)
 
 
 class Backend:
-    """Where an op is tested: NumPy arrays on the CPU, or torch tensors on a GPU."""
+    """The arrays that an op is tested with: NumPy arrays, or torch tensors on a GPU."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def array(self, values: Any) -> Any:
-        """Bring a NumPy array to the backend."""
+        """Copy a NumPy array to the backend."""
         if self.name == "cpu":
             return values
         import torch
@@ -64,13 +64,13 @@ class Backend:
         return torch.tensor(values, device="cuda")
 
     def numpy(self, array: Any) -> np.ndarray:
-        """Bring an op's output back."""
+        """Copy an op's output to a NumPy array."""
         return array if self.name == "cpu" else array.cpu().numpy()
 
 
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> None:
-    """A CUDA device: a real one, else the emulated one for `--emulated-gpu` and tests so marked."""
+    """A CUDA device. Without a real one, `--emulated-gpu` and marked tests get the emulated GPU."""
     if modules.has_cuda():
         return
     marked = request.node.get_closest_marker("emulated_gpu") is not None
@@ -81,7 +81,7 @@ def gpu(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
-    """Where an estimator works on the host's rows, in turn; cuda skips where there is no device."""
+    """Each device for an estimator with rows on the host; cuda skips without a device."""
     if request.param == "cuda":
         request.getfixturevalue("gpu")
     return request.param
@@ -89,7 +89,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend in turn; cuda skips where there is no device."""
+    """Each backend; cuda skips without a device."""
     if request.param == "cuda":
         request.getfixturevalue("gpu")
     return Backend(request.param)
@@ -97,13 +97,13 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="session")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The CUDA kernels compiled for the emulation on a CPU."""
+    """The CUDA kernels, compiled for the emulation on the CPU."""
     return build(tmp_path_factory.mktemp("emulated_cuda"))
 
 
 @pytest.fixture(params=range(3), ids="seed{}".format)
 def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> EmulatedCuda:
-    """The emulated device, under several orders of its threads."""
+    """The emulated device with several orders of its threads."""
     device = EmulatedCuda(emulated_library)
     device.set(request.param)
     return device
@@ -111,7 +111,7 @@ def emulated(emulated_library: Path, request: pytest.FixtureRequest) -> Emulated
 
 @pytest.fixture
 def emulated_gpu(emulated_library: Path) -> Iterator[Any]:
-    """`device="cuda"` is the emulated GPU, for K-means through torch; gives its functions."""
+    """For K-means, torch's device "cuda" is the emulated GPU; yields the GPU's functions."""
     from emulation.cuda.gpu import use_emulated_gpu  # needs torch
 
     device = EmulatedCuda(emulated_library)

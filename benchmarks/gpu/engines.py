@@ -157,7 +157,7 @@ ENGINES = {
         "ktfast",
         "ktfast.kmeans.estimator",
         _ktfast(),
-        note="labels certified, reproducible bit for bit",
+        note="exact labels, reproducible bit for bit",
     ),
     "ktfast-fast": Engine(
         "ktfast",

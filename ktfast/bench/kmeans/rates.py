@@ -41,7 +41,7 @@ def rates(row: Row, n: int, d: int, k: int, peak: float | None) -> Row:
 
 
 def with_ratios(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows with their "ratio" to ktfast's time, which must come first to be known."""
+    """Yield rows with the "ratio" of their time to ktfast's time, if ktfast's row comes first."""
     base = 0.0
     for row in rows:
         if "problem" not in row:
