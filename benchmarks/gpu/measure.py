@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="begin no case after this time"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the comparisons' inputs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the comparisons' inputs")
     parser.add_argument("--images", type=Path, help="photographs for the trainings")
     arguments = parser.parse_args()
     deadline = time.monotonic() + arguments.seconds
@@ -134,7 +134,7 @@ def guarded(run: Callable[[], list[Row]], deadline: float) -> list[Row]:
         return [{"error": "not run: the section's time was up"}]
     try:
         return run()
-    except Exception as error:  # every error belongs into the table
+    except Exception as error:  # every error belongs in the table
         return [{"error": f"{type(error).__name__}: {error}"}]
     finally:
         if cuda.is_available():

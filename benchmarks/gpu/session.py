@@ -32,13 +32,13 @@ import argparse
 import functools
 import json
 import os
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import hardware_tests
 import ncu
 import sanitize
 from process import ROOT, Session, tail
@@ -63,10 +63,6 @@ PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
 NOT_DRY = ("build", "peers:4096")  # a dry run leaves these parts out
 TEST_SHARE = 0.6  # largest share of the time for tests that one file may take
 PLANTED_SECONDS = 30
-# Tests about a GPU take a fixture that can be a GPU, or name it.
-ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
-ALSO = ("test_philox", "test_bindings", "test_estimator")
-NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_layering")
 DRY_TESTS = ("test_philox",)
 
 
@@ -124,24 +120,12 @@ class Parts:
 
     def tests(self, section: Section) -> None:
         """Run every test file in a process of its own, so that a crash or a hang stays alone."""
-        for path in gpu_tests(DRY_TESTS if self.dry_run else ()):
-            # No strictness: newer libraries may warn, and a plug-in of pytest may be missing, but
-            # the session asks about the kernels.
-            # A dry run tests the importable ktfast, because this checkout may not be built.
-            command = [sys.executable, *(["-P"] if self.dry_run else []), "-m", "pytest", "-v"]
-            command += ["--tb=short", "-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
-            command += ["--import-mode=importlib"]
-            # The gate tests the CPU variants; tests named "cpu_s..." compare a GPU with the CPU.
-            command += ["-k", "not cpu or cpu_s"]
-            command += [str(path.relative_to(ROOT))]
+        for path in hardware_tests.files(DRY_TESTS if self.dry_run else ()):
             began = time.monotonic()
             seconds = min(TEST_SHARE * LIMITS["tests"], section.left())
-            output, problem = self.session.run("tests", command, seconds)
-            row: Row = {"file": path.relative_to(ROOT).as_posix(), **count_outcomes(output)}
+            command = hardware_tests.command_of(path, dry_run=self.dry_run)
+            row = hardware_tests.row_of(path, *self.session.run("tests", command, seconds))
             section.rows.append(row | {"seconds": time.monotonic() - began})
-            if problem:
-                reasons = re.findall(r"^(?:FAILED|ERROR) (.*)", output, flags=re.MULTILINE)
-                section.rows[-1]["error"] = f"{problem}; " + ("; ".join(reasons) or tail(output))
 
     def measure(self, section: Section, names: Iterable[str]) -> None:
         """Run sections of measure.py and keep the rows that they print."""
@@ -202,17 +186,7 @@ class Parts:
         return {"instead" if self.dry_run else "error": f"not on the PATH: {tools}"}
 
 
-# --- reading the checkout and the outputs ---------------------------------------------------------
-def gpu_tests(names: Iterable[str] = ()) -> list[Path]:
-    """The test files of some names; without names, all test files about a GPU."""
-    tests = ROOT / "tests"
-    files = sorted(tests.rglob("test_*.py"))
-    if names:
-        return [path for path in files if path.stem in names]
-    likely = [path for path in files if not NOT_ON_GPU.match(path.relative_to(tests).as_posix())]
-    return [path for path in likely if path.stem in ALSO or ON_GPU.search(path.read_text())]
-
-
+# --- kernels and names of parts -------------------------------------------------------------------
 def kernel_rows(output: str) -> Iterator[Row]:
     """Rows of the kernels that cuda_resources.py printed, for a table of their own."""
     for line in output.splitlines():
@@ -228,16 +202,6 @@ def architecture_of(facts: dict[str, object]) -> str:
     """CMake's name for this GPU's machine code."""
     capability = str(facts.get("capability", ""))
     return f"{capability.replace('.', '')}-real" if capability else "native"
-
-
-def count_outcomes(output: str) -> Row:
-    """The number of tests that passed, failed and were skipped, also in a run cut short."""
-    outcomes = re.findall(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", output, flags=re.MULTILINE)
-    return {
-        "passed": outcomes.count("PASSED"),
-        "failed": outcomes.count("FAILED") + outcomes.count("ERROR"),
-        "skipped": outcomes.count("SKIPPED"),
-    }
 
 
 def chosen(only: str, skip: str) -> Iterator[str]:
@@ -284,17 +248,23 @@ def planned(parts: Parts, names: list[str]) -> Iterator[tuple[str, Callable[[Sec
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=Path(os.environ.get("OUT") or "gpu-results"), help="folder"
+        "--out",
+        type=Path,
+        default=Path(os.environ.get("OUT") or "gpu-results"),
+        help="folder that receives the results (default: %(default)s)",
     )
-    parser.add_argument("--only", default="", metavar="PART,...", help=", ".join(PARTS))
+    text = f"parts to do, of {', '.join(PARTS)} (default: all but profile)"
+    parser.add_argument("--only", default="", metavar="PART,...", help=text)
     parser.add_argument("--skip", default="", metavar="PART,...", help="parts to leave out")
-    parser.add_argument("--minutes", type=float, default=9.5, help="time of the session")
+    parser.add_argument("--minutes", type=float, default=9.5, help="limit of the session")
     parser.add_argument("--architecture", help="CMake's name (default: this GPU's)")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install for this session")
     parser.add_argument("--images", type=Path, help="photographs to train on")
     parser.add_argument("--profile", action="store_true", help="also profile the kernels with ncu")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**31, help="of the inputs")
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny sizes, no build")
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 2**31, help="seed of the inputs"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="run on the CPU at tiny sizes")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""`ktfast bench train`: both sides do the same work, and what they find becomes a table."""
+"""`ktfast bench train`: both sides do the same work, and their results become a table."""
 
 import json
 

@@ -65,12 +65,12 @@ JOBS = {
     "alexnet": Job("AlexNet, pseudo-labels", "classes", "alexnet", (32, 256), (8, 15), crop=227),
     "features": Job("VGG-16 to conv4_3, features", "features", "vgg16", (8, 256), (2, 15)),
     "jigsaw-tiny": Job(
-        "VGG-16 of tiny_cpu, Jigsaw++", "puzzle", "vgg16", (64, 512), (6, 30), (2, 2), 0.25, True,
-        32, 100, (256, 1024), 128, 120,
+        "VGG-16 of tiny_cpu, Jigsaw++", "puzzle", "vgg16", (64, 512), (6, 30), width=0.25,
+        batch_norm=True, tile=32, permutations=100, units=(256, 1024), short_side=128, crop=120,
     ),
     "alexnet-tiny": Job(
         "AlexNet of tiny_cpu, pseudo-labels", "classes", "alexnet", (64, 512), (30, 150), (4, 4),
-        0.25, True, short_side=128, crop=112,
+        width=0.25, batch_norm=True, short_side=128, crop=112,
     ),
 }  # fmt: skip
 DEFAULT_JOBS = ("jigsaw", "alexnet", "features")

@@ -16,6 +16,7 @@ from engines import ENGINES, Problem, measure  # noqa: E402
 from memory import DeviceMemory  # noqa: E402
 
 from ktfast.errors import InputError  # noqa: E402
+from ktfast.reference.kmeans import assign, lloyd  # noqa: E402
 
 N, D, K, STEPS = 500, 8, 6, 3
 PROBLEM = Problem("mixture8", N, K, STEPS, 2, 5.0, "cpu")
@@ -28,19 +29,10 @@ def options_of(*arguments):
     return parser.parse_args(["--device", "cpu", *map(str, arguments)])
 
 
-def lloyd(x, centers, iterations):
-    """Centres after some iterations, float64, every distance computed."""
-    x, centers = x.astype(np.float64), centers.astype(np.float64)
-    for _ in range(iterations):
-        labels = ((x[:, None] - centers) ** 2).sum(-1).argmin(1)
-        centers = np.stack([x[labels == k].mean(0) for k in range(len(centers))])
-    return centers
-
-
 def expected_inertia():
     data = make("mixture8", N, K, "cpu")
-    centers = lloyd(data.x.numpy(), data.start.numpy(), STEPS)
-    return ((data.x.numpy()[:, None].astype(np.float64) - centers) ** 2).sum(-1).min(1).sum()
+    centers = lloyd(data.x.numpy(), data.start.numpy(), STEPS).centers
+    return assign(data.x.numpy(), centers)[1].sum()
 
 
 @pytest.fixture(scope="module")

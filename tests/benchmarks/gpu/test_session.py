@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hardware_tests
 import process
 import pytest
 import results
@@ -115,7 +116,7 @@ def test_every_part_has_a_limit_and_is_measured_somewhere():
 
 
 def test_tests_of_the_gpu_are_found():
-    names = {path.stem for path in gpu_session.gpu_tests()}
+    names = {path.stem for path in hardware_tests.files()}
     assert {"test_philox", "test_jigsaw_tiles", "test_kmeans_assign", "test_kmeans_update"} <= names
     assert {"test_hard_inputs", "test_minibatch", "test_progress"} <= names
     assert not names & {"test_session", "test_report", "test_bench_kmeans"}
@@ -175,7 +176,7 @@ def test_outcomes_of_a_run_that_was_cut_short():
         "tests/test_a.py::test_b[x y] PASSED [ 10%]\ntests/test_a.py::test_c SKIPPED (no) [2%]\n"
     )
     output += "tests/test_a.py::test_d FAILED\ntests/test_a.py::test_e "
-    assert gpu_session.count_outcomes(output) == {"passed": 1, "failed": 1, "skipped": 1}
+    assert hardware_tests.count_outcomes(output) == {"passed": 1, "failed": 1, "skipped": 1}
 
 
 @pytest.mark.parametrize(
