@@ -42,11 +42,11 @@ def _kind(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {_kind(arguments[0])}"
     if origin in (Union, types.UnionType):
-        return " or ".join(_kind(part) for part in arguments)
+        return " or ".join(_kind(part) for part in arguments if part is not type(None))
     if hasattr(annotation, "__metadata__"):
         return _kind(arguments[0])
     words = {int: "integer", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
-    return "not set" if annotation is type(None) else words.get(annotation, str(annotation))
+    return words.get(annotation, str(annotation))
 
 
 def _default(value: Any) -> str:
