@@ -18,7 +18,8 @@ def sections_of(docstring):
     found, name = {}, None
     for number, line in enumerate(lines):
         following = lines[number + 1].strip() if number + 1 < len(lines) else ""
-        if following and set(following) == {"-"} and line.strip() in (*SECTIONS, "Notes", "Examples"):
+        is_ruled = bool(following) and set(following) == {"-"}
+        if is_ruled and line.strip() in (*SECTIONS, "Notes", "Examples"):
             name = line.strip()
             found[name] = []
         elif name is not None and not (set(line.strip()) == {"-"} and not found[name]):
