@@ -14,7 +14,7 @@ from ktfast.config.pipeline import (
     TransferConfig,
 )
 from ktfast.config.run import Config, load_config, options, parse_config
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, differences, result_options
 from ktfast.config.voc import VocConfig, VocDetectionConfig, VocSection
 
 __all__ = [
@@ -31,7 +31,9 @@ __all__ = [
     "VocConfig",
     "VocDetectionConfig",
     "VocSection",
+    "differences",
     "load_config",
     "options",
     "parse_config",
+    "result_options",
 ]

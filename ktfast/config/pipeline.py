@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, side_option
 
 ROLES = ("pretext", "cluster", "transfer", "train", "test")
 """What images are used for, in the order of the stages."""
@@ -119,7 +119,7 @@ class FeaturesConfig(Section):
 class ClusterConfig(Section):
     """K-means over the features."""
 
-    features: Path | None = Field(
+    features: Path | None = side_option(
         None, description="cluster this .npy or feature folder instead of the run's own features"
     )
     n_clusters: int = Field(2000, ge=2, description="number of clusters = pseudo-labels")
@@ -133,7 +133,7 @@ class ClusterConfig(Section):
     n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
     max_iter: int = Field(100, ge=1, description="most iterations")
     tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
-    memory_budget_gb: float = Field(
+    memory_budget_gb: float = side_option(
         0, ge=0, description="GPU memory; features beyond it are streamed; 0: 80 % of what is free"
     )
 

@@ -1,8 +1,12 @@
-"""What every group of options is, and the group that all trainings share."""
+"""The base class of every group of options, and the group that all trainings share."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# What marks the field of an option that does not change results.
+_SIDE: Any = {"changes_results": False}
 
 
 class Section(BaseModel):
@@ -15,7 +19,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Complete groups of options that are given in part as this one's defaults have them."""
+        """Complete a nested section that is given in part with this section's defaults for it."""
         if not isinstance(values, dict):
             return values
         completed = dict(values)
@@ -24,6 +28,75 @@ class Section(BaseModel):
                 own = field.default.model_dump(exclude_unset=True)
                 completed[name] = {**own, **values[name]}
         return completed
+
+
+def side_option(default: Any, *, description: str, **limits: Any) -> Any:
+    """Declare an option that does not change results.
+
+    Such an option says where a file lies, how much memory may be used, or when something is written
+    down. A stage that is done, and a training that is resumed, accept another value of it.
+
+    Parameters
+    ----------
+    default : Any
+        Value of the option when it is not given.
+    description : str
+        Help text of the option.
+    **limits : Any
+        Limits of pydantic's ``Field``, such as ``ge=0``.
+
+    Returns
+    -------
+    field : Any
+        The pydantic field.
+    """
+    return Field(default, description=description, json_schema_extra=_SIDE, **limits)
+
+
+def result_options(section: Section) -> dict[str, Any]:
+    """Give the options of a section that change results, as JSON values.
+
+    The options that `side_option` declares are left out. A nested section is given whole: run
+    folders record the whole nested section, and a record must stay comparable with later versions.
+
+    Parameters
+    ----------
+    section : Section
+        A section of the configuration.
+
+    Returns
+    -------
+    values : dict
+        Value of each option by its name.
+    """
+    fields = type(section).model_fields.items()
+    without_effect = {name for name, field in fields if field.json_schema_extra == _SIDE}
+    return section.model_dump(mode="json", exclude=without_effect)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find every value that differs between two nested mappings of JSON values.
+
+    Parameters
+    ----------
+    before : Any
+        What was recorded, for example the options that a stage was begun with.
+    now : Any
+        What is asked for now.
+    name : str
+        Dotted name of the two values in the mappings that hold them.
+
+    Yields
+    ------
+    difference : tuple
+        Dotted name, value before, value now. A value is None where a mapping lacks the name.
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            below = f"{name}.{key}" if name else key
+            yield from differences(before.get(key), now.get(key), below)
+    elif before != now:
+        yield name, before, now
 
 
 class TrainingConfig(Section):
@@ -61,6 +134,8 @@ class TrainingConfig(Section):
         "auto", description="run the network as CUDA graphs; auto: where a trial is faster"
     )
     deterministic: bool = Field(False, description="only deterministic GPU algorithms")
-    checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps between rows of metrics.jsonl")
-    tensorboard: bool = Field(False, description="also write TensorBoard events, if installed")
+    checkpoint_minutes: float = side_option(5.0, gt=0, description="minutes between checkpoints")
+    log_every: int = side_option(20, ge=1, description="steps between rows of metrics.jsonl")
+    tensorboard: bool = side_option(
+        False, description="also write TensorBoard events, if installed"
+    )

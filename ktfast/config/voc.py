@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, side_option
 
 
 class VocSection(Section):
     """What the protocols on PASCAL VOC share."""
 
-    folder: Path | None = Field(
+    folder: Path | None = side_option(
         None, description="PASCAL VOC year folder, such as VOCdevkit/VOC2007; not set: left out"
     )
     train: str = Field("trainval", description="list of its images that are learnt from")
@@ -65,10 +65,10 @@ _WHOLE_IMAGES: dict[str, Any] = {"compile": False, "cuda_graphs": False}
 class VocDetectionConfig(WholeImageConfig):
     """Fine-tuning for detection, Fast R-CNN, 150,000 steps of two photographs."""
 
-    train_proposals: Path | None = Field(
+    train_proposals: Path | None = side_option(
         None, description=".mat or .npz of regions, such as selective search's; not set: windows"
     )
-    test_proposals: Path | None = Field(None, description="the same for the images tested on")
+    test_proposals: Path | None = side_option(None, description="the same for the images tested on")
     short_sides: tuple[Annotated[int, Field(ge=16)], ...] = Field(
         (600,), min_length=1, description="px; scales; the paper's: 480,576,688,864,1200"
     )

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from ktfast.config import Config, load_config, options, parse_config
+from ktfast.config import (
+    ClusterConfig,
+    Config,
+    TrainingConfig,
+    differences,
+    load_config,
+    options,
+    parse_config,
+    result_options,
+)
 from ktfast.config.run import tomllib
 from ktfast.errors import ConfigError
 from ktfast.pipeline.run_folder import to_toml
@@ -164,3 +173,30 @@ def test_every_option_is_documented():
     undocumented = [name for name, (_, _, text) in options().items() if not text]
     assert not undocumented
     assert tomllib.loads(to_toml(Config()))["pretext"]["training"]["batch_size"] == 256
+
+
+def test_options_that_do_not_change_results_are_left_out():
+    cluster = load_config(None, {"cluster.features": "x.npy", "cluster.memory_budget_gb": "3"})
+    assert result_options(cluster.cluster) == result_options(Config().cluster)
+    assert set(ClusterConfig.model_fields) - result_options(Config().cluster).keys() == {
+        "features",
+        "memory_budget_gb",
+    }
+    training = TrainingConfig(log_every=1, checkpoint_minutes=1, tensorboard=True)
+    assert result_options(training) == result_options(TrainingConfig())
+    assert result_options(TrainingConfig(epochs=1)) != result_options(TrainingConfig())
+
+
+def test_a_nested_section_is_recorded_whole():
+    """Finished run folders have it so, and must stay comparable."""
+    assert "log_every" in result_options(Config().pretext)["training"]
+
+
+def test_differences_are_named_by_their_path():
+    before = {"a": {"b": 1, "c": [1]}, "d": 2}
+    assert list(differences(before, before)) == []
+    assert list(differences(before, {"a": {"b": 3, "c": [1]}, "e": 0})) == [
+        ("a.b", 1, 3),
+        ("d", 2, None),
+        ("e", None, 0),
+    ]
