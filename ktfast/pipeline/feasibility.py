@@ -9,7 +9,8 @@ import torch
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.extract_features import check_source, feature_crop
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set

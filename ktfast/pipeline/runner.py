@@ -122,7 +122,7 @@ def _execute_all(run_folder: Any, stages: Sequence[str], redo: Collection[str]) 
 
 
 def _execute(run_folder: Any, stage: str, redo: Collection[str]) -> None:
-    from ktfast.pipeline.run_folder import discard
+    from ktfast.pipeline.stage_result import discard
 
     if stage == "evaluate":
         for baseline in set(redo).intersection(BASELINES):

@@ -7,7 +7,8 @@ import pytest
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError, InputError
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage, open_run, read_run
+from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 
 
 def outcome(folder):
@@ -82,7 +83,7 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
     with open_run(tmp_path, Config()) as run:
         complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
         complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
-        assert "made whole" not in caplog.text
+        assert "is repaired" not in caplog.text
         for damage in (
             lambda: (tmp_path / "cluster/file").unlink(),
             lambda: (tmp_path / "cluster/file").write_text("x"),
@@ -91,7 +92,7 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
             damage()
             caplog.clear()
             complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
-            assert "is made whole again" in caplog.text
+            assert "is repaired" in caplog.text
             assert (tmp_path / "cluster/file").read_text() == "done"
 
 
@@ -100,7 +101,7 @@ def test_a_redo_that_was_killed_leaves_nothing_that_counts(tmp_path, monkeypatch
         complete_stage(run, "cluster", {"k": 2}, {}, outcome)
         (tmp_path / "cluster/extra").touch()
         with monkeypatch.context() as patch:
-            patch.setattr("ktfast.pipeline.run_folder.shutil.rmtree", lambda _: 1 / 0)
+            patch.setattr("ktfast.pipeline.stage_result.shutil.rmtree", lambda _: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 complete_stage(run, "cluster", {"k": 3}, {}, outcome, redo=True)
         complete_stage(run, "cluster", {"k": 3}, {}, outcome)

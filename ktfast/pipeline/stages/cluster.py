@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
+from ktfast.config import result_options
 from ktfast.durable import replacing, sha256_file, write_json
 from ktfast.errors import ConfigError
 from ktfast.features.store import FeatureStore
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
 
@@ -31,10 +33,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "cluster",
-        {
-            "seed": run.config.seed,
-            **config.model_dump(mode="json", exclude={"features", "memory_budget_gb"}),
-        },
+        {"seed": run.config.seed, **result_options(config)},
         inputs,
         partial(_cluster, run, to_fit, to_label),
         redo=redo,

@@ -3,10 +3,12 @@
 from functools import partial
 from typing import Any
 
+from ktfast.config import result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError
 from ktfast.features.store import FeatureStore
-from ktfast.pipeline.run_folder import RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import complete_stage
 from ktfast.pipeline.steps.extract_features import extract, feature_crop
 from ktfast.pipeline.steps.image_sets import set_fingerprint, set_name
 
@@ -32,7 +34,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             run,
             f"features/{name}",
             {
-                **run.config.features.model_dump(mode="json"),
+                **result_options(run.config.features),
                 "trunk": run.config.pretext.trunk,
                 "crop": feature_crop(run.config),
                 **_stored_as(run),

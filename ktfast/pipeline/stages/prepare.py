@@ -12,7 +12,8 @@ from ktfast.errors import ConfigError
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import progress_log, set_names
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ktfast.config import result_options
 from ktfast.durable import replacing
 from ktfast.ops import jigsaw_tiles
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
 from ktfast.pipeline.steps.networks import (
     HELD_OUT_EPOCH,
@@ -28,7 +30,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "pretext",
-        {"seed": run.config.seed, **run.config.pretext.model_dump(mode="json")},
+        {"seed": run.config.seed, **result_options(run.config.pretext)},
         {"images": set_fingerprint(run, "pretext")},
         partial(_train, run),
         redo=redo,

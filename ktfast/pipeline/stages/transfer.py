@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ktfast.config import result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import DataError
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
 from ktfast.pipeline.steps.networks import train_classifier, weights_fingerprint
 
@@ -18,7 +20,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "transfer",
-        {"seed": run.config.seed, **run.config.transfer.model_dump(mode="json")},
+        {"seed": run.config.seed, **result_options(run.config.transfer)},
         {
             "images": set_fingerprint(run, "transfer"),
             "labels": str(run.result("cluster")["fingerprint"]),

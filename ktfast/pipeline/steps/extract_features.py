@@ -22,7 +22,9 @@ from ktfast.features.teachers import (
 )
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
 from ktfast.images.feeds.base import Batch, Feed
-from ktfast.pipeline.run_folder import Outcome, RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
 from ktfast.training.delivery import deliver

@@ -16,7 +16,8 @@ from ktfast.evaluation.average_precision import AveragePrecisions, classificatio
 from ktfast.images.augment import Normalization
 from ktfast.models import Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.networks import target_network
 from ktfast.pipeline.steps.probe_layers import load_model
 from ktfast.training.loop import Task, TrainingSummary, train

@@ -16,7 +16,8 @@ from ktfast.features.transform import FeatureTransform
 from ktfast.images.source import PreparedSet
 from ktfast.kmeans.estimator import KMeans
 from ktfast.native.modules import cuda
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
 

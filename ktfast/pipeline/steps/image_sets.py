@@ -14,7 +14,8 @@ from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from ktfast.models import (
     save_weights,
 )
 from ktfast.ops.permutations import permutation_set
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pretext.network import JigsawNet
 from ktfast.pretext.task import JigsawTask, jigsaw_accuracy
