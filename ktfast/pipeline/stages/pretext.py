@@ -13,14 +13,8 @@ from ktfast.ops import jigsaw_tiles
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import (
-    HELD_OUT_EPOCH,
-    pretext_trunk,
-    puzzle_options,
-    puzzle_permutations,
-    train_jigsaw,
-    weights_fingerprint,
-)
+from ktfast.pipeline.steps.networks import pretext_trunk, puzzle_options, puzzle_permutations
+from ktfast.pipeline.steps.train_networks import HELD_OUT_EPOCH, train_jigsaw, weights_fingerprint
 
 EXAMPLES = 12
 

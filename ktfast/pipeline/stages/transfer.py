@@ -12,7 +12,7 @@ from ktfast.errors import DataError
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import train_classifier, weights_fingerprint
+from ktfast.pipeline.steps.train_networks import train_classifier, weights_fingerprint
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
