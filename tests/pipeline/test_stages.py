@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+import ktfast
 from ktfast.cli.demo import write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
@@ -79,6 +80,12 @@ def test_every_stage_leaves_its_artifacts(finished):
 def test_the_same_command_does_nothing_twice(finished, recipe, photographs):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     assert main(["run", *arguments(finished, recipe, photographs)]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+
+
+def test_the_python_entry_goes_on_with_the_folder_of_the_command_line(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+    assert ktfast.run(finished / "config.toml", finished) == finished / "report.html"
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
 
 
