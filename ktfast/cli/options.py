@@ -5,7 +5,7 @@ import difflib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from ktfast import __version__
 from ktfast.errors import ConfigError
@@ -80,7 +80,13 @@ def overrides(options: argparse.Namespace) -> dict[str, str]:
 def _add_stages(commands: Any, chosen: str) -> None:
     """Add one sub-command per stage, and `run` for all of them."""
     for name, text in {"run": "run every stage, then write the report", **STAGES}.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(
+            name,
+            usage=f"ktfast {name} --run RUN [--config CONFIG] [--redo STAGE] [--OPTION VALUE ...]",
+            help=text,
+            description=text,
+            allow_abbrev=False,
+        )
         command.set_defaults(command="stages", stages=list(STAGES) if name == "run" else [name])
         # Listing the options imports pydantic, so only the command that is called lists them.
         if name == chosen:
@@ -126,7 +132,7 @@ def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> Non
     from ktfast.config import options
 
     groups: dict[str, Any] = {}
-    for name, (_, default, text) in options().items():
+    for name, (kind, default, text) in options().items():
         section = name.partition(".")[0] if "." in name else "general"
         group = groups.setdefault(section, parser.add_argument_group(section))
         flags = [f"--{name}"]
@@ -136,10 +142,17 @@ def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> Non
         group.add_argument(
             *flags,
             dest=f"{_OPTION}{name}",
-            metavar=name.rpartition(".")[2].upper(),
+            metavar=_metavar(name, kind),
             default=argparse.SUPPRESS,
             help=f"{text} (default: {shown})".replace("%", "%%"),
         )
+
+
+def _metavar(name: str, kind: Any) -> str:
+    """Name the value of a flag: the choices if the option has a few, else the option's name."""
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(get_args(kind)) + "}"
+    return name.rpartition(".")[2].upper()
 
 
 def _show(default: Any) -> str:

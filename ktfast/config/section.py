@@ -19,7 +19,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Complete a nested section that is given in part with this section's defaults for it."""
+        """Complete a nested section that is given in part.
+
+        The rest comes from this section's default for the nested section: the defaults of
+        `transfer.training` differ from those of `pretext.training`.
+        """
         if not isinstance(values, dict):
             return values
         completed = dict(values)
@@ -102,40 +106,79 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
 class TrainingConfig(Section):
     """How a network is trained: SGD with momentum, one schedule, one precision."""
 
-    epochs: float = Field(70.0, gt=0, description="passes over the data; may be fractional")
-    batch_size: int = Field(256, ge=1, description="images a step")
-    accumulate: int = Field(1, ge=1, description="micro-batches a step; batch_size is split")
+    epochs: float = Field(
+        70.0, gt=0, description="number of passes over the images; may be a fraction"
+    )
+    batch_size: int = Field(256, ge=1, description="number of images per step")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="number of micro-batches into which a batch is split, to save memory; their "
+        "gradients are added up",
+    )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
-    bias_rate: float = Field(2.0, gt=0, description="learning-rate factor of biases (no decay)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on weights, not on biases")
+    bias_rate: float = Field(
+        2.0, gt=0, description="factor of the learning rate for biases, which have no weight decay"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="factor of the L2 penalty on weights; biases have no penalty"
+    )
     schedule: Literal["step", "cosine", "constant"] = Field(
-        "step", description="how the learning rate falls"
+        "step",
+        description="how the learning rate falls; step: it drops at the times drop_at; cosine: it "
+        "falls to 0 along a cosine; constant: it does not fall",
     )
     drop_at: tuple[float, ...] = Field(
         (2 / 7, 4 / 7, 6 / 7),
-        description="schedule step: when it drops, as fractions of the training",
+        description="schedule step: times at which the learning rate drops, as fractions of the "
+        "training",
     )
-    drop_factor: float = Field(0.1, gt=0, lt=1, description="schedule step: factor of each drop")
+    drop_factor: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="schedule step: factor by which the learning rate is multiplied at each drop",
+    )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the training that rises linearly"
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the training during which the learning rate first rises linearly",
     )
     clip_norm: float = Field(
-        0.0, ge=0, description="longest gradient of a step, all weights together; 0: no limit"
+        0.0,
+        ge=0,
+        description="largest L2 norm of the gradient of all weights; a longer gradient is "
+        "shortened; 0: no limit",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 where the device is fast at it, else float16 or float32"
+        "auto",
+        description="type of the matrix products; auto: bfloat16 if the device computes it fast, "
+        "else float16 on a GPU of the Volta or Turing generation, else float32",
     )
-    channels_last: bool = Field(True, description="keep activations channels-last")
+    channels_last: bool = Field(
+        True, description="keep images and activations in channels-last memory order"
+    )
     compile: bool | Literal["auto"] = Field(
-        "auto", description="torch.compile the network; auto: on a GPU, where a trial is faster"
+        "auto",
+        description="compile the network with torch.compile; auto: on a GPU, if a trial shows that "
+        "the compiled network is faster",
     )
     cuda_graphs: bool | Literal["auto"] = Field(
-        "auto", description="run the network as CUDA graphs; auto: where a trial is faster"
+        "auto",
+        description="run the network as CUDA graphs; auto: on a GPU, if a trial shows that the "
+        "graphs are faster",
     )
-    deterministic: bool = Field(False, description="only deterministic GPU algorithms")
+    deterministic: bool = Field(
+        False,
+        description="use deterministic GPU algorithms only, so that a repeated training gives the "
+        "same bits",
+    )
     checkpoint_minutes: float = side_option(5.0, gt=0, description="minutes between checkpoints")
-    log_every: int = side_option(20, ge=1, description="steps between rows of metrics.jsonl")
+    log_every: int = side_option(
+        20, ge=1, description="number of steps between two rows of metrics.jsonl"
+    )
     tensorboard: bool = side_option(
-        False, description="also write TensorBoard events, if installed"
+        False, description="also write TensorBoard events; needs the package tensorboard"
     )

@@ -168,7 +168,7 @@ def test_a_section_that_is_no_table_is_named(tmp_path):
             {"data": {"short_side": 200}},
             "pretext.crop 255 px is larger than data.short_side 200",
         ),
-        ({"transfer": {"crop": 300}}, "crop 300 is larger than image_size 256"),
+        ({"transfer": {"crop": 300}}, "crop 300 px is larger than image_size 256"),
         ({"data": {"hw_decoder_load": 65}}, "data.hw_decoder_load: .* less than or equal to 1"),
         ({"device": "gpu"}, "expected auto, cpu, cuda or cuda:N, got 'gpu'"),
         ({"device": "auto:1"}, "got 'auto:1'"),
