@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 
 import pytest
 
@@ -121,26 +122,27 @@ def test_the_log_says_how_a_run_ended(tmp_path):
     assert "ended by InputError: k is wrong: ü" in log
 
 
-def _open(folder, queue):
-    try:
-        with open_run(folder, Config()):
-            queue.put("opened")
-    except InputError as error:
-        queue.put(str(error))
+def _hold(folder, queue):
+    with open_run(folder, Config()):
+        queue.put("opened")
+        time.sleep(600)
 
 
-def test_a_second_process_is_refused(tmp_path):
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    with open_run(tmp_path, Config()):
-        other = context.Process(target=_open, args=(tmp_path, queue))
-        other.start()
-        assert "another ktfast process" in queue.get(timeout=60)
-        other.join()
-    other = context.Process(target=_open, args=(tmp_path, queue))
+    other = context.Process(target=_hold, args=(tmp_path, queue))
     other.start()
-    assert queue.get(timeout=60) == "opened"
+    assert queue.get(timeout=120) == "opened"
+    with (
+        pytest.raises(InputError, match="another ktfast process is working on"),
+        open_run(tmp_path, Config()),
+    ):
+        pass
+    other.kill()
     other.join()
+    with open_run(tmp_path, Config()):
+        pass
 
 
 def test_a_file_is_no_run_folder(tmp_path):

@@ -1,7 +1,4 @@
-"""Build the networks of a run and the puzzle task from the configuration.
-
-The commands `pretext`, `features`, `transfer`, `evaluate` and `voc` use these functions.
-"""
+"""Build the networks of a run, for the stages pretext, features, transfer, evaluate and voc."""
 
 from pathlib import Path
 from typing import Any

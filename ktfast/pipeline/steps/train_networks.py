@@ -1,8 +1,8 @@
-"""Train a network on the puzzle or on labels, as the run is configured.
+"""Train the networks of a run, for the stages pretext, transfer, evaluate and voc.
 
-The command `pretext` trains the deep network on the puzzle. The command `transfer` trains the
-target on pseudo-labels. The commands `evaluate` and `voc` train baselines, networks with frozen
-layers, and networks for PASCAL VOC.
+The stage pretext trains the deep network on the puzzle. The stage transfer trains the target on
+pseudo-labels. The stages evaluate and voc train baselines, networks with frozen layers, and
+networks for PASCAL VOC.
 """
 
 import dataclasses
