@@ -42,9 +42,9 @@ def run(
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
-    A finished stage is skipped, and an interrupted stage continues from its last checkpoint. Before
-    the long stages of several begin, their options are checked against the images and each other.
-    The report follows the last of several stages. A stage that is run alone prepares the images
+    A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
+    several stages are run, the options are checked against the images before the long stages begin,
+    and the report is written after the last stage. A stage that is run alone prepares the images
     first if they are not prepared.
 
     Parameters
