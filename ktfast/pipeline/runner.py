@@ -43,9 +43,9 @@ def run(
     """Run the pipeline, or some of its stages, on a run folder.
 
     A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
-    several stages are run, the options are checked against the images before the long stages begin,
-    and the report is written after the last stage. A stage that is run alone prepares the images
-    first if they are not prepared.
+    several stages are run, the report is written after the last stage, and stages that the options
+    do not call for are left out. The stage prepare ends with a check of all options against the
+    images. Other stages prepare the images first if they are not prepared.
 
     Parameters
     ----------
@@ -92,9 +92,13 @@ def run(
         )
     with _torch_threads(options.threads), open_run(folder, options) as run_folder:
         if len(wanted) == 1:
-            _execute_one(run_folder, wanted[0], again)
+            _execute_stages(run_folder, wanted, again)
             return None
-        return _execute_all(run_folder, wanted, again)
+        # A missing library of the report is found before the stages, not hours later.
+        from ktfast.report import write_report
+
+        _execute_stages(run_folder, wanted, again)
+        return write_report(folder)
 
 
 def _configuration(config: "Config | Mapping[str, Any] | str | os.PathLike[str]") -> "Config":
@@ -146,29 +150,19 @@ def _torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _execute_one(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:
-    from ktfast.pipeline.steps.image_sets import is_prepared
-
-    if stage != "prepare" and not is_prepared(run_folder):
-        _execute(run_folder, "prepare", ())
-    _execute(run_folder, stage, redo)
-
-
-def _execute_all(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> Path:
+def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
-    from ktfast.report import write_report
 
     if "prepare" not in stages and not is_prepared(run_folder):
         _execute(run_folder, "prepare", ())
     for stage in stages:
-        if reason := _needless(run_folder.config, stage):
+        if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
             _logger.info("%s: left out, because %s", stage, reason)
             continue
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder)
-    return write_report(run_folder.folder)
 
 
 def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:

@@ -31,7 +31,7 @@ def as_config(folder):
 @pytest.mark.parametrize("options", [as_path, as_mapping, as_config], ids=lambda f: f.__name__)
 def test_options_may_be_a_path_a_mapping_or_a_config(options, tmp_path):
     (tmp_path / "images").mkdir()
-    for number, square in enumerate(squares(3, 96)):
+    for number, square in enumerate(squares(12, 96)):
         Image.fromarray(square).save(tmp_path / "images" / f"{number}.png")
     threads = torch.get_num_threads()
     run = tmp_path / "run"
@@ -39,7 +39,7 @@ def test_options_may_be_a_path_a_mapping_or_a_config(options, tmp_path):
     assert torch.get_num_threads() == threads
     assert load_config(run / "config.toml") == as_config(tmp_path)
     result = json.loads((run / "prepare/pretext/result.json").read_text())
-    assert result["summary"]["images"] == 3
+    assert result["summary"]["images"] == 12
 
 
 @pytest.mark.parametrize(
