@@ -1,7 +1,7 @@
 """ktfast: fast, dependable self-supervised knowledge transfer on one GPU or CPU.
 
-Importing it loads NumPy at most: the estimator, the ops and everything that needs torch come in
-when they are first used.
+`import ktfast` loads NumPy at most. The estimator, the ops and everything that needs torch are
+imported when they are first used.
 """
 
 import importlib

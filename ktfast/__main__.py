@@ -1,4 +1,4 @@
-"""`python -m ktfast`: the same as the command `ktfast`."""
+"""`python -m ktfast` is the same as the command `ktfast`."""
 
 import sys
 

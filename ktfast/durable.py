@@ -1,7 +1,7 @@
-"""Durable file writes: a reader sees the old content or the new one, never a part of it.
+"""Durable file writes: a reader sees the old content or the new content, never a part of either.
 
-Every artifact goes through `replacing`: a temporary file in the destination folder, fsync,
-`os.replace`, fsync of the folder. A full disk therefore raises and leaves the old file whole.
+`replacing` writes every artifact: a temporary file in the destination folder, fsync, `os.replace`,
+fsync of the folder. If the disk is full, `replacing` raises an error and the old file stays whole.
 """
 
 import contextlib
@@ -17,19 +17,22 @@ from ktfast.errors import DataError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends without an error.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
     Parameters
     ----------
-    path : destination; its folder must exist.
+    path : path
+        The destination. Its folder must exist.
 
     Yields
     ------
-    a binary file open for writing and seeking.
+    file : BinaryIO
+        A binary file, open for writing and seeking.
 
     Raises
     ------
-    OSError : the write, the flush or the rename failed; `path` is then what it was before.
+    OSError
+        The write, the flush or the rename failed. `path` has its old content.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -47,7 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in the folder survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,18 +59,18 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`, completely or not at all."""
+    """Write bytes to a file, completely or not at all."""
     with replacing(path) as file:
         file.write(data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON to `path`, completely or not at all."""
+    """Write a value as indented JSON to a file, completely or not at all."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; `DataError` names the file if it is damaged."""
+    """Read a JSON file. A damaged file raises `DataError`, which names the file."""
     try:
         return json.loads(Path(path).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -75,7 +78,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Compute the hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -84,18 +87,33 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Hexadecimal SHA-256 of a JSON value, independent of key order."""
+    """Compute the hexadecimal SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def part(path: Path) -> dict[str, Any]:
-    """What a manifest says about a file: its name, size in bytes and SHA-256."""
+    """Describe a file for a manifest: name, size in bytes and SHA-256."""
     size, sha256 = path.stat().st_size, sha256_file(path)
     return {"file": path.name, "bytes": size, "sha256": sha256}
 
 
 def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
-    """Whether a file has the size, and where `hashed` the content, that its manifest says."""
+    """Compare a file with its manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the file.
+    part : dict
+        The file's entry in the manifest, from the function `part`.
+    hashed : bool
+        Compare the content too, not only the size.
+
+    Returns
+    -------
+    whole : bool
+        Whether the file is as the manifest says.
+    """
     path = folder / part["file"]
     return (
         path.is_file()
@@ -105,6 +123,6 @@ def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a writer that was killed."""
+    """Remove the temporary files that a killed writer left in a folder."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)

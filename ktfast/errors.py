@@ -1,8 +1,8 @@
-"""The exceptions ktfast raises on purpose; the command line prints them as one sentence."""
+"""The exceptions of ktfast. The command line prints such an exception as one sentence."""
 
 
 class InputError(ValueError):
-    """The user's data, file or option is at fault; the message names it and says what to do."""
+    """The user's data, file or option cannot be used; the message names it and says what to do."""
 
 
 class DataError(InputError):
@@ -10,4 +10,4 @@ class DataError(InputError):
 
 
 class ConfigError(InputError):
-    """A configuration value is unknown or impossible; the message names the option."""
+    """An option is unknown or has an impossible value; the message names the option."""

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line `ktfast`: entry, options, demo and doctor."""

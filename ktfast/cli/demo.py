@@ -1,7 +1,7 @@
-"""The demo: real photographs that ship inside scikit-image and scikit-learn, cut into views.
+"""`ktfast demo`: photographs that scikit-image and scikit-learn install, cut into views.
 
-Each photograph is a class; its left part gives training views and its right part test views, so
-a probe must recognise the scene from a part of it that no network has seen.
+Each photograph is a class. The left part of a photograph gives training views, and its right part
+gives test views. A probe must recognise the photograph from a part that no network has seen.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,23 @@ SKIMAGE = (
     "rocket",
 )
 SKLEARN = ("china", "flower")
-VIEWS = {"train": 40, "test": 12}  # per photograph
+VIEWS = {"train": 40, "test": 12}  # number per photograph
 VIEW_SIDE = 128  # px
 
 
 def demo_config(folder: Path) -> Config:
-    """Write the photographs' views below `folder` (once) and return the demo's configuration."""
+    """Write the views of the photographs, if they are not written yet, and configure the demo.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder of the demo. The views are written to the folder `photographs` in it.
+
+    Returns
+    -------
+    config : Config
+        The options of the demo.
+    """
     images = folder / "photographs"
     if not (images / "complete").exists():
         write_views(images)
@@ -62,7 +73,7 @@ def demo_config(folder: Path) -> Config:
             tile_features=128,
             hidden=256,
             dropout=0.0,
-            # At 0.05 rounding decides whether the network catches on within so few steps.
+            # At a rate of 0.05, rounding decides whether the network learns in so few steps.
             training=training.model_copy(
                 update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.02}
             ),
@@ -77,12 +88,14 @@ def demo_config(folder: Path) -> Config:
 
 
 def write_views(folder: Path, views: Mapping[str, int] = VIEWS) -> None:
-    """Cut square views out of every photograph, JPEG, one folder per photograph.
+    """Cut square views out of every photograph and save them as JPEG.
 
     Parameters
     ----------
-    folder : gets `train/<photograph>/` and `test/<photograph>/`.
-    views : views of each photograph for "train" and "test".
+    folder : Path
+        Receives the folders `train/<photograph>/` and `test/<photograph>/`.
+    views : mapping
+        Number of views per photograph for "train" and for "test".
     """
     rng = np.random.default_rng(0)
     for name, photograph in _photographs().items():

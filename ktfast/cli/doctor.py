@@ -1,4 +1,4 @@
-"""`ktfast doctor`: what is on, what is off, and the remedy."""
+"""`ktfast doctor`: which parts of ktfast work here, and how to install the others."""
 
 import dataclasses
 import importlib
@@ -15,7 +15,19 @@ from ktfast.native import modules
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """One part of the installation or the machine.
+
+    Attributes
+    ----------
+    name : str
+        The part, for example a package.
+    on : bool
+        Whether the part works.
+    detail : str
+        Version and use of the part, or the command that installs it.
+    required : bool
+        Whether ktfast cannot work without the part.
+    """
 
     name: str
     on: bool
@@ -24,7 +36,13 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the installation, the machine and the optional parts; changes nothing."""
+    """Examine the installation, the machine and the optional packages, and change nothing.
+
+    Returns
+    -------
+    findings : list of Finding
+        One finding per part.
+    """
     return list(_findings())
 
 
@@ -35,18 +53,18 @@ def _findings() -> Iterator[Finding]:
     yield Finding("C++ kernels", True, f"{modules.simd_level()} on {cores} cores", required=True)
     yield _cuda_kernels()
     yield _torch()
-    for package, module, part, remedy in (
-        ("torchvision", "torchvision", "features from torchvision models", ".[train]"),
-        ("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", ".[train]"),
-        ("pydantic", "pydantic", "configurations", ".[train]"),
-        ("safetensors", "safetensors", "weights on disk", ".[train]"),
-        ("matplotlib", "matplotlib", "the report", ".[train]"),
-        ("scikit-image", "skimage", "the demo and HOG features", ".[train]"),
-        ("cupy-cuda13x", "cupy", "CuPy arrays", ".[gpu]"),
-        ("faiss-cpu", "faiss", "a rival in benchmarks", ".[bench]"),
-        ("tensorboard", "tensorboard", "TensorBoard events", "tensorboard"),
+    for package, module, part, extra in (
+        ("torchvision", "torchvision", "features from torchvision models", "train"),
+        ("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", "train"),
+        ("pydantic", "pydantic", "configurations", "train"),
+        ("safetensors", "safetensors", "weights on disk", "train"),
+        ("matplotlib", "matplotlib", "the report", "train"),
+        ("scikit-image", "skimage", "the demo and HOG features", "train"),
+        ("cupy-cuda13x", "cupy", "CuPy arrays", "gpu"),
+        ("faiss-cpu", "faiss", "comparisons in benchmarks", "bench"),
+        ("tensorboard", "tensorboard", "TensorBoard events", ""),
     ):
-        yield _package(package, module, part, remedy)
+        yield _package(package, module, part, extra)
     free = shutil.disk_usage(".").free / 1e9
     yield Finding("disk", free > 1, f"{free:.0f} GB free in the current folder")
 
@@ -56,18 +74,18 @@ def _cuda_kernels() -> Finding:
         return Finding(
             "CUDA kernels",
             False,
-            "not built; put nvcc (CUDA 13) on the PATH and reinstall with KTFAST_CUDA=ON",
+            "not built; put nvcc (CUDA 13) on the PATH and reinstall ktfast with KTFAST_CUDA=ON",
         )
     try:
         modules.cuda()
     except RuntimeError as error:
         return Finding("CUDA kernels", False, f"built, but {error}")
-    return Finding("CUDA kernels", True, "built, and a device is here")
+    return Finding("CUDA kernels", True, "built, and a device is present")
 
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("torch", False, f"every stage needs it: {_remedy('.[train]')}")
+        return Finding("torch", False, f"every stage needs it: {_remedy('train')}")
     import torch
 
     where = (
@@ -78,19 +96,20 @@ def _torch() -> Finding:
     return Finding("torch", True, f"{torch.__version__}, {where}")
 
 
-def _package(package: str, module: str, part: str, remedy: str) -> Finding:
+def _package(package: str, module: str, part: str, extra: str) -> Finding:
+    """Examine an optional package; `extra` of ktfast installs it, or "" the package itself."""
+    remedy = _remedy(extra) if extra else f"pip install {package}"
     try:
         found = importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:  # a library it loads may be broken
+    except (ImportError, OSError, RuntimeError) as error:  # it may load a broken library
         broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
-        return Finding(package, False, f"for {part}{broken}: {_remedy(remedy)}")
+        return Finding(package, False, f"for {part}{broken}: {remedy}")
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:  # the module comes from a package of another name
-        version = getattr(found, "__version__", "of unknown version")
+        version = getattr(found, "__version__", "unknown version")
     return Finding(package, True, f"{version}, for {part}")
 
 
-def _remedy(what: str) -> str:
-    place = " in the checkout of ktfast" if what.startswith(".") else ""
-    return f'pip install "{what}"{place}'
+def _remedy(extra: str) -> str:
+    return f'pip install "ktfast[{extra}]"'

@@ -1,7 +1,7 @@
-"""The configuration of a run: frozen, validated, read from TOML and overridden by name.
+"""The configuration of a run: frozen, validated, read from a TOML file and overridden by name.
 
-Every option carries its description (the command line's help is made from it) and, where the
-method's paper fixes a value, that value as its default.
+Every option carries its description, from which the command line makes its help. The default of an
+option is the paper's value where the paper gives one.
 """
 
 from ktfast.config.pipeline import (
@@ -14,7 +14,7 @@ from ktfast.config.pipeline import (
     TransferConfig,
 )
 from ktfast.config.run import Config, load_config, options, parse_config
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, differences, result_options
 from ktfast.config.voc import VocConfig, VocDetectionConfig, VocSection
 
 __all__ = [
@@ -31,7 +31,9 @@ __all__ = [
     "VocConfig",
     "VocDetectionConfig",
     "VocSection",
+    "differences",
     "load_config",
     "options",
     "parse_config",
+    "result_options",
 ]

@@ -5,36 +5,57 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, side_option
 
 ROLES = ("pretext", "cluster", "transfer", "train", "test")
 """What images are used for, in the order of the stages."""
 
 
 class DataConfig(Section):
-    """Image folders by role; a role left empty takes the images of the role before it."""
+    """Image folders by role. A role without a folder uses the images of the role before it."""
 
-    pretext: Path | None = Field(None, description="images that Jigsaw++ learns from")
-    cluster: Path | None = Field(None, description="images whose features are clustered")
-    transfer: Path | None = Field(None, description="images that get pseudo-labels")
-    train: Path | None = Field(None, description="labelled images that probes learn from")
-    test: Path | None = Field(None, description="labelled images that probes are tested on")
-    short_side: int = Field(256, ge=16, description="px; images are resized once to this side")
+    pretext: Path | None = Field(
+        None, description="folder of the images that the puzzle network learns from"
+    )
+    cluster: Path | None = Field(
+        None,
+        description="folder of the images whose features are clustered; not set: data.pretext",
+    )
+    transfer: Path | None = Field(
+        None, description="folder of the images that get pseudo-labels; not set: data.cluster"
+    )
+    train: Path | None = Field(
+        None,
+        description="folder of the labelled images that probes learn from, one folder per class; "
+        "not set: data.transfer",
+    )
+    test: Path | None = Field(
+        None,
+        description="folder of the labelled images that probes are tested on, one folder per "
+        "class; not set: a run leaves the stage evaluate out",
+    )
+    short_side: int = Field(
+        256, ge=16, description="px; length of the shorter side of the prepared images"
+    )
     quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
-        "auto", description="auto: resident if the images fit the budget, else DALI, else torch"
+        "auto",
+        description="how the images are delivered; auto: resident if the decoded "
+        "images fit data.memory_budget_gb, else dali if it is installed, else torch",
     )
-    memory_budget_gb: float = Field(2.0, ge=0, description="GB that resident images may take")
+    memory_budget_gb: float = Field(
+        2.0, ge=0, description="GB of memory that decoded images or features may take"
+    )
     hw_decoder_load: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="DALI on a GPU: share of the JPEG data that its hardware decoder gets; not set:"
-        " measured before a long epoch, so that another run may round single pixels otherwise",
+        description="share of the JPEG data that the GPU's hardware decoder gets (DALI only); not "
+        "set: measured before a long epoch, so that single pixels can differ between two runs",
     )
 
     def folders(self) -> dict[str, Path]:
-        """Folder of every role that has one, after the roles' defaults."""
+        """Give the folder of every role that has one, after the roles' defaults."""
         roles: dict[str, Path | None] = {"pretext": self.pretext}
         roles["cluster"] = self.cluster or roles["pretext"]
         roles["transfer"] = self.transfer or roles["cluster"]
@@ -44,34 +65,62 @@ class DataConfig(Section):
 
 
 class PretextConfig(Section):
-    """Jigsaw++: the puzzle and the network that solves it."""
+    """Jigsaw++: the puzzle, and the network that solves it."""
 
-    trunk: Literal["vgg16", "alexnet"] = Field("vgg16", description="network for the puzzle")
-    width: float = Field(1.0, gt=0, le=4, description="multiplier of the trunk's channels")
-    batch_norm: bool = Field(False, description="batch-norm after each convolution")
-    crop: int = Field(255, ge=16, description="px; centre crop that is cut into cells")
-    grid: int = Field(3, ge=2, le=4, description="cells along each side")
-    tile_size: int = Field(64, ge=8, description="px; side of a tile")
-    jitter: int | None = Field(
-        None, ge=0, description="px; largest shift of a tile; empty: 18, or what the cell allows"
+    trunk: Literal["vgg16", "alexnet"] = Field(
+        "vgg16", description="convolutional network that sees each tile"
     )
-    chroma_shift: int = Field(2, ge=0, description="px; largest extra shift per colour channel")
-    permutations: int = Field(701, ge=2, description="size of the permutation set")
-    min_distance: int = Field(3, ge=2, description="least Hamming distance of two permutations")
-    max_occluders: int = Field(2, ge=0, description="most tiles that come from another image")
-    gray_probability: float = Field(0.7, ge=0, le=1, description="share of gray images")
+    width: float = Field(
+        1.0, gt=0, le=4, description="factor of the trunk's number of channels, in every layer"
+    )
+    batch_norm: bool = Field(False, description="normalise over the batch after each convolution")
+    crop: int = Field(255, ge=16, description="px; side of the centre crop that is cut into cells")
+    grid: int = Field(3, ge=2, le=4, description="number of cells along each side of the crop")
+    tile_size: int = Field(64, ge=8, description="px; side of the tile that is cut from a cell")
+    jitter: int | None = Field(
+        None,
+        ge=0,
+        description="px; largest shift of a tile in its cell; not set: 18, or less if the cell "
+        "allows less",
+    )
+    chroma_shift: int = Field(
+        2, ge=0, description="px; largest extra shift of each colour channel of a tile"
+    )
+    permutations: int = Field(
+        701, ge=2, description="size of the permutation set, which is the number of classes"
+    )
+    min_distance: int = Field(
+        3, ge=2, description="smallest Hamming distance between two permutations"
+    )
+    max_occluders: int = Field(
+        2, ge=0, description="largest number of tiles that are replaced by tiles of another image"
+    )
+    gray_probability: float = Field(
+        0.7, ge=0, le=1, description="probability that a puzzle is shown in gray"
+    )
     projection_probability: float = Field(
-        0.5, ge=0, le=1, description="share of colour images without the green-magenta axis"
+        0.5,
+        ge=0,
+        le=1,
+        description="probability that a colour puzzle is shown without the green-magenta axis",
     )
     donor_color: Literal["shared", "independent"] = Field(
-        "shared", description="whether occluders follow the puzzle's colour decision"
+        "shared",
+        description="colour of occluders; shared: gray or colour as in the puzzle; independent: "
+        "drawn for the image of the occluders",
     )
     statistics: Literal["tile", "channel"] = Field(
-        "tile", description="normalise a tile by one mean and std, or by one per channel"
+        "tile",
+        description="how a tile is normalised; tile: by one mean and deviation of the tile; "
+        "channel: by a mean and a deviation of each colour channel",
     )
-    tile_features: int = Field(1024, ge=8, description="units of the layer each tile passes")
-    hidden: int = Field(4096, ge=8, description="units of the layer all tiles pass together")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the fully connected layers")
+    tile_features: int = Field(
+        1024, ge=8, description="units of the layer that sees each tile separately"
+    )
+    hidden: int = Field(4096, ge=8, description="units of the layer that sees all tiles together")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"
+    )
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -82,106 +131,169 @@ class PretextConfig(Section):
             raise ValueError(
                 f"tile_size {self.tile_size} + jitter {self.jitter or 0} + chroma_shift "
                 f"{self.chroma_shift} = {need} px does not fit a cell of {cell} px "
-                f"(crop {self.crop} / grid {self.grid})"
+                f"(crop {self.crop} / grid {self.grid}); lower tile_size or raise crop"
             )
         if self.max_occluders >= self.min_distance:
             raise ValueError(
-                f"max_occluders {self.max_occluders} hides tiles that tell apart permutations at "
-                f"min_distance {self.min_distance}; it must be smaller"
+                f"max_occluders {self.max_occluders} must be smaller than min_distance "
+                f"{self.min_distance}: the occluders could hide every tile in which two "
+                "permutations differ"
             )
         return self
 
 
 class FeaturesConfig(Section):
-    """Which features are clustered, and how they are read."""
+    """Which features are clustered, and how they are computed and stored."""
 
     source: str = Field(
         "pretext",
-        description="pretext, hog, torchvision:MODEL, MODULE:CALLABLE (uint8 [B,H,W,3] to [B,d])",
+        description="teacher that computes the features: pretext (the run's puzzle network), hog, "
+        "torchvision:MODEL, or MODULE:CALLABLE (from uint8 [B, H, W, 3] to [B, d])",
     )
-    weights: Path | None = Field(None, description="safetensors of the source, if not the run's")
-    layer: str = Field("", description="layer of the trunk; empty: the last one trained")
-    pool: int = Field(4, ge=1, description="maps are pooled to pool x pool")
-    pooling: Literal["max", "mean"] = Field("max", description="how maps are pooled")
-    crop: int = Field(0, ge=0, description="px; centre crop that is fed; 0: the puzzle's")
-    batch_size: int = Field(256, ge=1, description="images a step")
+    weights: Path | None = Field(
+        None,
+        description="safetensors file with the teacher's weights; not set: the run's own weights",
+    )
+    layer: str = Field(
+        "", description="layer of the trunk that gives the features; not set: the last layer"
+    )
+    pool: int = Field(
+        4, ge=1, description="the layer's maps are pooled to this number of cells along each side"
+    )
+    pooling: Literal["max", "mean"] = Field(
+        "max", description="whether a cell keeps its largest or its mean value"
+    )
+    crop: int = Field(
+        0, ge=0, description="px; side of the centre crop that the teacher sees; 0: pretext.crop"
+    )
+    batch_size: int = Field(256, ge=1, description="images that the teacher sees at a time")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the network; auto: the narrowest that the device is fast at"
+        "auto",
+        description="type in which the teacher computes; auto: the narrowest type that the device "
+        "computes fast",
     )
-    dtype: Literal["float16", "float32"] = Field("float16", description="type on disk")
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="type of the features on disk"
+    )
     normalized: bool = Field(
         False,
-        description="store rows as cluster.normalize asks (PCA is fitted on a sample first): less "
-        "disk and one pass less, but another cluster.normalize then needs new features",
+        description="store the features as cluster.normalize asks; PCA is then fitted on a sample; "
+        "this takes less disk and saves one pass, but another cluster.normalize needs new features",
     )
 
 
 class ClusterConfig(Section):
     """K-means over the features."""
 
-    features: Path | None = Field(
-        None, description="cluster this .npy or feature folder instead of the run's own features"
+    features: Path | None = side_option(
+        None,
+        description=".npy file or folder of features to cluster; not set: the run's own features",
     )
-    n_clusters: int = Field(2000, ge=2, description="number of clusters = pseudo-labels")
+    n_clusters: int = Field(
+        2000, ge=2, description="number of clusters, which is the number of pseudo-labels"
+    )
     normalize: Literal["none", "l2", "pca-l2", "pca-whiten-l2"] = Field(
-        "l2", description="what is done to the features first"
+        "l2",
+        description="what is done to the features before clustering; l2: each row is scaled to "
+        "length 1; pca: rows are projected on their principal axes first; whiten: every axis is "
+        "scaled to variance 1",
     )
-    pca: int = Field(256, ge=1, description="dimensions kept by the pca choices of normalize")
+    pca: int = Field(
+        256, ge=1, description="dimensions that PCA keeps, if cluster.normalize asks for PCA"
+    )
     init: Literal["k-means||", "k-means++", "random"] = Field(
-        "k-means||", description="first centres"
+        "k-means||", description="method that chooses the first centres"
     )
-    n_init: int = Field(1, ge=1, description="starts; the one of least inertia is kept")
-    max_iter: int = Field(100, ge=1, description="most iterations")
-    tol: float = Field(1e-4, ge=0, description="stop when centres move less, as in scikit-learn")
-    memory_budget_gb: float = Field(
-        0, ge=0, description="GPU memory; features beyond it are streamed; 0: 80 % of what is free"
+    n_init: int = Field(
+        1, ge=1, description="number of starts; the start with the smallest inertia is kept"
+    )
+    max_iter: int = Field(100, ge=1, description="largest number of iterations of a start")
+    tol: float = Field(
+        1e-4,
+        ge=0,
+        description="stop when the squared movements of the centres add up to at most this "
+        "share of the features' mean variance, as in scikit-learn",
+    )
+    memory_budget_gb: float = side_option(
+        0,
+        ge=0,
+        description="GB of GPU memory for the features; more features are streamed; 0: 80 % of the "
+        "free memory",
     )
 
 
 class TransferConfig(Section):
-    """The target network and its training on pseudo-labels."""
+    """The target network, and its training on the pseudo-labels."""
 
-    target: Literal["alexnet", "vgg16"] = Field("alexnet", description="target architecture")
-    variant: Literal["caffe", "torchvision"] = Field("caffe", description="which AlexNet")
-    width: float = Field(1.0, gt=0, le=4, description="multiplier of the channels")
-    batch_norm: bool = Field(False, description="batch-norm instead of LRN")
-    image_size: int = Field(256, ge=16, description="px; side of the images that crops come from")
-    crop: int = Field(227, ge=16, description="px; random crop (and mirror) fed to the network")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout of the fully connected layers")
+    target: Literal["alexnet", "vgg16"] = Field(
+        "alexnet", description="architecture of the target network"
+    )
+    variant: Literal["caffe", "torchvision"] = Field(
+        "caffe", description="which AlexNet: Caffe's with groups and LRN, or torchvision's"
+    )
+    width: float = Field(
+        1.0, gt=0, le=4, description="factor of the target's number of channels, in every layer"
+    )
+    batch_norm: bool = Field(
+        False, description="normalise over the batch after each convolution, instead of LRN"
+    )
+    image_size: int = Field(
+        256, ge=16, description="px; side of the centre square from which crops are cut"
+    )
+    crop: int = Field(
+        227, ge=16, description="px; side of the random crop that the target sees, mirrored or not"
+    )
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"
+    )
     balanced: bool = Field(
         False,
-        description="show every cluster equally often; images of small ones repeat in an epoch",
+        description="show every cluster equally often; the images of small clusters are then shown "
+        "several times per epoch",
     )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "TransferConfig":
         if self.crop > self.image_size:
-            raise ValueError(f"crop {self.crop} is larger than image_size {self.image_size}")
+            raise ValueError(
+                f"crop {self.crop} px is larger than image_size {self.image_size} px; lower crop "
+                "or raise image_size"
+            )
         return self
 
 
 class EvaluateConfig(Section):
-    """Probes on frozen layers, beside baselines on the same data."""
+    """Probes on frozen layers of the target and of baselines, on the same images."""
 
-    layers: tuple[str, ...] = Field((), description="layers to probe; empty: every conv layer")
+    layers: tuple[str, ...] = Field(
+        (), description="layers that are probed, such as conv1,conv5; empty: every conv layer"
+    )
     baselines: tuple[Literal["random", "pretext", "labels"], ...] = Field(
         ("random", "pretext", "labels"),
-        description="random weights; the target trained by the puzzle itself; trained by labels",
+        description="networks that the target is compared with; random: random weights; pretext: "
+        "the target's architecture trained on the puzzle; labels: trained on the true labels",
     )
     random_clusters: bool = Field(
-        True, description="also cluster the features of an untrained network, for its NMI"
+        True,
+        description="also cluster the features of an untrained network, and report their agreement "
+        "with the true labels",
     )
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (), description="also probe with these shares of each class's labels, such as 0.01,0.1"
+        (),
+        description="also probe with these shares of the labels of each class, such as 0.01,0.1",
     )
     retrain: tuple[str, ...] = Field(
         (),
-        description="freeze everything up to each of these layers, such as conv1,conv5, and train "
-        "what lies above anew on the labels (the paper's non-linear probes)",
+        description="for each of these layers, such as conv1,conv5: freeze the network up to the "
+        "layer, and train the layers above it from scratch on the labels (the paper's non-linear "
+        "probes)",
     )
     retrain_epochs: float | None = Field(
-        None, gt=0, description="passes of each of these trainings; not set: transfer.training's"
+        None,
+        gt=0,
+        description="epochs of each training for evaluate.retrain; not set: "
+        "transfer.training.epochs",
     )
-    probe_epochs: int = Field(30, ge=1, description="passes of a linear probe over the features")
-    neighbors: int = Field(20, ge=1, description="neighbours of the k-NN probe")
+    probe_epochs: int = Field(30, ge=1, description="epochs of each linear probe")
+    neighbors: int = Field(20, ge=1, description="number of neighbours of the k-NN probe")

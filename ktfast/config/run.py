@@ -1,9 +1,10 @@
-"""All options of a run, read from TOML and overridden by name."""
+"""All options of a run, read from a TOML file and overridden by name."""
 
 import difflib
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -27,14 +28,19 @@ else:
     import tomli as tomllib
 
 
-class Config(Section):
-    """One run of the whole system."""
+RECIPES = Path(__file__).parents[1] / "recipes"
 
-    seed: int = Field(
-        0, ge=0, lt=1 << 32, description="the one seed that every random choice depends on"
+
+class Config(Section):
+    """Every option of a run: general options and one section per stage."""
+
+    seed: int = Field(0, ge=0, lt=1 << 32, description="seed of every random choice")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if torch finds one, else cpu"
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all that may be used")
+    threads: int = Field(
+        0, ge=0, description="number of CPU threads; 0: one per core that the process may use"
+    )
     data: DataConfig = DataConfig()
     pretext: PretextConfig = PretextConfig()
     features: FeaturesConfig = FeaturesConfig()
@@ -47,7 +53,7 @@ class Config(Section):
     @classmethod
     def _known_device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-            raise ValueError(f"{value!r} is no device; expected auto, cpu, cuda or cuda:N")
+            raise ValueError(f"expected auto, cpu, cuda or cuda:N, got {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -59,55 +65,123 @@ class Config(Section):
         ):
             if size > self.data.short_side:
                 raise ValueError(
-                    f"{name} {size} is larger than data.short_side {self.data.short_side}"
+                    f"{name} {size} px is larger than data.short_side {self.data.short_side} px; "
+                    "lower the first or raise the second"
                 )
         return self
 
 
 def load_config(
-    path: str | os.PathLike[str] | None, overrides: dict[str, str] | None = None
+    path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a TOML file and apply overrides.
+    """Read a TOML file and override options.
 
     Parameters
     ----------
-    path : TOML file, or None for the paper's defaults.
-    overrides : dotted option name -> value as typed on a command line.
+    path : path or None
+        A TOML file, or the name of a recipe that ktfast ships, such as "tiny_cpu". None: the
+        paper's defaults.
+    overrides : mapping, optional
+        Value by dotted option name, such as ``{"cluster.n_clusters": 500}``. A string is read as it
+        is on a command line: "500" is a number, and "a,b" a list of two names if the option takes a
+        list. Other values are used unchanged. A section may be given as a nested mapping.
+
+    Returns
+    -------
+    config : Config
+        Every option.
 
     Raises
     ------
-    ConfigError : the file cannot be read, or an option is unknown or impossible; names it.
+    ConfigError
+        The file cannot be read, or an option is unknown or has an impossible value. The message
+        names the option.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"there is no configuration file {path}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    values = {} if path is None else _read_toml(path)
     kinds = options()
-    for name, text in (overrides or {}).items():
+    for name, value in _dotted(overrides or {}):
         *sections, leaf = name.split(".")
         table = values
         for section in sections:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"{path}: {section} must be a table of options, got {table!r}")
-        table[leaf] = _parse_value(text, kinds[name][0] if name in kinds else None)
+                place = f"{path}: " if path is not None else ""
+                raise ConfigError(f"{place}{section} must be a table of options, got {table!r}")
+        kind = kinds[name][0] if name in kinds else None
+        table[leaf] = _parse_value(value, kind) if isinstance(value, str) else value
     return parse_config(values)
 
 
-def parse_config(values: dict[str, Any]) -> Config:
-    """Validate nested option values; `ConfigError` names every option that is wrong."""
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every value by its dotted name, those of nested mappings too."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    path = _shipped(Path(path))
     try:
-        return Config.model_validate(values)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no configuration file {path}; give the path of a TOML file, or one of "
+            f"{', '.join(sorted(_recipes()))}"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _shipped(path: Path) -> Path:
+    """Replace the name of a shipped recipe by the recipe's path, unless a file has that name."""
+    return path if path.is_file() else _recipes().get(str(path), path)
+
+
+def _recipes() -> dict[str, Path]:
+    return {path.stem: path for path in RECIPES.glob("*.toml")}
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Validate option values.
+
+    Parameters
+    ----------
+    values : mapping
+        Value by option name. A section is a nested mapping.
+
+    Returns
+    -------
+    config : Config
+        Every option.
+
+    Raises
+    ------
+    ConfigError
+        An option is unknown or has an impossible value. The message names every such option.
+    """
+    try:
+        return Config.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(item) for item in error.errors())) from error
 
 
 def options(section: type[Section] = Config, prefix: str = "") -> dict[str, tuple[Any, Any, str]]:
-    """Every option by its dotted name: (annotation, default, description)."""
+    """List every option.
+
+    Parameters
+    ----------
+    section : type
+        The section whose options are listed.
+    prefix : str
+        Dotted name of the section, with a dot at the end.
+
+    Returns
+    -------
+    options : dict
+        Type, default and description of each option by its dotted name.
+    """
     found: dict[str, tuple[Any, Any, str]] = {}
     for name, field in section.model_fields.items():
         annotation = field.annotation
@@ -126,8 +200,8 @@ def options(section: type[Section] = Config, prefix: str = "") -> dict[str, tupl
 def _parse_value(text: str, kind: Any) -> Any:
     """Read a command-line value of an option's type.
 
-    Text and paths are taken as they are, the rest as in TOML; lists may also be given as a,b,c.
-    Empty is 'not set', or the empty list.
+    Text and paths are used unchanged. Other values are read as TOML. A list may also be given as
+    a,b,c. An empty value means "not set", or the empty list.
     """
     if kind is str or (Path in get_args(kind) and text):
         return text
@@ -142,6 +216,7 @@ def _parse_value(text: str, kind: Any) -> Any:
 
 
 def _explain(item: Any) -> str:
+    """Word one of pydantic's errors, and guess the option that an unknown name means."""
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, options(), n=1)

@@ -1,8 +1,12 @@
-"""What every group of options is, and the group that all trainings share."""
+"""The base class of every group of options, and the group that all trainings share."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# What marks the field of an option that does not change results.
+_SIDE: Any = {"changes_results": False}
 
 
 class Section(BaseModel):
@@ -15,7 +19,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Complete groups of options that are given in part as this one's defaults have them."""
+        """Complete a nested section that is given in part.
+
+        The rest comes from this section's default for the nested section: the defaults of
+        `transfer.training` differ from those of `pretext.training`.
+        """
         if not isinstance(values, dict):
             return values
         completed = dict(values)
@@ -26,41 +34,151 @@ class Section(BaseModel):
         return completed
 
 
+def side_option(default: Any, *, description: str, **limits: Any) -> Any:
+    """Declare an option that does not change results.
+
+    Such an option says where a file lies, how much memory may be used, or when something is written
+    down. A stage that is done, and a training that is resumed, accept another value of it.
+
+    Parameters
+    ----------
+    default : Any
+        Value of the option when it is not given.
+    description : str
+        Help text of the option.
+    **limits : Any
+        Limits of pydantic's ``Field``, such as ``ge=0``.
+
+    Returns
+    -------
+    field : Any
+        The pydantic field.
+    """
+    return Field(default, description=description, json_schema_extra=_SIDE, **limits)
+
+
+def result_options(section: Section) -> dict[str, Any]:
+    """Give the options of a section that change results, as JSON values.
+
+    The options that `side_option` declares are left out. A nested section is given whole: run
+    folders record the whole nested section, and a record must stay comparable with later versions.
+
+    Parameters
+    ----------
+    section : Section
+        A section of the configuration.
+
+    Returns
+    -------
+    values : dict
+        Value of each option by its name.
+    """
+    fields = type(section).model_fields.items()
+    without_effect = {name for name, field in fields if field.json_schema_extra == _SIDE}
+    return section.model_dump(mode="json", exclude=without_effect)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Find every value that differs between two nested mappings of JSON values.
+
+    Parameters
+    ----------
+    before : Any
+        What was recorded, for example the options that a stage was begun with.
+    now : Any
+        What is asked for now.
+    name : str
+        Dotted name of the two values in the mappings that hold them.
+
+    Yields
+    ------
+    difference : tuple
+        Dotted name, value before, value now. A value is None where a mapping lacks the name.
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            below = f"{name}.{key}" if name else key
+            yield from differences(before.get(key), now.get(key), below)
+    elif before != now:
+        yield name, before, now
+
+
 class TrainingConfig(Section):
     """How a network is trained: SGD with momentum, one schedule, one precision."""
 
-    epochs: float = Field(70.0, gt=0, description="passes over the data; may be fractional")
-    batch_size: int = Field(256, ge=1, description="images a step")
-    accumulate: int = Field(1, ge=1, description="micro-batches a step; batch_size is split")
+    epochs: float = Field(
+        70.0, gt=0, description="number of passes over the images; may be a fraction"
+    )
+    batch_size: int = Field(256, ge=1, description="number of images per step")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="number of micro-batches into which a batch is split, to save memory; their "
+        "gradients are added up",
+    )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
-    bias_rate: float = Field(2.0, gt=0, description="learning-rate factor of biases (no decay)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on weights, not on biases")
+    bias_rate: float = Field(
+        2.0, gt=0, description="factor of the learning rate for biases, which have no weight decay"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(
+        5e-4, ge=0, description="factor of the L2 penalty on weights; biases have no penalty"
+    )
     schedule: Literal["step", "cosine", "constant"] = Field(
-        "step", description="how the learning rate falls"
+        "step",
+        description="how the learning rate falls; step: it drops at the times drop_at; cosine: it "
+        "falls to 0 along a cosine; constant: it does not fall",
     )
     drop_at: tuple[float, ...] = Field(
         (2 / 7, 4 / 7, 6 / 7),
-        description="schedule step: when it drops, as fractions of the training",
+        description="schedule step: times at which the learning rate drops, as fractions of the "
+        "training",
     )
-    drop_factor: float = Field(0.1, gt=0, lt=1, description="schedule step: factor of each drop")
+    drop_factor: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="schedule step: factor by which the learning rate is multiplied at each drop",
+    )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the training that rises linearly"
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the training during which the learning rate first rises linearly",
     )
     clip_norm: float = Field(
-        0.0, ge=0, description="longest gradient of a step, all weights together; 0: no limit"
+        0.0,
+        ge=0,
+        description="largest L2 norm of the gradient of all weights; a longer gradient is "
+        "shortened; 0: no limit",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 where the device is fast at it, else float16 or float32"
+        "auto",
+        description="type of the matrix products; auto: bfloat16 if the device computes it fast, "
+        "else float16 on a GPU of the Volta or Turing generation, else float32",
     )
-    channels_last: bool = Field(True, description="keep activations channels-last")
+    channels_last: bool = Field(
+        True, description="keep images and activations in channels-last memory order"
+    )
     compile: bool | Literal["auto"] = Field(
-        "auto", description="torch.compile the network; auto: on a GPU, where a trial is faster"
+        "auto",
+        description="compile the network with torch.compile; auto: on a GPU, if a trial shows that "
+        "the compiled network is faster",
     )
     cuda_graphs: bool | Literal["auto"] = Field(
-        "auto", description="run the network as CUDA graphs; auto: where a trial is faster"
+        "auto",
+        description="run the network as CUDA graphs; auto: on a GPU, if a trial shows that the "
+        "graphs are faster",
     )
-    deterministic: bool = Field(False, description="only deterministic GPU algorithms")
-    checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps between rows of metrics.jsonl")
-    tensorboard: bool = Field(False, description="also write TensorBoard events, if installed")
+    deterministic: bool = Field(
+        False,
+        description="use deterministic GPU algorithms only, so that a repeated training gives the "
+        "same bits",
+    )
+    checkpoint_minutes: float = side_option(5.0, gt=0, description="minutes between checkpoints")
+    log_every: int = side_option(
+        20, ge=1, description="number of steps between two rows of metrics.jsonl"
+    )
+    tensorboard: bool = side_option(
+        False, description="also write TensorBoard events; needs the package tensorboard"
+    )

@@ -1,30 +1,39 @@
-"""The options of the protocols on PASCAL VOC; the defaults are their published schedules."""
+"""The options of the protocols on PASCAL VOC. The defaults are their published schedules."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ktfast.config.section import Section, TrainingConfig
+from ktfast.config.section import Section, TrainingConfig, side_option
 
 
 class VocSection(Section):
-    """What the protocols on PASCAL VOC share."""
+    """The options that all protocols on PASCAL VOC share."""
 
-    folder: Path | None = Field(
-        None, description="PASCAL VOC year folder, such as VOCdevkit/VOC2007; not set: left out"
+    folder: Path | None = side_option(
+        None,
+        description="folder of one year of PASCAL VOC, such as VOCdevkit/VOC2007; not set: this "
+        "protocol is left out",
     )
-    train: str = Field("trainval", description="list of its images that are learnt from")
-    test: str = Field("test", description="list of its images that are tested on")
+    train: str = Field(
+        "trainval", description="name of the folder's list of photographs that are learnt from"
+    )
+    test: str = Field(
+        "test", description="name of the folder's list of photographs that are tested on"
+    )
 
 
 class VocClassificationConfig(VocSection):
-    """Fine-tuning for classification, 80,000 steps as Krähenbühl et al. (2016)."""
+    """Fine-tuning for classification, 80,000 steps as in Krähenbühl et al. (2016)."""
 
     area: tuple[float, float] = Field(
-        (0.1, 0.5), description="least and greatest share of a photograph that a crop covers"
+        (0.1, 0.5),
+        description="smallest and largest share of a photograph's area that a random crop covers",
     )
-    test_crops: int = Field(10, ge=1, description="random crops whose scores are averaged")
+    test_crops: int = Field(
+        10, ge=1, description="number of random crops per photograph whose scores are averaged"
+    )
     training: TrainingConfig = TrainingConfig(
         epochs=255.4,
         batch_size=16,
@@ -39,12 +48,12 @@ class VocClassificationConfig(VocSection):
     @classmethod
     def _area_is_a_share(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError(f"must be two shares in (0, 1], the lesser first, got {value}")
+            raise ValueError(f"expected two shares in (0, 1], the smaller first, got {value}")
         return value
 
 
 class WholeImageConfig(VocSection):
-    """A protocol whose photographs differ in size."""
+    """A protocol that trains on whole photographs, which differ in size."""
 
     training: TrainingConfig
 
@@ -53,8 +62,8 @@ class WholeImageConfig(VocSection):
     def _sizes_differ(cls, value: TrainingConfig) -> TrainingConfig:
         if value.compile is not False or value.cuda_graphs is not False:
             raise ValueError(
-                "compile and cuda_graphs must be false: photographs differ in size, and each "
-                "would be compiled or captured anew"
+                "compile and cuda_graphs must be false: photographs differ in size, and torch "
+                "would compile or capture the network again for each size"
             )
         return value
 
@@ -63,19 +72,35 @@ _WHOLE_IMAGES: dict[str, Any] = {"compile": False, "cuda_graphs": False}
 
 
 class VocDetectionConfig(WholeImageConfig):
-    """Fine-tuning for detection, Fast R-CNN, 150,000 steps of two photographs."""
+    """Fine-tuning for detection with Fast R-CNN, 150,000 steps of two photographs."""
 
-    train_proposals: Path | None = Field(
-        None, description=".mat or .npz of regions, such as selective search's; not set: windows"
+    train_proposals: Path | None = side_option(
+        None,
+        description=".mat or .npz file of the regions proposed for the photographs that are learnt "
+        "from, such as those of selective search; not set: windows of many sizes and shapes",
     )
-    test_proposals: Path | None = Field(None, description="the same for the images tested on")
+    test_proposals: Path | None = side_option(
+        None,
+        description=".mat or .npz file of the regions proposed for the photographs that are tested "
+        "on; not set: windows of many sizes and shapes",
+    )
     short_sides: tuple[Annotated[int, Field(ge=16)], ...] = Field(
-        (600,), min_length=1, description="px; scales; the paper's: 480,576,688,864,1200"
+        (600,),
+        min_length=1,
+        description="px; shorter sides to which photographs are resized; the paper's column MS "
+        "takes 480,576,688,864,1200",
     )
-    longest: int = Field(1000, ge=16, description="px; longer side at most; with scales 2000")
-    regions: int = Field(64, ge=4, description="regions learnt from, of each photograph")
+    longest: int = Field(
+        1000,
+        ge=16,
+        description="px; largest longer side of a resized photograph; the paper's column MS takes "
+        "2000",
+    )
+    regions: int = Field(
+        64, ge=4, description="number of regions of each photograph that a step learns from"
+    )
     foreground: float = Field(
-        0.25, gt=0, le=1, description="share of them at most that show an object"
+        0.25, gt=0, le=1, description="largest share of the regions that show an object"
     )
     training: TrainingConfig = TrainingConfig(
         epochs=59.9,
@@ -87,10 +112,14 @@ class VocDetectionConfig(WholeImageConfig):
 
 
 class VocSegmentationConfig(WholeImageConfig):
-    """Fine-tuning for segmentation, FCN-32s, 100,000 steps of 20 photographs."""
+    """Fine-tuning for segmentation with FCN-32s, 100,000 steps of 20 photographs."""
 
-    train: str = Field("train", description="list of its images that are learnt from")
-    test: str = Field("val", description="list of its images that are tested on")
+    train: str = Field(
+        "train", description="name of the folder's list of photographs that are learnt from"
+    )
+    test: str = Field(
+        "val", description="name of the folder's list of photographs that are tested on"
+    )
     mirror: bool = Field(True, description="mirror half of the photographs that are learnt from")
     training: TrainingConfig = TrainingConfig(
         epochs=1366.0,
@@ -103,24 +132,29 @@ class VocSegmentationConfig(WholeImageConfig):
 
 
 class VocConfig(Section):
-    """Fine-tuning of the target on PASCAL VOC; each protocol that has a folder is run."""
+    """Fine-tuning of the target on PASCAL VOC. Each protocol that has a folder is run."""
 
     models: tuple[Literal["transfer", "random", "pretext", "labels"], ...] = Field(
         ("transfer", "random"),
         min_length=1,
-        description="what fine-tuning begins with: the run's target, and baselines as in evaluate",
+        description="networks that are fine-tuned; transfer: the run's target; the others: the "
+        "baselines of the stage evaluate",
     )
     classes: tuple[str, ...] = Field(
-        (), description="names of the objects in the order of the masks' values; empty: VOC's 20"
+        (),
+        description="names of the object classes in the order of the masks' values; empty: the 20 "
+        "classes of PASCAL VOC",
     )
     data_init: bool = Field(
-        True, description="scale the first weights of new layers by what 160 photographs give"
+        True,
+        description="scale the initial weights of new hidden layers so that the output of every "
+        "unit has standard deviation 1 on 160 photographs",
     )
     classification: VocClassificationConfig = VocClassificationConfig()
     detection: VocDetectionConfig = VocDetectionConfig()
     segmentation: VocSegmentationConfig = VocSegmentationConfig()
 
     def protocols(self) -> tuple[str, ...]:
-        """Names of the protocols that have a folder."""
+        """Give the names of the protocols that have a folder."""
         names = ("classification", "detection", "segmentation")
         return tuple(name for name in names if getattr(self, name).folder is not None)

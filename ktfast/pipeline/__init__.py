@@ -1,1 +1,1 @@
-"""The pipeline: the runner, the run folder, one file per stage, and the steps that stages share."""
+"""The pipeline: runner, run folder, one file per stage, and the steps that stages share."""

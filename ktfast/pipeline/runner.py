@@ -1,12 +1,13 @@
 """The runner: every stage in order on one run folder, then the report.
 
-`ktfast.run` is this function; the command line calls it too.
+`ktfast.run` is the function `run` of this file. The command line calls it too.
 """
 
 import importlib
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ktfast.errors import InputError
 
 if TYPE_CHECKING:
     from ktfast.config import Config
+    from ktfast.pipeline.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
 
@@ -21,9 +23,9 @@ STAGES = {
     "prepare": "decode every image once, resize it and store it for fast feeds",
     "pretext": "train the deep network on Jigsaw++",
     "features": "extract the features that are clustered",
-    "cluster": "K-means and a pseudo-label for every image",
+    "cluster": "cluster the features with K-means and give every image a pseudo-label",
     "transfer": "train the target network on the pseudo-labels",
-    "evaluate": "linear and k-NN probes of every conv layer, beside baselines",
+    "evaluate": "probe every conv layer of the target and of baselines (linear and k-NN)",
     "voc": "fine-tune on PASCAL VOC: classification, detection, segmentation",
 }
 """The stages in the order of their execution, each with its purpose."""
@@ -40,89 +42,131 @@ def run(
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
-    A finished stage is skipped, and an interrupted stage continues from its last checkpoint.
-    Several stages are checked against each other before the long ones begin, and the report
-    follows the last stage. A single stage has its images prepared if they are not.
+    A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
+    several stages are run, the report is written after the last stage, and stages that the options
+    do not call for are left out. The stage prepare ends with a check of all options against the
+    images. Other stages prepare the images first if they are not prepared.
 
     Parameters
     ----------
-    config : Config, mapping of option names to values, or path of a TOML file
-        The options, such as ``{"data.pretext": "photos/", "cluster.n_clusters": 500}``.
+    config : Config, mapping or path
+        The options. A mapping gives values by option name, such as
+        ``{"data.pretext": "photos/", "cluster.n_clusters": 500}``. A path names a TOML file, for
+        example the run folder's own ``config.toml``, or a recipe that ktfast ships, such as
+        "tiny_cpu".
     folder : path
         The run folder. It is created if it does not exist.
     stages : sequence of str, optional
         Names of stages (see `STAGES`), in order. None: all stages that the options call for.
     redo : collection of str
-        Stages, or names from `BASELINES`, whose earlier results are thrown away first.
+        Stages, or names from `BASELINES`, whose earlier results are removed first.
 
     Returns
     -------
-    Path or None
-        The HTML report; None if only one stage was asked for.
+    report : Path or None
+        The HTML report. None if only one stage was asked for.
 
     Raises
     ------
     InputError
         An option, a stage name or an image folder is not usable, or the run folder holds results
         of other options.
+    TypeError
+        `config` is neither a Config, nor a mapping, nor a path.
+
+    Examples
+    --------
+    >>> ktfast.run({"data.pretext": "photos/", "cluster.n_clusters": 50}, "runs/mine")
+    PosixPath('runs/mine/report.html')
     """
-    from ktfast.config import Config, load_config
     from ktfast.pipeline.run_folder import open_run
 
-    if isinstance(config, str | os.PathLike):
-        config = load_config(Path(config), {})
-    elif not isinstance(config, Config):
-        config = load_config(None, dict(config))
-    wanted = list(STAGES) if stages is None else list(stages)
-    _check_names(wanted, redo)
-    if config.threads:
-        import torch
-
-        torch.set_num_threads(config.threads)
-    with open_run(folder, config) as run_folder:
+    options, folder = _configuration(config), Path(folder)
+    wanted = list(STAGES) if stages is None else _names("stages", stages)
+    again = _names("redo", redo)
+    _check_names(wanted, again)
+    if not folder.exists() and not options.data.folders():
+        raise InputError(
+            f"there is no run folder {folder}, and data.pretext is not set: give the folder of an "
+            "earlier run, or the folder of the training images as data.pretext"
+        )
+    with _torch_threads(options.threads), open_run(folder, options) as run_folder:
         if len(wanted) == 1:
-            _execute_one(run_folder, wanted[0], redo)
+            _execute_stages(run_folder, wanted, again)
             return None
-        return _execute_all(run_folder, wanted, redo)
+        # A missing library of the report is found before the stages, not hours later.
+        from ktfast.report import write_report
+
+        _execute_stages(run_folder, wanted, again)
+        return write_report(folder)
 
 
-def _check_names(stages: Sequence[str], redo: Collection[str]) -> None:
+def _configuration(config: "Config | Mapping[str, Any] | str | os.PathLike[str]") -> "Config":
+    from ktfast.config import Config, load_config
+
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return load_config(None, config)
+    if isinstance(config, str | os.PathLike):
+        return load_config(config)
+    raise TypeError(
+        f"config must be a Config, a mapping or the path of a TOML file, got {config!r}"
+    )
+
+
+def _names(argument: str, names: Collection[str]) -> list[str]:
+    if isinstance(names, str):
+        raise InputError(f"{argument} must be a list of names such as [{names!r}], got {names!r}")
+    return list(names)
+
+
+def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
     unknown = [name for name in stages if name not in STAGES]
     if unknown or not stages:
         got = repr(unknown[0]) if unknown else "no stage"
         raise InputError(f"stages: expected names from {', '.join(STAGES)}, got {got}")
     done = {*stages, *(BASELINES if "evaluate" in stages else ())}
     if useless := sorted(set(redo) - done):
-        raise InputError(f"--redo {useless[0]}: this command does {', '.join(sorted(done))} only")
+        raise InputError(
+            f"redo: expected names from {', '.join(sorted(done))}, because no other stage is run "
+            f"now, got {useless[0]!r}"
+        )
 
 
-def _execute_one(run_folder: Any, stage: str, redo: Collection[str]) -> None:
-    from ktfast.pipeline.steps.image_sets import is_prepared
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use a number of CPU threads for the length of a block; 0 changes nothing."""
+    if not threads:
+        yield
+        return
+    import torch
 
-    if stage != "prepare" and not is_prepared(run_folder):
-        _execute(run_folder, "prepare", ())
-    _execute(run_folder, stage, redo)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _execute_all(run_folder: Any, stages: Sequence[str], redo: Collection[str]) -> Path:
+def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
-    from ktfast.report import write_report
 
     if "prepare" not in stages and not is_prepared(run_folder):
         _execute(run_folder, "prepare", ())
     for stage in stages:
-        if reason := _needless(run_folder.config, stage):
-            _logger.info("%s: left out, %s", stage, reason)
+        if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
+            _logger.info("%s: left out, because %s", stage, reason)
             continue
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder)
-    return write_report(run_folder.folder)
 
 
-def _execute(run_folder: Any, stage: str, redo: Collection[str]) -> None:
-    from ktfast.pipeline.run_folder import discard
+def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:
+    from ktfast.pipeline.stage_result import discard
 
     if stage == "evaluate":
         for baseline in set(redo).intersection(BASELINES):
@@ -132,7 +176,7 @@ def _execute(run_folder: Any, stage: str, redo: Collection[str]) -> None:
 
 
 def _needless(config: "Config", stage: str) -> str | None:
-    """Why a whole run can do without a stage, or None."""
+    """Say why a run of several stages does not need a stage; None if the stage is needed."""
     if stage in ("pretext", "features") and config.cluster.features is not None:
         return f"the features are {config.cluster.features}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):

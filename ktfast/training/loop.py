@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ktfast.config import TrainingConfig
+from ktfast.config import TrainingConfig, result_options
 from ktfast.durable import sha256_json
 from ktfast.errors import ConfigError, InputError
 from ktfast.images.feeds.base import Feed
@@ -45,9 +45,6 @@ __all__ = [
     "learning_rate_factor",
     "train",
 ]
-
-# Options that decide when things are written down, not what is computed.
-_HARMLESS = frozenset({"checkpoint_minutes", "log_every", "tensorboard"})
 
 
 @dataclass(frozen=True)
@@ -292,7 +289,7 @@ def _question(
     if (balance := plan.pop("balance")) is not None:
         plan["balance"] = balance.sha256
     question = {
-        "training": config.model_dump(mode="json", exclude=set(_HARMLESS)),
+        "training": result_options(config),
         "name": name,
         "seed": seed,
         "feed": {**plan, "images": feed.source.fingerprint},

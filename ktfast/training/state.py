@@ -1,4 +1,4 @@
-"""All that a training needs to go on as if it had never stopped, to and from a checkpoint."""
+"""The state of a training: everything that a checkpoint must hold to continue bit for bit."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from ktfast.config import TrainingConfig
+from ktfast.config import TrainingConfig, differences
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.base import Batch
 from ktfast.models.weights import parameter_groups
@@ -27,19 +27,30 @@ class TrainingState:
 
     Parameters
     ----------
-    task : its model is moved to the device and, if asked, to channels-last order, in place.
-    config : optimiser and precision.
-    device : where the model is trained.
+    task : Task
+        Model and loss. The model is moved to the device in place, and to channels-last memory order
+        if `config.channels_last` is set.
+    config : TrainingConfig
+        Optimiser and precision.
+    device : torch.device
+        Where the model is trained.
 
     Attributes
     ----------
-    gradients : computes the gradient of a batch.
-    way : how the network is run (`ktfast.training.execution`); "" until it is chosen.
-    step : steps done.
-    seconds, waited : spent, and spent waiting for the feed, before this session.
-    metrics : values of the last row.
-    throughput : images a second, the median over rows.
-    bounds : what bounded the training (`ktfast.training.speed.SpeedBounds`), up to the last row.
+    gradients : Gradients
+        Computes the gradient of a batch.
+    way : str
+        How the network is run (`ktfast.training.execution`). Empty until the training chooses.
+    step : int
+        Number of steps done.
+    seconds, waited : float
+        Seconds spent before this session, and seconds of them spent waiting for the feed.
+    metrics : dict
+        Values of the last row of metrics.
+    throughput : float
+        Images per second, the median over rows of metrics.
+    bounds : dict
+        What limited the speed (`ktfast.training.speed.SpeedBounds`) up to the last row of metrics.
     """
 
     def __init__(self, task: Task, config: TrainingConfig, device: torch.device) -> None:
@@ -57,7 +68,7 @@ class TrainingState:
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.way = ""
         self._task, self._longest = task, config.clip_norm
-        self._compute(
+        self.scaler, self.gradients = self._computation(
             computing_dtype(config.precision, device), -(-config.batch_size // config.accumulate)
         )
         self.window = Window()
@@ -68,13 +79,15 @@ class TrainingState:
         self.waited = 0.0
         self.bounds: dict[str, float] = {}
 
-    def _compute(self, dtype: torch.dtype, micro_batch: int) -> None:
-        """Compute in a type, on so many images at a time."""
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
-        self.gradients = Gradients(self._task, self.device, dtype, self.scaler, micro_batch)
+    def _computation(
+        self, dtype: torch.dtype, micro_batch: int
+    ) -> tuple[torch.amp.GradScaler, Gradients]:
+        """Create the loss scaler and the gradients for a type and a number of images at a time."""
+        scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        return scaler, Gradients(self._task, self.device, dtype, scaler, micro_batch)
 
     def advance(self, batch: Batch, epoch: int) -> None:
-        """One step of SGD on a batch."""
+        """Do one step of SGD on a batch."""
         self.window.add(self.gradients.add(batch, epoch), len(batch))
         if self._longest:
             self.scaler.unscale_(self.optimizer)
@@ -90,7 +103,7 @@ class TrainingState:
             group["lr"] = rate * factor
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds as tensors."""
+        """Collect the part of a checkpoint that is stored as tensors."""
         held = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
@@ -105,7 +118,7 @@ class TrainingState:
     def facts(
         self, question: Mapping[str, Any], circumstances: Mapping[str, Any], meter: Meter
     ) -> dict[str, Any]:
-        """What a checkpoint holds as JSON."""
+        """Collect the part of a checkpoint that is stored as JSON."""
         return {
             "question": dict(question),
             "circumstances": dict(circumstances),
@@ -130,78 +143,78 @@ class TrainingState:
         circumstances: Mapping[str, Any],
         folder: Path,
     ) -> int | None:
-        """Take over a checkpoint, if there is one, and return its step.
+        """Continue from a checkpoint.
 
         Parameters
         ----------
-        checkpoint : what was read, or None.
-        question : what must be as it was when the checkpoint was written.
-        circumstances : what may differ, at the price of other last bits.
-        folder : where the checkpoint is, for messages.
+        checkpoint : Checkpoint or None
+            The checkpoint. None: the training begins.
+        question : mapping
+            Settings and data. They must equal those of the checkpoint.
+        circumstances : mapping
+            Versions, device and threads. If they differ from those of the checkpoint, only the last
+            bits of the result can differ.
+        folder : Path
+            Where the checkpoint lies, for messages.
+
+        Returns
+        -------
+        step : int or None
+            Number of steps that the checkpoint has done. None: there is no checkpoint.
 
         Raises
         ------
-        ConfigError : it answers another question, or belongs to another network.
+        ConfigError
+            The checkpoint was written with other settings or data, or by another network.
         """
         if checkpoint is None:
             return None
         facts, tensors = checkpoint.facts, checkpoint.tensors
-        changes = _differences(facts["question"], question)
-        if changes:
-            raise ConfigError(
-                f"{folder} holds a training begun with other settings ({'; '.join(changes)});"
-                " give the old ones back, or use another folder"
-            )
-        own = self.model.state_dict()
-        theirs = _under("model.", tensors)
-        odd = [
-            name
-            for name in own.keys() | theirs.keys()
-            if name not in own or name not in theirs or own[name].shape != theirs[name].shape
-        ]
-        if odd:
-            raise ConfigError(
-                f"{folder} holds a training of another network (for example {min(odd)} differs);"
-                " build the same one, or use another folder"
-            )
-        self.model.load_state_dict(theirs)
-        parameters = dict(self.model.named_parameters())
-        for name, value in _under("momentum.", tensors).items():
-            parameter = parameters[name]
-            # The fused optimiser wants the momentum in the parameter's memory order.
-            momentum = torch.empty_like(parameter, requires_grad=False).copy_(value)
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        weights = _under("model.", tensors)
+        _refuse_other_settings(facts["question"], question, folder)
+        _refuse_other_network(weights, self.model.state_dict(), folder)
+        self.model.load_state_dict(weights)
+        self._restore_momentum(_under("momentum.", tensors))
         if facts["circumstances"]["device"] == circumstances["device"]:
-            # What was chosen by trial, or by what fitted the memory, must not be chosen anew.
+            # The training chose these values by a trial, or by the free memory: another trial
+            # could choose others, and the last bits of the result would differ.
             choices = facts["choices"]
-            self._compute(getattr(torch, choices["precision"]), choices["micro_batch"])
+            self.scaler, self.gradients = self._computation(
+                getattr(torch, choices["precision"]), choices["micro_batch"]
+            )
             self.way = choices["way"]
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         if self.scaler.is_enabled() and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-        window = _under("window.", tensors)
+        self._restore_sums(checkpoint)
+        logger.info("resuming %s at step %d", folder, self.step)
+        _warn_of_other_circumstances(facts["circumstances"], circumstances, folder)
+        return self.step
+
+    def _restore_momentum(self, stored: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for name, value in stored.items():
+            parameter = parameters[name]
+            # The fused optimiser needs the momentum in the parameter's memory order.
+            momentum = torch.empty_like(parameter, requires_grad=False).copy_(value)
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+
+    def _restore_sums(self, checkpoint: Checkpoint) -> None:
+        """Restore the number of steps, the times, and the sums since the last row of metrics."""
+        facts = checkpoint.facts
+        window = _under("window.", checkpoint.tensors)
         self.window.sums = {name: value.to(self.device) for name, value in window.items()}
         self.window.steps = facts["window_steps"]
         self.step, self.seconds = checkpoint.step, facts["seconds"]
         self.metrics, self.throughput = facts["metrics"], facts["throughput"]
         self.waited, self.bounds = facts["waited"], facts["bounds"]
-        logger.info("resuming %s at step %d", folder, self.step)
-        moved = _differences(facts["circumstances"], dict(circumstances))
-        if moved:
-            logger.warning(
-                "%s is resumed under other circumstances (%s): the result is as good, but not that"
-                " of an uninterrupted run bit for bit",
-                folder,
-                "; ".join(moved),
-            )
-        return self.step
 
 
 @contextmanager
 def global_settings(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[None]:
-    """Seeded generators and the asked-for determinism; what was there before comes back."""
+    """Seed torch's generators and set determinism; restore both at the end of the block."""
     devices = []
     if device.type == "cuda":
         devices = [torch.cuda.current_device() if device.index is None else device.index]
@@ -223,16 +236,45 @@ def global_settings(config: TrainingConfig, device: torch.device, seed: int) -> 
             cudnn.benchmark, cudnn.deterministic = tuned, fixed
 
 
+def _refuse_other_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    if changes := _changes(before, now):
+        raise ConfigError(
+            f"{folder} holds a training begun with other settings ({changes}); "
+            "restore the old settings, or use another folder"
+        )
+
+
+def _refuse_other_network(
+    stored: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path
+) -> None:
+    odd = [
+        name
+        for name in own.keys() | stored.keys()
+        if name not in own or name not in stored or own[name].shape != stored[name].shape
+    ]
+    if odd:
+        raise ConfigError(
+            f"{folder} holds a training of another network (for example, {min(odd)} differs); "
+            "build the same network, or use another folder"
+        )
+
+
+def _warn_of_other_circumstances(
+    before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
+) -> None:
+    if changes := _changes(before, now):
+        logger.warning(
+            "%s is resumed under other circumstances (%s): the result is as good as that of an "
+            "uninterrupted run, but its last bits can differ",
+            folder,
+            changes,
+        )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name} {old!r} -> {new!r}" for name, old, new in differences(before, now))
+
+
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Select the tensors whose names begin with a prefix, and remove the prefix."""
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Every leaf in which two JSON values differ, as `name old -> new`."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        return [
-            line
-            for key in sorted(before.keys() | now.keys())
-            for line in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{name} {before!r} -> {now!r}"]

@@ -131,4 +131,4 @@ def test_a_missing_library_of_the_subject_is_named():
     )
     assert done.returncode == 2
     assert "matplotlib is not installed" in done.stderr
-    assert '".[train,bench]"' in done.stderr
+    assert '"ktfast[train,bench]"' in done.stderr

@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from ktfast.config import Config, load_config, options, parse_config
-from ktfast.config.run import tomllib
+from ktfast.config import (
+    ClusterConfig,
+    Config,
+    TrainingConfig,
+    differences,
+    load_config,
+    options,
+    parse_config,
+    result_options,
+)
+from ktfast.config.run import RECIPES, tomllib
 from ktfast.errors import ConfigError
 from ktfast.pipeline.run_folder import to_toml
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+SHIPPED = sorted(RECIPES.glob("*.toml"))
 
 
 def test_defaults_are_the_papers():
@@ -24,9 +33,38 @@ def test_defaults_are_the_papers():
     assert config.pretext.training.batch_size == 256
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_valid(recipe):
-    load_config(recipe)
+@pytest.mark.parametrize("recipe", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_found_by_its_name(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(recipe.stem) == load_config(recipe)
+    assert load_config(recipe.stem) != Config()
+
+
+def test_a_file_goes_before_a_shipped_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny_cpu").write_text("seed = 5\n")
+    assert load_config("tiny_cpu") == Config(seed=5)
+
+
+def test_values_of_python_are_used_unchanged():
+    config = load_config(
+        None,
+        {
+            "cluster.n_clusters": 5,
+            "pretext.batch_norm": True,
+            "pretext.jitter": None,
+            "data.pretext": Path("photographs"),
+            "evaluate.layers": ["conv1"],
+            "transfer.width": 0.5,
+            "transfer": {"dropout": 0.25, "training": {"epochs": 3}},
+        },
+    )
+    assert config.cluster.n_clusters == 5
+    assert config.pretext.batch_norm is True
+    assert config.data.pretext == Path("photographs")
+    assert config.evaluate.layers == ("conv1",)
+    assert (config.transfer.width, config.transfer.dropout) == (0.5, 0.25)
+    assert config.transfer.training.epochs == 3
 
 
 def test_toml_round_trip(tmp_path):
@@ -126,11 +164,14 @@ def test_a_section_that_is_no_table_is_named(tmp_path):
         ({"cluster": {"n_clusters": 1}}, "cluster.n_clusters"),
         ({"pretext": {"tile_size": 90}}, "does not fit a cell of 85 px"),
         ({"pretext": {"max_occluders": 3}}, "max_occluders 3"),
-        ({"data": {"short_side": 200}}, "pretext.crop 255 is larger than data.short_side 200"),
-        ({"transfer": {"crop": 300}}, "crop 300 is larger than image_size 256"),
+        (
+            {"data": {"short_side": 200}},
+            "pretext.crop 255 px is larger than data.short_side 200",
+        ),
+        ({"transfer": {"crop": 300}}, "crop 300 px is larger than image_size 256"),
         ({"data": {"hw_decoder_load": 65}}, "data.hw_decoder_load: .* less than or equal to 1"),
-        ({"device": "gpu"}, "'gpu' is no device"),
-        ({"device": "auto:1"}, "'auto:1' is no device"),
+        ({"device": "gpu"}, "expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": "auto:1"}, "got 'auto:1'"),
         ({"seed": 2**32}, "seed: .* less than 4294967296"),
         ({"pretext": {"training": {"epochs": float("inf")}}}, "epochs: .* finite"),
         ({"transfer": {"target": "resnet"}}, "transfer.target"),
@@ -142,7 +183,7 @@ def test_impossible_values_are_named(values, message):
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(ConfigError, match="there is no configuration file"):
+    with pytest.raises(ConfigError, match=r"there is no configuration file .*absent.* tiny_cpu"):
         load_config(tmp_path / "absent.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("seed = = 3")
@@ -164,3 +205,30 @@ def test_every_option_is_documented():
     undocumented = [name for name, (_, _, text) in options().items() if not text]
     assert not undocumented
     assert tomllib.loads(to_toml(Config()))["pretext"]["training"]["batch_size"] == 256
+
+
+def test_options_that_do_not_change_results_are_left_out():
+    cluster = load_config(None, {"cluster.features": "x.npy", "cluster.memory_budget_gb": "3"})
+    assert result_options(cluster.cluster) == result_options(Config().cluster)
+    assert set(ClusterConfig.model_fields) - result_options(Config().cluster).keys() == {
+        "features",
+        "memory_budget_gb",
+    }
+    training = TrainingConfig(log_every=1, checkpoint_minutes=1, tensorboard=True)
+    assert result_options(training) == result_options(TrainingConfig())
+    assert result_options(TrainingConfig(epochs=1)) != result_options(TrainingConfig())
+
+
+def test_a_nested_section_is_recorded_whole():
+    """Finished run folders have it so, and must stay comparable."""
+    assert "log_every" in result_options(Config().pretext)["training"]
+
+
+def test_differences_are_named_by_their_path():
+    before = {"a": {"b": 1, "c": [1]}, "d": 2}
+    assert list(differences(before, before)) == []
+    assert list(differences(before, {"a": {"b": 3, "c": [1]}, "e": 0})) == [
+        ("a.b", 1, 3),
+        ("d", 2, None),
+        ("e", None, 0),
+    ]

@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import time
 
 import pytest
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError, InputError
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage, open_run, read_run
+from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 
 
 def outcome(folder):
@@ -82,7 +84,7 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
     with open_run(tmp_path, Config()) as run:
         complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
         complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
-        assert "made whole" not in caplog.text
+        assert "is repaired" not in caplog.text
         for damage in (
             lambda: (tmp_path / "cluster/file").unlink(),
             lambda: (tmp_path / "cluster/file").write_text("x"),
@@ -91,7 +93,7 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
             damage()
             caplog.clear()
             complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
-            assert "is made whole again" in caplog.text
+            assert "is repaired" in caplog.text
             assert (tmp_path / "cluster/file").read_text() == "done"
 
 
@@ -100,7 +102,7 @@ def test_a_redo_that_was_killed_leaves_nothing_that_counts(tmp_path, monkeypatch
         complete_stage(run, "cluster", {"k": 2}, {}, outcome)
         (tmp_path / "cluster/extra").touch()
         with monkeypatch.context() as patch:
-            patch.setattr("ktfast.pipeline.run_folder.shutil.rmtree", lambda _: 1 / 0)
+            patch.setattr("ktfast.pipeline.stage_result.shutil.rmtree", lambda _: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 complete_stage(run, "cluster", {"k": 3}, {}, outcome, redo=True)
         complete_stage(run, "cluster", {"k": 3}, {}, outcome)
@@ -120,26 +122,27 @@ def test_the_log_says_how_a_run_ended(tmp_path):
     assert "ended by InputError: k is wrong: ü" in log
 
 
-def _open(folder, queue):
-    try:
-        with open_run(folder, Config()):
-            queue.put("opened")
-    except InputError as error:
-        queue.put(str(error))
+def _hold(folder, queue):
+    with open_run(folder, Config()):
+        queue.put("opened")
+        time.sleep(600)
 
 
-def test_a_second_process_is_refused(tmp_path):
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    with open_run(tmp_path, Config()):
-        other = context.Process(target=_open, args=(tmp_path, queue))
-        other.start()
-        assert "another ktfast process" in queue.get(timeout=60)
-        other.join()
-    other = context.Process(target=_open, args=(tmp_path, queue))
+    other = context.Process(target=_hold, args=(tmp_path, queue))
     other.start()
-    assert queue.get(timeout=60) == "opened"
+    assert queue.get(timeout=120) == "opened"
+    with (
+        pytest.raises(InputError, match="another ktfast process is working on"),
+        open_run(tmp_path, Config()),
+    ):
+        pass
+    other.kill()
     other.join()
+    with open_run(tmp_path, Config()):
+        pass
 
 
 def test_a_file_is_no_run_folder(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+import ktfast
 from ktfast.cli.demo import write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
@@ -82,6 +83,12 @@ def test_the_same_command_does_nothing_twice(finished, recipe, photographs):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
 
 
+def test_the_python_entry_goes_on_with_the_folder_of_the_command_line(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+    assert ktfast.run(finished / "config.toml", finished) == finished / "report.html"
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+
+
 def remove_images(run):
     next((run / "prepare/pretext").glob("shard-*.tar")).unlink()
     return "prepare/pretext"
@@ -114,7 +121,7 @@ def test_artifacts_that_were_lost_are_made_again(
     stage = damage(folder)
     caplog.clear()
     assert main([stage.partition("/")[0], *arguments(folder, recipe, photographs)]) == 0
-    assert "is made whole again" in caplog.text
+    assert "is repaired" in caplog.text
     assert result(folder, stage)["fingerprint"] == result(finished, stage)["fingerprint"]
 
 
@@ -445,12 +452,12 @@ def test_layers_that_do_not_fit_together_are_probed_one_by_one(
     finished, recipe, photographs, tmp_path, monkeypatch
 ):
     from ktfast.pipeline.run_folder import RunFolder
-    from ktfast.pipeline.stages import probing
+    from ktfast.pipeline.steps import probe_layers
 
     run = RunFolder(finished, load_config(recipe, {"data.pretext": "a", "data.test": "b"}))
-    monkeypatch.setattr(probing, "open_set", lambda _, role: open_prepared(finished, role))
-    monkeypatch.setattr(probing, "LEAST_BUDGET", 1)
-    model = probing.target_network(run.config.transfer, 0)
+    monkeypatch.setattr(probe_layers, "open_set", lambda _, role: open_prepared(finished, role))
+    monkeypatch.setattr(probe_layers, "LEAST_BUDGET", 1)
+    model = probe_layers.target_network(run.config.transfer, 0)
     small = RunFolder(
         finished,
         load_config(
@@ -458,7 +465,10 @@ def test_layers_that_do_not_fit_together_are_probed_one_by_one(
             {"data.pretext": "a", "data.test": "b", "data.memory_budget_gb": "0.003"},
         ),
     )
-    together, apart = list(probing._passes(run, model)), list(probing._passes(small, model))
+    together, apart = (
+        list(probe_layers._passes(run, model)),
+        list(probe_layers._passes(small, model)),
+    )
     assert len(together) == 1
     assert len(apart) > 1
     assert sum(apart, ()) == together[0]
@@ -466,7 +476,7 @@ def test_layers_that_do_not_fit_together_are_probed_one_by_one(
         recipe, {"data.pretext": "a", "data.test": "b", "data.memory_budget_gb": "0"}
     )
     with pytest.raises(ConfigError, match=r"layer conv1 .* raise it"):
-        probing.check_probe_memory(RunFolder(finished, none))
+        probe_layers.check_probe_memory(RunFolder(finished, none))
 
 
 def open_prepared(run, role):

@@ -1,4 +1,4 @@
-"""The recipe of a run of every stage that takes seconds."""
+"""The recipe of a run of every stage that takes about a minute on two cores."""
 
 TINY = """
 seed = 3

@@ -1,1 +1,1 @@
-"""One file per stage; each file is one command of the command line."""
+"""One file per stage. Each file exports `execute`, which the command of the stage's name calls."""

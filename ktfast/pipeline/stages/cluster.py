@@ -1,4 +1,4 @@
-"""Stage 4: K-means over the features, and a pseudo-label for every image of the transfer set."""
+"""Stage 4, `ktfast cluster`: K-means over the features, and a pseudo-label for every image."""
 
 from functools import partial
 from pathlib import Path
@@ -8,19 +8,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
+from ktfast.config import result_options
 from ktfast.durable import replacing, sha256_file, write_json
 from ktfast.errors import ConfigError
 from ktfast.features.store import FeatureStore
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
 
-MONTAGE_CLUSTERS, MONTAGE_IMAGES, MONTAGE_SIDE = 12, 10, 64
+MONTAGE_CLUSTERS, MONTAGE_IMAGES = 12, 10
+MONTAGE_SIDE = 64  # px
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
-    """Cluster the features of the role "cluster", label the images of the role "transfer"."""
+    """Cluster the features of the role "cluster", and label the images of the role "transfer"."""
     config = run.config.cluster
     to_fit, to_label = feature_folders(run)
     inputs = {
@@ -31,10 +34,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "cluster",
-        {
-            "seed": run.config.seed,
-            **config.model_dump(mode="json", exclude={"features", "memory_budget_gb"}),
-        },
+        {"seed": run.config.seed, **result_options(config)},
         inputs,
         partial(_cluster, run, to_fit, to_label),
         redo=redo,
@@ -43,11 +43,13 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 
 def feature_folders(run: RunFolder) -> tuple[Path, Path]:
-    """Where the features to cluster and those to label are."""
+    """Locate the features that are clustered, and the features of the images that are labelled."""
     external = run.config.cluster.features
     if external is not None:
         if not external.exists():
-            raise ConfigError(f"cluster.features {external} does not exist")
+            raise ConfigError(
+                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
+            )
         return external, external
     folders = []
     for role in ("cluster", "transfer"):
@@ -97,7 +99,7 @@ def _save_montage(
     distances: npt.NDArray[Any],
     folder: Path,
 ) -> None:
-    """Keep the most central images of a few clusters, spread over the sizes."""
+    """Save thumbnails of a few clusters of different sizes, the most central images first."""
     sizes = np.bincount(labels, minlength=run.config.cluster.n_clusters)
     by_size = np.argsort(-sizes, kind="stable")[: int((sizes >= 2).sum())]
     if len(by_size) == 0:

@@ -16,7 +16,9 @@ from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
 from ktfast.features.teachers import trunk_teacher
 from ktfast.models import initialize
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality

@@ -1,6 +1,6 @@
-"""Stage 1: decode every image once, resize it, and store it so that feeds read it fast.
+"""Stage 1, `ktfast prepare`: decode every image once, resize it, and store it for fast feeds.
 
-What cannot be decoded is listed with its reason; nothing is dropped silently.
+An image that cannot be decoded is listed with the reason.
 """
 
 import time
@@ -12,16 +12,30 @@ from ktfast.errors import ConfigError
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import progress_log, set_names
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Prepare every image folder of the configuration.
 
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    redo : bool
+        Remove earlier prepared images first.
+
     Returns
     -------
-    the result of each set, by name.
+    results : dict
+        Result of each image set by the set's name.
+
+    Raises
+    ------
+    ConfigError
+        No image folder is set.
     """
     if not run.config.data.folders():
         raise ConfigError("data.pretext is not set: give the folder of the training images")

@@ -1,4 +1,4 @@
-"""Stage 2: the deep network learns Jigsaw++."""
+"""Stage 2, `ktfast pretext`: the deep network learns Jigsaw++."""
 
 from functools import partial
 from pathlib import Path
@@ -7,28 +7,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from ktfast.config import result_options
 from ktfast.durable import replacing
 from ktfast.ops import jigsaw_tiles
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import (
-    HELD_OUT_EPOCH,
-    pretext_trunk,
-    puzzle_options,
-    puzzle_permutations,
-    train_jigsaw,
-    weights_fingerprint,
-)
+from ktfast.pipeline.steps.networks import pretext_trunk, puzzle_options, puzzle_permutations
+from ktfast.pipeline.steps.train_networks import HELD_OUT_EPOCH, train_jigsaw, weights_fingerprint
 
-EXAMPLES = 12
+EXAMPLES = 12  # puzzles in the report
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
-    """Train the puzzle network, measure its accuracy, keep puzzles for the report."""
+    """Train the puzzle network, measure its accuracy, and save puzzles for the report."""
     return complete_stage(
         run,
         "pretext",
-        {"seed": run.config.seed, **run.config.pretext.model_dump(mode="json")},
+        {"seed": run.config.seed, **result_options(run.config.pretext)},
         {"images": set_fingerprint(run, "pretext")},
         partial(_train, run),
         redo=redo,
@@ -64,7 +60,7 @@ def _train(run: RunFolder, folder: Path) -> Outcome:
 
 
 def _save_examples(run: RunFolder, folder: Path) -> None:
-    """Keep a few puzzles as the network sees them, with what was drawn for each."""
+    """Save a few puzzles as the network sees them, with the random choices of each puzzle."""
     config = run.config.pretext
     with open_feed(
         run, open_set(run, "pretext"), size=config.crop, batch_size=EXAMPLES, shuffle=True
@@ -79,7 +75,7 @@ def _save_examples(run: RunFolder, folder: Path) -> None:
         **puzzle_options(config),
         return_choices=True,
     )
-    # Two standard deviations on either side fill the range that a screen can show.
+    # The range of a pixel, 0 to 255, shows two standard deviations on each side of the mean.
     shown = (tiles.permute(0, 1, 3, 4, 2).float() * 63.75 + 127.5).clamp(0, 255).to(torch.uint8)
     arrays = {
         "tiles": shown,

@@ -1,4 +1,4 @@
-"""Stage 5: the target network learns the pseudo-labels from scratch."""
+"""Stage 5, `ktfast transfer`: the target network learns the pseudo-labels from scratch."""
 
 from functools import partial
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ktfast.config import result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import DataError
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import train_classifier, weights_fingerprint
+from ktfast.pipeline.steps.train_networks import train_classifier, weights_fingerprint
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "transfer",
-        {"seed": run.config.seed, **run.config.transfer.model_dump(mode="json")},
+        {"seed": run.config.seed, **result_options(run.config.transfer)},
         {
             "images": set_fingerprint(run, "transfer"),
             "labels": str(run.result("cluster")["fingerprint"]),
@@ -32,13 +34,13 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 def _train(run: RunFolder, folder: Path) -> Outcome:
     images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
     if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
-        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which makes it anew")
+        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which repairs it")
     with np.load(path, allow_pickle=False) as file:
         labels = file["labels"].astype(np.int64)
         if not np.array_equal(file["sample_ids"], images.sample_ids):
             raise DataError(
-                f"{path} labels other images than those of data.transfer; run `ktfast cluster "
-                "--redo cluster` first"
+                f"{path} labels other images than those of data.transfer; redo the stage cluster "
+                "first (`ktfast cluster --redo cluster`)"
             )
     trained = train_classifier(
         run,

@@ -8,16 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ktfast.config import result_options
 from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
 
 logger = logging.getLogger(__name__)
-
-# What says where the photographs lie; what they are, their fingerprints say.
-_PLACES = {"folder", "train_proposals", "test_proposals"}
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
@@ -48,7 +47,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "models": list(config.voc.models),
             "data_init": config.voc.data_init,
             "target": config.transfer.model_dump(mode="json", exclude={"training", "balanced"}),
-            **section.model_dump(mode="json", exclude=_PLACES),
+            **result_options(section),
         }
         work = partial(_fine_tune, run, protocol, sets)
         results[protocol] = complete_stage(

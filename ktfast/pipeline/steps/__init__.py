@@ -1,1 +1,1 @@
-"""Steps that several stages share. A stage never imports another stage."""
+"""Steps: work that several stages share. No stage imports another stage."""

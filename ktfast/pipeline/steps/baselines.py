@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ktfast.pipeline.run_folder import Outcome, RunFolder, complete_stage
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import (
-    target_trunk,
+from ktfast.pipeline.steps.networks import target_trunk
+from ktfast.pipeline.steps.train_networks import (
     train_classifier,
     train_jigsaw,
     weights_fingerprint,

@@ -1,4 +1,7 @@
-"""Build the configured teacher and write the features of a set of images."""
+"""Write the features of an image set, for the stages features and evaluate.
+
+The stage features takes the configured teacher, and the stage evaluate an untrained network.
+"""
 
 import contextlib
 import itertools
@@ -22,25 +25,27 @@ from ktfast.features.teachers import (
 )
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
 from ktfast.images.feeds.base import Batch, Feed
-from ktfast.pipeline.run_folder import Outcome, RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
 
+# The PCA of features that are stored normalised is fitted on one of FIT_SHARE images, and at least
+# on FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
-"""A PCA of features that are not stored is fitted on a tenth of the images, and at least on so many
-for each dimension it keeps."""
 
 
 def feature_crop(config: Config) -> int:
-    """Side of the centre crop that is fed to the teacher, px."""
+    """Give the side of the centre crop that the teacher sees, in pixels."""
     return config.features.crop or config.pretext.crop
 
 
 def check_source(config: Config) -> None:
-    """Refuse a `features.source` that names nothing."""
+    """Refuse a `features.source` that is neither a known name nor a pair of names."""
     source = config.features.source
     if source not in ("pretext", "hog") and not all(source.partition(":")):
         raise ConfigError(
@@ -50,7 +55,7 @@ def check_source(config: Config) -> None:
 
 
 def build_teacher(run: RunFolder) -> Teacher:
-    """The teacher that `features.source` names."""
+    """Build the teacher that `features.source` names, on the run's device."""
     config, device = run.config.features, resolve_device(run.config.device)
     check_source(run.config)
     if config.source == "pretext":
@@ -72,15 +77,25 @@ def build_teacher(run: RunFolder) -> Teacher:
 def extract(
     run: RunFolder, role: str, folder: Path, *, fitted: Path, teacher: Teacher | None = None
 ) -> Outcome:
-    """Write the features of a role's images to `folder`, continuing what is there.
+    """Write the features of a role's images, after the features that the folder already holds.
 
     Parameters
     ----------
-    run : the run.
-    role : whose images.
-    folder : gets the features.
-    fitted : folder of the features that are clustered, where a PCA is kept.
-    teacher : computes features; None: the one that the options name.
+    run : RunFolder
+        The run.
+    role : str
+        Role of the images.
+    folder : Path
+        Receives the features.
+    fitted : Path
+        Folder of the features that are clustered. It holds the fitted PCA.
+    teacher : callable, optional
+        Computes features. None: the teacher that the options name.
+
+    Returns
+    -------
+    outcome : Outcome
+        Fingerprint, number of rows and images per second.
     """
     config = run.config.features
     teacher = _in_precision(run, teacher or build_teacher(run))
@@ -119,9 +134,32 @@ def write_features(
     meta: dict[str, Any],
     progress: Callable[[int, int], None],
 ) -> int:
-    """Stream features of a feed's images into shards, after those that are there; rows written.
+    """Stream the features of a feed's images into shards, after the shards that exist.
 
-    Feed, network and disk work side by side: copies to a GPU run beside it, and a thread writes.
+    Feed, network and disk work at the same time: copies to a GPU run beside the network, and a
+    thread writes the shards.
+
+    Parameters
+    ----------
+    teacher : callable
+        Computes features.
+    feed : Feed
+        Delivers the images in the order of the prepared set.
+    folder : Path
+        Receives the shards.
+    device : torch.device
+        Where the teacher computes.
+    dtype : str
+        Type of the features on disk, "float16" or "float32".
+    meta : dict
+        Facts for the manifest, such as the layer.
+    progress : callable
+        Called with the number of images done and the number of images.
+
+    Returns
+    -------
+    rows : int
+        Number of rows that this call wrote.
     """
     heap = kept_heap() if device.type == "cpu" else contextlib.nullcontext()
     with heap:
@@ -140,10 +178,12 @@ def write_features(
 
 
 def _epoch(feed: Feed) -> Generator[Batch]:
+    """Deliver one epoch as a generator, which can be closed early."""
     yield from feed.epoch(0)
 
 
 def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
+    """Open the feed of a role's images as the teacher sees them."""
     return open_feed(
         run,
         open_set(run, role),
@@ -154,7 +194,7 @@ def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
 
 
 def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
-    """A network in the precision that is asked for; other teachers compute as they like."""
+    """Run a network in the configured precision. Other teachers choose their own precision."""
     config, device = run.config.features, torch.device(resolve_device(run.config.device))
     dtype = computing_dtype(config.precision, device)
     is_network = config.source == "pretext" or config.source.startswith("torchvision:")
@@ -169,11 +209,12 @@ def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
 
 
 def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+    """Apply a transform to the features of a teacher."""
     return lambda images: transform.apply_tensor(teacher(images))
 
 
 def _transform(run: RunFolder, teacher: Teacher, fitted: Path) -> FeatureTransform | None:
-    """What is done to features before they are stored, fitted once, on images drawn by chance."""
+    """Load the transform of features that are stored normalised, or fit it on random images."""
     config = run.config.cluster
     if not run.config.features.normalized or config.normalize == "none":
         return None
@@ -189,7 +230,7 @@ def _transform(run: RunFolder, teacher: Teacher, fitted: Path) -> FeatureTransfo
 
 
 def _sample(run: RunFolder, teacher: Teacher) -> Iterator[torch.Tensor]:
-    """Features of images drawn by chance, batch by batch."""
+    """Compute features of random images, batch by batch."""
     with _feed(run, "cluster", shuffle=True) as feed:
         wanted = max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * run.config.cluster.pca)
         batches = -(-min(FIT_ROWS, wanted) // feed.batch_size)

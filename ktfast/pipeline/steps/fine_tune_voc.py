@@ -16,10 +16,12 @@ from ktfast.evaluation.average_precision import AveragePrecisions, classificatio
 from ktfast.images.augment import Normalization
 from ktfast.models import Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.networks import target_network
 from ktfast.pipeline.steps.probe_layers import load_model
-from ktfast.training.loop import Task, TrainingSummary, train
+from ktfast.pipeline.steps.train_networks import train_task
+from ktfast.training.loop import Task, TrainingSummary
 from ktfast.voc.classification import MultiLabelTask, image_scores
 from ktfast.voc.data import VocSet
 from ktfast.voc.detection import DetectionTask, detect
@@ -200,16 +202,7 @@ def _train(
     run: RunFolder, task: Task, view: View, training: TrainingConfig, folder: Path, name: str
 ) -> TrainingSummary:
     with _feed(run, view, batch_size=training.batch_size, shuffle=True) as feed:
-        return train(
-            task,
-            feed,
-            training,
-            folder,
-            name=name,
-            seed=run.config.seed,
-            device=resolve_device(run.config.device),
-            metrics_path=run.metrics,
-        )
+        return train_task(run, task, feed, training, folder, name=name)
 
 
 def _feed(run: RunFolder, view: View, *, batch_size: int = 1, shuffle: bool = False) -> ViewFeed:

@@ -1,4 +1,7 @@
-"""Fit K-means to stored features and bring labels into the order of the images."""
+"""Fit K-means to stored features and label images, for the stages cluster and evaluate.
+
+The stage cluster takes the run's features, and the stage evaluate those of an untrained network.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -16,19 +19,26 @@ from ktfast.features.transform import FeatureTransform
 from ktfast.images.source import PreparedSet
 from ktfast.kmeans.estimator import KMeans
 from ktfast.native.modules import cuda
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters of one store of features, and where they put the images of another.
+    """Clusters of one feature store, and the labels of the images of another feature store.
 
     Attributes
     ----------
-    labels, distances : int [n] and squared distance float32 [n] to the centre, in the order of
-        the images that were labelled.
+    transform : FeatureTransform
+        What is done to the features before clustering.
+    kmeans : KMeans
+        The fitted estimator.
+    labels : array, int [n]
+        Cluster of each image, in the order of the labelled images.
+    distances : array, float32 [n]
+        Squared distance of each image's features to the centre of the image's cluster.
     """
 
     transform: FeatureTransform
@@ -40,12 +50,37 @@ class Clusters:
 def cluster_images(
     run: RunFolder, to_fit: Path, to_label: Path, images: PreparedSet, scratch: Path
 ) -> Clusters:
-    """Fit K-means to the features in `to_fit`; label `images` by those in `to_label`."""
+    """Fit K-means to one feature store, and label images by another feature store.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    to_fit : Path
+        Feature store that K-means is fitted to.
+    to_label : Path
+        Feature store of the images that are labelled. It may be `to_fit`.
+    images : PreparedSet
+        The images that are labelled.
+    scratch : Path
+        Folder for temporary files.
+
+    Returns
+    -------
+    clusters : Clusters
+        Centres and labels.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer features than clusters, or the features do not belong to the images.
+    """
     config, seed = run.config.cluster, run.config.seed
     store = FeatureStore.open(to_fit)
     if store.n < config.n_clusters:
         raise ConfigError(
-            f"cluster.n_clusters {config.n_clusters} is more than the {store.n} rows of features"
+            f"cluster.n_clusters {config.n_clusters} is more than the {store.n} rows of features; "
+            "give fewer clusters"
         )
     transform = _transform(run, store)
     rows = _rows(run, store, transform, scratch)
@@ -75,7 +110,7 @@ def cluster_images(
 
 
 def _device(config: Config) -> str | None:
-    """Where K-means works: on the run's GPU if its kernels can, else where the features are."""
+    """Choose the device of K-means: the run's GPU, or None if the CUDA kernels cannot run there."""
     chosen = resolve_device(config.device)
     if not chosen.startswith("cuda"):
         return None
@@ -88,7 +123,7 @@ def _device(config: Config) -> str | None:
 
 
 def _transform(run: RunFolder, store: FeatureStore) -> FeatureTransform:
-    """What the features to cluster need, or what was done to them when they were stored."""
+    """Fit the transform of the features, or load the transform with which they were stored."""
     config = run.config.cluster
     if "normalize" not in store.meta:
         return FeatureTransform.fit(store, config.normalize, dim=config.pca, seed=run.config.seed)
@@ -97,7 +132,7 @@ def _transform(run: RunFolder, store: FeatureStore) -> FeatureTransform:
     if stored != wanted:
         raise ConfigError(
             f"the features in {store.path} were stored for cluster.normalize and cluster.pca "
-            f"{stored}, which are now {wanted}; run `ktfast features --redo features`"
+            f"{stored}, and these options are now {wanted}; run `ktfast features --redo features`"
         )
     return FeatureTransform.load(store.path / "transform.npz")
 
@@ -105,7 +140,7 @@ def _transform(run: RunFolder, store: FeatureStore) -> FeatureTransform:
 def _rows(
     run: RunFolder, store: FeatureStore, transform: FeatureTransform, scratch: Path
 ) -> list[npt.NDArray[Any]]:
-    """The rows to cluster, in one or several matrices."""
+    """Load the transformed rows, in one or several matrices."""
     if "normalize" in store.meta:
         return store.shards
     budget = int(run.config.data.memory_budget_gb * 1e9)
@@ -115,9 +150,28 @@ def _rows(
 def align_labels(
     values: npt.NDArray[Any], store: FeatureStore, images: PreparedSet
 ) -> npt.NDArray[Any]:
-    """Bring values in the order of a feature store into the order of the images.
+    """Bring values from the order of a feature store into the order of the images.
 
-    A bare .npy has no sample ids: its rows are then the images in order of their paths.
+    A single .npy file has no sample ids. Its rows belong to the images in the order of their paths.
+
+    Parameters
+    ----------
+    values : array [store.n]
+        One value per row of the feature store.
+    store : FeatureStore
+        The feature store.
+    images : PreparedSet
+        The images.
+
+    Returns
+    -------
+    values : array [images.n]
+        One value per image.
+
+    Raises
+    ------
+    ConfigError
+        The feature store lacks images.
     """
     if np.array_equal(store.sample_ids, images.sample_ids):
         return values
@@ -130,14 +184,14 @@ def align_labels(
         missing = int((store.sample_ids[found] != images.sample_ids).sum())
         raise ConfigError(
             f"the features ({store.n} rows) lack {missing} of the {images.n} images of "
-            "data.transfer; extract them from the same images, or give one row per image in "
-            "order of the paths"
+            "data.transfer; extract the features of these images, or give one row per image in "
+            "the order of the paths"
         )
     return values[found]
 
 
 def clustering_quality(images: PreparedSet, labels: npt.NDArray[Any]) -> dict[str, float]:
-    """NMI and purity against the true labels, where the images have some."""
+    """Compare clusters with the true labels: NMI and purity in [0, 1]; empty without labels."""
     if not (images.labels >= 0).any():
         return {}
     return {

@@ -1,4 +1,4 @@
-"""The prepared image sets of a run, by role, and the feeds over them."""
+"""Open the prepared image sets of a run by role, and feeds over them, for every stage."""
 
 import logging
 import os
@@ -14,7 +14,8 @@ from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.source import PreparedSet
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ PROGRESS_SECONDS = 10.0
 
 
 def set_names(config: Config) -> dict[str, str]:
-    """Name of the set behind each role; roles with the same folder share the first one's."""
+    """Name the image set of each role. Roles with the same folder share the set of the first."""
     names: dict[str, str] = {}
     first: dict[Path, str] = {}
     for role, folder in config.data.folders().items():
@@ -31,7 +32,7 @@ def set_names(config: Config) -> dict[str, str]:
 
 
 def set_name(run: RunFolder, role: str) -> str:
-    """Name of the set behind a role; `ConfigError` if the run has no images for it."""
+    """Name the image set of a role. A role without images raises `ConfigError`."""
     names = set_names(run.config)
     if role not in names:
         raise ConfigError(f"data.{role} is not set: give a folder of images")
@@ -39,18 +40,18 @@ def set_name(run: RunFolder, role: str) -> str:
 
 
 def is_prepared(run: RunFolder) -> bool:
-    """Whether the images of every role were prepared."""
+    """Say whether the images of every role are prepared."""
     names = set_names(run.config).values()
     return all((run.stage(f"prepare/{name}") / "result.json").is_file() for name in names)
 
 
 def set_fingerprint(run: RunFolder, role: str) -> str:
-    """Fingerprint of the prepared images behind a role."""
+    """Read the fingerprint of the prepared images of a role."""
     return str(run.result(f"prepare/{set_name(run, role)}")["fingerprint"])
 
 
 def open_set(run: RunFolder, role: str) -> PreparedSet:
-    """The prepared images behind a role."""
+    """Open the prepared images of a role."""
     name = set_name(run, role)
     run.result(f"prepare/{name}")
     return PreparedSet.open(run.stage(f"prepare/{name}"))
@@ -63,14 +64,34 @@ def open_feed(
     size: int,
     batch_size: int,
     shuffle: bool,
-    drop_last: bool = False,
     balance: Balance | None = None,
 ) -> Feed:
-    """A feed of centre crops [B, size, size, 3] of a prepared set, as the run is configured."""
+    """Open a feed over a prepared set, as the run is configured.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    source : PreparedSet
+        The images.
+    size : int
+        Side of the centre crops in pixels. A batch is uint8 [B, size, size, 3].
+    batch_size : int
+        Number of images in a batch.
+    shuffle : bool
+        Deliver the images in a new order in every epoch.
+    balance : Balance, optional
+        Deliver the images of every label equally often.
+
+    Returns
+    -------
+    feed : Feed
+        The feed. Use it in a ``with`` block, which closes it.
+    """
     config, device = run.config, resolve_device(run.config.device)
     budget = int(config.data.memory_budget_gb * 1e9)
     if device.startswith("cuda") and config.data.feed == "auto":
-        # Resident images lie on the GPU, which needs its memory for the training too.
+        # Resident images lie on the GPU, and the training needs GPU memory too.
         budget = min(budget, torch.cuda.mem_get_info(device)[0] // 3)
     return make_feed(
         source,
@@ -79,7 +100,6 @@ def open_feed(
         short_side=config.data.short_side,
         batch_size=batch_size,
         shuffle=shuffle,
-        drop_last=drop_last,
         seed=config.seed,
         device=device,
         n_threads=config.threads or None,
@@ -90,7 +110,7 @@ def open_feed(
 
 
 def progress_log(name: str) -> Callable[[int, int], None]:
-    """A function of (images done, images in all) that logs every few seconds."""
+    """Make a function of (images done, number of images) that logs the progress every 10 s."""
     clock = shown = time.monotonic()
     first: int | None = None
 

@@ -16,7 +16,8 @@ from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
 from ktfast.images.augment import Normalization, center_crop, normalize_images
 from ktfast.models import Trunk
-from ktfast.pipeline.run_folder import RunFolder, resolve_device
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import WEIGHTS, load_all, target_network
 

@@ -12,8 +12,9 @@ import torch
 from ktfast.models import Trunk, load_weights
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
-from ktfast.pipeline.steps.networks import target_network, train_task
+from ktfast.pipeline.steps.networks import target_network
 from ktfast.pipeline.steps.probe_layers import labels_of, load_model
+from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.classification import ClassificationTask, classification_scores
 
 
@@ -45,7 +46,8 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> dict[s
         normalization=normalization,
     )
     size, training_name = config.image_size, f"retrain_{name}_{layer}"
-    summary = train_task(run, task, images, size, training, folder, training_name)
+    with open_feed(run, images, size=size, batch_size=training.batch_size, shuffle=True) as feed:
+        summary = train_task(run, task, feed, training, folder, name=training_name)
     test = open_set(run, "test")
     with open_feed(run, test, size=size, batch_size=256, shuffle=False) as feed:
         scores = classification_scores(

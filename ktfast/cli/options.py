@@ -1,0 +1,175 @@
+"""The parser of the command line: sub-commands, and one flag per option of the configuration."""
+
+import argparse
+import difflib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from ktfast import __version__
+from ktfast.errors import ConfigError
+from ktfast.pipeline.runner import BASELINES, STAGES
+
+# `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
+BENCHMARKS = {
+    "kmeans": "K-means: ktfast and other libraries on the same data and first centres",
+    "feed": "images per CPU-second from files, shards and memory, beside other loaders",
+    "train": "trainings and feature extraction beside plain scripts that do the same",
+}
+_OPTION = "option."  # what the destination of a configuration's flag begins with
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The words after `ktfast`.
+
+    Returns
+    -------
+    options : argparse.Namespace
+        `command` names the command: stages, demo, report, doctor or bench.
+
+    Raises
+    ------
+    ConfigError
+        An argument is unknown.
+    SystemExit
+        argparse printed the help, the version, or what is wrong with an argument.
+    """
+    parser = argparse.ArgumentParser(
+        prog="ktfast",
+        description="Self-supervised knowledge transfer: a network learns Jigsaw++ puzzles, "
+        "K-means turns its features into pseudo-labels, and a fresh network learns these labels.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ktfast {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_stages(commands, arguments[0] if arguments else "")
+    demo = commands.add_parser("demo", help="run every stage on photographs that ktfast installs")
+    demo.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder")
+    demo.set_defaults(command="demo")
+    report = commands.add_parser("report", help="write the HTML report of a run")
+    places = report.add_mutually_exclusive_group(required=True)
+    places.add_argument("folder", nargs="?", type=Path, help="run folder")
+    places.add_argument("--run", type=Path, help="the same")
+    report.set_defaults(command="report")
+    doctor = commands.add_parser("doctor", help="show which parts work, and how to install others")
+    doctor.set_defaults(command="doctor")
+    bench = commands.add_parser("bench", help="measure against other libraries, on this machine")
+    bench.set_defaults(command="bench")
+    _add_benchmarks(bench, arguments[1] if len(arguments) > 1 else "")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(_unknown(unknown[0], options.command == "stages"))
+    return options
+
+
+def overrides(options: argparse.Namespace) -> dict[str, str]:
+    """Collect the options of the configuration that a command line gave, by dotted name."""
+    return {
+        key.removeprefix(_OPTION): value
+        for key, value in vars(options).items()
+        if key.startswith(_OPTION)
+    }
+
+
+def _add_stages(commands: Any, chosen: str) -> None:
+    """Add one sub-command per stage, and `run` for all of them."""
+    for name, text in {"run": "run every stage, then write the report", **STAGES}.items():
+        command = commands.add_parser(
+            name,
+            usage=f"ktfast {name} --run RUN [--config CONFIG] [--redo STAGE] [--OPTION VALUE ...]",
+            help=text,
+            description=text,
+            allow_abbrev=False,
+        )
+        command.set_defaults(command="stages", stages=list(STAGES) if name == "run" else [name])
+        # Listing the options imports pydantic, so only the command that is called lists them.
+        if name == chosen:
+            _add_run_flags(command)
+            _add_configuration_flags(command, name)
+
+
+def _add_benchmarks(parser: argparse.ArgumentParser, chosen: str) -> None:
+    subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
+    for name, text in BENCHMARKS.items():
+        subject = subjects.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # A subject imports many libraries, so only the subject that is called is imported.
+        if name == chosen:
+            module = importlib.import_module(f"ktfast.bench.{name}.command")
+            module.add_options(subject)
+            subject.set_defaults(measure=module.run)
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder; created if it does not exist"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="TOML file, or the name of a recipe that ktfast ships, such as tiny_cpu (default: the "
+        "config.toml of the run folder if there is one, else the paper's values)",
+    )
+    redoable = [*STAGES, *BASELINES]
+    parser.add_argument(
+        "--redo",
+        choices=redoable,
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="remove what this stage left and do the stage again; may be given several times; one "
+        f"of {', '.join(redoable)}",
+    )
+
+
+def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> None:
+    """Add one flag per option; a stage's own options also have a flag without the section."""
+    from ktfast.config import options
+
+    groups: dict[str, Any] = {}
+    for name, (kind, default, text) in options().items():
+        section = name.partition(".")[0] if "." in name else "general"
+        group = groups.setdefault(section, parser.add_argument_group(section))
+        flags = [f"--{name}"]
+        if section == stage:
+            flags.append(f"--{name.partition('.')[2]}")
+        shown = "not set" if default is None or default == "" else _show(default)
+        group.add_argument(
+            *flags,
+            dest=f"{_OPTION}{name}",
+            metavar=_metavar(name, kind),
+            default=argparse.SUPPRESS,
+            help=f"{text} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def _metavar(name: str, kind: Any) -> str:
+    """Name the value of a flag: the choices if the option has a few, else the option's name."""
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(get_args(kind)) + "}"
+    return name.rpartition(".")[2].upper()
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, tuple):
+        return "[" + ", ".join(_show(item) for item in default) + "]"
+    return f"{default:.4g}" if isinstance(default, float) else str(default)
+
+
+def _unknown(argument: str, has_options: bool) -> str:
+    """Say that an argument is unknown, and guess the flag that was meant."""
+    name = argument.lstrip("-").partition("=")[0]
+    close: list[str] = []
+    if argument.startswith("--") and has_options:
+        from ktfast.config import options
+
+        flags = {key: key for key in ("run", "config", "redo", *options())}
+        for key in options():
+            flags.setdefault(key.rpartition(".")[2], key)
+        close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]
+    return f"unknown argument {argument}" + (f"; did you mean --{close[0]}?" if close else "")

@@ -1,0 +1,199 @@
+"""A stage is done once: its question and its result are recorded in its folder.
+
+A stage's folder holds `begun.json`, the question: the options and the fingerprints of the inputs.
+It is written when the stage starts. `result.json` is written when the stage is done. A call with
+the same question returns the recorded result while the stage's files are whole. A call with another
+question is refused, so that no finished work is lost silently.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ktfast
+from ktfast.config import differences
+from ktfast.durable import read_json, write_bytes, write_json
+from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.pipeline.run_folder import RunFolder, record_configuration
+
+logger = logging.getLogger(__name__)
+
+SHOWN_DIFFERENCES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What the work of a stage returns.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Fingerprint of the files that the work wrote.
+    outputs : dict
+        Name of each file, relative to the stage's folder.
+    summary : dict
+        Figures for the report, as JSON values.
+    throughput : tuple, optional
+        Unit and value, such as ("images/s", 812.0).
+    seconds : float, optional
+        Seconds of the work, including interrupted calls. None: the seconds of this call.
+    """
+
+    fingerprint: str
+    outputs: dict[str, Any]
+    summary: dict[str, Any]
+    throughput: tuple[str, float] | None = None
+    seconds: float | None = None
+
+
+def complete_stage(
+    run: RunFolder,
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    work: Callable[[Path], Outcome],
+    *,
+    redo: bool = False,
+    fingerprint: Callable[[Path], str] | None = None,
+) -> dict[str, Any]:
+    """Return the recorded result of a stage, or do the stage's work and record its result.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the stage. The stage's folder in the run folder has this name.
+    settings : dict
+        Every option that the outcome depends on.
+    inputs : dict
+        Fingerprint of each artifact that the work reads.
+    work : callable
+        Does the work in the stage's folder. It must continue from the files that an interrupted
+        call left in the folder.
+    redo : bool
+        Remove the stage's folder first.
+    fingerprint : callable, optional
+        Computes the fingerprint of the files that lie in the stage's folder now. If it raises an
+        error, or differs from the recorded fingerprint, the work is done again. None: the stage
+        leaves no files but its result.
+
+    Returns
+    -------
+    result : dict
+        Content of `result.json`.
+
+    Raises
+    ------
+    ConfigError
+        The folder was begun with other settings or inputs. The message shows the differences.
+    """
+    folder = run.stage(name)
+    if redo:
+        discard(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    question = _as_json({"settings": settings, "inputs": inputs})
+    begun_path = folder / "begun.json"
+    if begun_path.is_file():
+        _refuse_change(name, folder, read_json(begun_path), question)
+        if (recorded := _recorded_result(folder, fingerprint)) is not None:
+            logger.info("%s: up to date", name)
+            return recorded
+    else:
+        write_json(begun_path, question)
+    logger.info("%s: started", name)
+    started, clock = time.time(), time.monotonic()
+    with _recorded_configuration(run, folder):
+        outcome = work(folder)
+    unit_and_value = outcome.throughput
+    result = {
+        "stage": name,
+        "version": ktfast.__version__,
+        "config": question["settings"],
+        "inputs": inputs,
+        "fingerprint": outcome.fingerprint,
+        "started": started,
+        "seconds": outcome.seconds or time.monotonic() - clock,
+        "throughput": unit_and_value and {"unit": unit_and_value[0], "value": unit_and_value[1]},
+        "outputs": outcome.outputs,
+        "summary": outcome.summary,
+    }
+    write_json(folder / "result.json", _as_json(result))
+    logger.info("%s: done in %.1f s", name, result["seconds"])
+    return result
+
+
+def discard(folder: Path) -> None:
+    """Remove a stage's folder.
+
+    The folder is renamed first, so that a folder that is removed in part is never taken for the
+    stage's.
+    """
+    trash = folder.with_name(f".{folder.name}.discarded")
+    if trash.exists():
+        shutil.rmtree(trash)
+    if folder.exists():
+        folder.rename(trash)
+        shutil.rmtree(trash)
+
+
+def _as_json(value: Any) -> Any:
+    """Convert a value to what reading it back from JSON gives."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _recorded_result(
+    folder: Path, fingerprint: Callable[[Path], str] | None
+) -> dict[str, Any] | None:
+    """Read a stage's result; None, with a warning, if its files are damaged or missing."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = read_json(path)
+        if fingerprint is None or fingerprint(folder) == result["fingerprint"]:
+            return result
+        problem = "its files have changed"
+    except (DataError, OSError, KeyError, TypeError) as error:
+        problem = str(error)
+    logger.warning("%s is damaged (%s) and is repaired", folder, problem)
+    return None
+
+
+@contextmanager
+def _recorded_configuration(run: RunFolder, folder: Path) -> Iterator[None]:
+    """Record the configuration of a stage's work for the length of the work.
+
+    If the work refuses its input before it has written anything, the stage's folder is removed and
+    the former configuration is restored, so that the user can correct the input.
+    """
+    config = run.folder / "config.toml"
+    before = config.read_bytes() if config.is_file() else None
+    record_configuration(run)
+    try:
+        yield
+    except InputError:
+        if [path.name for path in folder.iterdir()] == ["begun.json"]:
+            discard(folder)
+            if before is not None:
+                write_bytes(config, before)
+        raise
+
+
+def _refuse_change(name: str, folder: Path, before: Any, now: Any) -> None:
+    changes = [f"{key} was {old!r}, is now {new!r}" for key, old, new in differences(before, now)]
+    if changes:
+        stage = name.split("/")[0]
+        raise ConfigError(
+            f"{folder} was begun with other options or data: "
+            f"{'; '.join(changes[:SHOWN_DIFFERENCES])}"
+            f"{'; ...' if len(changes) > SHOWN_DIFFERENCES else ''}. Use another run folder, or "
+            f"redo the stage {stage} (--redo {stage} on the command line), which removes what the "
+            "folder holds"
+        )

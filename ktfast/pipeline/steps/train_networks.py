@@ -1,0 +1,196 @@
+"""Train the networks of a run, for the stages pretext, transfer, evaluate and voc.
+
+The stage pretext trains the deep network on the puzzle. The stage transfer trains the target on
+pseudo-labels. The stages evaluate and voc train baselines, networks with frozen layers, and
+networks for PASCAL VOC.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ktfast.config import TrainingConfig
+from ktfast.durable import replacing, sha256_file
+from ktfast.images.balance import Balance
+from ktfast.images.feeds.base import Feed
+from ktfast.images.source import PreparedSet
+from ktfast.models import Trunk, initialize, save_weights
+from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.steps.image_sets import open_feed, open_set
+from ktfast.pipeline.steps.networks import (
+    WEIGHTS,
+    jigsaw_network,
+    jigsaw_task,
+    puzzle_permutations,
+    target_network,
+)
+from ktfast.pretext.task import jigsaw_accuracy
+from ktfast.training.classification import ClassificationTask
+from ktfast.training.loop import Task, TrainingSummary, train
+
+# The puzzles that measure the final accuracy come from an epoch that no training reaches.
+HELD_OUT_EPOCH = 2**31 - 1
+HELD_OUT_IMAGES = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The network.
+    summary : TrainingSummary
+        How the training went.
+    metrics : dict
+        Figures for the stage's result.
+    """
+
+    model: nn.Module
+    summary: TrainingSummary
+    metrics: dict[str, Any]
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Compute the fingerprint of the weights that a training saved in a folder."""
+    return sha256_file(folder / WEIGHTS)
+
+
+def train_jigsaw(
+    run: RunFolder, folder: Path, *, trunk: Callable[[], Trunk], name: str, held_out: PreparedSet
+) -> Trained:
+    """Train a trunk on Jigsaw++ and save the trunk's weights.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run. The images are those of the role "pretext".
+    folder : Path
+        Receives checkpoints, `weights.safetensors` and `permutations.npy`.
+    trunk : callable
+        Builds the trunk.
+    name : str
+        Name of the training in metrics and on the live line.
+    held_out : PreparedSet
+        Images on which the accuracy is measured.
+
+    Returns
+    -------
+    trained : Trained
+        The puzzle network. Its metrics are the accuracy and the accuracy of chance, in [0, 1].
+    """
+    config = run.config.pretext
+    torch.manual_seed(run.config.seed)
+    model = jigsaw_network(trunk(), config)
+    initialize(model)
+    task = jigsaw_task(model, config, run.config.seed, run.config.threads)
+    size, batch_size = config.crop, config.training.batch_size
+    images = open_set(run, "pretext")
+    with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
+        summary = train_task(run, task, feed, config.training, folder, name=name)
+    with replacing(folder / "permutations.npy") as file:
+        np.save(file, puzzle_permutations(config))
+    save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
+    # The first images in the order of their paths come from a few classes only.
+    shuffle = held_out.n > HELD_OUT_IMAGES
+    with open_feed(run, held_out, size=size, batch_size=batch_size, shuffle=shuffle) as feed:
+        accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
+    return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
+
+
+def train_classifier(
+    run: RunFolder,
+    folder: Path,
+    images: PreparedSet,
+    labels: npt.NDArray[np.int64],
+    *,
+    n_classes: int,
+    name: str,
+    balanced: bool = False,
+) -> Trained:
+    """Train the target network from scratch on labels or pseudo-labels, and save its weights.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folder : Path
+        Receives checkpoints and `weights.safetensors`.
+    images : PreparedSet
+        Prepared images.
+    labels : array, int64 [images.n]
+        Label of each image.
+    n_classes : int
+        Number of labels.
+    name : str
+        Name of the training in metrics and on the live line.
+    balanced : bool
+        Show every label equally often.
+
+    Returns
+    -------
+    trained : Trained
+        The target network, with the metrics of the last row of metrics.
+    """
+    config = run.config.transfer
+    torch.manual_seed(run.config.seed)
+    model = target_network(config, n_classes)
+    task = ClassificationTask(
+        model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
+    )
+    with open_feed(
+        run,
+        images,
+        size=config.image_size,
+        batch_size=config.training.batch_size,
+        shuffle=True,
+        balance=Balance(labels) if balanced else None,
+    ) as feed:
+        summary = train_task(run, task, feed, config.training, folder, name=name)
+    save_weights(model, folder / WEIGHTS, {"target": config.target})
+    return Trained(model, summary, dict(summary.metrics))
+
+
+def train_task(
+    run: RunFolder, task: Task, feed: Feed, config: TrainingConfig, folder: Path, *, name: str
+) -> TrainingSummary:
+    """Train a task on a feed with the run's seed, device and metrics file.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    task : Task
+        Model and loss.
+    feed : Feed
+        Delivers the batches.
+    config : TrainingConfig
+        Optimiser, schedule and precision.
+    folder : Path
+        Receives checkpoints. An interrupted training continues from its last checkpoint.
+    name : str
+        Name of the training in metrics and on the live line.
+
+    Returns
+    -------
+    summary : TrainingSummary
+        How the training went.
+    """
+    return train(
+        task,
+        feed,
+        config,
+        folder,
+        name=name,
+        seed=run.config.seed,
+        device=resolve_device(run.config.device),
+        metrics_path=run.metrics,
+    )
