@@ -10,7 +10,6 @@ from typing import Literal
 from torch import nn
 
 from ktfast.errors import ConfigError
-from ktfast.models.convolution import Conv2d
 from ktfast.models.normalization import LocalResponseNorm
 from ktfast.models.trunk import LayerStack, Trunk, scaled
 
@@ -81,7 +80,7 @@ class AlexNet(Trunk):
             after = scaled(channels, width, groups if caffe else 1)
             stride = conv1_stride if number == 1 else 1
             modules.append(
-                Conv2d(before, after, kernel, stride=stride, padding=padding, groups=split)
+                nn.Conv2d(before, after, kernel, stride=stride, padding=padding, groups=split)
             )
             before = after
             if batch_norm:

@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from ktfast.models.convolution import Conv2d
 from ktfast.models.trunk import LayerStack, Trunk, scaled
 
 # Channels of the convolutions between two poolings.
@@ -43,7 +42,7 @@ class VGG16(Trunk):
         for block, channels in enumerate(_BLOCKS, start=1):
             for number, full in enumerate(channels, start=1):
                 after = scaled(full, width)
-                modules.append(Conv2d(before, after, 3, padding=1))
+                modules.append(nn.Conv2d(before, after, 3, padding=1))
                 if batch_norm:
                     modules.append(nn.BatchNorm2d(after))
                 modules.append(nn.ReLU(inplace=True))
