@@ -29,8 +29,9 @@ from ktfast.models import (
 from ktfast.ops.permutations import permutation_set
 from ktfast.pipeline.run_folder import RunFolder, resolve_device
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
+from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.pretext.network import JigsawNet
-from ktfast.pretext.task import JigsawTask, jigsaw_accuracy
+from ktfast.pretext.task import JigsawTask
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Task, TrainingSummary, train
 
