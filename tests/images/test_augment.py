@@ -137,3 +137,8 @@ def test_normalisation_by_hand():
     torch.testing.assert_close(ours, (pixels - mean) / std, rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="'imagenet' or 'image'"):
         normalize_images(images, "pixels")
+
+
+def test_images_of_one_color_stay_finite():
+    blank = torch.from_numpy(np.full((1, 32, 32, 3), 7, np.uint8))
+    assert torch.equal(normalize_images(blank, "image"), torch.zeros(1, 3, 32, 32))

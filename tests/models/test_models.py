@@ -1,6 +1,5 @@
 """Networks: torchvision's shapes and values, the paper's maps, first weights, weights on disk."""
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,7 +12,6 @@ from ktfast.models import (
     VGG16,
     AlexNet,
     build_trunk,
-    copy_convolutions,
     initialize,
     load_weights,
     normalization,
@@ -354,26 +352,6 @@ def test_weight_files_cannot_run_code(tmp_path, capsys):
     with pytest.raises(DataError, match=r"w\.pth"):
         load_weights(AlexNet(0, width=0.125), tmp_path / "w.pth")
     assert "has run" not in capsys.readouterr().out
-
-
-def test_puzzle_weights_move_into_the_standard_alexnet():
-    puzzle = JigsawNet(AlexNet(0, width=0.25, conv1_stride=2), 5, tile_features=8, hidden=8)
-    initialize(puzzle)
-    target = AlexNet(10, width=0.25, batch_norm=True, conv1_stride=4)
-    copied = copy_convolutions(puzzle.trunk, target)
-    assert copied == ("conv1", "conv2", "conv3", "conv4", "conv5")
-    ours, theirs = target.features.convolutions(), puzzle.trunk.features.convolutions()
-    for layer in copied:
-        assert torch.equal(ours[layer].weight, theirs[layer].weight)
-        assert torch.equal(ours[layer].bias, theirs[layer].bias)
-    assert ours["conv1"].stride == (4, 4)
-    with pytest.raises(ConfigError, match=r"conv1 has weights of shape \(24,"):
-        copy_convolutions(puzzle.trunk, AlexNet(0, width=0.5))
-
-
-def test_images_of_one_color_stay_finite():
-    blank = torch.from_numpy(np.full((1, 32, 32, 3), 7, np.uint8))
-    assert torch.equal(normalize_images(blank, "image"), torch.zeros(1, 3, 32, 32))
 
 
 def test_frozen_layers_stay_as_they_are():
