@@ -10,8 +10,9 @@ import torch
 
 from ktfast.errors import InputError
 from ktfast.features import stream as feature_stream
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
+from ktfast.features.writer import FeatureWriter
 
 DIM = 5
 
@@ -26,7 +27,7 @@ def blocks(n: int, size: int = 4):
 
 
 def writer(folder: Path) -> FeatureWriter:
-    return FeatureWriter.resume(folder, dim=DIM, dtype="float32", shard_rows=6)
+    return FeatureWriter(folder, dim=DIM, dtype="float32", shard_rows=6, resume=True)
 
 
 def test_blocks_arrive_in_order(tmp_path):

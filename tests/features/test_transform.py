@@ -8,8 +8,9 @@ import torch
 
 from ktfast.errors import ConfigError, DataError
 from ktfast.features import covariance
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
+from ktfast.features.writer import FeatureWriter
 from support.tolerances import FLOAT32_PRODUCTS
 
 CHOICES = ("none", "l2", "pca-l2", "pca-whiten-l2")
@@ -19,6 +20,10 @@ CHOICES = ("none", "l2", "pca-l2", "pca-whiten-l2")
 def rows(rng):
     """Features with a decaying spectrum, float32 [300, 12]."""
     return (rng.normal(size=(300, 12)) * 0.6 ** np.arange(12) + 3).astype(np.float32)
+
+
+def fitted(rows: np.ndarray, choice: str, dim: int = 4) -> FeatureTransform:
+    return FeatureTransform.fit_blocks([torch.from_numpy(rows)], choice, dim=dim, seed=0)
 
 
 def expected(rows: np.ndarray, choice: str, dim: int) -> np.ndarray:
@@ -37,7 +42,7 @@ def expected(rows: np.ndarray, choice: str, dim: int) -> np.ndarray:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_rows_are_transformed_by_the_formula(rows, choice):
-    transform = FeatureTransform.fit_rows(rows, choice, dim=4, seed=0)
+    transform = fitted(rows, choice)
     ours, theirs = transform.apply(rows), expected(rows, choice, 4)
     assert ours.dtype == np.float32
     # The axes of a PCA are known up to their sign.
@@ -48,7 +53,7 @@ def test_rows_are_transformed_by_the_formula(rows, choice):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_transform_comes_back(rows, choice, tmp_path):
-    transform = FeatureTransform.fit_rows(rows, choice, dim=4, seed=0)
+    transform = fitted(rows, choice)
     transform.save(tmp_path / "transform.npz")
     again = FeatureTransform.load(tmp_path / "transform.npz")
     assert again.choice == choice
@@ -57,7 +62,7 @@ def test_a_transform_comes_back(rows, choice, tmp_path):
 
 def test_a_damaged_transform_is_named(rows, tmp_path):
     path = tmp_path / "transform.npz"
-    FeatureTransform.fit_rows(rows, "pca-l2", dim=4, seed=0).save(path)
+    fitted(rows, "pca-l2").save(path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"transform\.npz is damaged"):
         FeatureTransform.load(path)
@@ -69,7 +74,7 @@ def test_a_store_and_its_rows_give_the_same(rows, tmp_path):
     writer.close()
     store = FeatureStore.open(tmp_path)
     transform = FeatureTransform.fit(store, "pca-l2", dim=4, seed=0)
-    direct = FeatureTransform.fit_rows(rows, "pca-l2", dim=4, seed=0).apply(rows)
+    direct = fitted(rows, "pca-l2").apply(rows)
     for budget in (1 << 30, 0):
         np.testing.assert_array_equal(transform.apply_store(store, tmp_path, budget), direct)
 
@@ -120,4 +125,4 @@ def test_rows_of_zeros_stay_zero():
 
 def test_more_dimensions_than_there_are_is_an_error(rows):
     with pytest.raises(ConfigError, match=r"cluster\.pca 13 is more than the 12"):
-        FeatureTransform.fit_rows(rows, "pca-l2", dim=13, seed=0)
+        fitted(rows, "pca-l2", dim=13)
