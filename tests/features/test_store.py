@@ -1,4 +1,4 @@
-"""Features on disk: what is appended comes back, no finished shard is lost, damage is named."""
+"""Features on disk: all rows come back, no finished shard is lost, errors name damaged files."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ DIM = 5
 
 
 def rows_of(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """Features and sample ids that name their row."""
+    """Features and sample ids that follow from the row number."""
     features = np.arange(n * DIM, dtype=np.float64).reshape(n, DIM) / 8
     return features.astype(dtype), np.arange(n, dtype=np.int64) * 7 + 3
 
@@ -134,7 +134,7 @@ def test_resume_goes_on_after_the_last_whole_shard(tmp_path: Path) -> None:
         FeatureStore.open(tmp_path / "a")
     writer = FeatureWriter(tmp_path / "a", **options, resume=True)
     assert writer.rows_done == 12
-    for start in range(8, 23, 8):  # the batch that holds row 12, and on
+    for start in range(8, 23, 8):  # from the batch that holds row 12
         rows = np.arange(start, min(start + 8, 23))
         writer.append(features[rows], ids[rows], rows)
     writer.close()

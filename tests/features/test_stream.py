@@ -1,4 +1,4 @@
-"""Features on their way to disk: in order, bounded, and nothing that goes wrong is lost."""
+"""The stream of features to disk keeps their order, bounds its memory and reports errors."""
 
 import threading
 import time
@@ -66,7 +66,7 @@ def test_a_slow_disk_is_waited_for_only_when_enough_is_on_its_way(tmp_path, monk
     while len(given) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(given) == 4  # one in work, three on their way
+    assert len(given) == 4  # one block is being written, three wait
     disk.set()
     thread.join()
     assert FeatureStore.open(tmp_path).n == 40
@@ -90,7 +90,7 @@ def test_what_the_writer_raises_is_raised_where_blocks_come_from(tmp_path, monke
         patch.setattr(FeatureWriter, "append", full)
         with pytest.raises(OSError, match="No space left"):
             write()
-    write()  # goes on after the last whole shard
+    write()  # continues after the last whole shard
     assert FeatureStore.open(tmp_path, verify=True).n == 40
 
 

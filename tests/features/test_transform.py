@@ -1,4 +1,4 @@
-"""What is done to features: against plain formulas, and the same wherever it is done."""
+"""Transforms of features equal plain formulas, in memory and on disk."""
 
 import weakref
 
@@ -45,7 +45,7 @@ def test_rows_are_transformed_by_the_formula(rows, choice):
     transform = fitted(rows, choice)
     ours, theirs = transform.apply(rows), expected(rows, choice, 4)
     assert ours.dtype == np.float32
-    # The axes of a PCA are known up to their sign.
+    # PCA determines its axes up to their sign.
     signs = np.sign((ours * theirs).sum(axis=0))
     np.testing.assert_allclose(ours * signs, theirs, rtol=0, atol=FLOAT32_PRODUCTS)
     assert transform.dim == (4 if choice.startswith("pca") else None)
@@ -81,13 +81,13 @@ def test_a_store_and_its_rows_give_the_same(rows, tmp_path):
 
 @pytest.mark.parametrize("sizes", [(300,), (1, 299), (100, 7, 193), (60,) * 5])
 def test_a_pca_does_not_depend_on_the_blocks(rows, sizes):
-    """Neither do half-precision features or a mean far from zero cost it its digits."""
+    """The precision also survives float16 features and a mean far from zero."""
     blocks = torch.from_numpy(rows + 1000).split(list(sizes))
     ours = FeatureTransform.fit_blocks(blocks, "pca-whiten-l2", dim=4, seed=0)
     theirs = expected(rows, "pca-whiten-l2", 4)
     found = ours.apply(rows + 1000)
     signs = np.sign((found * theirs).sum(axis=0))
-    # float32 holds a thousand and something to 6e-5.
+    # float32 holds values near 1000 to 6e-5.
     np.testing.assert_allclose(found * signs, theirs, rtol=0, atol=2e-3)
     halves = [block.half() for block in torch.from_numpy(rows).split(list(sizes))]
     half = FeatureTransform.fit_blocks(halves, "pca-l2", dim=4, seed=0)
@@ -95,7 +95,7 @@ def test_a_pca_does_not_depend_on_the_blocks(rows, sizes):
 
 
 def test_the_blocks_of_a_pca_are_not_kept():
-    """Peak memory is the covariance's, whatever the number of rows."""
+    """At most one block is in memory, for any number of blocks."""
     alive = []
 
     def blocks():

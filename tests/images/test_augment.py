@@ -14,17 +14,8 @@ from ktfast.images.augment import (
     normalize_images,
     random_crops,
 )
+from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import squares
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def splitmix64(x: int) -> int:

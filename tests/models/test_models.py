@@ -21,18 +21,9 @@ from ktfast.models import (
 from ktfast.models.normalization import LocalResponseNorm
 from ktfast.pipeline.steps.retrain_layers import frozen_network
 from ktfast.pretext.network import JigsawNet
+from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import squares
 from support.tolerances import CONVOLUTION_ORDER, LOCAL_RESPONSE_NORM
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def photographs(n: int, side: int) -> torch.Tensor:
@@ -69,7 +60,7 @@ def test_values_are_torchvisions(name):
         if name == "alexnet"
         else (
             VGG16(0, batch_norm=name == "vgg16_bn"),
-            # Without the classifier, whose 124 million weights would cost seconds.
+            # No classifier: its 124 million weights would take seconds.
             nn.Module(),
         )
     )
@@ -145,7 +136,7 @@ def test_lrn_is_torchs(channels, order):
 
 
 def test_lrn_by_hand():
-    # Three channels of value 10: every sum is 300, so x / (1 + 1e-4 / 5 * 300) ** 0.75.
+    # Three channels of value 10: every sum of squares is 300, and 1 + 1e-4 / 5 * 300 = 1.006.
     y = LocalResponseNorm()(torch.full((1, 3, 1, 1), 10.0))
     assert y.flatten().tolist() == pytest.approx([10 / 1.006**0.75] * 3, rel=1e-6)
 
@@ -250,7 +241,7 @@ def test_images_that_are_too_small_are_refused(make, least):
     small = torch.zeros(1, 3, smallest, smallest - 1)
     with pytest.raises(InputError, match=f"at least {smallest} px"):
         net(small)
-    with pytest.raises(RuntimeError):  # torch agrees
+    with pytest.raises(RuntimeError):  # torch refuses the images too
         nn.Sequential(*net.features)(small)
 
 
@@ -341,7 +332,7 @@ def test_unusable_weights_are_refused(tmp_path):
 
 
 class Payload:
-    """Pickles into a call; loading must not make it."""
+    """An object whose unpickling calls a function; loading weights must not call it."""
 
     def __reduce__(self):
         return print, ("code of a weight file has run",)

@@ -10,18 +10,9 @@ from ktfast.errors import ConfigError, InputError
 from ktfast.images.augment import normalize_images
 from ktfast.models import VGG16, AlexNet, initialize
 from ktfast.pretext.network import JigsawNet
+from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import squares
 from support.tolerances import CONVOLUTION_ORDER
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def photographs(n: int, side: int) -> torch.Tensor:
@@ -61,7 +52,7 @@ def test_other_tile_sizes_are_pooled_to_at_most_four(tile, grid):
     maps = net.trunk.features(photographs(2, tile))
     pooled = net._pool(maps)
     assert pooled.shape[-2:] == (grid, grid)
-    # Every value of the map lies in some window: the largest one survives.
+    # Every value of the map lies in a window, so that the largest value remains.
     assert torch.equal(pooled.amax((2, 3)), maps.amax((2, 3)))
     assert net(tiles_of_photographs(1, tile)).shape == (1, 10)
 

@@ -1,4 +1,4 @@
-"""The puzzle task: its tiles and labels, the memory of its steps, and puzzles that are learnt."""
+"""The puzzle task: tiles and labels, memory shared by steps, and puzzles that are learnt."""
 
 import math
 from dataclasses import replace
@@ -16,17 +16,8 @@ from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.pretext.network import JigsawNet
 from ktfast.pretext.task import JigsawTask
 from ktfast.training.loop import train
+from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import MemoryFeed, squares
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def puzzle_task(permutations: int = 6, **options) -> JigsawTask:
@@ -69,7 +60,7 @@ def test_the_first_loss_is_that_of_a_guess():
 
 
 def test_steps_share_the_memory_of_their_tiles():
-    """Gradients are those of tiles in memory of their own, the last, short batch included."""
+    """Gradients equal those of tiles in separate memory, also for the last, smaller batch."""
     batches = list(MemoryFeed(squares(20, 40), 8).epoch(0))
     assert [len(batch) for batch in batches] == [8, 8, 4]
     task, seen = puzzle_task(), []
@@ -81,14 +72,14 @@ def test_steps_share_the_memory_of_their_tiles():
         loss.backward()
         return [parameter.grad.clone() for parameter in task.model.parameters()]
 
-    for batch in (batches[2], *batches):  # the memory grows once
+    for batch in (batches[2], *batches):  # the first batch is small, so that the memory grows once
         shared = gradients(task.step(batch, 0).loss)
         tiles, labels = task.puzzles(batch, 0)
         alone = gradients(nn.functional.cross_entropy(task.model(tiles), labels))
         assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
     steps, apart = seen[::2], seen[1::2]
     assert len(set(steps[1:])) == 1
-    # The memory that was too small is free after the first batch, and may be anyone's.
+    # The first batch's memory is free afterwards, and other tensors may use it.
     assert steps[0] != apart[0]
     assert not set(steps[1:]) & set(apart[1:])
 
@@ -106,7 +97,7 @@ def test_a_step_before_the_last_ones_backward_pass_is_noticed():
 
 
 def test_puzzles_are_cut_where_resident_images_lie(monkeypatch):
-    """One pass from the whole set to tiles: a batch is never gathered."""
+    """The tiles of a resident feed are cut from the whole set, without a copy of the batch."""
     feed, task = MemoryFeed(squares(30, 40), 8), puzzle_task()
     gathered = list(feed.epoch(0))
     expected = [task.puzzles(batch, 0) for batch in gathered]
@@ -123,7 +114,7 @@ def test_puzzles_are_cut_where_resident_images_lie(monkeypatch):
 
 
 class ResidentMemoryFeed(MemoryFeed):
-    """Batches that name their images in the whole set."""
+    """A feed whose batches refer to images of the whole set."""
 
     def epoch(self, epoch, start=0):
         for batch in super().epoch(epoch, start):
@@ -131,7 +122,7 @@ class ResidentMemoryFeed(MemoryFeed):
 
 
 def test_training_on_resident_images_gathers_none(tmp_path, monkeypatch):
-    """From feed to loss, micro-batches included; the weights are those of gathered batches."""
+    """No batch is copied, micro-batches included, and the weights equal those of copied batches."""
     config = TrainingConfig(epochs=2.0, batch_size=8, accumulate=2, checkpoint_minutes=60.0)
     weights = []
     for kind in (MemoryFeed, ResidentMemoryFeed):

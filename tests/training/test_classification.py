@@ -1,4 +1,4 @@
-"""Classification: labels go by row, scores by hand, images normalised as asked."""
+"""Classification: each row has its label, scores equal those by hand, images are normalised."""
 
 import pytest
 import torch
@@ -9,17 +9,8 @@ from ktfast.images.augment import normalize_images
 from ktfast.images.feeds.base import Batch
 from ktfast.models import AlexNet
 from ktfast.training.classification import ClassificationTask, classification_scores
+from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import MemoryFeed, squares
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
 
 
 def test_labels_go_by_row_and_are_checked():
@@ -29,7 +20,7 @@ def test_labels_go_by_row_and_are_checked():
             ClassificationTask(model, torch.tensor(wrong), crop=40, seed=0)
 
     class Echo(nn.Module):
-        """Puts its logit on the class that the task must look for."""
+        """Gives the largest logit to the right class."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -49,7 +40,7 @@ def test_labels_go_by_row_and_are_checked():
 
 
 def test_scores_by_hand():
-    """Class 0 has three images, two of them right; class 2 has one, wrong; class 1 has none."""
+    """Class 0: two of three images are right. Class 1 has no image. Class 2: no image is right."""
     images = squares(4, 20)
     feed = MemoryFeed(images, 3, shuffle=False)
     labels = torch.tensor([0, 0, 0, 2])

@@ -1,4 +1,4 @@
-"""The training loop: exact resume however it ended, what it reports, what it refuses."""
+"""The training loop: exact resume after every kind of end, reports, refusals."""
 
 import dataclasses
 import json
@@ -23,6 +23,7 @@ from ktfast.images.augment import normalize_images
 from ktfast.training import precision
 from ktfast.training.loop import DivergedError, Interrupted, StepOutput, learning_rate_factor, train
 from ktfast.training.precision import computing_dtype
+from support.one_thread import limited_to_one_thread, one_thread  # noqa: F401
 from support.photographs import MemoryFeed, squares
 from support.tolerances import GRADIENT_ORDER
 from support.toy_training import toy_config, toy_feed, toy_task, toy_train, weights_hash
@@ -31,22 +32,12 @@ STEPS = 21
 KILLS = int(os.environ.get("KTFAST_TEST_KILLS", "10"))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted training: its folder, summary and weights."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Folder, summary and hash of the weights of an uninterrupted training."""
     folder = tmp_path_factory.mktemp("whole")
-    summary, digest = toy_train(folder)
-    torch.set_num_threads(before)
+    with limited_to_one_thread():
+        summary, digest = toy_train(folder)
     return folder, summary, digest
 
 
@@ -55,7 +46,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 def lasting(row: dict) -> dict:
-    """What a row says about the training, not about the clock."""
+    """The values of a row that do not depend on the clock."""
     return {k: v for k, v in row.items() if k not in ("time", "images_per_second", "loader_wait")}
 
 
@@ -91,7 +82,7 @@ def test_interrupted_training_ends_with_the_same_weights(whole, tmp_path, stops)
         summary, _ = toy_train(tmp_path, stop_after=steps)
         done += steps
         assert (summary.steps, summary.finished) == (done, done == STEPS)
-    torch.manual_seed(random.getrandbits(32))  # the state of the caller must not matter
+    torch.manual_seed(random.getrandbits(32))  # the caller's generator must not matter
     summary, resumed = toy_train(tmp_path)
     assert summary.resumed_from == done
     assert resumed == digest
@@ -177,13 +168,13 @@ def test_the_callers_generators_and_switches_are_untouched(tmp_path):
 
 
 class Signalling:
-    """A task that is sent signals in the middle of given steps."""
+    """A task that sends signals to its own process in the middle of given steps."""
 
     def __init__(self, task, signals: dict[int, list[int]]) -> None:
         self.task, self.model, self.signals, self.steps = task, task.model, signals, 0
 
     def step(self, batch, epoch) -> StepOutput:
-        self.steps += len(batch.images) > 2  # the work of a step is counted on two images
+        self.steps += len(batch.images) > 2  # two images: the count of operations, not a step
         for number in self.signals.get(self.steps, ()):
             os.kill(os.getpid(), number)
         return self.task.step(batch, epoch)
@@ -223,7 +214,7 @@ def test_training_outside_the_main_thread_leaves_signals_alone(whole, tmp_path):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
-    """kill -9 at moments spread over a training that saves after every step."""
+    """Kill a training that saves after every step, at random moments."""
     tests = Path(__file__).parents[1]
     script = tests / "support" / "toy_training.py"
     paths = [str(tests), str(Path(ktfast.__file__).parents[1])]
@@ -254,7 +245,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
             number = chance.choice([signal.SIGKILL] * 5 + [signal.SIGTERM])
             child = begin(folder)
             threading.Event().wait(chance.uniform(0.0, 0.3))
-            os.kill(child, number)  # not yet waited for: even if it has ended, it is no other's
+            os.kill(child, number)  # the child is not yet waited for, so that its id is not reused
             code = end()
             assert code in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)
             killed += code != 0
@@ -366,7 +357,7 @@ def test_a_feed_that_ends_early_is_an_error(tmp_path):
 
 def test_accumulated_gradients_are_those_of_the_batch(tmp_path):
     def weights(folder, parts):
-        # 64 images in batches of 12: the last batch has 4, which 3 parts split unevenly.
+        # 64 images in batches of 12. The last batch has 4 images, in 3 uneven parts.
         feed = toy_feed()
         task = toy_task(feed, dropout=0.0)
         config = toy_config(accumulate=parts, epochs=1.0)
@@ -380,7 +371,7 @@ def test_accumulated_gradients_are_those_of_the_batch(tmp_path):
 
 
 def test_the_first_steps_by_hand(tmp_path):
-    """One weight, one bias: SGD with momentum, decay of weights, doubled rate of biases."""
+    """One weight and one bias, with momentum, weight decay, and a doubled rate of the bias."""
 
     class Line:
         model = nn.Linear(1, 1)
@@ -406,7 +397,7 @@ def test_the_first_steps_by_hand(tmp_path):
 
 
 def test_a_gradient_is_cut_to_its_longest(tmp_path):
-    """All weights together move by `clip_norm` times the learning rate."""
+    """The first step moves the weights by the learning rate times `clip_norm`."""
     feed, moved = toy_feed(), {}
     for longest in (0.0, 1e-3, 1e6):
         task = toy_task(feed, dropout=0.0)
