@@ -11,7 +11,7 @@ from ktfast.errors import DataError
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-REMEDY = "remove it and run the features stage again"
+REMEDY = "remove the file and run the features stage again"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

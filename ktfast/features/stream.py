@@ -48,7 +48,7 @@ class FeatureStream:
             self.writer.close()
 
     def put(self, features: torch.Tensor, sample_ids: torch.Tensor, rows: torch.Tensor) -> None:
-        """Pass a block to the writer; waits only while `WAITING` blocks are waiting.
+        """Pass a block to the writer. The call waits only if `WAITING` blocks wait already.
 
         Parameters
         ----------

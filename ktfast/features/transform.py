@@ -58,7 +58,29 @@ class FeatureTransform:
 
     @classmethod
     def fit(cls, store: FeatureStore, choice: Choice, *, dim: int, seed: int) -> "FeatureTransform":
-        """Fit on at most `FIT_ROWS` rows drawn evenly from `store`; see `fit_blocks`."""
+        """Fit on at most `FIT_ROWS` rows, drawn evenly from a store.
+
+        Parameters
+        ----------
+        store : FeatureStore
+            Features.
+        choice : {"none", "l2", "pca-l2", "pca-whiten-l2"}
+            Name of the transform.
+        dim : int
+            Dimensions that PCA keeps.
+        seed : int
+            Seed of PCA's randomised solver.
+
+        Returns
+        -------
+        transform : FeatureTransform
+            The fitted transform.
+
+        Raises
+        ------
+        ConfigError
+            The store has fewer than `dim` rows or dimensions, or its rows are too long for PCA.
+        """
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         blocks = (torch.from_numpy(store.read(block)) for block in _blocks(rows))
         return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
@@ -124,7 +146,9 @@ class FeatureTransform:
                 choice = str(file["choice"])
                 return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is damaged ({error}); remove it to fit it again") from error
+            raise DataError(
+                f"{path} is damaged ({error}); remove the file and run the stage again"
+            ) from error
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""

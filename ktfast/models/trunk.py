@@ -15,15 +15,15 @@ from ktfast.errors import ConfigError, InputError
 
 
 class LayerStack(nn.Sequential):
-    """A sequence of modules with named layers. A layer is one or several modules.
+    """A sequence of modules. Named layers consist of one or several modules each.
 
     Parameters
     ----------
     modules : iterable of nn.Module
         Modules in the order in which they run.
     ends : mapping of str to int
-        For each layer's name the number of modules that have run when the layer is complete,
-        ascending.
+        Number of modules that have run when a layer is complete, by the name of the layer, in
+        ascending order.
     """
 
     def __init__(self, modules: Iterable[nn.Module], ends: Mapping[str, int]) -> None:

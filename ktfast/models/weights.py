@@ -154,7 +154,7 @@ def load_weights(
     if own and not loaded:
         raise DataError(
             f"{origin} has none of the {len(own)} weights of {type(module).__name__}"
-            f" (the first are called {', '.join(list(own)[:2])}); it belongs to another network"
+            f" (such as {', '.join(list(own)[:2])}); the weights are those of another network"
         )
     for name in loaded:
         if own[name].shape != state[name].shape:

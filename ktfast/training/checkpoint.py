@@ -73,7 +73,7 @@ class CheckpointFolder:
             try:
                 checkpoint = _read(path)
             except (DataError, OSError) as error:
-                logger.warning("%s; trying the checkpoint before it", error)
+                logger.warning("%s; trying the previous checkpoint", error)
                 continue
             self._trusted = [path]
             return checkpoint

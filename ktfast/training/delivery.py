@@ -38,11 +38,12 @@ def deliver(feed: Feed, step: int, total: int, device: torch.device) -> Iterator
     DataError
         The feed ends an epoch before its last batch.
     """
-    batches = _batches(feed, step, total)
+    batches = _batches_from(feed, step, total)
     return _copied(batches, device) if device.type == "cuda" else batches
 
 
-def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
+def _batches_from(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
+    """Read epoch after epoch, the first from its batch of step `step`."""
     while step < total:
         epoch, start = divmod(step, feed.batches_per_epoch)
         end = min(total, (epoch + 1) * feed.batches_per_epoch)
@@ -53,8 +54,8 @@ def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
                 break
         else:
             raise DataError(
-                f"the feed ended epoch {epoch} {end - step} batches early; it promised"
-                f" {feed.batches_per_epoch} batches per epoch; correct its epoch()"
+                f"the feed ended epoch {epoch} {end - step} batches early; expected"
+                f" {feed.batches_per_epoch} batches per epoch"
             )
 
 

@@ -1,7 +1,7 @@
 """Choose how a network runs its forward and backward pass: plainly, compiled, or as CUDA graphs.
 
-Compiled code and CUDA graphs serve training mode and the one shape of full batches. The last,
-smaller batch of an epoch and evaluation run plainly.
+Each of these is a way of running the network. Compiled code and CUDA graphs serve training mode and
+the one shape of full batches. Evaluation and the last, smaller batch of an epoch run plainly.
 """
 
 import logging
@@ -79,7 +79,7 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
 
 
 def _choices(option: Any, tried: bool) -> tuple[bool, ...]:
-    """The values that an option allows; "auto" allows both where they may be `tried`."""
+    """The values that an option allows. "auto" allows both if they may be `tried`."""
     if option == "auto":
         return (False, True) if tried else (False,)
     return (bool(option),)
@@ -113,7 +113,7 @@ def fastest(options: Sequence[str], seconds_of: Callable[[str], float], steps_le
             continue
         try:
             seconds = seconds_of(way)
-        # Compilers and captures raise errors of many types, and the plain way always works.
+        # Compiling and capturing raise errors of many types, and the plain way always works.
         except Exception as error:
             logger.warning("training cannot run %s here: %s", way, error)
             continue

@@ -43,7 +43,7 @@ class Task(Protocol):
 
 
 class Gradients:
-    """Sums the gradient of a batch over micro-batches.
+    """Sum the gradient of a batch over micro-batches.
 
     If the device runs out of memory, the micro-batch is halved and the same batch begins again
     with the same random numbers. Its gradient is the same up to the order of the sum. With

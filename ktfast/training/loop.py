@@ -39,7 +39,6 @@ __all__ = [
     "Interrupted",
     "StepOutput",
     "Task",
-    "TrainingConfig",
     "TrainingSummary",
     "learning_rate_factor",
     "train",
