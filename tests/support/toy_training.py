@@ -6,6 +6,7 @@ children share the imports of their parent, so that each child starts fast.
 """
 
 import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ from ktfast.training.loop import Interrupted, TrainingSummary, train
 from support.photographs import MemoryFeed, squares
 
 CLASSES = 5
+STEPS = 21
 
 
 def toy_config(**options: Any) -> TrainingConfig:
-    """21 steps in 3.5 epochs, with warm-up and a falling learning rate."""
+    """`STEPS` steps in 3.5 epochs, with warm-up and a falling learning rate."""
     values = {
         "epochs": 3.5,
         "batch_size": 12,
@@ -67,6 +69,15 @@ def toy_train(
         **options,
     )
     return summary, weights_hash(task.model)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def lasting(row: dict) -> dict:
+    """The values of a row that do not depend on the clock."""
+    return {k: v for k, v in row.items() if k not in ("time", "images_per_second", "loader_wait")}
 
 
 def weights_hash(model: torch.nn.Module) -> str:

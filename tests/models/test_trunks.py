@@ -1,4 +1,4 @@
-"""Networks: torchvision's shapes and values, the paper's maps, first weights, weights on disk."""
+"""Trunks: torchvision's shapes and values, the paper's maps, named layers, frozen layers."""
 
 import pytest
 import torch
@@ -6,31 +6,13 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.errors import ConfigError, InputError
 from ktfast.images.augment import normalize_images
-from ktfast.models import (
-    VGG16,
-    AlexNet,
-    build_trunk,
-    initialize,
-    load_weights,
-    normalization,
-    parameter_groups,
-    save_weights,
-)
-from ktfast.models.normalization import LocalResponseNorm
+from ktfast.models import VGG16, AlexNet, build_trunk, initialize
 from ktfast.pipeline.steps.retrain_layers import frozen_network
-from ktfast.pretext.network import JigsawNet
 from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import squares
-from support.tolerances import CONVOLUTION_ORDER, LOCAL_RESPONSE_NORM
-
-
-def photographs(n: int, side: int) -> torch.Tensor:
-    return normalize_images(torch.from_numpy(squares(n, side)), "image")
-
-
-# --- torchvision --------------------------------------------------------------------------------
+from support.tolerances import CONVOLUTION_ORDER
 
 PAIRS = {
     "alexnet": (
@@ -40,6 +22,10 @@ PAIRS = {
     "vgg16": (VGG16, torchvision.models.vgg16),
     "vgg16_bn": (lambda: VGG16(batch_norm=True), torchvision.models.vgg16_bn),
 }
+
+
+def photographs(n: int, side: int) -> torch.Tensor:
+    return normalize_images(torch.from_numpy(squares(n, side)), "image")
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -87,9 +73,6 @@ def test_other_image_sizes_are_pooled_as_torchvision_does():
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
 
 
-# --- AlexNet ------------------------------------------------------------------------------------
-
-
 def test_puzzle_alexnet_has_the_papers_maps():
     trunk = AlexNet(0, conv1_stride=2)
     maps = trunk.features_all(photographs(1, 64), trunk.layers)
@@ -119,57 +102,6 @@ def test_batch_norm_replaces_lrn():
     assert kinds.count("BatchNorm2d") == 5
     assert "LocalResponseNorm" not in kinds
     assert "LocalResponseNorm" not in [type(m).__name__ for m in AlexNet(0, lrn=False).features]
-
-
-@pytest.mark.parametrize("channels", [1, 4, 24, 96])
-@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_lrn_is_torchs(channels, order):
-    x = torch.randn(3, channels, 7, 5).mul(40).relu().to(memory_format=order).requires_grad_()
-    weight = torch.randn(3, channels, 7, 5)
-    results = []
-    for norm in (LocalResponseNorm(), nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)):
-        y = norm(x)
-        (gradient,) = torch.autograd.grad((y * weight).sum(), x)
-        results.append((y, gradient))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=LOCAL_RESPONSE_NORM, atol=1e-7)
-
-
-def test_lrn_by_hand():
-    # Three channels of value 10: every sum of squares is 300, and 1 + 1e-4 / 5 * 300 = 1.006.
-    y = LocalResponseNorm()(torch.full((1, 3, 1, 1), 10.0))
-    assert y.flatten().tolist() == pytest.approx([10 / 1.006**0.75] * 3, rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_the_gradient_of_lrn_is_that_of_its_values(size):
-    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(LocalResponseNorm(size, alpha=2.0), x)
-
-
-def test_lrn_is_the_same_in_parts(monkeypatch):
-    x = torch.randn(5, 16, 6, 6).mul(40).requires_grad_()
-    results = []
-    for values in (1 << 20, 2 * 16 * 36, 1):
-        monkeypatch.setattr(normalization, "PART_VALUES", values)
-        y = LocalResponseNorm()(x)
-        results.append((y, *torch.autograd.grad(y.square().sum(), x)))
-    for y, gradient in results[1:]:
-        assert torch.equal(y, results[0][0])
-        assert torch.equal(gradient, results[0][1])
-    assert LocalResponseNorm()(x[:0]).shape == (0, 16, 6, 6)
-
-
-def test_lrn_computes_in_float32_under_autocast():
-    x = torch.full((1, 8, 2, 2), 3.0, dtype=torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = LocalResponseNorm(alpha=1.0)(x)
-    expected = functional.local_response_norm(x.float(), 5, 1.0, 0.75, 1.0).bfloat16()
-    assert y.dtype == torch.bfloat16
-    assert torch.equal(y, expected)
-
-
-# --- trunks in general --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
@@ -263,86 +195,6 @@ def test_channels_last_computes_the_same():
         after = trunk(images.contiguous(memory_format=torch.channels_last))
         assert after.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(after, before, rtol=CONVOLUTION_ORDER, atol=CONVOLUTION_ORDER)
-
-
-# --- first weights ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("width", [1.0, 0.25])
-def test_signal_neither_vanishes_nor_explodes(width):
-    trunk = VGG16(0, width=width)
-    initialize(trunk)
-    maps = trunk.features_all(photographs(12, 64), trunk.layers)
-    for name, value in maps.items():
-        if name.startswith("conv"):
-            assert 0.4 < value.square().mean().sqrt() < 4, name
-
-
-def test_biases_learn_faster_and_do_not_decay():
-    net = VGG16(10, width=0.125, batch_norm=True, image_size=32)
-    weights, biases, scales = parameter_groups(net, 0.1, 0.5)
-    assert (weights["lr"], weights["weight_decay"]) == (0.1, 0.5)
-    assert (biases["lr"], biases["weight_decay"]) == (0.2, 0.0)
-    assert (scales["lr"], scales["weight_decay"]) == (0.1, 0.0)
-    counts = [len(group["params"]) for group in (weights, biases, scales)]
-    assert counts == [13 + 3, 13 + 13 + 3, 13]
-    assert sum(counts) == len(list(net.parameters()))
-
-
-# --- weights on disk and from one network to another --------------------------------------------
-
-
-def test_weights_come_back(tmp_path):
-    net, other = (VGG16(3, width=0.125, batch_norm=True, image_size=32) for _ in range(2))
-    net.to(memory_format=torch.channels_last)
-    save_weights(net, tmp_path / "w.safetensors", {"layer": "conv4_3"})
-    report = load_weights(other, tmp_path / "w.safetensors")
-    assert report.missing == report.unexpected == ()
-    assert len(report.loaded) == len(net.state_dict())
-    for name, value in net.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value), name
-
-
-def test_partial_weights_are_reported(tmp_path):
-    net = JigsawNet(VGG16(0, width=0.125), 5, tile_size=16, tile_features=8, hidden=8)
-    initialize(net)
-    save_weights(net, tmp_path / "w.safetensors")
-    trunk = VGG16(0, width=0.125)
-    report = load_weights(trunk, tmp_path / "w.safetensors", prefix="trunk.")
-    assert len(report.loaded) == 20
-    assert {name.split(".")[1] for name in report.missing} == {"24", "26", "28"}  # conv5
-    assert report.unexpected == ()
-    assert torch.equal(trunk.features[21].weight, net.trunk.features[21].weight)
-
-
-def test_unusable_weights_are_refused(tmp_path):
-    net = AlexNet(0, width=0.125)
-    save_weights(AlexNet(0, width=0.25), tmp_path / "wide.safetensors")
-    with pytest.raises(DataError, match=r"features\.0\.weight has shape \(24,"):
-        load_weights(net, tmp_path / "wide.safetensors")
-    with pytest.raises(DataError, match="another network"):
-        load_weights(net, {"encoder.weight": torch.zeros(3)})
-    with pytest.raises(DataError, match="no weight file"):
-        load_weights(net, tmp_path / "none.safetensors")
-    whole = (tmp_path / "wide.safetensors").read_bytes()
-    for damage in (b"", whole[:100], whole[:-1], b"\xff" * 64 + whole[64:]):
-        (tmp_path / "bad.safetensors").write_bytes(damage)
-        with pytest.raises(DataError, match=r"bad\.safetensors"):
-            load_weights(net, tmp_path / "bad.safetensors")
-
-
-class Payload:
-    """An object whose unpickling calls a function; loading weights must not call it."""
-
-    def __reduce__(self):
-        return print, ("code of a weight file has run",)
-
-
-def test_weight_files_cannot_run_code(tmp_path, capsys):
-    torch.save({"features.0.weight": Payload()}, tmp_path / "w.pth")
-    with pytest.raises(DataError, match=r"w\.pth"):
-        load_weights(AlexNet(0, width=0.125), tmp_path / "w.pth")
-    assert "has run" not in capsys.readouterr().out
 
 
 def test_frozen_layers_stay_as_they_are():
