@@ -1,8 +1,7 @@
-"""The principal axes of rows that come in blocks and are not kept: features of many images.
+"""Principal axes of features that come in blocks, without keeping the blocks in memory.
 
-The covariance is summed up block by block, which takes d^2 numbers however many rows there are,
-and its leading eigenvectors are found by a randomised subspace iteration (Halko, Martinsson and
-Tropp 2011).
+The covariance is summed block by block, and takes d^2 numbers for any number of rows. A randomised
+subspace iteration finds the leading eigenvectors (Halko, Martinsson and Tropp 2011).
 """
 
 from typing import NamedTuple
@@ -16,9 +15,10 @@ from torch import Tensor
 from ktfast.errors import ConfigError
 
 MOST_FEATURES = 16_384
-"""2 GiB of sums; the product of a block with itself takes half as much for a moment."""
+"""Longest row. At this length the sums take 2 GiB, and adding a block takes 1 GiB more."""
 ITERATIONS = 4
-"""Of the covariance, each as good as two of the rows, of which scikit-learn's PCA makes seven."""
+"""Iterations with the covariance. Each equals two iterations with the rows, of which scikit-learn's
+PCA makes seven."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,9 +28,12 @@ class Axes(NamedTuple):
 
     Attributes
     ----------
-    mean : float32 [d], of the rows.
-    directions : float32 [d, p], orthonormal columns, by falling variance.
-    variances : float32 [p], of the rows along them.
+    mean : array, float32 [d]
+        Mean of the rows.
+    directions : array, float32 [d, p]
+        Orthonormal columns in descending order of variance.
+    variances : array, float32 [p]
+        Variance of the rows along each direction.
     """
 
     mean: Floats
@@ -41,12 +44,15 @@ class Axes(NamedTuple):
 class Covariance:
     """Sums of rows and of their products, in float64 on the rows' device.
 
-    Products are taken in float32 of what rows differ by from the first block's mean, so that a mean
-    far from zero costs no digits.
+    The mean of the first block is subtracted from all rows before the products are computed in
+    float32. A mean far from zero therefore costs no digits.
 
     Attributes
     ----------
-    n, d : rows so far, and their length; 0 before any.
+    n : int
+        Number of rows so far.
+    d : int
+        Length of a row; 0 before the first block.
     """
 
     def __init__(self) -> None:
@@ -54,11 +60,17 @@ class Covariance:
         self._origin = self._sum = self._products = torch.empty(0)
 
     def add(self, rows: Tensor) -> None:
-        """Take in rows, float [b, d], b >= 1; the blocks lie on one device.
+        """Add a block of rows.
+
+        Parameters
+        ----------
+        rows : Tensor, float [b, d]
+            At least one row, on the device of the first block.
 
         Raises
         ------
-        ConfigError : rows are longer than `MOST_FEATURES`.
+        ConfigError
+            Rows are longer than `MOST_FEATURES`.
         """
         rows = rows.float()
         if self.n == 0:
@@ -77,21 +89,29 @@ class Covariance:
         self.n += len(rows)
 
     def axes(self, dim: int, seed: int) -> Axes:
-        """The `dim` axes of most variance; nothing can be added afterwards.
+        """Axes of largest variance. No block can be added afterwards.
 
         Parameters
         ----------
-        dim : number of axes.
-        seed : of the randomised iteration.
+        dim : int
+            Number of axes.
+        seed : int
+            Seed of the randomised iteration.
+
+        Returns
+        -------
+        axes : Axes
+            Mean, directions and variances.
 
         Raises
         ------
-        ConfigError : the rows are fewer or shorter than `dim`.
+        ConfigError
+            The number of rows or the length of a row is less than `dim`.
         """
         if dim > min(self.n, self.d):
             raise ConfigError(
-                f"cluster.pca {dim} is more than the {min(self.n, self.d)} that features of shape "
-                f"[{self.n}, {self.d}] allow"
+                f"cluster.pca {dim} is more than the {min(self.n, self.d)} axes that features of"
+                f" shape [{self.n}, {self.d}] have; choose a smaller cluster.pca"
             )
         shift = self._sum / self.n
         self._products.addr_(shift, shift, alpha=-self.n).div_(max(1, self.n - 1))

@@ -1,4 +1,4 @@
-"""Features on their way to disk: whoever computes them never waits for the disk."""
+"""Write features to disk in a thread, so that computing features does not wait for the disk."""
 
 import queue
 import threading
@@ -6,25 +6,26 @@ from typing import Any
 
 import torch
 
-from ktfast.features.store import FeatureWriter
+from ktfast.features.writer import FeatureWriter
 
 WAITING = 8
-"""Blocks on their way, at most: memory is bounded, and a flush of a shard is bridged."""
+"""Largest number of waiting blocks. It bounds the memory, and suffices while a shard is written."""
 
 Block = tuple[list[torch.Tensor], Any]
-"""Features, sample ids and rows in main memory, and the event after which they are there."""
+"""Features, sample ids and rows in main memory, and the GPU event that ends their copies."""
 
 
 class FeatureStream:
-    """Hands blocks of features to a writer in a thread of its own, in order.
+    """Pass blocks of features, in order, to a writer that runs in its own thread.
 
-    Used as a context manager; leaving it waits until everything is on disk and closes the writer.
-    After an error in its block, what was not written yet is dropped: `FeatureWriter.resume` goes
-    on after the last whole shard.
+    The stream is a context manager. Its end waits until all blocks are on disk, and closes the
+    writer. If the `with` block raises an error, the stream drops the waiting blocks; a
+    `FeatureWriter` with `resume` continues after the last whole shard.
 
     Parameters
     ----------
-    writer : what is written to; nobody else may use it meanwhile.
+    writer : FeatureWriter
+        Destination. Only the stream may use the writer until the stream ends.
     """
 
     def __init__(self, writer: FeatureWriter) -> None:
@@ -47,17 +48,21 @@ class FeatureStream:
             self.writer.close()
 
     def put(self, features: torch.Tensor, sample_ids: torch.Tensor, rows: torch.Tensor) -> None:
-        """Have a block written; waits only while `WAITING` blocks are on their way.
+        """Pass a block to the writer. The call waits only if `WAITING` blocks wait already.
 
         Parameters
         ----------
-        features : float [b, dim], on any device. From a GPU they are copied without waiting for it.
-        sample_ids : int64 [b].
-        rows : int64 [b]; see `FeatureWriter.append`.
+        features : Tensor, float [b, dim]
+            Features on any device. The copy from a GPU does not wait for the GPU.
+        sample_ids : Tensor, int64 [b]
+            Identity of each image.
+        rows : Tensor, int64 [b]
+            Consecutive row numbers; see `FeatureWriter.append`.
 
         Raises
         ------
-        OSError, InputError : an earlier block could not be written.
+        OSError, InputError
+            An earlier block could not be written.
         """
         self._raise()
         block = [_on_host(tensor) for tensor in (features, sample_ids, rows)]
@@ -71,7 +76,7 @@ class FeatureStream:
             raise self._problem
 
     def _write(self) -> None:
-        # After a problem blocks are taken and dropped, so that `put` does not wait for ever.
+        # After an error the thread still takes blocks, so that `put` does not wait for ever.
         while (block := self._blocks.get()) is not None:
             if self._problem is not None or self._abandoned:
                 continue
@@ -80,12 +85,12 @@ class FeatureStream:
                 if copied is not None:
                     copied.synchronize()
                 self.writer.append(*(tensor.numpy() for tensor in tensors))
-            except BaseException as problem:  # it is raised where the blocks come from
+            except BaseException as problem:  # `put` raises the error in the caller's thread
                 self._problem = problem
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in main memory; from a GPU it arrives there later."""
+    """The tensor in main memory. The copy from a GPU ends later."""
     if tensor.device.type != "cuda":
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

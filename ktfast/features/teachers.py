@@ -1,8 +1,12 @@
-"""Where the features that are clustered come from.
+"""The registry of teachers: every source of the features that are clustered.
 
 A teacher turns a batch of images, uint8 [B, S, S, 3], into features, float32 [B, d]. The method
-asks nothing else of it (Noroozi et al. 2018, section 3): a network trained on a pretext task, any
-other network and hand-made features all serve, and only their clusters reach the target network.
+asks nothing else of a teacher (Noroozi et al. 2018, section 3). A network trained on a pretext
+task, any other network, and hand-made features all serve, because only their clusters reach the
+target network.
+
+To add a teacher, write a function here that returns a `Teacher`, and give it a name in
+`ktfast.pipeline.steps.extract_features.build_teacher`.
 """
 
 import importlib
@@ -23,6 +27,10 @@ from ktfast.images.augment import normalize_images
 from ktfast.models import Trunk, load_weights
 
 Teacher = Callable[[Tensor], Tensor]
+"""Features, float32 [B, d], of images, uint8 [B, S, S, 3]."""
+
+HOG_CELLS = 8
+"""Cells per side of an image whose gradients are counted."""
 
 
 def trunk_teacher(
@@ -34,14 +42,28 @@ def trunk_teacher(
 ) -> Teacher:
     """Features of a trunk's layer, pooled to pool x pool and flattened.
 
-    Each image is normalised by its own mean and std, as the puzzle's tiles were.
+    Each image is normalised by its own mean and standard deviation, as the puzzle's tiles are.
 
     Parameters
     ----------
-    trunk : a network with `layers` and `features(x, layer)`.
-    layer : one of `trunk.layers`.
-    pool : side of the pooled map.
-    pooling : "max" or "mean".
+    trunk : Trunk
+        The network. The function puts the network into evaluation mode.
+    layer : str
+        One of `trunk.layers`.
+    pool : int
+        Side of the pooled map.
+    pooling : {"max", "mean"}
+        How maps are pooled.
+
+    Returns
+    -------
+    teacher : Teacher
+        Features with channels * pool * pool dimensions.
+
+    Raises
+    ------
+    ConfigError
+        The trunk has no layer of this name.
     """
     if layer not in trunk.layers:
         raise ConfigError(
@@ -58,15 +80,25 @@ def trunk_teacher(
     return teach
 
 
-def hog_teacher(*, cell_divisor: int = 8, n_threads: int | None = None) -> Teacher:
+def hog_teacher(*, n_threads: int | None = None) -> Teacher:
     """Histograms of oriented gradients (Dalal and Triggs 2005), by scikit-image.
 
-    Images are cut into `cell_divisor` x `cell_divisor` cells of 9 orientations with 2x2 blocks.
+    An image has 8 x 8 cells with 9 orientations, normalised in blocks of 2 x 2 cells.
+
+    Parameters
+    ----------
+    n_threads : int, optional
+        Threads that describe images. The default is the number of available processors.
+
+    Returns
+    -------
+    teacher : Teacher
+        Features, computed on the CPU.
     """
     from skimage.feature import hog
 
     def describe(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        cell = max(1, image.shape[0] // cell_divisor)
+        cell = max(1, image.shape[0] // HOG_CELLS)
         gray = image.astype(np.float32).mean(axis=2) / 255
         features: np.ndarray[Any, Any] = hog(
             gray, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(2, 2)
@@ -87,36 +119,32 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
 
     Parameters
     ----------
-    name : a model of `torchvision.models`, for example resnet18.
-    weights : safetensors with its state dict; None takes torchvision's default weights, which it
-        downloads when they are not in its cache.
-    device : where the network runs.
+    name : str
+        A model of `torchvision.models`, for example resnet18.
+    weights : Path or None
+        Safetensors file with the model's state dict. None takes torchvision's default weights,
+        which torchvision downloads unless its cache holds them.
+    device : str
+        Device of the network.
+
+    Returns
+    -------
+    teacher : Teacher
+        The input of the model's last linear layer.
 
     Raises
     ------
-    ConfigError : the model is unknown, has no final linear layer, or its weights cannot be had.
+    ConfigError
+        The model is unknown or has no linear layer, or its weights are incomplete or cannot be
+        downloaded.
     """
-    from torchvision import models
-
-    if name not in models.list_models(models):
-        raise ConfigError(f"features.source: torchvision.models has no model {name!r}")
-    if weights is not None:
-        network = models.get_model(name, weights=None)
-        report = load_weights(network, weights)
-        if report.missing:
-            raise ConfigError(f"{weights} lacks {len(report.missing)} weights of {name}")
-    else:
-        try:
-            network = models.get_model(name, weights="DEFAULT")
-        except OSError as error:
-            raise ConfigError(
-                f"the weights of torchvision's {name} cannot be downloaded ({error}); give a "
-                "safetensors file with features.weights"
-            ) from error
-    head = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not head:
-        raise ConfigError(f"features.source: torchvision's {name} ends in no linear layer")
-    network.set_submodule(head[-1], nn.Identity())
+    network = _torchvision_network(name, weights)
+    linear = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"features.source: torchvision's {name} has no linear layer; choose a classifier"
+        )
+    network.set_submodule(linear[-1], nn.Identity())
     network.eval().to(device)
 
     @torch.inference_mode()
@@ -127,21 +155,64 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
     return teach
 
 
-def callable_teacher(path: str) -> Teacher:
-    """A function named `package.module:function`, uint8 [B, S, S, 3] -> float [B, d].
+def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
+    """A model of torchvision with the weights of a file, or with torchvision's own."""
+    from torchvision import models
 
-    It gets a torch tensor on the run's device and may return a torch tensor or a NumPy array. The
-    module may lie in the working directory, which an installed command does not search by itself.
+    if name not in models.list_models(models):
+        raise ConfigError(
+            f"features.source: torchvision.models has no model {name!r}; see"
+            " torchvision.models.list_models()"
+        )
+    if weights is not None:
+        network: nn.Module = models.get_model(name, weights=None)
+        if missing := load_weights(network, weights).missing:
+            raise ConfigError(
+                f"{weights} lacks {len(missing)} weights of {name}, the first is {missing[0]};"
+                " give weights of the same network"
+            )
+        return network
+    try:
+        network = models.get_model(name, weights="DEFAULT")
+    except OSError as error:
+        raise ConfigError(
+            f"the weights of torchvision's {name} cannot be downloaded ({error}); give a "
+            "safetensors file with features.weights"
+        ) from error
+    return network
+
+
+def callable_teacher(path: str) -> Teacher:
+    """A function of the user.
+
+    Parameters
+    ----------
+    path : str
+        `package.module:function`. The function takes images as a torch tensor, uint8 [B, S, S, 3],
+        on the run's device, and returns features, float [B, d], as a torch tensor or a NumPy array.
+        The module may lie in the working directory.
+
+    Returns
+    -------
+    teacher : Teacher
+        The function, with its result checked and converted to float32.
+
+    Raises
+    ------
+    ConfigError
+        The function cannot be imported, or its result has another shape than [B, d].
     """
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+        sys.path.append(os.getcwd())  # an installed command does not search the working directory
     module_name, _, attribute = path.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"features.source {path!r} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"features.source {path!r} cannot be imported ({error}); give package.module:function"
+        ) from error
     if not callable(function):
-        raise ConfigError(f"features.source {path!r} is not callable")
+        raise ConfigError(f"features.source {path!r} is not callable; name a function")
 
     def teach(images: Tensor) -> Tensor:
         features = torch.as_tensor(function(images)).float()

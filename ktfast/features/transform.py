@@ -1,7 +1,7 @@
-"""What is done to features before they are clustered: nothing, L2, or PCA (whitened) and L2.
+"""Transform features before clustering: none, L2 normalisation, or PCA (whitened) and L2.
 
-The paper does not say; L2-normalised rows are the default here, and PCA to 256 dimensions with
-whitening and L2 is what DeepCluster does (Caron et al. 2018).
+The paper names no transform. The default here is L2 normalisation. DeepCluster (Caron et al. 2018)
+uses PCA to 256 dimensions with whitening, then L2 normalisation.
 """
 
 import os
@@ -24,8 +24,10 @@ from ktfast.features.store import FeatureStore
 Floats = npt.NDArray[np.float32]
 Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
 
-FIT_ROWS = 100_000  # PCA is fitted on at most this many rows, drawn evenly over the store
+FIT_ROWS = 100_000
+"""PCA is fitted on at most this number of rows, drawn evenly from the store."""
 BLOCK_ROWS = 16_384
+"""Rows that are read and transformed at once."""
 
 
 class FeatureTransform:
@@ -33,8 +35,12 @@ class FeatureTransform:
 
     Parameters
     ----------
-    choice : what is done.
-    mean, projection : float32 [d] and [d, p] of the PCA, or None.
+    choice : {"none", "l2", "pca-l2", "pca-whiten-l2"}
+        Name of the transform.
+    mean : array, float32 [d], optional
+        Mean that PCA subtracts.
+    projection : array, float32 [d, p], optional
+        Projection of PCA.
     """
 
     def __init__(
@@ -47,40 +53,64 @@ class FeatureTransform:
 
     @property
     def dim(self) -> int | None:
-        """Dimensions that a PCA keeps; None without one."""
+        """Dimensions that PCA keeps; None without PCA."""
         return None if self.projection is None else int(self.projection.shape[1])
 
     @classmethod
     def fit(cls, store: FeatureStore, choice: Choice, *, dim: int, seed: int) -> "FeatureTransform":
-        """Fit on rows drawn evenly from `store`; see `fit_blocks`."""
+        """Fit on at most `FIT_ROWS` rows, drawn evenly from a store.
+
+        Parameters
+        ----------
+        store : FeatureStore
+            Features.
+        choice : {"none", "l2", "pca-l2", "pca-whiten-l2"}
+            Name of the transform.
+        dim : int
+            Dimensions that PCA keeps.
+        seed : int
+            Seed of PCA's randomised solver.
+
+        Returns
+        -------
+        transform : FeatureTransform
+            The fitted transform.
+
+        Raises
+        ------
+        ConfigError
+            The store has fewer than `dim` rows or dimensions, or its rows are too long for PCA.
+        """
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         blocks = (torch.from_numpy(store.read(block)) for block in _blocks(rows))
-        return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
-
-    @classmethod
-    def fit_rows(
-        cls, rows: npt.NDArray[Any], choice: Choice, *, dim: int, seed: int
-    ) -> "FeatureTransform":
-        """Fit on features [n, d]; see `fit_blocks`."""
-        blocks = (torch.from_numpy(block) for block in _blocks(rows))
         return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
 
     @classmethod
     def fit_blocks(
         cls, blocks: Iterable[Tensor], choice: Choice, *, dim: int, seed: int
     ) -> "FeatureTransform":
-        """Fit on a sample that comes in blocks and need not fit in memory.
+        """Fit on a sample that comes in blocks, and that may be larger than the memory.
 
         Parameters
         ----------
-        blocks : features [b, d] each, on one device; without PCA they are not looked at.
-        choice : what is to be done.
-        dim : dimensions that PCA keeps.
-        seed : of PCA's randomised solver.
+        blocks : iterable of Tensor [b, d]
+            Features, all on one device. Without PCA the blocks are not read.
+        choice : {"none", "l2", "pca-l2", "pca-whiten-l2"}
+            Name of the transform.
+        dim : int
+            Dimensions that PCA keeps.
+        seed : int
+            Seed of PCA's randomised solver.
+
+        Returns
+        -------
+        transform : FeatureTransform
+            The fitted transform.
 
         Raises
         ------
-        ConfigError : `dim` is more than the sample allows, or the features are too long for a PCA.
+        ConfigError
+            The sample has fewer than `dim` rows or dimensions, or its rows are too long for PCA.
         """
         if not choice.startswith("pca"):
             return cls(choice)
@@ -94,18 +124,31 @@ class FeatureTransform:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeatureTransform":
-        """Read what `save` wrote.
+        """Read a transform that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        transform : FeatureTransform
+            The fitted transform.
 
         Raises
         ------
-        DataError : the file is damaged.
+        DataError
+            The file is damaged.
         """
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 choice = str(file["choice"])
                 return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is damaged ({error}); remove it to fit it again") from error
+            raise DataError(
+                f"{path} is damaged ({error}); remove the file and run the stage again"
+            ) from error
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
@@ -114,7 +157,7 @@ class FeatureTransform:
         return result
 
     def apply_tensor(self, rows: Tensor) -> Tensor:
-        """The same for a tensor, on its device."""
+        """Transform rows [b, d] to float32 [b, p], on the device of `rows`."""
         rows = rows.float()
         if self.mean is not None and self.projection is not None:
             if rows.device not in self._placed:
@@ -128,13 +171,27 @@ class FeatureTransform:
         return rows / torch.where(norms == 0, 1, norms)
 
     def apply_store(self, store: FeatureStore, folder: Path, budget: int) -> Floats:
-        """Transform a whole store, in memory within `budget` bytes, else in a file of `folder`.
+        """Transform a whole store.
 
-        The file has no name, so that nothing is left of it however the process ends.
+        Parameters
+        ----------
+        store : FeatureStore
+            Features.
+        folder : Path
+            Folder of a temporary file, which holds the result if it is larger than `budget`. The
+            file has no name, so that the system removes it when the process ends.
+        budget : int
+            Largest size of a result in memory, bytes.
+
+        Returns
+        -------
+        rows : array, float32 [n, p]
+            Transformed rows, in memory or memory-mapped.
 
         Raises
         ------
-        OSError : the disk has no room for the file.
+        OSError
+            The disk has no room for the file.
         """
         dim = self.dim or store.dim
         size = store.n * dim * 4
@@ -142,7 +199,7 @@ class FeatureTransform:
             rows: Floats = np.empty((store.n, dim), np.float32)
         else:
             with tempfile.TemporaryFile(dir=folder) as file:
-                # A map of a file with holes would kill the process when the disk is full.
+                # Reserve the space now: writing to the map on a full disk would kill the process.
                 os.posix_fallocate(file.fileno(), 0, size)
                 rows = np.memmap(file, np.float32, "r+", shape=(store.n, dim))
         for block in _blocks(np.arange(store.n)):
@@ -150,7 +207,7 @@ class FeatureTransform:
         return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the transform as .npz, so that other images can be labelled later."""
+        """Write the transform as .npz, so that further images can be labelled later."""
         arrays = {"choice": np.array(self.choice)}
         if self.mean is not None and self.projection is not None:
             arrays |= {"mean": self.mean, "projection": self.projection}
@@ -159,5 +216,6 @@ class FeatureTransform:
 
 
 def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Cut rows into blocks of `BLOCK_ROWS`."""
     for start in range(0, len(rows), BLOCK_ROWS):
         yield rows[start : start + BLOCK_ROWS]

@@ -8,7 +8,6 @@ from ktfast.models.trunk import Trunk
 from ktfast.models.vgg import VGG16
 from ktfast.models.weights import (
     LoadReport,
-    copy_convolutions,
     initialize,
     load_weights,
     parameter_groups,
@@ -21,7 +20,6 @@ __all__ = [
     "LoadReport",
     "Trunk",
     "build_trunk",
-    "copy_convolutions",
     "initialize",
     "load_weights",
     "parameter_groups",
@@ -32,12 +30,25 @@ TRUNKS: dict[str, type[Trunk]] = {"alexnet": AlexNet, "vgg16": VGG16}
 
 
 def build_trunk(name: str, **options: Any) -> Trunk:
-    """Build a trunk by name; the options are its constructor's.
+    """Build a trunk by name.
+
+    Parameters
+    ----------
+    name : str
+        "alexnet" or "vgg16".
+    **options : Any
+        Options of the trunk's constructor.
+
+    Returns
+    -------
+    trunk : Trunk
+        The network, with torch's default weights.
 
     Raises
     ------
-    ConfigError : there is no trunk of this name.
+    ConfigError
+        There is no trunk of this name.
     """
     if name not in TRUNKS:
-        raise ConfigError(f"trunk {name!r} is unknown; there are {', '.join(TRUNKS)}")
+        raise ConfigError(f"trunk {name!r} is unknown; choose one of {', '.join(TRUNKS)}")
     return TRUNKS[name](**options)

@@ -1,8 +1,8 @@
-"""AlexNet as Caffe has it (the paper's target), and as torchvision has it.
+"""AlexNet as in Caffe (the paper's target network) and as in torchvision.
 
 Sources: Krizhevsky et al. 2012; Caffe's reference network (pooling before normalisation, pooling
-rounds up); Krizhevsky 2014 ("one weird trick") for torchvision's. For the puzzle, conv1 has stride
-2 (Noroozi and Favaro 2016): its weights fit the stride-4 network.
+rounds up); Krizhevsky 2014 ("one weird trick") for torchvision's variant. For the puzzle, conv1 has
+stride 2 (Noroozi and Favaro 2016). The weights of both strides have the same shapes.
 """
 
 from typing import Literal
@@ -10,11 +10,10 @@ from typing import Literal
 from torch import nn
 
 from ktfast.errors import ConfigError
-from ktfast.models.convolution import Conv2d
 from ktfast.models.normalization import LocalResponseNorm
 from ktfast.models.trunk import LayerStack, Trunk, scaled
 
-# Per layer: channels, kernel, padding, convolution groups (None: the `groups` option or 1).
+# Per layer: channels, kernel, padding, whether the convolution has `groups` groups.
 _CAFFE = (
     (96, 11, 0, False),
     (256, 5, 2, True),
@@ -36,20 +35,31 @@ class AlexNet(Trunk):
 
     Parameters
     ----------
-    n_classes : outputs of the classifier; 0 leaves it out.
-    variant : "caffe" (96-256-384-384-256, groups, LRN, pooling rounds up) or "torchvision"
-        (64-192-384-256-256, none of these; state dicts interchange with torchvision's).
-    width : multiplier of all channel counts and of the classifier's 4096.
-    batch_norm : batch-norm after each convolution, which replaces LRN.
-    lrn : local response normalisation after pool1 and pool2 (variant "caffe").
-    groups : convolution groups of conv2, conv4 and conv5 (variant "caffe").
-    conv1_stride : 4; the puzzle's network has 2.
-    image_size : side of the images that the classifier is made for, pixels.
-    dropout : of the classifier.
+    n_classes : int
+        Outputs of the classifier. 0 makes a network without a classifier.
+    variant : {"caffe", "torchvision"}
+        "caffe" has 96-256-384-384-256 channels, groups, local response normalisation, and pooling
+        that rounds up. "torchvision" has 64-192-384-256-256 channels, no groups, no local response
+        normalisation, and pooling that rounds down; state dicts interchange with torchvision's.
+    width : float
+        Multiplier of all channel counts and of the classifier's 4096 units.
+    batch_norm : bool
+        Batch-norm after each convolution, instead of local response normalisation.
+    lrn : bool
+        Local response normalisation after pool1 and pool2 (variant "caffe").
+    groups : int
+        Convolution groups of conv2, conv4 and conv5 (variant "caffe").
+    conv1_stride : int
+        Stride of conv1: 4, and 2 in the puzzle's network.
+    image_size : int
+        Side of the images for which the classifier is made, pixels.
+    dropout : float
+        Dropout probability of the classifier.
 
     Raises
     ------
-    ConfigError : the variant is unknown or image_size too small.
+    ConfigError
+        The variant is unknown, or image_size is too small.
     """
 
     puzzle_layer = "pool5"
@@ -81,7 +91,7 @@ class AlexNet(Trunk):
             after = scaled(channels, width, groups if caffe else 1)
             stride = conv1_stride if number == 1 else 1
             modules.append(
-                Conv2d(before, after, kernel, stride=stride, padding=padding, groups=split)
+                nn.Conv2d(before, after, kernel, stride=stride, padding=padding, groups=split)
             )
             before = after
             if batch_norm:

@@ -1,7 +1,7 @@
-"""First weights from data: every unit begins with the same spread (Krähenbühl et al. 2016).
+"""Initialise layers from data, so that every unit has the same spread (Krähenbühl et al. 2016).
 
-New layers above trained ones see maps of any scale; without this the first thousands of steps only
-bring their outputs to a useful size.
+New layers above trained layers read maps of any scale. Without this initialisation, the first
+thousands of steps only scale the outputs of the new layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,20 +11,23 @@ import torch
 from torch import Tensor, nn
 
 CENTER = 0.1
-"""Mean of every unit before its ReLU: a little more than half of them are on."""
+"""Mean of every unit before its ReLU: a little more than half of the values are positive."""
 
 
 def fit_to_data(
     model: nn.Module, layers: Sequence[nn.Module], forward: Callable[[], object]
 ) -> None:
-    """Scale and shift layers, in place, so that each unit has mean 0.1 and deviation 1.
+    """Scale and shift layers, in place, so that each unit has mean 0.1 and standard deviation 1.
 
     Parameters
     ----------
-    model : it is in evaluation mode meanwhile.
-    layers : convolutions and fully connected layers with biases, in the order in which they run;
-        a unit whose output does not vary is left as it is.
-    forward : runs the model over a sample; called once for each layer.
+    model : nn.Module
+        The network. The function puts the network into evaluation mode and back.
+    layers : sequence of nn.Module
+        Convolutions and fully connected layers with biases, in the order in which they run. A unit
+        whose output does not vary stays unchanged.
+    forward : callable
+        Runs the network on a sample of the data. The function calls `forward` once for each layer.
     """
     was_training = model.training
     model.eval()
@@ -47,17 +50,18 @@ def fit_to_data(
 
 
 class _Moments:
-    """Mean and deviation of every unit over what a layer puts out."""
+    """Mean and standard deviation of every unit over the outputs of a layer."""
 
     def __init__(self) -> None:
+        self._first = torch.empty(0)
         self._sums: list[Tensor] = []
         self._n = 0
 
     def add(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Take in the output of a forward pass, [B, units] or [B, units, h, w]."""
+        """Add the output of a forward pass, [B, units] or [B, units, h, w]."""
         flat = output.double().movedim(1, -1).reshape(-1, output.shape[1])
         if not self._sums:
-            # Sums are taken around the first mean, so that a spread far from zero stays exact.
+            # Values are centred on the first mean, so that a large mean costs no precision.
             self._first = flat.mean(0)
             self._sums = [torch.zeros_like(self._first), torch.zeros_like(self._first)]
         centered = flat - self._first

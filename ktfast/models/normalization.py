@@ -1,7 +1,7 @@
-"""Local response normalisation across channels (Krizhevsky et al. 2012), as AlexNet has it.
+"""Local response normalisation across channels (Krizhevsky et al. 2012), as in AlexNet.
 
-torch's own is a three-dimensional average pooling and a power: 4 times slower on a CPU, and without
-a deterministic gradient on a GPU.
+torch computes it by a three-dimensional average pooling and a power. This is 4 times as slow on a
+CPU, and has no deterministic gradient on a GPU.
 """
 
 from collections.abc import Iterator
@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Values that are worked on at a time by each thread of a CPU: 1 MB, so that the passes over them
-# find them in its second-level cache. A third less time than over a whole batch.
 PART_VALUES = 1 << 18
+"""Values that each thread of a CPU normalises at once: 1 MB, which the second-level cache holds
+between the passes. This takes a third less time than passes over a whole batch."""
 
 
 class LocalResponseNorm(nn.Module):
     """x / (1 + alpha / size * sum of squares over `size` neighbouring channels) ** 0.75.
 
-    Equal to `torch.nn.LocalResponseNorm(size, alpha, 0.75, 1)`. Keeps its input alone for the
-    gradient.
+    Equal to `torch.nn.LocalResponseNorm(size, alpha, 0.75, 1)`. The gradient needs no stored
+    tensor but the input.
 
     Parameters
     ----------
-    size : channels in the sum, odd.
-    alpha : weight of the sum; divided by `size`, as in Caffe.
+    size : int
+        Channels in the sum, odd.
+    alpha : float
+        Weight of the sum, divided by `size` as in Caffe.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1e-4) -> None:
@@ -33,8 +35,8 @@ class LocalResponseNorm(nn.Module):
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised maps [B, C, h, w], in x's type; computed in float32 or wider."""
-        if torch.compiler.is_compiling():  # which fuses the passes, and derives them too
+        """Normalised maps [B, C, h, w] in the type of x, computed in float32 or wider."""
+        if torch.compiler.is_compiling():  # the compiler fuses the passes and derives the gradient
             root = _energy(_widened(x), self.size, self.alpha).rsqrt()
             return (root * root.sqrt() * x).to(x.dtype)
         normalized: Tensor = _Normalize.apply(x, self.size, self.alpha)
@@ -42,10 +44,11 @@ class LocalResponseNorm(nn.Module):
 
 
 class _Normalize(torch.autograd.Function):
-    """With t = 1 + c * S(x^2), S the sum over near channels and c = alpha / size:
+    """Local response normalisation with its gradient.
 
-    y = x t^(-3/4), and dx = dy t^(-3/4) - 3/2 c x S(dy x t^(-7/4)), since S is symmetric.
-    The power is made of square roots.
+    With t = 1 + c * S(x^2), S the sum over near channels and c = alpha / size:
+    y = x t^(-3/4), and dx = dy t^(-3/4) - 3/2 c x S(dy x t^(-7/4)), because S is symmetric.
+    Square roots compute the powers.
     """
 
     @staticmethod
@@ -75,7 +78,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def _parts(*batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Matching parts of batches, whole images each: on a CPU as many as fit its caches."""
+    """Cut batches into matching parts of whole images; on a CPU a part fits the caches."""
     images, values = len(batches[0]), batches[0][:1].numel()
     rows = max(1, images)
     if batches[0].device.type == "cpu":
@@ -84,7 +87,7 @@ def _parts(*batches: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _widened(x: Tensor) -> Tensor:
-    """x in float32 or wider: 1 plus a small sum would round to 1 in half precision."""
+    """x in float32 or wider. In half precision, 1 plus a small sum would round to 1."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -94,7 +97,7 @@ def _energy(x: Tensor, size: int, alpha: float) -> Tensor:
 
 
 def _near_sum(x: Tensor, size: int) -> Tensor:
-    """Sum over `size` channels around each, fewer at either end, as a new tensor like x."""
+    """Sum over the `size` channels around each channel (fewer at either end), as a new tensor."""
     total = x.clone()
     for shift in range(1, min(size // 2, x.shape[1] - 1) + 1):
         total[:, shift:] += x[:, :-shift]

@@ -1,7 +1,7 @@
-"""What AlexNet and VGG-16 share: a stack of named layers, and a classifier on top of it.
+"""Trunk, the base of AlexNet and VGG-16: a stack of named layers, and a classifier above them.
 
 The stack is called `features` and the classifier `classifier`, with torchvision's numbering, so
-that state dicts interchange. The stack itself is what reads maps: `trunk.features(x, "conv3")`.
+that state dicts interchange. `trunk.features(x, "conv3")` gives the map after a layer.
 """
 
 import math
@@ -15,12 +15,15 @@ from ktfast.errors import ConfigError, InputError
 
 
 class LayerStack(nn.Sequential):
-    """Modules in a row, some of which end a named layer.
+    """A sequence of modules. Named layers consist of one or several modules each.
 
     Parameters
     ----------
-    modules : what to run, in order.
-    ends : layer name -> number of modules that have run when the layer is complete, rising.
+    modules : iterable of nn.Module
+        Modules in the order in which they run.
+    ends : mapping of str to int
+        Number of modules that have run when a layer is complete, by the name of the layer, in
+        ascending order.
     """
 
     def __init__(self, modules: Iterable[nn.Module], ends: Mapping[str, int]) -> None:
@@ -28,17 +31,31 @@ class LayerStack(nn.Sequential):
         self.ends = dict(ends)
 
     def forward(self, x: Tensor, layer: str | None = None) -> Tensor:
-        """Map after `layer` (None: the last), [B, C, h, w], of images x, [B, 3, H, W]."""
+        """Map [B, C, h, w] after `layer` (None: the last layer) of images x [B, 3, H, W]."""
         last = self.last if layer is None else layer
         return self.collect(x, (last,))[last]
 
     def collect(self, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Maps after several layers in one pass.
+        """Maps after several layers, in one pass.
+
+        Parameters
+        ----------
+        x : Tensor [B, 3, H, W]
+            Normalised images.
+        layers : iterable of str
+            Names of the layers.
+
+        Returns
+        -------
+        maps : dict of str to Tensor [B, C, h, w]
+            Map after each layer.
 
         Raises
         ------
-        ConfigError : a layer has no such name.
-        InputError : the images are too small for the deepest of the layers.
+        ConfigError
+            There is no layer of this name.
+        InputError
+            The images are too small for the deepest of the layers.
         """
         wanted = {self.ends_at(layer): layer for layer in layers}
         deepest = max(wanted)
@@ -53,7 +70,7 @@ class LayerStack(nn.Sequential):
         for done, module in enumerate(modules, start=1):
             after = modules[done] if done < deepest and done not in wanted else None
             if isinstance(module, nn.ReLU) and isinstance(after, nn.MaxPool2d):
-                # Its largest values are the same, bit for bit, and fewer to cut off.
+                # ReLU after pooling gives the same bits, and runs on fewer values.
                 modules[done - 1], modules[done] = after, module
             x = modules[done - 1](x)
             if done in wanted:
@@ -61,7 +78,7 @@ class LayerStack(nn.Sequential):
         return maps
 
     def cut(self, layer: str) -> None:
-        """Drop what comes after `layer`."""
+        """Drop the modules after `layer`, in place."""
         end = self.ends_at(layer)
         del self[end:]
         self.ends = {name: at for name, at in self.ends.items() if at <= end}
@@ -72,7 +89,7 @@ class LayerStack(nn.Sequential):
         return next(reversed(self.ends))
 
     def side(self, image_size: int, layer: str | None = None) -> int:
-        """Side of the map after `layer`, pixels, for square images; 0 if they are too small."""
+        """Side of the map after `layer` for square images, pixels; 0 if they are too small."""
         side = image_size
         for module in islice(self, self.ends_at(layer or self.last)):
             if isinstance(module, nn.Conv2d | nn.MaxPool2d):
@@ -82,11 +99,11 @@ class LayerStack(nn.Sequential):
         return side
 
     def smallest(self, layer: str | None = None) -> int:
-        """Side of the smallest image from which `layer` has a map, pixels."""
+        """Side of the smallest image that is large enough for `layer`, pixels."""
         return next(size for size in range(1, 1 << 16) if self.side(size, layer) > 0)
 
     def convolutions(self) -> dict[str, nn.Conv2d]:
-        """Convolution of every layer that has one, by the layer's name."""
+        """Convolutions by the name of their layer."""
         found: dict[str, nn.Conv2d] = {}
         start = 0
         for name, end in self.ends.items():
@@ -97,7 +114,13 @@ class LayerStack(nn.Sequential):
         return found
 
     def ends_at(self, layer: str) -> int:
-        """Number of modules that have run when `layer` is complete; `ConfigError` names others."""
+        """Number of modules that have run when `layer` is complete.
+
+        Raises
+        ------
+        ConfigError
+            There is no layer of this name.
+        """
         if layer not in self.ends:
             raise ConfigError(f"layer {layer!r} is unknown; there are {', '.join(self.ends)}")
         return self.ends[layer]
@@ -113,7 +136,7 @@ def _side_after(module: nn.Conv2d | nn.MaxPool2d, side: int) -> int:
     if isinstance(module, nn.Conv2d) or not module.ceil_mode:
         return room // stride + 1
     out = -(-room // stride) + 1
-    # Rounding up must not make a window that starts outside the image.
+    # torch drops a window that starts outside the image.
     return out - 1 if (out - 1) * stride >= side + padding else out
 
 
@@ -122,19 +145,25 @@ class Trunk(nn.Module):
 
     Attributes
     ----------
-    features : the layers; `features(x, layer)` gives the map after a layer.
-    classifier : fully connected layers, absent when n_classes is 0.
-    puzzle_layer : the last layer that the puzzle network uses.
+    features : LayerStack
+        The layers. `features(x, layer)` gives the map after a layer.
+    classifier : nn.Sequential
+        Fully connected layers. The attribute is absent if n_classes is 0.
+    puzzle_layer : str
+        Last layer that the puzzle network uses.
+    grid : int
+        Side of the map that the classifier reads.
     """
 
     features: LayerStack
     classifier: nn.Sequential
     puzzle_layer: str
-    _frozen = 0  # modules of `features`, from the first, that stay as they are
+    grid: int
+    _frozen = 0  # number of modules of `features`, from the first, that do not train
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers, in order; conv layers are read after their ReLU."""
+        """Names of the layers, in order. The map of a conv layer is read after its ReLU."""
         return tuple(self.features.ends)
 
     @property
@@ -150,7 +179,7 @@ class Trunk(nn.Module):
 
     @property
     def n_classes(self) -> int:
-        """Classes of the classifier; 0 without one."""
+        """Number of the classifier's classes; 0 without a classifier."""
         output = self.classifier[-1] if hasattr(self, "classifier") else None
         return output.out_features if isinstance(output, nn.Linear) else 0
 
@@ -165,24 +194,24 @@ class Trunk(nn.Module):
             del self.classifier
 
     def freeze(self, layer: str) -> None:
-        """Keep all layers up to `layer` as they are, batch-norm's averages too."""
+        """Exclude all layers up to `layer` from training, with batch-norm's averages."""
         self._frozen = self.features.ends_at(layer)
         for module in islice(self.features, self._frozen):
             module.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Trunk":
-        """Training or evaluation mode; what is frozen is always in the latter."""
+        """Set training or evaluation mode. Frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in islice(self.features, self._frozen):
             module.eval()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, n_classes] of images x [B, 3, H, W]; without classifier the last map.
+        """Logits [B, n_classes] of images x [B, 3, H, W]; without a classifier the last map.
 
-        Images of another size than `image_size` have their last map average-pooled to the size
-        that the classifier was made for, as torchvision does.
+        If the images have another size than `image_size`, average pooling brings the last map to
+        the size for which the classifier was made, as in torchvision.
         """
         x = self.features(x)
         if not hasattr(self, "classifier"):
@@ -195,7 +224,11 @@ class Trunk(nn.Module):
     def _add_classifier(
         self, n_classes: int, image_size: int, hidden: int, dropout: float, *, dropout_first: bool
     ) -> None:
-        """Add the three fully connected layers; Caffe and VGG drop out after the ReLU."""
+        """Add three fully connected layers. Dropout follows the ReLU, as in Caffe and VGG.
+
+        With `dropout_first` dropout precedes each fully connected layer, as in torchvision's
+        AlexNet.
+        """
         self.grid = self.features.side(image_size)
         if self.grid < 1:
             raise ConfigError(
@@ -215,7 +248,7 @@ class Trunk(nn.Module):
 
 
 def scaled(channels: int, width: float, groups: int = 1) -> int:
-    """Channel count times `width`, rounded to a multiple of 8 and of `groups`, at least one."""
+    """Channels times `width`, rounded to the nearest positive multiple of 8 and of `groups`."""
     if width == 1.0 and channels % groups == 0:
         return channels
     unit = math.lcm(8, groups)

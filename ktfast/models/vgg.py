@@ -2,10 +2,9 @@
 
 from torch import nn
 
-from ktfast.models.convolution import Conv2d
 from ktfast.models.trunk import LayerStack, Trunk, scaled
 
-# Channels of the convolutions between two poolings.
+# Channels of the convolutions before each pooling.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -14,15 +13,21 @@ class VGG16(Trunk):
 
     Parameters
     ----------
-    n_classes : outputs of the classifier; 0 leaves it out.
-    width : multiplier of all channel counts and of the classifier's 4096.
-    batch_norm : batch-norm after each convolution (torchvision's vgg16_bn).
-    dropout : of the classifier.
-    image_size : side of the images that the classifier is made for, pixels.
+    n_classes : int
+        Outputs of the classifier. 0 makes a network without a classifier.
+    width : float
+        Multiplier of all channel counts and of the classifier's 4096 units.
+    batch_norm : bool
+        Batch-norm after each convolution, as in torchvision's vgg16_bn.
+    dropout : float
+        Dropout probability of the classifier.
+    image_size : int
+        Side of the images for which the classifier is made, pixels.
 
     Raises
     ------
-    ConfigError : image_size is too small.
+    ConfigError
+        image_size is too small.
     """
 
     puzzle_layer = "conv4_3"
@@ -43,7 +48,7 @@ class VGG16(Trunk):
         for block, channels in enumerate(_BLOCKS, start=1):
             for number, full in enumerate(channels, start=1):
                 after = scaled(full, width)
-                modules.append(Conv2d(before, after, 3, padding=1))
+                modules.append(nn.Conv2d(before, after, 3, padding=1))
                 if batch_norm:
                     modules.append(nn.BatchNorm2d(after))
                 modules.append(nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""First weights, weights on disk, and weights that move from one network to another."""
+"""Initialise the weights of a network, group them for the optimiser, save and load them."""
 
 import os
 import pickle
@@ -13,20 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from ktfast.durable import write_bytes
-from ktfast.errors import ConfigError, DataError
-from ktfast.models.trunk import Trunk
+from ktfast.errors import DataError
 
 OUTPUT_STD = 0.001
+"""Standard deviation of the last fully connected layer's first weights."""
 
 
 def initialize(model: nn.Module) -> None:
     """Draw a network's first weights from torch's global generator, in place.
 
-    Convolutions and fully connected layers: normal with variance 2 / fan-in (He et al. 2015,
-    which keeps the signal's second moment through ReLUs at any depth and width). The last fully
-    connected layer: standard deviation 0.001, so that training starts at the loss of a uniform
-    guess; with Caffe's 0.01 everywhere the VGG puzzle stays at chance for tens of epochs.
-    Biases: 0. Batch-norm: scale 1, shift 0.
+    Weights of convolutions and fully connected layers are normal with variance 2 / fan-in (He et
+    al. 2015). This keeps the second moment of the signal through ReLUs at any depth and width.
+    Weights of the last fully connected layer have standard deviation 0.001, so that training
+    starts at the loss of a uniform guess. With Caffe's 0.01 in all layers, the VGG puzzle stays at
+    chance for tens of epochs. Biases are 0; batch-norm has scale 1 and shift 0.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
     """
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     for module in model.modules():
@@ -44,10 +49,26 @@ def initialize(model: nn.Module) -> None:
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, *, bias_rate: float = 2.0
 ) -> list[dict[str, Any]]:
-    """Parameter groups for SGD as in the authors' solver.
+    """Group a model's trained parameters for SGD, as in the authors' solver.
 
-    Weights: `lr` and `weight_decay`. Biases: `lr` times `bias_rate`, no decay. Scales of
-    batch-norm: `lr`, no decay.
+    Weights have `lr` and `weight_decay`. Biases have `lr` times `bias_rate` and no decay. Scales of
+    batch-norm have `lr` and no decay.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    lr : float
+        Learning rate.
+    weight_decay : float
+        Weight decay.
+    bias_rate : float
+        Factor of the biases' learning rate.
+
+    Returns
+    -------
+    groups : list of dict
+        Groups for `torch.optim.SGD`.
     """
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     weights = [value for _, value in trained if value.ndim > 1]
@@ -63,7 +84,17 @@ def parameter_groups(
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Names of the weights that were loaded, that the file lacked, and that were left over."""
+    """What `load_weights` did.
+
+    Attributes
+    ----------
+    loaded : tuple of str
+        Names of the weights that were loaded.
+    missing : tuple of str
+        Names of the module's weights that the source lacks.
+    unexpected : tuple of str
+        Names of the source's weights that the module lacks.
+    """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
@@ -77,9 +108,12 @@ def save_weights(
 
     Parameters
     ----------
-    module : what to save.
-    path : destination; its folder must exist.
-    metadata : strings that are kept in the file's header.
+    module : nn.Module
+        Module whose state dict is saved.
+    path : path-like
+        Destination. Its folder must exist.
+    metadata : mapping of str to str, optional
+        Strings for the header of the file.
     """
     tensors = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
     write_bytes(path, safetensors.torch.save(tensors, dict(metadata or {})))
@@ -88,17 +122,26 @@ def save_weights(
 def load_weights(
     module: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor], *, prefix: str = ""
 ) -> LoadReport:
-    """Load what fits by name into a module.
+    """Load the weights that a module and a source share by name.
 
     Parameters
     ----------
-    module : takes the weights, on the device and in the memory format it has.
-    source : safetensors file, torch file of tensors (.pt, .pth), or a state dict.
-    prefix : only names that begin with it are used, without it ("trunk." of a JigsawNet).
+    module : nn.Module
+        Module that takes the weights. Its device and memory format do not change.
+    source : path-like or mapping of str to Tensor
+        Safetensors file, torch file of tensors (.pt, .pth), or state dict.
+    prefix : str
+        Take only names with this prefix, and remove the prefix ("trunk." of a JigsawNet).
+
+    Returns
+    -------
+    report : LoadReport
+        Names of the loaded, missing and unexpected weights.
 
     Raises
     ------
-    DataError : the file is missing or damaged, nothing in it fits, or a shape differs.
+    DataError
+        The file is missing or damaged, no name is shared, or a shape differs.
     """
     state, origin = (
         (source, "the state dict")
@@ -111,7 +154,7 @@ def load_weights(
     if own and not loaded:
         raise DataError(
             f"{origin} has none of the {len(own)} weights of {type(module).__name__}"
-            f" (the first are called {', '.join(list(own)[:2])}); it belongs to another network"
+            f" (such as {', '.join(list(own)[:2])}); the weights are those of another network"
         )
     for name in loaded:
         if own[name].shape != state[name].shape:
@@ -129,41 +172,10 @@ def load_weights(
     )
 
 
-def copy_convolutions(source: Trunk, target: Trunk) -> tuple[str, ...]:
-    """Copy convolutions from one trunk to another layer by layer, whatever their strides.
-
-    So the puzzle's AlexNet (stride 2) becomes a standard AlexNet (stride 4).
-
-    Returns
-    -------
-    names of the layers that were copied: those that both trunks have.
-
-    Raises
-    ------
-    ConfigError : no layer is common, or weights of a common layer differ in shape.
-    """
-    theirs, ours = source.features.convolutions(), target.features.convolutions()
-    common = tuple(name for name in ours if name in theirs)
-    if not common:
-        raise ConfigError(
-            f"no layer of {type(source).__name__} has the name of one of {type(target).__name__}"
-        )
-    for name in common:
-        if theirs[name].weight.shape != ours[name].weight.shape:
-            raise ConfigError(
-                f"{name} has weights of shape {tuple(theirs[name].weight.shape)} in the source,"
-                f" {tuple(ours[name].weight.shape)} in the target; give both the same variant,"
-                " width and groups"
-            )
-    for name in common:
-        ours[name].load_state_dict(theirs[name].state_dict())
-    return common
-
-
 def _read_state(path: Path) -> Mapping[str, Tensor]:
-    """State dict of a file; nothing in it can run code."""
+    """State dict of a file. Reading a file cannot run code."""
     if not path.is_file():
-        raise DataError(f"there is no weight file {path}")
+        raise DataError(f"there is no weight file {path}; give the path of an existing file")
     if path.suffix not in (".pt", ".pth"):
         try:
             return dict(safetensors.torch.load_file(path))
@@ -172,7 +184,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        # torch's own message advises to switch the protection off.
+        # torch's own message advises to allow code in the file, and is not repeated here.
         raise DataError(
             f"{path} is damaged or holds more than tensors; save the network's state_dict()"
         ) from error

@@ -1,1 +1,1 @@
-"""The pretext task Jigsaw++: the puzzle network, its loss and its held-out accuracy."""
+"""The pretext task Jigsaw++: its network, its loss, its held-out accuracy and its pictures."""

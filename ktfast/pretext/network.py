@@ -1,7 +1,7 @@
 """The network that solves the puzzle: one encoder shared by all tiles, then one classifier.
 
-Context-free network of Noroozi and Favaro 2016 (AlexNet up to pool5) and its VGG-16 form of
-Noroozi et al. 2018 (up to conv4_3, max-pooled to 4x4).
+With AlexNet up to pool5 this is the context-free network of Noroozi and Favaro 2016. With VGG-16
+up to conv4_3, max-pooled to 4x4, this is the network of Noroozi et al. 2018.
 """
 
 import torch
@@ -11,8 +11,8 @@ from torch.nn import functional
 from ktfast.errors import ConfigError, InputError
 from ktfast.models.trunk import Trunk
 
-VGG_GRID = 4
-"""Side of VGG's last map: what pool4 gives on a 64 px tile."""
+LARGEST_GRID = 4
+"""Largest side of the map that a tile's encoder reads: the side of VGG's pool4 on a 64 px tile."""
 
 
 class JigsawNet(nn.Module):
@@ -20,19 +20,26 @@ class JigsawNet(nn.Module):
 
     Parameters
     ----------
-    trunk : AlexNet (with conv1_stride=2) or VGG16. It is cut after `layer`: the network keeps no
-        weights that the puzzle cannot train.
-    n_permutations : size of the permutation set.
-    n_tiles : tiles of a puzzle.
-    layer : last layer of the trunk; None: pool5 for AlexNet, conv4_3 for VGG16.
-    tile_size : side of a tile, pixels.
-    tile_features : units of the fully connected layer that each tile passes.
-    hidden : units of the fully connected layer that all tiles pass together.
-    dropout : after both of them.
+    trunk : Trunk
+        AlexNet (with conv1_stride=2) or VGG16. The network cuts the trunk in place after its
+        `puzzle_layer`, because the puzzle trains no later weights.
+    n_permutations : int
+        Size of the permutation set.
+    n_tiles : int
+        Number of tiles of a puzzle.
+    tile_size : int
+        Side of a tile, pixels.
+    tile_features : int
+        Units of the fully connected layer that encodes each tile.
+    hidden : int
+        Units of the fully connected layer that joins all tiles.
+    dropout : float
+        Dropout probability after each of the two fully connected layers.
 
     Raises
     ------
-    ConfigError : the layer is unknown, or the tiles are too small for it.
+    ConfigError
+        The tiles are too small for the trunk.
     """
 
     def __init__(
@@ -41,14 +48,13 @@ class JigsawNet(nn.Module):
         n_permutations: int,
         *,
         n_tiles: int = 9,
-        layer: str | None = None,
         tile_size: int = 64,
         tile_features: int = 1024,
         hidden: int = 4096,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        trunk.truncate(layer or trunk.puzzle_layer)
+        trunk.truncate(trunk.puzzle_layer)
         side = trunk.features.side(tile_size)
         if side < 1:
             raise ConfigError(
@@ -57,9 +63,9 @@ class JigsawNet(nn.Module):
             )
         self.trunk = trunk
         self.n_tiles = n_tiles
-        # A pooled layer is small already; a convolution's map is pooled to at most 4x4.
+        # A trunk that ends in a pooling has a small map. The map of a convolution is pooled here.
         pooled = trunk.features.last.startswith("pool")
-        self.grid = side if pooled else min(side, VGG_GRID)
+        self.grid = side if pooled else min(side, LARGEST_GRID)
         flat = trunk.channels[trunk.features.last] * self.grid**2
         self.tile_encoder = nn.Sequential(
             nn.Linear(flat, tile_features), nn.ReLU(inplace=True), nn.Dropout(dropout)
@@ -84,10 +90,10 @@ class JigsawNet(nn.Module):
         return logits
 
     def _pool(self, maps: Tensor) -> Tensor:
-        """Max-pool to grid x grid with equal windows that cover the map.
+        """Max-pool maps to grid x grid with windows of equal size that cover the whole map.
 
-        Where grid divides the side this is ordinary pooling: pool4 on 64 px tiles. Unlike torch's
-        adaptive pooling it has a deterministic gradient on a GPU.
+        If grid divides the side, this is ordinary pooling, such as pool4 on 64 px tiles. In
+        contrast to torch's adaptive pooling, this pooling has a deterministic gradient on a GPU.
         """
         side = maps.shape[-1]
         if side <= self.grid:

@@ -1,6 +1,6 @@
-"""The Jigsaw++ task: which permutation shuffled the tiles of an image, as a loss and as a score.
+"""The Jigsaw++ task (Noroozi et al. 2018): the loss of naming the permutation of an image's tiles.
 
-A task turns a batch of a feed into a loss; `ktfast.training.loop.train` does the rest.
+A task turns a batch of a feed into a loss. `ktfast.training.loop.train` trains any task.
 """
 
 from typing import Any
@@ -11,27 +11,36 @@ import torch
 from torch import Tensor
 
 from ktfast.errors import InputError
-from ktfast.images.feeds.base import Batch, Feed
+from ktfast.images.feeds.base import Batch
 from ktfast.ops import jigsaw_tiles
 from ktfast.pretext.network import JigsawNet
-from ktfast.training.classification import evaluating, label_loss
+from ktfast.training.classification import label_loss
 from ktfast.training.loop import StepOutput
 
-# Options of `jigsaw_tiles` that are fixed by the batch and the network.
+# Options of `jigsaw_tiles` that follow from the batch and the network.
 _SET_BY_TASK = (
     "sample_ids", "epoch", "indices", "return_choices", "dtype", "channels_last", "out",
 )  # fmt: skip
 
 
 class JigsawTask:
-    """Which permutation was applied to the tiles of an image (Jigsaw++).
+    """Name the permutation that shuffled the tiles of an image (Jigsaw++).
 
     Parameters
     ----------
-    model : puzzle network.
-    permutations : integers [P, n_tiles].
-    seed : of every random choice of the puzzles.
-    options : further options of `ktfast.ops.jigsaw_tiles`, such as tile_size.
+    model : JigsawNet
+        Puzzle network.
+    permutations : array, integers [P, n_tiles]
+        Permutation set.
+    seed : int
+        Seed of every random choice of the puzzles.
+    **options : Any
+        Further options of `ktfast.ops.jigsaw_tiles`, such as tile_size.
+
+    Raises
+    ------
+    InputError
+        An option follows from the batch or the network, so that the caller must not give it.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class JigsawTask:
         self.permutations = torch.as_tensor(np.asarray(permutations))
         self.seed = seed
         self.options = options
+        # Memory of the tiles of the last step, by type, device and channels-last order.
         self._kept: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
         for name in _SET_BY_TASK:
             if name in options:
@@ -54,24 +64,30 @@ class JigsawTask:
     def step(self, batch: Batch, epoch: int) -> StepOutput:
         """Cross-entropy and accuracy of a batch.
 
-        Its tiles take the memory of the step before, whose backward pass must be done by then:
-        if it comes later, autograd raises.
+        A step writes its tiles over the tiles of the last step. Run the backward pass of a step
+        before the next step; otherwise autograd raises a RuntimeError.
         """
         tiles, labels = self.puzzles(batch, epoch, reuse=True)
         return label_loss(self.model(tiles), labels)
 
     def puzzles(self, batch: Batch, epoch: int, *, reuse: bool = False) -> tuple[Tensor, Tensor]:
-        """The puzzles of a batch, as the network wants them.
+        """Cut a batch into puzzles in the type and memory order of the network.
 
         Parameters
         ----------
-        batch : images; they are read where they lie, in a resident feed's pool too.
-        epoch : of the random choices.
-        reuse : write over the tiles of the last call with `reuse`.
+        batch : Batch
+            Images. The images of a resident feed are read from its pool without a copy.
+        epoch : int
+            Epoch of the random choices.
+        reuse : bool
+            Write over the tiles of the last call with `reuse`, to avoid allocating memory.
 
         Returns
         -------
-        tiles [B, n_tiles, 3, t, t] and labels int64 [B].
+        tiles : Tensor [B, n_tiles, 3, t, t]
+            Normalised tiles.
+        labels : Tensor, int64 [B]
+            Row of `permutations` that shuffled each image.
         """
         device = batch.pool.device
         self.permutations = self.permutations.to(device)
@@ -94,31 +110,7 @@ class JigsawTask:
             out=None if kept is None or len(kept) < len(batch) else kept[: len(batch)],
             **self.options,
         )
+        # The last batch of an epoch may be smaller, and autograd refuses inference tensors later.
         if reuse and len(tiles) > (0 if kept is None else len(kept)) and not tiles.is_inference():
             self._kept = {kind: tiles}
         return tiles, labels
-
-
-@torch.inference_mode()
-def jigsaw_accuracy(
-    task: JigsawTask, feed: Feed, *, epoch: int, max_images: int | None = None
-) -> float:
-    """Share of puzzles that the network solves.
-
-    Parameters
-    ----------
-    task : network and puzzles.
-    feed : images; its first epoch is read once.
-    epoch : epoch of the puzzles' random choices; one that training never reaches is held out.
-    max_images : stop after about this many images.
-    """
-    device = next(task.model.parameters()).device
-    right, seen = torch.zeros((), dtype=torch.int64, device=device), 0
-    with evaluating(task.model):
-        for batch in feed.epoch(0):
-            tiles, labels = task.puzzles(batch, epoch)
-            right += (task.model(tiles).argmax(1) == labels).sum()
-            seen += len(labels)
-            if max_images is not None and seen >= max_images:
-                break
-    return int(right) / seen

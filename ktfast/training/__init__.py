@@ -1,1 +1,1 @@
-"""The one training loop, its state and checkpoints, and how steps are executed and measured."""
+"""The one training loop, its state and checkpoints, and how its steps are run and measured."""

@@ -1,8 +1,7 @@
 """Checkpoints of a training: whole or absent on disk, verified when read, the last two kept.
 
-A checkpoint is one safetensors file; the rename that puts it in place is the only commit, and its
-header carries a SHA-256 of everything else in it, so there is no second file to fall out of step.
-Nothing in it can run code.
+A checkpoint is one safetensors file. A rename puts the whole file in place, and the file's header
+holds a SHA-256 of all other content. Reading a checkpoint cannot run code.
 """
 
 import hashlib
@@ -24,11 +23,22 @@ from ktfast.errors import DataError
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+"""Checkpoints that remain in a folder."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a training after `step` steps: tensors on the CPU and JSON values."""
+    """State of a training.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    tensors : dict of str to Tensor
+        Weights and other tensors, on the CPU.
+    facts : dict
+        JSON values.
+    """
 
     step: int
     tensors: dict[str, Tensor]
@@ -40,7 +50,8 @@ class CheckpointFolder:
 
     Parameters
     ----------
-    folder : must exist.
+    folder : Path
+        Folder of the checkpoints, which must exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,11 +59,12 @@ class CheckpointFolder:
         self._trusted: list[Path] = []
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None if the folder has none.
+        """Read the newest checkpoint that is whole; None if the folder has no checkpoint.
 
         Raises
         ------
-        DataError : there are checkpoints, but each one is damaged.
+        DataError
+            The folder has checkpoints, and all of them are damaged.
         """
         for remnant in self.folder.glob(".checkpoint-*.tmp"):
             remnant.unlink(missing_ok=True)
@@ -61,23 +73,38 @@ class CheckpointFolder:
             try:
                 checkpoint = _read(path)
             except (DataError, OSError) as error:
-                logger.warning("%s; trying the checkpoint before it", error)
+                logger.warning("%s; trying the previous checkpoint", error)
                 continue
             self._trusted = [path]
             return checkpoint
         if found:
             raise DataError(
                 f"none of the {len(found)} checkpoints in {self.folder} can be used; delete them"
-                " to start this training again"
+                " to start the training from the beginning"
             )
         return None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then delete all but the last two that are known to be whole.
 
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        tensors : mapping of str to Tensor
+            Weights and other tensors, on any device.
+        facts : mapping
+            JSON values.
+
+        Returns
+        -------
+        path : Path
+            The file.
+
         Raises
         ------
-        OSError : it could not be written; the earlier checkpoints are as they were.
+        OSError
+            The checkpoint could not be written. The earlier checkpoints are unchanged.
         """
         path = self.folder / f"checkpoint-{step}.safetensors"
         still = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -90,12 +117,6 @@ class CheckpointFolder:
                 other.unlink(missing_ok=True)
         return path
 
-    def clear(self) -> None:
-        """Delete all checkpoints."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-        self._trusted = []
-
     def _paths(self) -> list[Path]:
         """Checkpoint files, newest first."""
         steps = {
@@ -107,7 +128,7 @@ class CheckpointFolder:
 
 
 def _read(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint; `DataError` if it is not exactly what was written."""
+    """Read and verify one checkpoint; raise `DataError` unless all content is as written."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -1,6 +1,6 @@
 """Classification by labels or pseudo-labels: the loss of a batch, and accuracy on held-out images.
 
-A task turns a batch of a feed into a loss; `ktfast.training.loop.train` does the rest.
+A task turns a batch of a feed into a loss. `ktfast.training.loop.train` trains any task.
 """
 
 from collections.abc import Iterator
@@ -19,20 +19,27 @@ from ktfast.training.loop import StepOutput
 
 
 class ClassificationTask:
-    """Which class, or cluster, an image belongs to.
+    """Name the class or the cluster of an image.
 
     Parameters
     ----------
-    model : classifier.
-    labels : int64 [n], one per row of the feed's source.
-    crop : side of the random square that the network sees, pixels.
-    seed : of the crops and mirrors.
-    mirror : mirror half of the images.
-    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+    model : Trunk or nn.Module
+        Classifier.
+    labels : Tensor, int64 [n]
+        Label of each row of the feed's source.
+    crop : int
+        Side of the random square that the network sees, pixels.
+    seed : int
+        Seed of the crops and mirrors.
+    mirror : bool
+        Mirror half of the images.
+    normalization : str
+        Normalisation of the images, as in `ktfast.images.augment.normalize_images`.
 
     Raises
     ------
-    InputError : a label is negative or not below the number of the model's classes.
+    InputError
+        A label is negative, or not below the number of the model's classes.
     """
 
     def __init__(
@@ -77,11 +84,18 @@ class ClassificationTask:
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Accuracies in [0, 1]: over images, and the mean over classes that have images."""
+    """Accuracies in [0, 1].
+
+    Attributes
+    ----------
+    top1 : float
+        Share of images whose most probable class is right.
+    mean_per_class : float
+        Mean of that share over the classes that have images.
+    """
 
     top1: float
     mean_per_class: float
-    n_images: int
 
 
 @torch.inference_mode()
@@ -97,11 +111,21 @@ def classification_scores(
 
     Parameters
     ----------
-    model : classifier; it is put into evaluation mode for the time.
-    feed : images; its first epoch is read once.
-    labels : int64 [n], one per row of the feed's source.
-    crop : side of the centre square, pixels.
-    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+    model : nn.Module
+        Classifier. The function puts the classifier into evaluation mode and back.
+    feed : Feed
+        Images. The function reads the feed's epoch 0 once.
+    labels : Tensor, int64 [n]
+        Label of each row of the feed's source.
+    crop : int
+        Side of the centre square, pixels.
+    normalization : str
+        Normalisation of the images, as in `ktfast.images.augment.normalize_images`.
+
+    Returns
+    -------
+    scores : ClassificationScores
+        Accuracy over images, and the mean over classes.
     """
     device = next(model.parameters()).device
     labels = labels.to(device)
@@ -119,13 +143,12 @@ def classification_scores(
     return ClassificationScores(
         top1=float(hits.sum() / counts.sum()),
         mean_per_class=float((hits[seen] / counts[seen]).mean()),
-        n_images=int(counts.sum()),
     )
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the length of a block."""
+    """Put a model into evaluation mode for the length of a block."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The batches of a training, from any step on; their copies to a GPU run beside its work."""
+"""Deliver the batches of a training, from any step on, and copy them to a GPU beside its work."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,21 +10,40 @@ from ktfast.errors import DataError
 from ktfast.images.feeds.base import Batch, Feed
 
 AHEAD = 2
-"""Steps that the host may be ahead of a GPU: enough to keep it busy, few batches in memory."""
+"""Steps by which the host may run ahead of a GPU. Two keep the GPU busy, with few batches in
+memory."""
 
 
 def deliver(feed: Feed, step: int, total: int, device: torch.device) -> Iterator[tuple[int, Batch]]:
-    """Batches on the device from `step` to `total`, with their epochs.
+    """Deliver the batches of the steps `step` .. `total` - 1.
+
+    Parameters
+    ----------
+    feed : Feed
+        Images.
+    step : int
+        First step.
+    total : int
+        Number of steps of the whole training.
+    device : torch.device
+        Device of the delivered batches.
+
+    Returns
+    -------
+    batches : iterator of (int, Batch)
+        Epoch and batch of each step.
 
     Raises
     ------
-    DataError : the feed lacks batches.
+    DataError
+        The feed ends an epoch before its last batch.
     """
-    batches = _batches(feed, step, total)
+    batches = _batches_from(feed, step, total)
     return _copied(batches, device) if device.type == "cuda" else batches
 
 
-def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
+def _batches_from(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
+    """Read epoch after epoch, the first from its batch of step `step`."""
     while step < total:
         epoch, start = divmod(step, feed.batches_per_epoch)
         end = min(total, (epoch + 1) * feed.batches_per_epoch)
@@ -35,16 +54,16 @@ def _batches(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
                 break
         else:
             raise DataError(
-                f"the feed ended epoch {epoch} {end - step} batches early; it promised"
-                f" {feed.batches_per_epoch} batches an epoch"
+                f"the feed ended epoch {epoch} {end - step} batches early; expected"
+                f" {feed.batches_per_epoch} batches per epoch"
             )
 
 
 def _copied(
     batches: Iterator[tuple[int, Batch]], device: torch.device
 ) -> Iterator[tuple[int, Batch]]:
-    """Take batches on a stream of their own, so that their copies wait for no step."""
-    cuda: Any = torch.cuda  # parts of it carry no types
+    """Copy batches on a stream of their own, so that no copy waits for a step."""
+    cuda: Any = torch.cuda  # parts of torch.cuda carry no types
     copies, done = cuda.Stream(device), deque[Any]()
     while True:
         if len(done) == AHEAD:

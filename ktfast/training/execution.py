@@ -1,7 +1,7 @@
-"""How a network's forward and backward pass are run: as they are, compiled, or as CUDA graphs.
+"""Choose how a network runs its forward and backward pass: plainly, compiled, or as CUDA graphs.
 
-A fast way holds for training mode and the one shape of full batches; the last, short batch and
-evaluation go the plain way.
+Each of these is a way of running the network. Compiled code and CUDA graphs serve training mode and
+the one shape of full batches. Evaluation and the last, smaller batch of an epoch run plainly.
 """
 
 import logging
@@ -26,26 +26,44 @@ PLAIN, GRAPHS, COMPILED, COMPILED_GRAPHS = "plain", "graphs", "compiled", "compi
 BACKEND = "inductor"
 WARM_UP, TIMED = 3, 5  # steps of a trial
 MARGIN = 0.95
-"""Share of the plain way's time that another way may take at most to be chosen over it."""
+"""A way replaces the best one so far if its step takes less than this share of the time."""
 WORTH = {GRAPHS: 30.0, COMPILED: 600.0, COMPILED_GRAPHS: 600.0}
-"""Seconds of training that must be left for a way to be tried: compiling takes a minute or two."""
+"""A way is tried if the rest of the training takes at least this time, seconds. Compiling takes a
+minute or two."""
 
 
 def ways(config: TrainingConfig, device: torch.device) -> list[str]:
-    """The ways that the options allow, the plain one first if it is among them.
+    """Ways of running a network that the options allow.
 
-    On a CPU "auto" is off: compiled networks trained at 0.6 to 0.9 times the plain speed there
-    (torch 2.15, Zen 4). In deterministic mode it is off too, as a trial's outcome is not.
+    On a CPU "auto" means off, because compiled networks trained at 0.6 to 0.9 times the plain
+    speed (torch 2.15, Zen 4). In deterministic mode "auto" means off, because the outcome of a
+    trial is not deterministic.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Options `compile`, `cuda_graphs`, `deterministic` and `accumulate`.
+    device : torch.device
+        Device on which the model is trained.
+
+    Returns
+    -------
+    names : list of str
+        The ways; PLAIN stands first if it is allowed.
 
     Raises
     ------
-    ConfigError : CUDA graphs were asked for where they cannot be.
+    ConfigError
+        The options ask for CUDA graphs on a CPU, or together with accumulated gradients.
     """
     on_gpu, whole = device.type == "cuda", config.accumulate == 1
     if config.cuda_graphs is True and not on_gpu:
-        raise ConfigError("cuda_graphs needs a GPU; leave it at auto, or give false")
+        raise ConfigError("cuda_graphs needs a GPU; leave cuda_graphs at auto, or give false")
     if config.cuda_graphs is True and not whole:
-        raise ConfigError("cuda_graphs needs accumulate = 1: a graph's gradients are overwritten")
+        raise ConfigError(
+            "cuda_graphs needs accumulate = 1, because a graph overwrites its gradients; leave"
+            " cuda_graphs at auto, or give accumulate = 1"
+        )
     tried = on_gpu and not config.deterministic
     choices = {
         "compile": _choices(config.compile, tried),
@@ -61,19 +79,30 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
 
 
 def _choices(option: Any, tried: bool) -> tuple[bool, ...]:
+    """The values that an option allows. "auto" allows both if they may be `tried`."""
     if option == "auto":
         return (False, True) if tried else (False,)
     return (bool(option),)
 
 
 def fastest(options: Sequence[str], seconds_of: Callable[[str], float], steps_left: int) -> str:
-    """The way whose steps are fastest; one that fails, or would hardly gain, is not taken.
+    """Choose the way with the fastest steps.
+
+    A way that raises an error, or that is hardly faster than the best one, is not chosen.
 
     Parameters
     ----------
-    options : ways that may be chosen.
-    seconds_of : measures a step; not called if there is no choice.
-    steps_left : of the training.
+    options : sequence of str
+        Ways that may be chosen.
+    seconds_of : callable
+        Measures the seconds of a step; not called if there is only one way.
+    steps_left : int
+        Steps until the training ends.
+
+    Returns
+    -------
+    way : str
+        The chosen way.
     """
     if len(options) == 1:
         return options[0]
@@ -84,7 +113,7 @@ def fastest(options: Sequence[str], seconds_of: Callable[[str], float], steps_le
             continue
         try:
             seconds = seconds_of(way)
-        # Compilers and captures fail in many ways, and the plain one always works.
+        # Compiling and capturing raise errors of many types, and the plain way always works.
         except Exception as error:
             logger.warning("training cannot run %s here: %s", way, error)
             continue
@@ -95,7 +124,7 @@ def fastest(options: Sequence[str], seconds_of: Callable[[str], float], steps_le
 
 
 def step_seconds(gradients: Gradients, batch: Batch, epoch: int, way: str) -> float:
-    """Seconds of the gradient of a batch; model and generators are as before."""
+    """Seconds of the gradient of a batch; leaves model and random generators unchanged."""
     model, device = gradients.task.model, gradients.device
     before = Remembered(model, device)
     with running(model, way, device):
@@ -112,7 +141,7 @@ def step_seconds(gradients: Gradients, batch: Batch, epoch: int, way: str) -> fl
 
 @contextmanager
 def running(model: nn.Module, way: str, device: torch.device) -> Iterator[None]:
-    """Have a model's forward run a certain way for the length of a block."""
+    """Run a model's forward pass in one way for the length of a block."""
     if way == PLAIN:
         yield
         return
@@ -125,13 +154,16 @@ def running(model: nn.Module, way: str, device: torch.device) -> Iterator[None]:
 
 
 class FastForward:
-    """Stands in for a model's forward: the fast way for the first shape seen, else the plain one.
+    """Replaces a model's forward: the first shape runs the fast way, other shapes run plainly.
 
     Parameters
     ----------
-    model : its forward takes one tensor.
-    way : COMPILED, GRAPHS or COMPILED_GRAPHS.
-    device : where the model is.
+    model : nn.Module
+        Model whose forward takes one tensor.
+    way : str
+        COMPILED, GRAPHS or COMPILED_GRAPHS.
+    device : torch.device
+        Device of the model.
     """
 
     def __init__(self, model: nn.Module, way: str, device: torch.device) -> None:
@@ -143,26 +175,27 @@ class FastForward:
         self._shape = torch.Size()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What the model makes of x."""
+        """Output of the model for x."""
         if not self._model.training:
             return self._plain(x)
         if self._fast is None:
-            self._fast, self._shape = self._made(x), x.shape
+            self._fast, self._shape = self._build(x), x.shape
         return self._fast(x) if x.shape == self._shape else self._plain(x)
 
-    def _made(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def _build(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The fast forward for tensors of the shape of x."""
         if self._way == GRAPHS:
-            return self._captured(x)
+            return self._capture(x)
         options: dict[str, Any] = {"backend": BACKEND, "dynamic": False}
         if self._way == COMPILED_GRAPHS:
             options = {"mode": "reduce-overhead", "dynamic": False}
         compiled: Callable[[Tensor], Tensor] = torch.compile(self._plain, **options)
         return compiled
 
-    def _captured(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """Forward and backward as CUDA graphs; random numbers and buffers are as before."""
+    def _capture(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Forward and backward as CUDA graphs; leaves random generators and buffers unchanged."""
         before = Remembered(self._model, self._device)
-        del self._model.forward  # it is the network itself that is captured
+        del self._model.forward  # the capture must run the network, not this object
         torch.cuda.make_graphed_callables(self._model, (x.clone(),))
         graphed: Callable[[Tensor], Tensor] = self._model.forward
         self._model.forward = self

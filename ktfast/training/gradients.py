@@ -1,4 +1,4 @@
-"""The gradient of one step, over as many images at a time as the memory holds."""
+"""The gradient of one step, computed on as many images at once as the memory holds."""
 
 import logging
 from collections.abc import Mapping
@@ -15,14 +15,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Loss of a batch, and further values to report; all tensors without dimensions."""
+    """Loss of a batch, and further values to report.
+
+    Attributes
+    ----------
+    loss : Tensor, []
+        Loss, from which the gradient is computed.
+    metrics : mapping of str to Tensor, []
+        Values that are averaged for metrics.jsonl, such as the accuracy.
+    """
 
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """What is learnt: a model, and its loss on a batch."""
+    """A model and its loss on a batch: what the training loop can train."""
 
     @property
     def model(self) -> nn.Module:
@@ -35,23 +43,29 @@ class Task(Protocol):
 
 
 class Gradients:
-    """Sums up the gradient of a batch over micro-batches.
+    """Sum the gradient of a batch over micro-batches.
 
-    When the device runs out of memory, micro-batches are halved and the same batch begins again
-    with the same random numbers: its gradient is the same up to the order of the sum (with
-    batch-norm, whose statistics are those of a micro-batch, up to these too).
+    If the device runs out of memory, the micro-batch is halved and the same batch begins again
+    with the same random numbers. Its gradient is the same up to the order of the sum. With
+    batch-norm the gradient also differs by the statistics, which are those of a micro-batch.
 
     Parameters
     ----------
-    task : model and loss.
-    device : where the model is.
-    dtype : type of the matrix products.
-    scaler : of the loss, for float16.
-    micro_batch : images at a time.
+    task : Task
+        Model and loss.
+    device : torch.device
+        Device of the model.
+    dtype : torch.dtype
+        Type of the matrix products.
+    scaler : torch.amp.GradScaler
+        Scale of the loss, for float16.
+    micro_batch : int
+        Images per forward and backward pass.
 
     Attributes
     ----------
-    micro_batch : images at a time, by now.
+    micro_batch : int
+        Images per forward and backward pass, after all halvings so far.
     """
 
     def __init__(
@@ -69,15 +83,24 @@ class Gradients:
         self.micro_batch = micro_batch
 
     def add(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Add the gradient of a batch to that of the model's parameters, which hold none yet.
+        """Compute the gradient of a batch; the model's parameters must hold no gradient before.
+
+        Parameters
+        ----------
+        batch : Batch
+            Images, on any device.
+        epoch : int
+            Epoch of the task's random choices.
 
         Returns
         -------
-        loss and metrics, the means over the batch, float64 on the device.
+        values : dict of str to Tensor, float64 []
+            Loss and metrics, the means over the batch, on the model's device.
 
         Raises
         ------
-        torch.OutOfMemoryError : a single image is too much.
+        torch.OutOfMemoryError
+            The memory does not hold a single image.
         """
         while True:
             before = Remembered(self.task.model, self.device)
@@ -88,12 +111,12 @@ class Gradients:
                 if size == 1:
                     raise
                 reason = str(error).partition(". ")[0]
-            # Here the traceback, which holds the activations, is gone.
+            # Only outside the except block does Python free the traceback and its activations.
             before.restore()
             self.task.model.zero_grad(set_to_none=True)
             self.micro_batch = -(-size // 2)
             logger.warning(
-                "out of memory with %d images at a time (%s): going on with %d",
+                "out of memory with %d images at a time (%s): going on with %d at a time",
                 size,
                 reason,
                 self.micro_batch,
@@ -102,12 +125,13 @@ class Gradients:
                 torch.cuda.empty_cache()
 
     def _sum(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """The gradient and the mean values of a batch, one micro-batch after the other."""
         sums: dict[str, Tensor] = {}
         for start in range(0, len(batch), self.micro_batch):
             part = batch.part(start, start + self.micro_batch).to(self.device)
             share = len(part) / len(batch)
-            # Each weight is converted once a micro-batch: a cache would only get in the way of
-            # CUDA graphs.
+            # A micro-batch uses each weight once, so that a cache of converted weights saves
+            # nothing. CUDA graphs do not allow the cache.
             with torch.autocast(
                 self.device.type,
                 self.dtype,
@@ -123,12 +147,14 @@ class Gradients:
 
 
 class Remembered:
-    """Random generators and buffers (such as batch-norm's means), as they are now.
+    """A copy of the random generators and of a model's buffers, such as batch-norm's means.
 
     Parameters
     ----------
-    model : whose buffers are copied.
-    device : whose generator is remembered beside the CPU's.
+    model : nn.Module
+        Model whose buffers are copied.
+    device : torch.device
+        Device whose random generator is copied, in addition to the CPU's.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -138,7 +164,7 @@ class Remembered:
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def restore(self) -> None:
-        """Set them back."""
+        """Set generators and buffers back to the copy."""
         with torch.no_grad():
             for buffer, value in self._buffers:
                 buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""In which type networks compute: unless one is asked for, the narrowest the device is fast at."""
+"""Choose the type in which networks compute: by default the narrowest one that runs fast."""
 
 import functools
 import math
@@ -10,7 +10,8 @@ from torch.nn import functional
 from ktfast.errors import ConfigError
 
 LEAST_GAIN = 1.3
-"""How much faster bfloat16 must be on a CPU to be chosen: no machine lies near it."""
+"""bfloat16 is chosen on a CPU if it is this many times as fast as float32. Known processors reach
+either less than 1 or about 2."""
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -20,25 +21,33 @@ _PRECISIONS = {
 
 
 def computing_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Type of the matrix products; weights and sums stay in float32.
+    """Type of the matrix products. Weights and sums stay in float32.
 
     Parameters
     ----------
-    precision : "float32", "bfloat16", "float16" or "auto": bfloat16 where the device is fast at it,
-        else float16 on a GPU that has tensor cores for it (Volta, Turing), else float32.
-    device : where the network runs.
+    precision : {"float32", "bfloat16", "float16", "auto"}
+        "auto" takes bfloat16 where the device is fast at it, float16 on a GPU whose tensor cores
+        have float16 only (Volta, Turing), and float32 elsewhere.
+    device : torch.device
+        Device of the network.
+
+    Returns
+    -------
+    dtype : torch.dtype
+        The type.
 
     Raises
     ------
-    ConfigError : float16 was asked for on a CPU.
+    ConfigError
+        `precision` is "float16" and the device is a CPU.
     """
     if precision == "auto":
         if device.type != "cuda":
             return torch.bfloat16 if bfloat16_gain() >= LEAST_GAIN else torch.float32
         capability = torch.cuda.get_device_capability(device)[0]
-        return {7: torch.float16}.get(
-            capability, torch.bfloat16 if capability >= 8 else torch.float32
-        )
+        if capability == 7:
+            return torch.float16
+        return torch.bfloat16 if capability >= 8 else torch.float32
     if precision == "float16" and device.type != "cuda":
         raise ConfigError("precision float16 needs a GPU; use float32 or bfloat16 on a CPU")
     return _PRECISIONS[precision]
@@ -46,11 +55,11 @@ def computing_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def bfloat16_gain() -> float:
-    """How many times faster than in float32 this CPU convolves in bfloat16, by a short trial.
+    """Speed of a bfloat16 convolution on this CPU relative to float32, by a short trial.
 
-    About 2 with instructions for it (AVX512_BF16, AMX), below 1 where torch imitates them. The
-    processor time of one thread is taken, which other processes hardly change: the choice that
-    hangs on it must be the same in every run.
+    The gain is about 2 with AVX512_BF16 or AMX instructions, and below 1 where torch emulates
+    bfloat16. The trial measures the processor time of one thread, because other processes hardly
+    change this time and the choice must be the same in every run.
     """
     threads = torch.get_num_threads()
     seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}

@@ -1,7 +1,9 @@
-"""What a training tells while it runs: rows of metrics.jsonl, one live line, the feed's share."""
+"""What a training reports while it runs: rows of metrics.jsonl, one live line, the feed's share."""
 
+import datetime
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -18,16 +20,20 @@ from ktfast.durable import write_bytes
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0
+"""Least time between two lines of a log that is no terminal."""
 
 
 class MetricsLog:
-    """Rows of one stage in a metrics.jsonl that stages share.
+    """Rows of one stage in a metrics.jsonl that several stages share.
 
     Parameters
     ----------
-    path : the file, or None to keep nothing.
-    stage : value of "stage" in the rows.
-    events : folder for TensorBoard events of the same rows, or None.
+    path : Path or None
+        The file; None keeps no rows.
+    stage : str
+        Value of "stage" in the rows.
+    events : Path, optional
+        Folder for TensorBoard events of the same rows.
     """
 
     def __init__(self, path: Path | None, stage: str, events: Path | None = None) -> None:
@@ -37,7 +43,7 @@ class MetricsLog:
         self._writer: Any = None
 
     def cut(self, step: int) -> None:
-        """Remove the stage's rows after `step`, and lines that a crash left torn."""
+        """Remove the stage's rows after `step`, and lines that a crash left incomplete."""
         if self.events is not None:
             self._writer = _event_writer(self.events, step)
         if self.path is None or not self.path.is_file():
@@ -49,7 +55,7 @@ class MetricsLog:
             write_bytes(self.path, after)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row; it survives the process at once, a power cut after `sync`."""
+        """Append a row. The row survives the end of the process, and after `sync` a power cut."""
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
@@ -67,6 +73,7 @@ class MetricsLog:
                 os.fsync(file.fileno())
 
     def _keeps(self, line: bytes, step: int) -> bool:
+        """Whether a line is a whole row, of another stage or of a step up to `step`."""
         try:
             row = json.loads(line)
         except ValueError:
@@ -77,11 +84,15 @@ class MetricsLog:
 
 
 def _event_writer(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, which forgets events after `step`; None if it is not installed."""
+    """TensorBoard's writer, which drops events after `step`; None if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        logger.warning("tensorboard is not installed: no events are written to %s", folder)
+        logger.warning(
+            "tensorboard is not installed: no events are written to %s; install tensorboard, or"
+            " set tensorboard to false",
+            folder,
+        )
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)
 
@@ -89,7 +100,7 @@ def _event_writer(folder: Path, step: int) -> Any:
 class Window:
     """Sums of the loss and the metrics over the steps since the last row, on the device.
 
-    Adding never waits for a GPU; reading does.
+    `add` does not wait for a GPU; `read` does.
     """
 
     def __init__(self) -> None:
@@ -105,7 +116,7 @@ class Window:
         self.images += images
 
     def read(self) -> dict[str, float]:
-        """Mean of each value a step, the loss first."""
+        """Mean of each value over the steps, the loss first."""
         names = sorted(self.sums, key=lambda name: (name != "loss", name))
         return {name: float(self.sums[name]) / max(self.steps, 1) for name in names}
 
@@ -115,16 +126,23 @@ class Window:
 
 
 class Meter:
-    """Images a second, and the seconds in which the device waited for the feed.
+    """Measure the images per second, and how long the device waits for the feed.
 
-    On a CPU the wait is the time spent in the feed. On a GPU it is the idle time on the stream
-    between the end of a step and the start of the next, from events: there the host runs ahead,
-    so its own waiting says little.
+    On a CPU the wait is the time spent in the feed. On a GPU the wait is the idle time of the
+    stream between two steps, measured by events, because the host runs ahead of the GPU and the
+    host's own wait does not delay the GPU.
+
+    Parameters
+    ----------
+    device : torch.device
+        Device on which the model is trained.
 
     Attributes
     ----------
-    rates : images a second, per row.
-    waited : seconds waited, up to the last row.
+    rates : list of float
+        Images per second of each row.
+    waited : float
+        Seconds waited, up to the last row.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -142,7 +160,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time the wait for a batch."""
+        """Time a block that fetches a batch."""
         began = time.perf_counter()
         if self._cuda:
             gap = (_event(), _event())
@@ -155,7 +173,15 @@ class Meter:
             self._row_waited += time.perf_counter() - began
 
     def row(self, images: int) -> tuple[float, float]:
-        """Images a second, and share of the time waited, since the last row; waits for the GPU."""
+        """End a row of `images` images; waits for the GPU.
+
+        Returns
+        -------
+        images_per_second : float
+            Rate since the last row.
+        waited : float
+            Share of the time since the last row in which the device waited for the feed.
+        """
         for begin, end in self._gaps:
             end.synchronize()
             self._row_waited += begin.elapsed_time(end) / 1000
@@ -173,13 +199,16 @@ def _event() -> torch.cuda.Event:
 
 
 class LiveLine:
-    """One line about a training: a bar on a terminal, else a log line every ten seconds.
+    """One line about a training: a bar on a terminal, otherwise a log line every ten seconds.
 
     Parameters
     ----------
-    name : what is trained.
-    total : steps in all.
-    enabled : False keeps it silent.
+    name : str
+        Name of the training.
+    total : int
+        Number of steps.
+    enabled : bool
+        False shows nothing.
     """
 
     def __init__(self, name: str, total: int, *, enabled: bool) -> None:
@@ -188,18 +217,11 @@ class LiveLine:
         self.enabled = enabled
         self._last = time.monotonic()
         self._bar: Any = None
+        self._task: Any = None
 
     def __enter__(self) -> "LiveLine":
         if self.enabled and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[text]}"),
-                console=Console(stderr=True),
-            )
+            self._bar = _bar()
             self._task = self._bar.add_task(self.name, total=self.total, text="")
             self._bar.start()
         return self
@@ -209,27 +231,55 @@ class LiveLine:
             self._bar.stop()
 
     def show(self, row: dict[str, Any], limits: str, eta: float) -> None:
-        """Show a row of metrics.jsonl, what bounds the training, and the seconds that are left."""
+        """Show a row of metrics.jsonl.
+
+        Parameters
+        ----------
+        row : dict
+            The row.
+        limits : str
+            What bounds the speed of the training.
+        eta : float
+            Seconds until the training ends.
+        """
         if not self.enabled:
             return
-        now, step = time.monotonic(), int(row["step"])
-        text = describe_row(row, self.total, limits, eta)
+        now, step, text = time.monotonic(), int(row["step"]), row_text(row, limits)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif step == self.total or now - self._last >= LINE_SECONDS:
             self._last = now
-            logger.info("%s %s", self.name, text)
+            clock = datetime.timedelta(seconds=round(eta))
+            logger.info("%s %d/%d %s | ETA %s", self.name, step, self.total, text, clock)
 
 
-def describe_row(row: dict[str, Any], total: int, limits: str, eta: float) -> str:
-    """`1200/9000 epoch 3.1 loss 4.21 accuracy 0.130 | 182 images/s, LIMITS | ETA 12:31`."""
+def _bar() -> Any:
+    """A bar of rich on stderr: name, bar, steps, the row's values, time that remains."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]} | ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        speed_estimate_period=math.inf,  # rows may come minutes apart
+    )
+
+
+def row_text(row: Mapping[str, Any], limits: str) -> str:
+    """`epoch 3.10 loss 4.210 accuracy 0.130 | 182 images/s, feed wait 2%, LIMITS`."""
     known = ("time", "stage", "step", "epoch", "learning_rate", "images_per_second", "loader_wait")
     values = " ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in known)
-    minutes, seconds = divmod(round(eta), 60)
-    hours, minutes = divmod(minutes, 60)
-    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
     return (
-        f"{row['step']}/{total} epoch {row['epoch']:.2f} {values} |"
-        f" {row['images_per_second']:.0f} images/s, feed wait {row['loader_wait']:.0%}, {limits} |"
-        f" ETA {clock}"
+        f"epoch {row['epoch']:.2f} {values} | {row['images_per_second']:.0f} images/s,"
+        f" feed wait {row['loader_wait']:.0%}, {limits}"
     )

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that a loop asks between two steps."""
+"""Hold back SIGINT and SIGTERM, so that a training can save before it stops."""
 
 import signal
 import threading
@@ -7,11 +7,17 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; the training is saved and can be resumed.
+    """SIGINT or SIGTERM came. The training has been saved and can be resumed.
+
+    Parameters
+    ----------
+    number : int
+        Number of the signal.
 
     Attributes
     ----------
-    signal : number of the signal; the shell's exit code is 128 + signal.
+    signal : int
+        Number of the signal. The exit code of the command is 128 + signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -20,10 +26,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Note SIGINT and SIGTERM instead of dying of them, for the length of a block.
+    """Note SIGINT and SIGTERM for the length of a block, instead of ending the process.
 
-    The second signal is not held back: it raises KeyboardInterrupt at once. Outside the main
-    thread, where Python allows no handlers, nothing is noted.
+    A second signal raises KeyboardInterrupt at once. Outside the main thread, where Python allows
+    no handlers, signals are not noted.
+
+    Attributes
+    ----------
+    received : int or None
+        Number of the signal that came.
     """
 
     def __init__(self) -> None:

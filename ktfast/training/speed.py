@@ -1,7 +1,8 @@
-"""What bounds a training: the feed or the network, and how far the network is from the peak.
+"""Measure what bounds a training's speed: the feed or the network, and the share of the peak.
 
-Measured when a training starts, in a second or two: the feed alone, the work of an image, and a
-large matrix product in the training's precision.
+Before the first step, a training measures three things in one to two seconds: the rate of the feed
+alone, the operations of one image, and the speed of a large matrix product in the training's
+precision.
 """
 
 import contextlib
@@ -19,19 +20,25 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.gradients import Gradients, Remembered
 
 FEED_SECONDS = 2.0
+"""Longest time for which a feed is measured."""
 PEAK_SECONDS = 0.1
-_SIDES = {"cuda": 8192, "cpu": 1024}  # of the product: large enough to be bound by arithmetic
+"""Time for which the matrix product is repeated."""
+# Side of the matrices: large enough that arithmetic, and not memory, bounds their product.
+_SIDES = {"cuda": 8192, "cpu": 1024}
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What feed and device can do, each alone.
+    """Speed of the feed and of the device, each alone.
 
     Attributes
     ----------
-    feed_rate : images a second that the feed delivers to nobody.
-    image_flops : floating-point operations of one image, forward and backward.
-    peak_flops : operations a second of a large matrix product in the training's precision.
+    feed_rate : float
+        Images per second that the feed delivers if no work is done on them.
+    image_flops : float
+        Floating-point operations of one image, forward and backward.
+    peak_flops : float
+        Operations per second of a large matrix product in the training's precision.
     """
 
     feed_rate: float
@@ -39,7 +46,20 @@ class Ceilings:
     peak_flops: float
 
     def bounds(self, rate: float, waited: float) -> "SpeedBounds":
-        """What bounds a training of `rate` images a second that waited for a share of its time."""
+        """What bounds a training.
+
+        Parameters
+        ----------
+        rate : float
+            Images per second of the training.
+        waited : float
+            Share of the time in which the device waited for the feed.
+
+        Returns
+        -------
+        bounds : SpeedBounds
+            The achieved speed and its ceilings.
+        """
         return SpeedBounds(
             images_per_second=rate,
             feed_ceiling=self.feed_rate,
@@ -52,16 +72,22 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class SpeedBounds:
-    """How fast a training was, and how fast it could have been.
+    """The speed of a training, and the ceilings that bound the speed.
 
     Attributes
     ----------
-    images_per_second : achieved.
-    feed_ceiling : images a second if computing took no time.
-    compute_ceiling : images a second if the feed were never waited for.
-    image_gflops : 10^9 operations of an image, forward and backward.
-    flop_utilization : share of the peak that the network's products and convolutions reached.
-    peak_tflops : that peak, measured, 10^12 operations a second.
+    images_per_second : float
+        Achieved rate.
+    feed_ceiling : float
+        Images per second if computing took no time.
+    compute_ceiling : float
+        Images per second if the device never waited for the feed.
+    image_gflops : float
+        Operations of one image, forward and backward, in units of 10^9.
+    flop_utilization : float
+        Share of the measured peak that the network's products and convolutions reached.
+    peak_tflops : float
+        Measured peak, in units of 10^12 operations per second.
     """
 
     images_per_second: float
@@ -73,7 +99,7 @@ class SpeedBounds:
 
     @property
     def bound_by(self) -> str:
-        """ "feed" or "compute", whichever ceiling is lower."""
+        """The lower ceiling: "feed" or "compute"."""
         return "feed" if self.feed_ceiling < self.compute_ceiling else "compute"
 
     def text(self) -> str:
@@ -89,7 +115,7 @@ class SpeedBounds:
         )
 
     def summary(self) -> str:
-        """What is said when a training ends: all that could have bounded it, and what was."""
+        """The line at the end of a training: speed, what bounded the speed, both ceilings, peak."""
         return (
             f"{self.images_per_second:,.0f} images/s, bound by {self.bound_by}: feed alone"
             f" {self.feed_ceiling:,.0f}, network alone {self.compute_ceiling:,.0f} images/s;"
@@ -100,7 +126,22 @@ class SpeedBounds:
 def matmul_peak(
     device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Operations a second of a large product of matrices, the best of a few, by a clock."""
+    """Operations per second of a large matrix product, the best of several repetitions.
+
+    Parameters
+    ----------
+    device : torch.device
+        Device of the matrices.
+    dtype : torch.dtype
+        Type of the matrices.
+    clock : callable
+        Gives the time in seconds.
+
+    Returns
+    -------
+    flops : float
+        Floating-point operations per second.
+    """
     side = _SIDES[device.type]
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     product = matrix @ matrix
@@ -115,21 +156,32 @@ def matmul_peak(
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was given."""
+    """Wait until a device has finished all work that the host gave to it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
-    """Images a second of a feed whose batches nobody works on, and its first batch.
+    """Rate of a feed if no work is done on its batches.
 
-    The first batch goes a longer way through the feed: only if it is alone is it counted.
+    The first batch takes longer, because the feed is still empty. The rate therefore starts with
+    the second batch, unless there is only one batch.
 
     Parameters
     ----------
-    feed : no epoch of it may be running.
-    epoch : whose batches are read.
-    batches : to read at most, after the first.
+    feed : Feed
+        A feed of which no epoch is running.
+    epoch : int
+        Epoch whose batches are read.
+    batches : int
+        Largest number of batches to read after the first one.
+
+    Returns
+    -------
+    rate : float
+        Images per second.
+    first : Batch
+        The first batch.
     """
     with contextlib.closing(_batches(feed, epoch)) as reading:
         began = time.perf_counter()
@@ -147,6 +199,7 @@ def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
 
 
 def _batches(feed: Feed, epoch: int) -> Generator[Batch]:
+    """The batches of an epoch, as a generator that can be closed."""
     yield from feed.epoch(epoch)
 
 
@@ -157,9 +210,10 @@ def _convolution_backward_flops(
     *options: Any,
     out_shape: Any = None,
 ) -> int:
-    """As many operations as forward for each of the gradients of maps and weights.
+    """Operations of a convolution's backward pass.
 
-    torch's own count takes the weights' gradient of grouped convolutions for one of full ones.
+    The gradient of the maps takes as many operations as the forward pass, and so does the gradient
+    of the weights. torch's own count is too high for the weights of grouped convolutions.
     """
     to_maps, to_weights, _ = options[-1]
     return 2 * math.prod(gradient) * math.prod(weight[1:]) * int(to_maps + to_weights)
@@ -169,9 +223,10 @@ _CONVOLUTION_BACKWARD = {torch.ops.aten.convolution_backward: _convolution_backw
 
 
 def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
-    """Operations of an image's forward and backward pass, counted on two images of a batch.
+    """Operations of one image, forward and backward; leaves model and generators unchanged.
 
-    Two, as a puzzle may want another image's tiles. Model and generators are as before.
+    The operations are counted on two images of the batch, because a puzzle may hold a tile of
+    another image.
     """
     few = batch.part(0, 2)
     model = gradients.task.model
@@ -183,7 +238,7 @@ def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
 
 
 def flops_of(work: Callable[[], object]) -> int:
-    """Operations of the products and convolutions that a function asks torch for."""
+    """Operations of the matrix products and convolutions of torch that a function runs."""
     with FlopCounterMode(display=False, custom_mapping=_CONVOLUTION_BACKWARD) as counter:
         work()
     return int(counter.get_total_flops())

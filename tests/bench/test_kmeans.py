@@ -14,7 +14,7 @@ from ktfast.bench.kmeans.engines import AS_INSTALLED, Problem
 from ktfast.bench.kmeans.report import COLUMNS
 from ktfast.cli.main import main
 from ktfast.errors import DataError, InputError
-from ktfast.features.store import FeatureWriter
+from ktfast.features.writer import FeatureWriter
 from ktfast.reference.kmeans import assign, lloyd
 
 SIZES = {"rows": 400, "clusters": 6, "iterations": 3, "threads": 1, "repeats": 2}

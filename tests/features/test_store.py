@@ -1,4 +1,4 @@
-"""Features on disk: what is appended comes back, no finished shard is lost, damage is named."""
+"""Features on disk: all rows come back, no finished shard is lost, errors name damaged files."""
 
 import os
 import signal
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from ktfast.errors import ConfigError, DataError, InputError
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
+from ktfast.features.writer import FeatureWriter
 
 DIM = 5
 
 
 def rows_of(n: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """Features and sample ids that name their row."""
+    """Features and sample ids that follow from the row number."""
     features = np.arange(n * DIM, dtype=np.float64).reshape(n, DIM) / 8
     return features.astype(dtype), np.arange(n, dtype=np.int64) * 7 + 3
 
@@ -131,25 +132,25 @@ def test_resume_goes_on_after_the_last_whole_shard(tmp_path: Path) -> None:
     begun.append(features[:15], ids[:15])
     with pytest.raises(DataError, match="unfinished after 12 rows"):
         FeatureStore.open(tmp_path / "a")
-    writer = FeatureWriter.resume(tmp_path / "a", **options)
+    writer = FeatureWriter(tmp_path / "a", **options, resume=True)
     assert writer.rows_done == 12
-    for start in range(8, 23, 8):  # the batch that holds row 12, and on
+    for start in range(8, 23, 8):  # from the batch that holds row 12
         rows = np.arange(start, min(start + 8, 23))
         writer.append(features[rows], ids[rows], rows)
     writer.close()
-    straight = FeatureWriter.resume(tmp_path / "b", **options)
+    straight = FeatureWriter(tmp_path / "b", **options, resume=True)
     straight.append(features, ids)
     straight.close()
     for path in (tmp_path / "b").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
-    again = FeatureWriter.resume(tmp_path / "a", **options)
+    again = FeatureWriter(tmp_path / "a", **options, resume=True)
     assert again.rows_done == 23
     again.append(features[20:], ids[20:], np.arange(20, 23))
     with pytest.raises(InputError, match="complete with 23 rows"):
         again.append(features[:1], ids[:1])
     again.close()
     with pytest.raises(ConfigError, match=r"dim 5 is now 4"):
-        FeatureWriter.resume(tmp_path / "a", **{**options, "dim": 4})
+        FeatureWriter(tmp_path / "a", **{**options, "dim": 4}, resume=True)
 
 
 @pytest.mark.parametrize("position", range(0, 200, 9))
@@ -163,7 +164,7 @@ def test_a_flipped_byte_is_found_and_only_that_part_made_again(
     path.write_bytes(content)
     with pytest.raises(DataError, match=path.name):
         FeatureStore.open(tmp_path, verify=True)
-    writer = FeatureWriter.resume(tmp_path, dim=DIM, dtype="float32", shard_rows=6)
+    writer = FeatureWriter(tmp_path, dim=DIM, dtype="float32", shard_rows=6, resume=True)
     assert writer.rows_done == 6
     features, ids = rows_of(23)
     writer.append(features[6:], ids[6:])
@@ -192,8 +193,8 @@ def test_missing_and_truncated_parts_are_named(tmp_path: Path) -> None:
 
 ENDLESS = """
 import sys, numpy as np
-from ktfast.features.store import FeatureWriter
-writer = FeatureWriter.resume(sys.argv[1], dim=64, dtype="float32", shard_rows=16)
+from ktfast.features.writer import FeatureWriter
+writer = FeatureWriter(sys.argv[1], dim=64, dtype="float32", shard_rows=16, resume=True)
 print("ready", flush=True)
 row = writer.rows_done
 while True:
@@ -211,7 +212,7 @@ def test_a_killed_writer_leaves_whole_shards(tmp_path: Path) -> None:
             process.stdout.readline()
             time.sleep(0.03 + 0.037 * trial)
             process.send_signal(signal.SIGKILL)
-        writer = FeatureWriter.resume(tmp_path, dim=64, dtype="float32", shard_rows=16)
+        writer = FeatureWriter(tmp_path, dim=64, dtype="float32", shard_rows=16, resume=True)
         assert writer.rows_done >= done
         done = writer.rows_done
     assert done > 0

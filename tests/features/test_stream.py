@@ -1,4 +1,4 @@
-"""Features on their way to disk: in order, bounded, and nothing that goes wrong is lost."""
+"""The stream of features to disk keeps their order, bounds its memory and reports errors."""
 
 import threading
 import time
@@ -10,8 +10,9 @@ import torch
 
 from ktfast.errors import InputError
 from ktfast.features import stream as feature_stream
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
+from ktfast.features.writer import FeatureWriter
 
 DIM = 5
 
@@ -26,7 +27,7 @@ def blocks(n: int, size: int = 4):
 
 
 def writer(folder: Path) -> FeatureWriter:
-    return FeatureWriter.resume(folder, dim=DIM, dtype="float32", shard_rows=6)
+    return FeatureWriter(folder, dim=DIM, dtype="float32", shard_rows=6, resume=True)
 
 
 def test_blocks_arrive_in_order(tmp_path):
@@ -65,7 +66,7 @@ def test_a_slow_disk_is_waited_for_only_when_enough_is_on_its_way(tmp_path, monk
     while len(given) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(given) == 4  # one in work, three on their way
+    assert len(given) == 4  # one block is being written, three wait
     disk.set()
     thread.join()
     assert FeatureStore.open(tmp_path).n == 40
@@ -89,7 +90,7 @@ def test_what_the_writer_raises_is_raised_where_blocks_come_from(tmp_path, monke
         patch.setattr(FeatureWriter, "append", full)
         with pytest.raises(OSError, match="No space left"):
             write()
-    write()  # goes on after the last whole shard
+    write()  # continues after the last whole shard
     assert FeatureStore.open(tmp_path, verify=True).n == 40
 
 

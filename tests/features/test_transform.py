@@ -1,4 +1,4 @@
-"""What is done to features: against plain formulas, and the same wherever it is done."""
+"""Transforms of features equal plain formulas, in memory and on disk."""
 
 import weakref
 
@@ -8,8 +8,9 @@ import torch
 
 from ktfast.errors import ConfigError, DataError
 from ktfast.features import covariance
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
+from ktfast.features.writer import FeatureWriter
 from support.tolerances import FLOAT32_PRODUCTS
 
 CHOICES = ("none", "l2", "pca-l2", "pca-whiten-l2")
@@ -19,6 +20,10 @@ CHOICES = ("none", "l2", "pca-l2", "pca-whiten-l2")
 def rows(rng):
     """Features with a decaying spectrum, float32 [300, 12]."""
     return (rng.normal(size=(300, 12)) * 0.6 ** np.arange(12) + 3).astype(np.float32)
+
+
+def fitted(rows: np.ndarray, choice: str, dim: int = 4) -> FeatureTransform:
+    return FeatureTransform.fit_blocks([torch.from_numpy(rows)], choice, dim=dim, seed=0)
 
 
 def expected(rows: np.ndarray, choice: str, dim: int) -> np.ndarray:
@@ -37,10 +42,10 @@ def expected(rows: np.ndarray, choice: str, dim: int) -> np.ndarray:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_rows_are_transformed_by_the_formula(rows, choice):
-    transform = FeatureTransform.fit_rows(rows, choice, dim=4, seed=0)
+    transform = fitted(rows, choice)
     ours, theirs = transform.apply(rows), expected(rows, choice, 4)
     assert ours.dtype == np.float32
-    # The axes of a PCA are known up to their sign.
+    # PCA determines its axes up to their sign.
     signs = np.sign((ours * theirs).sum(axis=0))
     np.testing.assert_allclose(ours * signs, theirs, rtol=0, atol=FLOAT32_PRODUCTS)
     assert transform.dim == (4 if choice.startswith("pca") else None)
@@ -48,7 +53,7 @@ def test_rows_are_transformed_by_the_formula(rows, choice):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_transform_comes_back(rows, choice, tmp_path):
-    transform = FeatureTransform.fit_rows(rows, choice, dim=4, seed=0)
+    transform = fitted(rows, choice)
     transform.save(tmp_path / "transform.npz")
     again = FeatureTransform.load(tmp_path / "transform.npz")
     assert again.choice == choice
@@ -57,7 +62,7 @@ def test_a_transform_comes_back(rows, choice, tmp_path):
 
 def test_a_damaged_transform_is_named(rows, tmp_path):
     path = tmp_path / "transform.npz"
-    FeatureTransform.fit_rows(rows, "pca-l2", dim=4, seed=0).save(path)
+    fitted(rows, "pca-l2").save(path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"transform\.npz is damaged"):
         FeatureTransform.load(path)
@@ -69,20 +74,20 @@ def test_a_store_and_its_rows_give_the_same(rows, tmp_path):
     writer.close()
     store = FeatureStore.open(tmp_path)
     transform = FeatureTransform.fit(store, "pca-l2", dim=4, seed=0)
-    direct = FeatureTransform.fit_rows(rows, "pca-l2", dim=4, seed=0).apply(rows)
+    direct = fitted(rows, "pca-l2").apply(rows)
     for budget in (1 << 30, 0):
         np.testing.assert_array_equal(transform.apply_store(store, tmp_path, budget), direct)
 
 
 @pytest.mark.parametrize("sizes", [(300,), (1, 299), (100, 7, 193), (60,) * 5])
 def test_a_pca_does_not_depend_on_the_blocks(rows, sizes):
-    """Neither do half-precision features or a mean far from zero cost it its digits."""
+    """The precision also survives float16 features and a mean far from zero."""
     blocks = torch.from_numpy(rows + 1000).split(list(sizes))
     ours = FeatureTransform.fit_blocks(blocks, "pca-whiten-l2", dim=4, seed=0)
     theirs = expected(rows, "pca-whiten-l2", 4)
     found = ours.apply(rows + 1000)
     signs = np.sign((found * theirs).sum(axis=0))
-    # float32 holds a thousand and something to 6e-5.
+    # float32 holds values near 1000 to 6e-5.
     np.testing.assert_allclose(found * signs, theirs, rtol=0, atol=2e-3)
     halves = [block.half() for block in torch.from_numpy(rows).split(list(sizes))]
     half = FeatureTransform.fit_blocks(halves, "pca-l2", dim=4, seed=0)
@@ -90,7 +95,7 @@ def test_a_pca_does_not_depend_on_the_blocks(rows, sizes):
 
 
 def test_the_blocks_of_a_pca_are_not_kept():
-    """Peak memory is the covariance's, whatever the number of rows."""
+    """At most one block is in memory, for any number of blocks."""
     alive = []
 
     def blocks():
@@ -120,4 +125,4 @@ def test_rows_of_zeros_stay_zero():
 
 def test_more_dimensions_than_there_are_is_an_error(rows):
     with pytest.raises(ConfigError, match=r"cluster\.pca 13 is more than the 12"):
-        FeatureTransform.fit_rows(rows, "pca-l2", dim=13, seed=0)
+        fitted(rows, "pca-l2", dim=13)

@@ -1,10 +1,12 @@
-"""A small training on real photographs, whole or in a process that can be killed.
+"""A small training on real photographs, in this process or in a child that tests can kill.
 
-As a script it reads a folder a line, trains there in a child of its own, and prints the child's
-process id and then how it ended: imports are paid for once, whatever the number of kills.
+As a script, this file reads one folder per line. For each folder it starts a child that trains
+there, prints the child's process id, and prints the child's exit code when the child ends. The
+children share the imports of their parent, so that each child starts fast.
 """
 
 import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,10 +21,11 @@ from ktfast.training.loop import Interrupted, TrainingSummary, train
 from support.photographs import MemoryFeed, squares
 
 CLASSES = 5
+STEPS = 21
 
 
 def toy_config(**options: Any) -> TrainingConfig:
-    """21 steps in 3.5 epochs; dropout, warm-up and a falling rate are on."""
+    """`STEPS` steps in 3.5 epochs, with warm-up and a falling learning rate."""
     values = {
         "epochs": 3.5,
         "batch_size": 12,
@@ -40,7 +43,7 @@ def toy_feed(batch_size: int = 12) -> MemoryFeed:
 
 
 def toy_task(feed: MemoryFeed, width: float = 0.125, dropout: float = 0.5) -> ClassificationTask:
-    """Sort photographs into five classes of brightness."""
+    """Sort photographs into five classes by their brightness."""
     torch.manual_seed(3)
     model = AlexNet(CLASSES, width=width, image_size=40, dropout=dropout)
     initialize(model)
@@ -52,7 +55,7 @@ def toy_task(feed: MemoryFeed, width: float = 0.125, dropout: float = 0.5) -> Cl
 def toy_train(
     folder: Path, config: TrainingConfig | None = None, **options: Any
 ) -> tuple[TrainingSummary, str]:
-    """Train in `folder`; the summary, and the SHA-256 of the weights."""
+    """Train in `folder`; return the summary and the SHA-256 of the weights."""
     feed = toy_feed()
     task = toy_task(feed)
     summary = train(
@@ -66,6 +69,15 @@ def toy_train(
         **options,
     )
     return summary, weights_hash(task.model)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def lasting(row: dict) -> dict:
+    """The values of a row that do not depend on the clock."""
+    return {k: v for k, v in row.items() if k not in ("time", "images_per_second", "loader_wait")}
 
 
 def weights_hash(model: torch.nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Training on balanced epochs: exact resume, and refusal of other pseudo-labels."""
+"""Training on balanced epochs resumes exactly, and refuses other pseudo-labels."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""How a network is run: what may be chosen, what is, and that the training stays the same."""
+"""Ways of running a network: which are allowed, which is chosen, and that all train the same."""
 
 import logging
 
@@ -19,23 +19,16 @@ from ktfast.training.execution import (
 )
 from ktfast.training.gradients import Gradients
 from ktfast.training.loop import train
+from support.one_thread import one_thread  # noqa: F401
 from support.tolerances import GRADIENT_ORDER
 from support.toy_training import toy_config, toy_feed, toy_task, weights_hash
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def compilations(monkeypatch):
-    """Shapes of the images of every graph that is compiled, by a backend that changes nothing."""
+    """A list of the image shapes of every compiled graph; the backend leaves graphs unchanged."""
     shapes = []
 
     def backend(graph, inputs):
@@ -48,7 +41,7 @@ def compilations(monkeypatch):
 
 
 def run(folder, **options):
-    """A toy training; its model and summary."""
+    """Run a toy training; return its model and summary."""
     feed = toy_feed()
     task = toy_task(feed)
     config = toy_config(**options.pop("config", {}))
@@ -84,9 +77,13 @@ def test_graphs_that_cannot_be_are_refused():
     ("seconds", "steps", "expected"),
     [
         ({PLAIN: 1.0, GRAPHS: 0.8, COMPILED: 0.5}, 10_000, COMPILED),
-        ({PLAIN: 1.0, GRAPHS: 0.8, COMPILED: 0.79}, 10_000, GRAPHS),  # hardly faster
+        (
+            {PLAIN: 1.0, GRAPHS: 0.8, COMPILED: 0.79},
+            10_000,
+            GRAPHS,
+        ),  # gains less than 5 %
         ({PLAIN: 1.0, GRAPHS: 0.97, COMPILED: 1.3}, 10_000, PLAIN),
-        ({PLAIN: 1.0, GRAPHS: 0.8}, 500, GRAPHS),  # too short to compile for
+        ({PLAIN: 1.0, GRAPHS: 0.8}, 500, GRAPHS),  # the training is too short for compiling
         ({PLAIN: 1.0}, 20, PLAIN),
     ],
 )
@@ -118,7 +115,7 @@ def test_without_a_choice_nothing_is_measured():
 
 def test_a_compiled_training_computes_the_same(tmp_path, compilations):
     model, summary = run(tmp_path / "compiled", config={"compile": True, "epochs": 1.0})
-    # 64 images in batches of 12: the last one, of 4, and the images that are counted run plainly.
+    # 64 images in batches of 12. The last batch, of 4, and the count of operations run plainly.
     assert compilations == [(12, 3, 40, 40)]
     assert summary.way == COMPILED
     assert "forward" not in vars(model)
@@ -176,7 +173,7 @@ def test_fast_ways_on_a_gpu_compute_the_same(tmp_path, options):
     results = []
     for number, more in enumerate(({"compile": False, "cuda_graphs": False}, options)):
         feed = toy_feed()
-        task = toy_task(feed, dropout=0.0)  # graphs draw other numbers
+        task = toy_task(feed, dropout=0.0)  # CUDA graphs draw other random numbers
         config = toy_config(epochs=1.0, **more)
         train(task, feed, config, tmp_path / str(number), name="toy", seed=2, device="cuda")
         results.append(task.model.state_dict())

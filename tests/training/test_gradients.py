@@ -1,4 +1,4 @@
-"""Gradients when memory is short: halves of a batch, with the same numbers, also after a resume."""
+"""Gradients when memory is short: a batch is halved, and the numbers stay the same."""
 
 import logging
 
@@ -8,12 +8,13 @@ from torch import nn
 
 from ktfast.training.gradients import Gradients, Remembered
 from ktfast.training.loop import StepOutput, train
+from support.one_thread import one_thread  # noqa: F401
 from support.tolerances import GRADIENT_ORDER
 from support.toy_training import toy_config, toy_feed, toy_task, weights_hash
 
 
 class Confined:
-    """A task for which only so many images fit into memory; steps do half their work before."""
+    """A task that runs out of memory, after its forward pass, with more than `most` images."""
 
     def __init__(self, task, most: int) -> None:
         self.task, self.model, self.most, self.sizes = task, task.model, most, []
@@ -26,21 +27,13 @@ class Confined:
         return output
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gradients_of(task, micro_batch: int) -> Gradients:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return Gradients(task, torch.device("cpu"), torch.float32, scaler, micro_batch)
 
 
 def run(folder, most: int = 100, dropout: float = 0.5, **options):
-    """A toy training in which `most` images fit; its model, summary and the sizes of its parts."""
+    """Train the toy task with memory for `most` images; return model, summary, sizes of parts."""
     feed = toy_feed()
     task = Confined(toy_task(feed, dropout=dropout), most)
     config = toy_config(**options.pop("config", {}))
@@ -63,7 +56,7 @@ def test_a_step_begins_again_in_halves(most, parts, caplog):
     for mine, theirs in zip(confined.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=GRADIENT_ORDER, atol=1e-6)
     assert float(values["loss"]) == pytest.approx(float(expected["loss"]), rel=GRADIENT_ORDER)
-    # The next step goes on with what fitted.
+    # The next step begins with the micro-batch that fitted.
     confined.model.zero_grad()
     caplog.clear()
     halves.add(batch, 0)
@@ -72,7 +65,7 @@ def test_a_step_begins_again_in_halves(most, parts, caplog):
 
 
 def test_an_attempt_that_failed_leaves_no_trace(tmp_path):
-    """Dropout draws the same numbers as with the smaller micro-batch from the start."""
+    """Dropout draws the numbers that it draws if the micro-batch is small from the start."""
     halved, summary, _ = run(tmp_path / "halved", most=3)
     small, same, _ = run(tmp_path / "small", config={"accumulate": 4})
     assert summary.micro_batch == same.micro_batch == 3
@@ -100,7 +93,7 @@ def test_one_image_that_does_not_fit_is_an_error(tmp_path):
 def test_a_resumed_training_keeps_what_fitted(tmp_path, stop):
     expected, _, _ = run(tmp_path / "whole", most=4)
     run(tmp_path / "parts", most=4, stop_after=stop)
-    # The memory that is free now must not change the numbers.
+    # More free memory must not change the numbers.
     model, summary, sizes = run(tmp_path / "parts", most=100)
     assert summary.resumed_from == stop
     assert summary.micro_batch == max(sizes) == 3

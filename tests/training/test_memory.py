@@ -1,4 +1,4 @@
-"""Freed memory stays in the process, and only for the length of the block."""
+"""Freed memory stays in the process for the length of the block, and no longer."""
 
 import platform
 import resource
@@ -31,8 +31,8 @@ def resident() -> int:
 
 
 def check() -> None:
-    """What the test below looks at, in a process whose heap is its own."""
-    # NumPy asks for huge pages, which would hide most faults.
+    """The checks of the next test, which runs them in a new process with its own heap."""
+    # Huge pages, which NumPy requests by default, would hide most faults.
     held = resident()
     with kept_heap():
         first, again = faults_of_a_block(), faults_of_a_block()

@@ -1,4 +1,4 @@
-"""What bounds a training: ceilings that are known, and what is said about them."""
+"""What bounds a training: operations by hand, known ceilings, and the words for them."""
 
 import time
 
@@ -19,12 +19,12 @@ def gradients_of(task) -> Gradients:
 
 def test_the_work_of_an_image_by_hand():
     feed = toy_feed()
-    task = toy_task(feed)  # an AlexNet of an eighth of the width, on 40 px
+    task = toy_task(feed)  # an AlexNet with an eighth of the channels, on 40 px
     # Multiply-adds of the convolutions: output side^2 x kernel^2 x channels in (of a group) x out.
     conv = [8**2 * 11**2 * 3 * 16, 4**2 * 25 * 8 * 32, 2**2 * 9 * 32 * 48]
     conv += [2**2 * 9 * 24 * 48, 2**2 * 9 * 24 * 32]
     fully = [32 * 512, 512 * 512, 512 * 5]
-    # Forward, and back to weights and maps; no gradient of the pixels is needed.
+    # Forward pass, gradients of weights and of maps; conv1 needs no gradient of its input.
     expected = 2 * (3 * sum(conv + fully) - conv[0])
     before, random = weights_hash(task.model), torch.get_rng_state()
     assert image_flops(gradients_of(task), next(feed.epoch(0)), 0) == expected
@@ -44,15 +44,15 @@ def test_the_rate_of_a_feed_counts_from_its_second_batch():
 
     feed.epoch = slow
     rate, first = feed_rate(feed, 0, batches=3)
-    assert 12 / 0.3 < rate < 12 / 0.01  # with the first batch it would be less
+    assert 12 / 0.3 < rate < 12 / 0.01  # the first batch would lower the rate
     assert torch.equal(first.rows, next(whole(0)).rows)
-    rate, _ = feed_rate(feed, 0, batches=0)  # there is no other than the first
+    rate, _ = feed_rate(feed, 0, batches=0)  # only the first batch exists
     assert rate < 12 / 0.3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_peak_is_a_plausible_one(dtype):
-    least = 1e9 if dtype is torch.float32 else 1e7  # where bfloat16 is imitated, on a busy machine
+    least = 1e9 if dtype is torch.float32 else 1e7  # bfloat16 may be emulated
     assert least < matmul_peak(CPU, dtype) < 1e14
 
 

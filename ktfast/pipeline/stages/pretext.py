@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ktfast.config import result_options
 from ktfast.durable import replacing
-from ktfast.ops import jigsaw_tiles
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
 from ktfast.pipeline.steps.networks import pretext_trunk, puzzle_options, puzzle_permutations
 from ktfast.pipeline.steps.train_networks import HELD_OUT_EPOCH, train_jigsaw, weights_fingerprint
+from ktfast.pretext.pictures import puzzle_pictures
 
 EXAMPLES = 12  # puzzles in the report
 
@@ -60,31 +59,19 @@ def _train(run: RunFolder, folder: Path) -> Outcome:
 
 
 def _save_examples(run: RunFolder, folder: Path) -> None:
-    """Save a few puzzles as the network sees them, with the random choices of each puzzle."""
+    """Keep a few puzzles as the network sees them, with the random choices behind each."""
     config = run.config.pretext
     with open_feed(
         run, open_set(run, "pretext"), size=config.crop, batch_size=EXAMPLES, shuffle=True
     ) as feed:
         batch = next(iter(feed.epoch(0)))
-    tiles, labels, choices = jigsaw_tiles(
+    arrays = puzzle_pictures(
         batch.images,
+        batch.sample_ids,
         puzzle_permutations(config),
-        sample_ids=batch.sample_ids,
         seed=run.config.seed,
         epoch=HELD_OUT_EPOCH,
         **puzzle_options(config),
-        return_choices=True,
     )
-    # The range of a pixel, 0 to 255, shows two standard deviations on each side of the mean.
-    shown = (tiles.permute(0, 1, 3, 4, 2).float() * 63.75 + 127.5).clamp(0, 255).to(torch.uint8)
-    arrays = {
-        "tiles": shown,
-        "labels": labels,
-        "images": batch.images,
-        "cells": choices.cells,
-        "offsets": choices.offsets,
-        "occluded": choices.occluded,
-        "gray": choices.gray,
-    }
     with replacing(folder / "examples.npz") as file:
-        np.savez_compressed(file, **{key: value.cpu().numpy() for key, value in arrays.items()})
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

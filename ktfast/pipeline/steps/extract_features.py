@@ -14,7 +14,7 @@ import torch
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError
-from ktfast.features.store import FeatureStore, FeatureWriter
+from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
 from ktfast.features.teachers import (
     Teacher,
@@ -24,6 +24,7 @@ from ktfast.features.teachers import (
     trunk_teacher,
 )
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
+from ktfast.features.writer import FeatureWriter
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
@@ -165,7 +166,7 @@ def write_features(
     with heap:
         with contextlib.closing(_epoch(feed)) as batches:
             dim = teacher(next(batches).part(0, 1).to(device).images).shape[1]
-        writer = FeatureWriter.resume(folder, dim=dim, dtype=dtype, meta=meta)
+        writer = FeatureWriter(folder, dim=dim, dtype=dtype, meta=meta, resume=True)
         first = writer.rows_done
         start = first // feed.batch_size
         seen = start * feed.batch_size

@@ -31,7 +31,7 @@ from ktfast.pipeline.steps.networks import (
     puzzle_permutations,
     target_network,
 )
-from ktfast.pretext.task import jigsaw_accuracy
+from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Task, TrainingSummary, train
 

@@ -1,0 +1,53 @@
+"""The manifest of a feature folder: the shards, their sizes and hashes, and how they were made."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast import durable
+from ktfast.errors import DataError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+REMEDY = "remove the file and run the features stage again"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and verify the manifest of a folder.
+
+    Raises
+    ------
+    DataError
+        The manifest is missing, damaged or of another schema.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"no features in {folder} ({MANIFEST} is missing); run the features stage")
+    manifest = durable.read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise DataError(
+            f"{folder / MANIFEST} is not a feature manifest of schema {SCHEMA}; remove the folder"
+            " and run the features stage again"
+        )
+    if manifest.pop("sha256", None) != durable.sha256_json(manifest):
+        raise DataError(f"{folder / MANIFEST} is damaged; {REMEDY}")
+    return manifest
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write a manifest with its schema and hash, completely or not at all."""
+    manifest = {"schema": SCHEMA, **content}
+    manifest["sha256"] = durable.sha256_json(manifest)
+    durable.write_json(folder / MANIFEST, manifest)
+
+
+def files_of(shard: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The records of a shard's two files: features and sample ids."""
+    return shard, shard["sample_ids"]
+
+
+def load_ids(folder: Path, shards: list[dict[str, Any]]) -> npt.NDArray[np.int64]:
+    """Read the sample ids of all shards, int64 [n]."""
+    parts = [np.load(folder / shard["sample_ids"]["file"], allow_pickle=False) for shard in shards]
+    return np.concatenate(parts)

@@ -1,0 +1,248 @@
+"""Write features to disk in shards, so that a crash loses no finished shard."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast import durable
+from ktfast.durable import is_whole, remove_leftovers
+from ktfast.errors import ConfigError, InputError
+from ktfast.features.manifest import MANIFEST, files_of, load_ids, read_manifest, write_manifest
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 64 << 20
+"""Default size of a shard. The writer holds one shard in memory."""
+
+Array = npt.NDArray[Any]
+
+
+class FeatureWriter:
+    """Write features block by block. Every finished shard survives a crash.
+
+    Parameters
+    ----------
+    folder : path-like
+        Destination; created if missing.
+    dim : int
+        Features per image.
+    dtype : {"float16", "float32"}
+        Type of the stored features.
+    meta : mapping, optional
+        JSON values that are stored with the features, such as layer, model and data fingerprint.
+    shard_rows : int, optional
+        Images per shard. The default makes shards of about 64 MiB.
+    resume : bool
+        Continue after the last whole shard of an earlier writer with the same arguments. Rows below
+        `rows_done` that are appended again are ignored, so that the caller may start with the batch
+        that holds row `rows_done`. Without `resume`, the shards of an earlier writer are removed.
+
+    Attributes
+    ----------
+    rows_done : int
+        Rows that are safe on disk.
+
+    Raises
+    ------
+    ConfigError
+        The dtype is unknown, or an earlier writer of the folder had other arguments.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        dim: int,
+        dtype: Literal["float16", "float32"] = "float16",
+        meta: Mapping[str, Any] | None = None,
+        shard_rows: int | None = None,
+        resume: bool = False,
+    ) -> None:
+        if dtype not in ("float16", "float32"):
+            raise ConfigError(f"feature dtype must be float16 or float32, got {dtype!r}")
+        row_bytes = dim * np.dtype(dtype).itemsize
+        shard_rows = max(1, SHARD_BYTES // row_bytes) if shard_rows is None else shard_rows
+        self.folder = Path(folder)
+        self.dim = dim
+        self.rows_done = 0
+        meta = json.loads(json.dumps(meta or {}))  # the values that reading will give
+        self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": meta}
+        self._shards: list[dict[str, Any]] = []
+        self._features = np.empty((shard_rows, dim), dtype)
+        self._ids = np.empty(shard_rows, np.int64)
+        self._filled = 0
+        self._closed = False
+        self._complete = False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
+        if resume and (self.folder / MANIFEST).exists():
+            self._take_over()
+        else:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._remove_shards_from(len(self._shards))
+
+    def append(
+        self,
+        features: npt.ArrayLike,
+        sample_ids: npt.ArrayLike,
+        rows: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add a block.
+
+        Parameters
+        ----------
+        features : array, float [b, dim]
+            Features.
+        sample_ids : array, int64 [b]
+            Identity of each image.
+        rows : array, int64 [b], optional
+            Consecutive row numbers. By default they follow the last block. Rows that are already
+            stored are ignored; a gap is an error.
+
+        Raises
+        ------
+        InputError
+            A shape is wrong, rows are missing, or a value is not finite. In float16, values above
+            65504 are infinite. No row of the block is stored.
+        """
+        if self._closed:
+            raise InputError(f"the feature writer of {self.folder} is closed; make a new writer")
+        block, ids = np.asarray(features), np.asarray(sample_ids, np.int64)
+        if block.ndim != 2 or block.shape[1] != self.dim or ids.shape != block.shape[:1]:
+            raise InputError(
+                f"features must be [b, {self.dim}] with sample_ids [b],"
+                f" got {list(block.shape)} and {list(ids.shape)}"
+            )
+        known = 0 if rows is None else self._count_stored(np.asarray(rows, np.int64))
+        block, ids = self._convert(block[known:], ids[known:]), ids[known:]
+        if self._complete and len(ids):
+            raise InputError(f"{self.folder} is complete with {self.rows_done} rows; add no more")
+        done = 0
+        while done < len(ids):
+            take = min(len(ids) - done, len(self._ids) - self._filled)
+            target = slice(self._filled, self._filled + take)
+            self._features[target] = block[done : done + take]
+            self._ids[target] = ids[done : done + take]
+            self._filled += take
+            done += take
+            if self._filled == len(self._ids):
+                self._flush()
+
+    def close(self) -> None:
+        """Write the last shard and mark the manifest as complete.
+
+        Raises
+        ------
+        InputError
+            A sample id was appended twice, or no features were appended.
+        """
+        if self._closed:
+            return
+        if self._filled:
+            self._flush()
+        if not self._shards:
+            raise InputError(f"no features were appended to {self.folder}")
+        unique, counts = np.unique(load_ids(self.folder, self._shards), return_counts=True)
+        if np.any(counts > 1):
+            raise InputError(f"sample {unique[counts > 1][0]} was appended to {self.folder} twice")
+        self._complete = self._closed = True
+        self._write_manifest()
+
+    def _take_over(self) -> None:
+        """Keep the shards of an earlier writer, up to the first missing or damaged shard."""
+        manifest = read_manifest(self.folder)
+        before = {key: manifest[key] for key in self._config}
+        if changed := [key for key in before if before[key] != self._config[key]]:
+            pairs = (f"{key} {before[key]} is now {self._config[key]}" for key in changed)
+            raise ConfigError(
+                f"{self.folder} was begun with other arguments ({', '.join(pairs)}); remove the"
+                " folder to start again"
+            )
+        for shard in manifest["shards"]:
+            if not all(is_whole(self.folder, record, hashed=True) for record in files_of(shard)):
+                logger.warning(
+                    "%s: %s is damaged and will be made again", self.folder, shard["file"]
+                )
+                break
+            self._shards.append(shard)
+            self.rows_done += shard["rows"]
+        self._complete = manifest["complete"] and len(self._shards) == len(manifest["shards"])
+        if not self._complete:
+            self._write_manifest()
+
+    def _count_stored(self, rows: npt.NDArray[np.int64]) -> int:
+        """Number of leading rows of a block that are already stored; refuses a gap."""
+        next_row = self.rows_done + self._filled
+        if not rows.size:
+            return 0
+        if np.any(np.diff(rows) != 1) or rows[0] > next_row:
+            raise InputError(
+                f"rows must follow each other from {next_row}, got {rows[0]} .. {rows[-1]}"
+                f" ({rows.size} rows); read the images in their order, without shuffling"
+            )
+        return int(np.clip(next_row - rows[0], 0, rows.size))
+
+    def _convert(self, block: Array, ids: npt.NDArray[np.int64]) -> Array:
+        """A block in the stored type; refuses values that are not finite."""
+        with np.errstate(over="ignore"):
+            stored = block.astype(self._features.dtype, copy=False)
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            largest = np.abs(block[bad].astype(np.float64)).max()
+            remedy = (
+                "store float32 (features.dtype)"
+                if np.isfinite(block[bad]).all()
+                else "check the model"
+            )
+            raise InputError(
+                f"features of sample {ids[bad]} are not finite in {stored.dtype}"
+                f" (largest magnitude {largest:g}); {remedy}"
+            )
+        return stored
+
+    def _flush(self) -> None:
+        """Write the rows in memory as a shard, then the manifest."""
+        number = len(self._shards)
+        features, ids = self._features[: self._filled], self._ids[: self._filled]
+        stored = _write_npy(self.folder / f"features-{number:05d}.npy", features)
+        stored_ids = _write_npy(self.folder / f"sample_ids-{number:05d}.npy", ids)
+        self._shards.append({**stored, "rows": self._filled, "sample_ids": stored_ids})
+        self.rows_done += self._filled
+        self._filled = 0
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        """Write the manifest of the finished shards."""
+        content = {"complete": self._complete, "rows": self.rows_done, **self._config}
+        write_manifest(self.folder, {**content, "shards": self._shards})
+
+    def _remove_shards_from(self, first: int) -> None:
+        """Remove the files of shard number `first` and of later shards."""
+        for pattern in ("features-*.npy", "sample_ids-*.npy"):
+            for path in self.folder.glob(pattern):
+                number = path.stem.rpartition("-")[2]
+                if number.isdigit() and int(number) >= first:
+                    path.unlink()
+
+
+def _write_npy(path: Path, array: Array) -> dict[str, Any]:
+    """Write a C-contiguous array; return the record of its file: name, size and hash."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
+    header, content = head.getvalue(), array.data.cast("B")
+    digest = hashlib.sha256(header)
+    digest.update(content)
+    with durable.replacing(path) as file:
+        file.write(header)
+        file.write(content)
+    size = len(header) + content.nbytes
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}

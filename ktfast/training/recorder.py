@@ -1,0 +1,138 @@
+"""Write down how a training goes: rows of metrics, the live line and checkpoints."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ktfast.errors import InputError
+from ktfast.training.checkpoint import CheckpointFolder
+from ktfast.training.progress import LiveLine, Meter, MetricsLog
+from ktfast.training.speed import Ceilings
+from ktfast.training.state import TrainingState
+
+
+class DivergedError(InputError):
+    """The loss became infinite or not a number."""
+
+
+class Recorder:
+    """Record a session of a training, which begins when the recorder is made.
+
+    Parameters
+    ----------
+    state : TrainingState
+        State of the training.
+    meter : Meter
+        Clock of the session.
+    ceilings : Ceilings
+        Speed of feed and device, each alone.
+    log : MetricsLog
+        Destination of the rows.
+    line : LiveLine
+        Line on the terminal that shows the last row.
+    checkpoints : CheckpointFolder
+        Destination of the checkpoints.
+    name : str
+        Name of the training.
+    total : int
+        Number of steps of the whole training.
+    batches_per_epoch : int
+        Number of steps of an epoch.
+    question : mapping
+        Settings that a resumed training must share; stored in every checkpoint.
+    circumstances : mapping
+        Facts of the machine that a resumed training should share; stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        meter: Meter,
+        ceilings: Ceilings,
+        log: MetricsLog,
+        line: LiveLine,
+        checkpoints: CheckpointFolder,
+        *,
+        name: str,
+        total: int,
+        batches_per_epoch: int,
+        question: Mapping[str, Any],
+        circumstances: Mapping[str, Any],
+    ) -> None:
+        self.state = state
+        self.meter = meter
+        self.ceilings = ceilings
+        self.log = log
+        self.line = line
+        self.checkpoints = checkpoints
+        self.name = name
+        self.total = total
+        self.batches_per_epoch = batches_per_epoch
+        self.question = question
+        self.circumstances = circumstances
+        self._first_step = state.step
+        self._saved = time.monotonic()
+
+    def write_row(self) -> None:
+        """Append a row to metrics.jsonl, averaged over the steps since the last row; show the row.
+
+        Raises
+        ------
+        DivergedError
+            The loss or a metric is not finite.
+        """
+        state, meter = self.state, self.meter
+        state.metrics = self._finite_means()
+        rate, waited = meter.row(state.window.images)
+        state.throughput = statistics.median(meter.rates)
+        bounds = self.ceilings.bounds(state.throughput, meter.waited / meter.seconds)
+        state.bounds = dataclasses.asdict(bounds)
+        state.window.clear()
+        row = {
+            "time": time.time(),
+            "stage": self.name,
+            "step": state.step,
+            "epoch": state.step / self.batches_per_epoch,
+            **state.metrics,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "images_per_second": rate,
+            "loader_wait": waited,
+        }
+        self.log.append(row)
+        seconds_per_step = meter.seconds / (state.step - self._first_step)
+        self.line.show(row, bounds.text(), eta=seconds_per_step * (self.total - state.step))
+
+    def seconds_since_save(self) -> float:
+        """Seconds since the last checkpoint of the session, or since its begin."""
+        return time.monotonic() - self._saved
+
+    def save(self) -> None:
+        """Put the rows on disk and write a checkpoint.
+
+        Raises
+        ------
+        DivergedError
+            The loss or a metric is not finite. Then no checkpoint is written.
+        OSError
+            The checkpoint could not be written. The earlier checkpoints are unchanged.
+        """
+        self._finite_means()
+        self.log.sync()
+        facts = self.state.facts(self.question, self.circumstances, self.meter)
+        self.checkpoints.save(self.state.step, self.state.tensors(), facts)
+        self._saved = time.monotonic()
+
+    def _finite_means(self) -> dict[str, float]:
+        """Means of the loss and the metrics since the last row; waits for the device."""
+        means = self.state.window.read()
+        for key, value in means.items():
+            if not math.isfinite(value):
+                rate = self.state.optimizer.param_groups[0]["lr"]
+                raise DivergedError(
+                    f"{key} of {self.name} became {value} at step {self.state.step} or shortly"
+                    f" before; lower learning_rate (now {rate:g}) or raise warmup"
+                )
+        return means
