@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ktfast.kmeans.assign_cpu import Assigner, make_assigner
+from ktfast.kmeans.assigner import Assigner, make_assigner
 from ktfast.kmeans.rows import Float64, Rows
 from ktfast.kmeans.sums import make_sums
 
