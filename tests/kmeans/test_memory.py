@@ -1,4 +1,4 @@
-"""Peak memory of a fit: the data and the workspace that `KMeans` states, to five percent."""
+"""Peak memory of a fit: the data and the workspace that the page Memory states, within 5 %."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ print(resident("VmHWM") - before)
 
 
 def stated_workspace(k, init, spherical):
-    """The Notes of `KMeans`, in bytes."""
+    """The bytes that the documentation's page Memory states for a fit on a CPU."""
     rows = N * (200 + 256 + 32)
     centers = k * D * (120 if init == "k-means||" else 40)
     scaled = 4 * N * D if spherical else 0

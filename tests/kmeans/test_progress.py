@@ -31,7 +31,7 @@ def test_one_line_per_iteration_when_verbose(caplog, device):
     caplog.clear()
     with caplog.at_level(logging.INFO, "ktfast"):
         KMeans(12, random_state=0, verbose=1, device=device).fit(x)
-    assert "first centres" in caplog.records[0].getMessage()
+    assert "initial centres" in caplog.records[0].getMessage()
 
 
 def test_a_line_every_ten_seconds_otherwise(caplog, monkeypatch):
@@ -116,7 +116,7 @@ def test_nothing_is_changed_before_the_first_iteration(monkeypatch, device):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ktfast.kmeans.estimator.first_centers", stop)
+    monkeypatch.setattr("ktfast.kmeans.starts.initial_centers", stop)
     with pytest.raises(KeyboardInterrupt):
         model.fit(mixture(300, d=3))
     np.testing.assert_array_equal(model.predict(x), labels)
@@ -140,7 +140,7 @@ try:
     model.fit(x)
 except KeyboardInterrupt:
     print("raised", time.time(), flush=True)
-if "WHEN" == "first centres":
+if "WHEN" == "initial centres":
     assert not hasattr(model, "labels_")
 else:
     labels = model.predict(x[:5000])
@@ -149,7 +149,7 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("when", "init"), [("first centres", "k-means||"), ("iteration", "random")]
+    ("when", "init"), [("initial centres", "k-means||"), ("iteration", "random")]
 )
 def test_ctrl_c_ends_a_fit_within_a_second(when, init):
     process = subprocess.Popen(
