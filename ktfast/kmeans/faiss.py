@@ -15,8 +15,6 @@ The differences from faiss are:
 - The objective counts the weights of the points.
 """
 
-import importlib
-import logging
 from typing import Any
 
 import numpy as np
@@ -24,17 +22,15 @@ from sklearn.utils import check_random_state
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float32, Float64, Int64
-from ktfast.kmeans.flat_index import CentroidIndex, points_of
-from ktfast.kmeans.inputs import given_centers, weights_of
+from ktfast.kmeans.faiss_inputs import check_options, select_points
+from ktfast.kmeans.flat_index import CentroidIndex
+from ktfast.kmeans.inputs import given_centers
 from ktfast.kmeans.lloyd import LloydResult, lloyd
 from ktfast.kmeans.moments import Moments, moments_of
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding import initial_centers
-from ktfast.kmeans.spherical import SphericalRows, lengths
-from ktfast.kmeans.workspace import float64_on_host, to_host
-from ktfast.native.arrays import library_of
-from ktfast.native.modules import cuda
+from ktfast.kmeans.workspace import to_host
 
 __all__ = [
     "ClusteringInitMethod_KMEANS_PLUS_PLUS",
@@ -42,30 +38,12 @@ __all__ = [
     "Kmeans",
 ]
 
-_logger = logging.getLogger(__name__)
-
 ClusteringInitMethod_RANDOM = 0
 ClusteringInitMethod_KMEANS_PLUS_PLUS = 1
 
 _METHODS = {
     ClusteringInitMethod_RANDOM: "random",
     ClusteringInitMethod_KMEANS_PLUS_PLUS: "k-means++",
-}
-# Options of faiss that change no result.
-_WITHOUT_EFFECT = (
-    "update_index",
-    "decode_block_size",
-    "check_input_data_for_NaNs",
-    "use_faster_subsampling",
-    "afkmc2_chain_length",
-)
-# Options of faiss that ktfast lacks, with the value that switches each one off.
-_UNSUPPORTED = {
-    "frozen_centroids": False,
-    "int_centroids": False,
-    "early_stop_threshold": 0.0,
-    "use_super_kmeans": False,
-    "progressive_dim_steps": None,
 }
 
 
@@ -138,7 +116,7 @@ class Kmeans:
         init_method: int = ClusteringInitMethod_RANDOM,
         **options: Any,
     ) -> None:
-        _check_options(options)
+        check_options(options)
         if init_method not in _METHODS:
             raise InputError(
                 f"init_method must be ClusteringInitMethod_RANDOM (0) or "
@@ -201,7 +179,7 @@ class Kmeans:
             infinity.
         """
         random_state = check_random_state(self.seed)
-        rows, weight = self._points(x, weights, random_state)
+        rows, weight = select_points(self, x, weights, random_state)
         moments = moments_of(rows, weight)
         runs = [
             self._run(rows, weight, moments, init_centroids, random_state)
@@ -271,34 +249,6 @@ class Kmeans:
         )
         return result, statistics.iterations
 
-    def _points(self, x: Any, weights: Any, random_state: Any) -> tuple[Rows, Float64 | None]:
-        """Select the points and weights that are clustered."""
-        x = points_of(x, self.d)
-        n, most = len(x), self.k * (self.max_points_per_centroid or len(x))
-        if n < self.k:
-            raise InputError(
-                f"{n} points are fewer than the {self.k} centroids that are wanted; give more "
-                "points or a smaller k"
-            )
-        if n < self.k * self.min_points_per_centroid:
-            _logger.warning(
-                "%d points for %d centroids: at least %d would be better",
-                n,
-                self.k,
-                self.k * self.min_points_per_centroid,
-            )
-        weight = weights_of(weights, n)
-        if n > most:
-            drawn = np.sort(random_state.choice(n, most, replace=False))
-            x, weight = x[drawn], None if weight is None else weight[drawn]
-        if self.gpu:
-            x = _on_gpu(x)
-        if not self.spherical:
-            return Rows([x]), weight
-        # faiss adds up points, not directions: each direction is weighted by the point's length.
-        long = np.concatenate([lengths(float64_on_host(b)) for _, b in Rows([x]).blocks(1 << 14)])
-        return SphericalRows([x]), long[:, 0] if weight is None else long[:, 0] * weight
-
 
 class _Statistics:
     """Collects faiss's statistics of each iteration, and passes each result on to the progress."""
@@ -323,20 +273,3 @@ class _Statistics:
                 "nsplit": int(last["relocated"]),
             }
         )
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if name in _UNSUPPORTED and value != _UNSUPPORTED[name]:
-            raise InputError(
-                f"ktfast's Kmeans does not support {name}={value!r}; leave {name} out, or use faiss"
-            )
-        if name not in _UNSUPPORTED and name not in _WITHOUT_EFFECT:
-            raise TypeError(f"Kmeans has no option {name!r}; check the spelling")
-
-
-def _on_gpu(x: Any) -> Any:
-    cuda()  # raises an error that says what is missing
-    if library_of(x) != "numpy":
-        return x if library_of(x) == "cupy" else x.cuda()
-    return importlib.import_module("torch").from_numpy(np.ascontiguousarray(x)).cuda()

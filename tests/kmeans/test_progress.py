@@ -1,4 +1,4 @@
-"""What a fit tells while it runs, and what is left of one that is interrupted."""
+"""The log lines of a running fit, and the state of an interrupted fit."""
 
 import logging
 import os
@@ -60,11 +60,11 @@ def test_a_short_fit_says_nothing(caplog, device):
 
 
 def interrupted(at, monkeypatch, **options):
-    """A fit whose Ctrl-C arrives while the iteration of that number (from 1) is told of."""
+    """Fit until a Ctrl-C arrives at the end of iteration number `at`, counted from 1."""
     observe, calls = Progress.observe, [0]
 
-    def stop(self, run):
-        observe(self, run)
+    def stop(self, result):
+        observe(self, result)
         calls[0] += 1
         if calls[0] == at:
             raise KeyboardInterrupt
@@ -96,14 +96,17 @@ def test_the_best_of_several_runs_is_kept(monkeypatch, device):
     options = {"init": "random", "n_init": fewer(50, 5), "random_state": 0, "device": device}
     at = fewer(60, 25)
     model, x = interrupted(at, monkeypatch, **options)
-    runs = []
+    results = []
     observe = Progress.observe
+
+    def collect(self, result):
+        observe(self, result)
+        results.append(result)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Progress, "observe", lambda self, run: (observe(self, run), runs.append(run))[0]
-        )
+        patch.setattr(Progress, "observe", collect)
         KMeans(12, tol=0, **options).fit(x)
-    assert model.inertia_ <= min(run.inertia for run in runs[:at])
+    assert model.inertia_ <= min(result.inertia for result in results[:at])
     assert_consistent(model, x)
 
 
@@ -156,7 +159,7 @@ def test_ctrl_c_ends_a_fit_within_a_second(when, init):
         [sys.executable, "-c", INTERRUPTED.replace("INIT", init).replace("WHEN", when)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd="/",  # not the checkout, whose ktfast may not be built
+        cwd="/",  # the ktfast of the checkout may not be built
         env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     )
     with process:

@@ -1,4 +1,4 @@
-"""First centres: as good as scikit-learn's, and decided by the rows' values alone."""
+"""Initial centres are as good as scikit-learn's and depend only on the values of the rows."""
 
 import warnings
 
@@ -69,7 +69,7 @@ def test_real_digits_end_as_low_as_scikit_learn_s(data_folder, device):
 
 
 def test_heavy_tails_are_seen_in_a_sample(backend):
-    """Rows that make up most of the variance would be missed by an even sample."""
+    """The sample contains the few rows that make up most of the variance."""
     x = np.random.default_rng(0).standard_t(2.5, size=(fewer(20_000, 8000), 4))
     sampled = potential(x, start(backend.array(x), 100, "k-means++"))
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Rows on the host, streamed to a device: the order of copies, the budget, the bits of a fit."""
+"""Rows streamed from the host: the order of copies, the memory budget and the bits of a fit."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import torch
 import ktfast.kmeans.inputs
 from ktfast import KMeans
 from ktfast.errors import InputError
+from ktfast.kmeans.lloyd import lloyd
 from ktfast.kmeans.memory_plan import GpuTarget, MemoryPlan, make_plan
 from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.streaming import HostStream
@@ -17,9 +18,9 @@ from support.kmeans_cases import assert_consistent, assert_same, least_budget, m
 
 @pytest.fixture
 def device(monkeypatch):
-    """A device that `device="cuda"` opens, with as much memory as a test wants."""
+    """The fake device that `device="cuda"` opens."""
     fake = FakeDevice()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # blocks are too small for more
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the blocks are too small for more threads
     monkeypatch.setattr(ktfast.kmeans.inputs, "open_device", lambda index: fake)
     return fake
 
@@ -67,7 +68,7 @@ def test_a_copy_waits_for_the_kernels_that_read_its_memory_before():
     for _ in range(2):
         for place, _ in blocks.parts():
             device.log.append(("kernels", place.start))
-    # Whatever a copy overwrites, its event is younger than the kernels that read it last.
+    # A copy waits for an event that was recorded after the last kernels that read its memory.
     last_read, newest = {}, {}
     current = None
     for i, entry in enumerate(device.log):
@@ -87,7 +88,7 @@ def test_the_next_copy_is_queued_while_kernels_work():
     for place, _ in stream(mixture(1000), MemoryPlan(0, 128, 0), device).parts():
         queued = sum(entry[0] == "copy" for entry in device.log)
         assert queued == min(8, place.start // 128 + 2)
-    assert device.log.count(("wait",)) == 6  # for pinned memory, and for nothing else
+    assert device.log.count(("wait",)) == 6  # only for pinned memory
 
 
 def test_a_resident_prefix_is_copied_once():
@@ -211,15 +212,13 @@ def test_spherical(device):
 def test_an_iteration_reads_streamed_rows_once(device):
     x = mixture(1280)
     rows = Rows([x], target=GpuTarget(device, least_budget(x, 12), 12))
-    from ktfast.kmeans.lloyd import lloyd
-
-    run = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
+    result = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
     device.log.clear()
     again = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
     copies = sum(entry[0] == "copy" for entry in device.log)
-    passes = 1 + len(again.history) + 1  # ranges, iterations, the last assignment
+    passes = 1 + len(again.history) + 1  # the ranges, each iteration, the last assignment
     assert copies == passes * 10
-    np.testing.assert_array_equal(to_host(run.labels), to_host(again.labels))
+    np.testing.assert_array_equal(to_host(result.labels), to_host(again.labels))
 
 
 @pytest.mark.parametrize("k", [12, 300])
