@@ -2,11 +2,11 @@
 
 A fit goes through these phases, from pass to pass:
 
-1. `DensePass`: screens every centre for every row. The first pass knows nothing. Each later pass
+1. `DensePass`: screens every centre for every row. Each pass but the first
    uses the former label of a row as a guess, so that fewer centres become candidates. Dense passes
    go on while the centres move so far that distance bounds would not hold.
-2. `_NotingPass`, once: the centres have slowed down. It screens with the screen that is cheapest
-   for rows whose nearest centre is nearly known, and notes distance bounds for every row.
+2. `_RecordingPass`, once: the centres have slowed down. It screens with the screen that is cheapest
+   for rows whose nearest centre is nearly known, and records distance bounds for every row.
 3. `_BoundedPass`: skips the centres that, given their movement, cannot have become the nearest.
    Only rows whose bounds are too loose are screened again.
 
@@ -31,7 +31,21 @@ _LEAST_BUDGET = 32
 
 
 class FitRows(NamedTuple):
-    """The rows of a fit and their labels int32 [n] and squared distances float64 [n]."""
+    """The rows of a fit, with the results that every pass updates.
+
+    Attributes
+    ----------
+    rows : Rows
+        The data [n, d].
+    mean : array, float64 [d]
+        Mean of the rows.
+    precision : str
+        See `ktfast.ops.kmeans_assign`.
+    labels : array, int32 [n]
+        Nearest centre of each row.
+    distances : array, float64 [n]
+        Squared distance to the nearest centre.
+    """
 
     rows: Rows
     mean: Float64
@@ -130,7 +144,7 @@ class DensePass:
         epochs = epochs_that_fit(self._fit.rows.n, *centers.shape)
         if last or epochs < 2:
             return _ScreenedPass(self._fit, chosen)
-        return _NotingPass(self._fit, chosen, epochs)
+        return _RecordingPass(self._fit, chosen, epochs)
 
     def run(self, centers: Float64, previous: Float64 | None) -> float:
         """See `Phase`."""
@@ -140,7 +154,7 @@ class DensePass:
 
 
 class _ScreenedPass:
-    """Screens every centre for every row, and notes no bounds."""
+    """Screens every centre for every row, and records no bounds."""
 
     def __init__(self, fit: FitRows, chosen: _ChosenScreen) -> None:
         self._fit = fit
@@ -157,8 +171,8 @@ class _ScreenedPass:
         return 0.0
 
 
-class _NotingPass:
-    """Phase 2: screens every centre for every row, and notes the distance bounds of all rows."""
+class _RecordingPass:
+    """Phase 2: screens every centre for every row, and records the distance bounds of all rows."""
 
     def __init__(self, fit: FitRows, chosen: _ChosenScreen, epochs: int) -> None:
         self._fit = fit

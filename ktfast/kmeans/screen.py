@@ -28,17 +28,18 @@ _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
 _COORDINATES = (32, 64, 128, 256)
 # The margin is this share of the way from a row's nearest centre to its 17th nearest, in squared
-# distances: noting bounds up to there costs little more than screening, and the bounds hold for
-# several iterations (measured).
+# distances. With this margin, recording bounds costs little more than screening, and the bounds
+# hold for several iterations (measured).
 _MARGIN_SHARE = 0.6
 # The movement of most centres uses up the bounds. Up to 64 fast centres do not count, because the
 # bounded pass compares them one by one.
 _FAST_CENTERS = 64
 # From one pass to the next, the movement of the centres falls to about this share (measured).
 _MOVEMENT_FALLS = 0.75
-# After this many passes, some centres have come far even if most centres are slow.
+# Bounds serve at most this many passes, because by then some of the slow centres have come far.
 _MOST_PASSES = 8
-# Few data have a larger slack, relative to a row's distance. If bounds would not pay with this
+# The slack says how far the bounds of a row reach beyond its nearest centre, as a share of the
+# distance to this centre. Few data have a larger slack than 0.5. If bounds would not pay with this
 # slack, the slack of the data is not measured.
 _MOST_SLACK = 0.5
 # Number of passes over the rows for which their codes in a basis are expected to serve.
@@ -54,9 +55,9 @@ class LaterScreen(NamedTuple):
         The cheapest screen.
     margin : float
         Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`. With this
-        margin about as many centres become candidates as the bounds of a row can name.
+        margin, about 16 centres of a row become candidates, and bounds of 16 centres are stored.
     cost : float
-        Estimated clock cycles for noting the bounds of a row.
+        Estimated clock cycles for recording the bounds of a row.
     """
 
     screen: Screen
@@ -140,7 +141,7 @@ class Outlook:
         self._slack = 0.0
 
     def bounds_pay(self, centers: Float64, previous: Float64, distances: Float64) -> bool:
-        """Predict whether bounds pay if the next pass notes them.
+        """Predict whether bounds pay if the next pass records them.
 
         Parameters
         ----------
@@ -157,8 +158,8 @@ class Outlook:
             Whether the bounds are expected to pay.
         """
         cost = self._screen.product_cost(len(centers))
-        noting = self._screen.noting_cost
-        if cost * _MOST_PASSES <= noting:
+        recording = self._screen.noting_cost
+        if cost * _MOST_PASSES <= recording:
             return False
         fast = min(_FAST_CENTERS, len(centers) // 4)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -166,14 +167,14 @@ class Outlook:
             steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
             step = float(np.partition(steps, -1 - fast)[-1 - fast])
             distance = float(np.sqrt(distances.mean()))
-        if cost * _passes(distance * _MOST_SLACK, step) <= noting:
+        if cost * _passes(distance * _MOST_SLACK, step) <= recording:
             return False
         self._asked += 1
         # The slack changes slowly, so it is measured in calls 1, 2, 4, 8, ...
         if self._asked.bit_count() == 1:
             sample = self._rows.take(_spread(self._rows.n, _MARGIN_SAMPLE))
             self._slack = math.sqrt(1 + _good_margin(sample, centers)) - 1
-        return cost * _passes(distance * self._slack, step) > noting
+        return cost * _passes(distance * self._slack, step) > recording
 
 
 def _passes(slack: float, step: float) -> float:

@@ -1,4 +1,4 @@
-"""Copies of earlier centres, to measure how far each centre has moved since bounds were noted."""
+"""Snapshots of earlier centres, from which the movement of the centres is measured."""
 
 import numpy as np
 

@@ -22,7 +22,7 @@ class Sums(Protocol):
     """Turns labels into the next centres."""
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
-        """Note the labels of some rows while these rows are in the memory of the device.
+        """Add rows to the sums of their new labels while the rows are in the memory of the device.
 
         Parameters
         ----------
