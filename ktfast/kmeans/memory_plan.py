@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 from ktfast.errors import InputError
 from ktfast.native.gpu_memory import Device, free_bytes
+from ktfast.ops.kmeans_tensor import TILE_ROWS
 
-# Blocks begin at multiples of this number of rows, because kernels work on tiles of rows.
-TILE_ROWS = 128
 # The largest block, if the budget allows it. Copies of smaller blocks do not reach full speed.
 _BLOCK_BYTES = 1 << 27
 _BLOCK_ROWS = 1 << 18
@@ -120,4 +119,5 @@ def make_plan(
 
 
 def _whole_tiles(rows: int) -> int:
+    """Round down to whole tiles of the kernels, but not below one tile."""
     return max(1, rows // TILE_ROWS) * TILE_ROWS
