@@ -1,4 +1,4 @@
-"""Another name of `ktfast.kmeans.faiss`, the K-means with the interface of `faiss.Kmeans`."""
+"""Alias of `ktfast.kmeans.faiss`, K-means with the interface of `faiss.Kmeans`."""
 
 from ktfast.kmeans.faiss import (
     ClusteringInitMethod_KMEANS_PLUS_PLUS,

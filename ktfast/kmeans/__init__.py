@@ -1,4 +1,8 @@
-"""K-means: a scikit-learn estimator on the native kernels, and the interface of `faiss.Kmeans`."""
+"""K-means clustering.
+
+`KMeans` is an estimator with the interface of scikit-learn. `ktfast.kmeans.faiss` has the interface
+of `faiss.Kmeans`. The other modules are internal.
+"""
 
 from ktfast.kmeans.estimator import KMeans
 

@@ -1,8 +1,9 @@
-"""Assignments of a fit on a GPU: codes made once, guesses from before, sums that follow at once."""
+"""The assignment passes of one fit on a GPU, with codes that are computed once."""
 
 from typing import Any
 
-from ktfast.kmeans.rows import Float64, Rows
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.sums import Sums
 from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
@@ -10,23 +11,24 @@ from ktfast.ops.kmeans_tensor import TILE_ROWS, TensorCodes, TensorScreen
 
 
 class GpuAssigner:
-    """Every row against every centre, block by block where rows are streamed.
+    """Compares every row with every centre, block by block if rows are streamed; see `Assigner`.
 
-    Each block is assigned and then added to the sums while it is on the GPU, so that an iteration
-    reads streamed rows once. Labels alternate between two arrays: those of the last call stay as
-    they are during the next.
+    Each block is assigned and then added to the sums while it is on the GPU, so an iteration reads
+    streamed rows once. Labels alternate between two arrays, so the labels of the last call stay
+    unchanged during the next call.
 
     Parameters
     ----------
-    rows : the data [n, d], on a GPU or streamed to it.
-    mean : float64 [d], of the rows.
-    sums : told of the labels of each block.
-    precision : see `ktfast.ops.kmeans_assign`. "fast" labels are rounded but for the last call.
-    memory_budget : bytes of the GPU's memory; codes of all rows are kept where they fit.
-
-    Attributes
-    ----------
-    is_exact : whether labels and distances are exact before the last call, too.
+    rows : Rows
+        The data [n, d], on a GPU or streamed to a GPU.
+    mean : array, float64 [d]
+        Mean of the rows.
+    sums : Sums
+        Follows the labels of each block.
+    precision : str
+        See `ktfast.ops.kmeans_assign`. With "fast", only the last call gives exact labels.
+    memory_budget : int or None
+        Bytes of GPU memory. The codes of all rows are kept if they fit.
     """
 
     skipped = 0.0
@@ -40,36 +42,37 @@ class GpuAssigner:
         self._sums = sums
         self._precision = precision
         self._memory_budget = memory_budget
-        self._distances = rows.empty((rows.n,), "float64")
+        self._distances = rows.workspace.empty((rows.n,), "float64")
         self._labels: Any = None
-        self._others: Any = None
+        self._other_labels: Any = None
         self._code: str | None = None
         self._screen: TensorScreen | None = None
-        self._call_rows = 0  # with a screen
-        # Codes of the blocks by their first row, or None where they are made on the way.
+        self._call_rows = 0  # most rows of one call of the screen
+        # Codes of each block by its first row. None if each pass computes the codes again.
         self._codes: dict[int, TensorCodes] | None = None
 
     def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
-        """See `Assigner`; `last` says that the sums need not follow."""
-        labels, before = self._others, self._labels
+        """See `Assigner`; the sums do not follow the labels of the last call."""
+        labels, before = self._other_labels, self._labels
         if labels is None:
-            labels = self._rows.empty((self._rows.n,), "int32")
+            labels = self._rows.workspace.empty((self._rows.n,), "int32")
         given = PreparedCenters(centers)
         prepared: Any = None
         for place, part in self._rows.parts():
             if len(part) == 0:
                 continue
             if self._code is None:
-                self._choose(given, part)
+                self._choose_screen(given, part)
             if self._screen is not None and prepared is None:
                 prepared = self._screen.prepare(given.centers)
             with on_device(part):
-                if before is not None:
+                guessed = before is not None
+                if guessed:
                     labels[place] = before[place]
-                self._assign(place, part, given, prepared, labels, before is not None, last)
+                self._assign(place, part, given, prepared, labels, guessed=guessed, last=last)
                 if not last:
                     self._sums.follow(place, part, labels)
-        self._labels, self._others = labels, before
+        self._labels, self._other_labels = labels, before
         return labels, self._distances
 
     def _assign(
@@ -79,6 +82,7 @@ class GpuAssigner:
         centers: PreparedCenters,
         prepared: Any,
         labels: Any,
+        *,
         guessed: bool,
         last: bool,
     ) -> None:
@@ -98,22 +102,22 @@ class GpuAssigner:
             call_rows=self._call_rows,
         )
 
-    def _choose(self, centers: PreparedCenters, part: Any) -> None:
-        """What to multiply, by the first rows; and whether all codes find room."""
+    def _choose_screen(self, centers: PreparedCenters, part: Any) -> None:
+        """Choose the code by the first rows, and decide whether the codes of all rows are kept."""
         self._code = centers.tensor_code(part, self._precision, n_rows=self._rows.n)
         if self._code == "float32":
             return
         self._screen = TensorScreen(self._mean, self._code, like=part)
-        room = self._screen.empty_codes(TILE_ROWS)
-        row_bytes = (room.codes.nbytes + room.constants.nbytes) // TILE_ROWS
-        n = self._rows.n + TILE_ROWS * len(self._rows.shards)  # each begins a tile
-        plan = self._rows.plan(self._memory_budget, centers.n_clusters)
+        tile = self._screen.empty_codes(TILE_ROWS)
+        row_bytes = (tile.codes.nbytes + tile.constants.nbytes) // TILE_ROWS
+        n = self._rows.n + TILE_ROWS * len(self._rows.shards)  # each shard begins a tile
+        plan = self._rows.memory_plan(self._memory_budget, centers.n_clusters)
         self._call_rows = plan.block
         if n * row_bytes <= plan.spare:
             self._codes = {}
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:
-        """Codes of a block, made the first time if all are kept."""
+        """Return the kept codes of a block; the first pass computes them."""
         if self._codes is None:
             return None
         if place.start not in self._codes:

@@ -1,8 +1,8 @@
 """K-means as a scikit-learn estimator: Lloyd's algorithm on the native kernels.
 
-The data stay where they are (NumPy, memory maps, torch, CuPy, or a sequence of shards), nothing of
-size n x k is kept, and the result is the same, bit for bit, for any number of threads and any split
-into shards.
+The data are read where they lie: arrays of NumPy, torch or CuPy, memory maps, or a sequence of
+shards. No array of size n x k is allocated. The result is the same, bit for bit, for any number of
+threads and any split into shards.
 """
 
 import warnings
@@ -22,13 +22,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
-from ktfast.kmeans.inputs import check_parameters, given_centers, restore, rows_of, weights_of
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.inputs import check_parameters, restore, rows_of, weights_of
 from ktfast.kmeans.lloyd import LloydResult, lloyd
-from ktfast.kmeans.minibatch import MiniBatches
+from ktfast.kmeans.moments import check_finite, moments_of
+from ktfast.kmeans.passes import all_below, inertia_of, nearest_centers
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Float64, Moments, Rows, float64_on_host, to_host
-from ktfast.kmeans.seeding import first_centers
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.starts import start_centers, start_state
 from ktfast.kmeans.transform import all_distances
+from ktfast.kmeans.workspace import float64_on_host, to_host
 
 Init = str | Callable[..., Any] | npt.ArrayLike
 
@@ -38,68 +41,94 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     Parameters
     ----------
-    n_clusters : k, the number of clusters.
-    init : first centres. "k-means||": the best of more candidates than clusters, drawn in few
-        passes; "k-means++": greedy, as scikit-learn's; "random": different rows; an array [k, d];
-        or a callable ``init(X, n_clusters, random_state=...)`` that returns one.
-    n_init : how many initialisations to try, keeping the one of least inertia; "auto": 10 for
-        "random" and callables, else 1.
-    max_iter : the most iterations of one run.
-    tol : stop once the centres' squared moves add up to at most `tol` times the mean variance of
-        the features; 0: only when no label changes.
-    verbose : above 0 logs each iteration; 0: a line every ten seconds (both at level INFO).
-    random_state : seed, RandomState or None, as in scikit-learn.
-    copy_x : accepted for scikit-learn's sake; X is never modified.
-    algorithm : "lloyd".
-    spherical : cluster by the angle: rows are scaled to length one (a row of zeros is refused),
-        and so are the centres after each update. The result is that of X / ||X||. Up to 512 MiB
-        of scaled rows are kept during a fit; more are scaled whenever they are read (CPU).
-    precision : "exact", or what is multiplied to sort out far centres, or "fast", see
-        `ktfast.ops.kmeans_assign`. But for "fast" on a GPU the result does not depend on it.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
-    device : where the rows are worked on: "cuda", "cuda:N" or "cpu"; None: where X lies. X on the
-        host is streamed to a GPU block by block, so it may be larger than the GPU's memory; torch
-        or CuPy holds the blocks there. The result does not depend on what is streamed.
-    memory_budget : bytes of the GPU's memory that a fit may use, beside an X that lies there; None:
-        80 % of what is free. What fits stays on the GPU between passes. No use on a CPU.
+    n_clusters : int, default 8
+        Number of clusters k.
+    init : str, array [k, d] or callable, default "k-means||"
+        Initial centres. "k-means||" draws candidates in a few passes over the rows and chooses
+        centres among them. "k-means++" is greedy k-means++, as in scikit-learn. "random" draws
+        distinct rows. A callable ``init(X, n_clusters, random_state=...)`` returns the centres.
+    n_init : int or "auto", default "auto"
+        Number of runs with different initial centres. The run with the lowest inertia is kept.
+        "auto" means 10 for "random" and for callables, else 1.
+    max_iter : int, default 300
+        Most iterations of one run.
+    tol : float, default 1e-4
+        A run ends when the squared movements of the centres sum to at most `tol` times the mean
+        variance of the features. With 0, a run ends when no label changes.
+    verbose : int, default 0
+        Above 0, each iteration is logged. With 0, a line is logged every ten seconds. Both use
+        level INFO.
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of random numbers, as in scikit-learn.
+    copy_x : bool, default True
+        Accepted for compatibility with scikit-learn. X is never modified.
+    algorithm : str, default "lloyd"
+        Only "lloyd" is accepted.
+    spherical : bool, default False
+        Whether to cluster by the angle between rows. Rows are scaled to length one, and centres
+        are scaled to length one after each update. The result is that of ``X / ||X||``. A row of
+        zeros is refused.
+    precision : str, default "exact"
+        Precision of the screen, the cheap comparison that excludes far centres: "exact" chooses
+        the fastest one; "float32", "bfloat16" (CPU), "float16" (GPU) and "int8" force one. The
+        result does not depend on the choice. "fast" gives approximate labels during the iterations
+        on a GPU and exact labels at the end.
+    n_threads : int, optional
+        CPU threads. None means `OMP_NUM_THREADS`, or all cores if the variable is not set. The
+        result does not depend on the number.
+    device : str, optional
+        Device that processes the rows: "cuda", "cuda:N" or "cpu". None means the device that holds
+        X. If X lies on the host, blocks of X are streamed to the GPU, so X may be larger than the
+        GPU's memory. Streaming needs torch or CuPy. The result does not depend on streaming.
+    memory_budget : int, optional
+        Bytes of GPU memory that a fit may use, not counting an X that lies on the GPU. None means
+        80 % of the free memory. Streamed rows that fit stay on the GPU between passes. A CPU
+        ignores the budget.
 
     Attributes
     ----------
-    cluster_centers_ : [k, d], float64 for float64 data, else float32; in X's library, on its
-        device.
-    labels_ : int32 [n], the nearest centre of each row, ties to the lowest index; after
-        `partial_fit`, of the last batch.
-    inertia_ : sum of (weighted) squared distances to the nearest centre, of the same rows.
-    counts_ : float64 [k], total weight of the rows that each cluster was given.
-    n_iter_ : iterations of the run that was kept.
-    n_effective_clusters_ : clusters that own at least one row: the smaller of k and the number of
+    cluster_centers_ : array [k, d]
+        Centres in the library and on the device of X; float64 for float64 data, else float32.
+    labels_ : array, int32 [n]
+        Nearest centre of each row. Ties go to the lowest number. After `partial_fit`, these are the
+        labels of the last batch.
+    inertia_ : float
+        Weighted sum of the squared distances of the same rows to their nearest centres.
+    counts_ : array, float64 [k]
+        Total weight of the rows that each cluster was given.
+    n_iter_ : int
+        Iterations of the run that was kept.
+    n_effective_clusters_ : int
+        Number of clusters with at least one row. This is the smaller of k and the number of
         distinct rows, unless `max_iter` ended the run early.
-    history_ : one dict per iteration: inertia, moved (rows whose label changed), shift (sum of the
-        centres' squared moves), relocated (empty clusters that took a row), skipped (share of the
-        distances that did not have to be looked at), seconds.
-    n_steps_ : batches that `partial_fit` has seen.
-    n_features_in_, feature_names_in_ : as in scikit-learn.
+    history_ : list of dict
+        Per iteration: inertia; moved (rows whose label changed); shift (sum of the squared
+        movements of the centres); relocated (empty clusters that took a row); skipped (share of
+        the distances that were neither screened nor computed); seconds.
+    n_steps_ : int
+        Number of batches that `partial_fit` has seen.
+    n_features_in_ : int
+        Number of features, as in scikit-learn.
+    feature_names_in_ : array of str
+        Names of the features, as in scikit-learn.
 
     Notes
     -----
-    Lloyd (1982). A cluster that loses all its rows takes the row farthest from its centre, so the
-    inertia never rises. The first centres do not depend on the order of the rows, and a row of
-    weight two counts as the row given twice. Where they come from: `ktfast.kmeans.seeding`.
-    Ctrl-C ends `fit` within about a second with a KeyboardInterrupt; the estimator then holds the
-    last complete iteration of the best run, or is as it was if there was none.
-    X may be float16, bfloat16, float32, float64, uint8 or int8, read where it lies; other dtypes
-    are converted to a float64 copy. Workspace beside X: about 200 bytes per row (labels, distances,
-    bounds) and up to 256 more for codes; an eighth of X in float32, or 32 MiB, at most for
-    snapshots of the centres; 32 bytes per row while the first centres are drawn; 40 bytes per
-    element of the centres (120 for "k-means||"); up to 9 MiB per thread; and 32 MiB where the rows
-    of X cannot be read in place.
-    On a GPU: about 40 bytes per row, 40 per element of the centres, and up to 320 and 2 per feature
-    for each of the at most 262,144 rows that are worked on at a time; codes of all rows, 1 or 2
-    bytes per feature, if they fit `memory_budget`. Streamed rows take two blocks of up to 128 MiB
-    there, as much pinned memory on the host, and what fits of X. Every iteration copies the rest
-    once. `spherical` takes 28 bytes more for each number of a block of scaled rows, two million of
-    them where X lies there. Centres, inertia and labels are those of the CPU, bit for bit, unless
-    `spherical`, where lengths may be rounded differently.
+    Lloyd, "Least squares quantization in PCM" (1982). Labels are those of exact float64 distances.
+    A cluster that loses all its rows takes the row farthest from its centre, so the inertia never
+    rises. The initial centres do not depend on the order of the rows. A row of weight two counts as
+    the row given twice.
+
+    X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
+    dtypes are converted to a float64 copy.
+
+    Ctrl-C ends `fit` within about a second with a KeyboardInterrupt. The estimator then holds the
+    last complete iteration of the best run. If there was none, the estimator is unchanged.
+
+    On a GPU, centres, inertia and labels are those of the CPU, bit for bit. With `spherical`, a GPU
+    may round the lengths of the rows differently.
+
+    For the memory that a fit needs, see the page Memory of the documentation.
     """
 
     def __init__(
@@ -140,15 +169,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
         Parameters
         ----------
-        X : [n, d] of NumPy (also memory-mapped), torch or CuPy, or a sequence of such matrices,
-            which are clustered as their concatenation.
-        y : ignored.
-        sample_weight : weights >= 0 [n]; None: all 1.
+        X : array [n, d] or sequence of array
+            Rows of NumPy (also memory-mapped), torch or CuPy. A sequence of matrices is clustered
+            as their concatenation.
+        y : None
+            Ignored.
+        sample_weight : array [n], optional
+            Weights >= 0 of the rows. None means that all weights are 1.
+
+        Returns
+        -------
+        self : KMeans
+            The fitted estimator.
 
         Raises
         ------
-        ValueError : NaN, infinity or values too large (the row is named), fewer rows than clusters,
-            or a parameter out of range.
+        ValueError
+            X contains NaN, infinity or values too large (the message names the row), has fewer rows
+            than clusters, or a parameter is out of range.
         """
         n_init = check_parameters(self)
         before = dict(vars(self))
@@ -156,22 +194,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         try:
             rows = self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
-            moments = rows.moments(weight)
-            rows.expect_passes()
-            random_state = check_random_state(self.random_state)
-            for _ in range(n_init):
-                run = lloyd(
-                    rows,
-                    self._first_centers(X, rows, weight, moments, random_state, progress),
-                    weight,
-                    mean=moments.mean,
-                    max_iter=self.max_iter,
-                    tolerance=self.tol * moments.variance,
-                    precision=self.precision,
-                    memory_budget=self.memory_budget,
-                    observe=progress.observe,
-                )
-                best = progress.keep(run)
+            best = self._best_run(X, rows, weight, n_init, progress)
             self._store(rows, weight, best)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and progress.best is not None:
@@ -191,17 +214,33 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Continue with one mini-batch, as scikit-learn's MiniBatchKMeans does.
 
-        Each centre is the weighted mean of all rows that it was ever given. The first batch makes
-        the first centres by `init` (once, whatever `n_init`), unless `fit` did; clusters that
-        starve are placed anew on rows of a batch. A pickled estimator goes on bit for bit.
+        Each centre is the weighted mean of all rows that the cluster was ever given. If `fit` was
+        not called before, the first batch chooses initial centres by `init`, once, and ignores
+        `n_init`. Clusters with very few rows are placed anew on rows of a batch. A pickled
+        estimator continues bit for bit.
 
         Parameters
         ----------
-        X, y, sample_weight : as in `fit`; the first batch has at least `n_clusters` rows.
+        X : array [n, d] or sequence of array
+            The batch, as in `fit`. The first batch has at least `n_clusters` rows.
+        y : None
+            Ignored.
+        sample_weight : array [n], optional
+            Weights, as in `fit`.
+
+        Returns
+        -------
+        self : KMeans
+            The estimator after the batch.
 
         Raises
         ------
-        ValueError : as in `fit`, or `n_clusters` was changed.
+        ValueError
+            As in `fit`, or `n_clusters` was changed since the last batch.
+
+        Notes
+        -----
+        Sculley, "Web-scale k-means clustering" (2010).
         """
         check_parameters(self)
         before = dict(vars(self))
@@ -209,13 +248,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             fitted = hasattr(self, "cluster_centers_")
             rows = rows_of(self, X, reset=False) if fitted else self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
-            moments = rows.moments(weight)
-            state = self._mini_batches(X, rows, weight, moments).step(rows, weight, moments)
-            labels, distances = rows.assign(state.centers)
+            moments = moments_of(rows, weight)
+            state = start_state(self, X, rows, weight, moments).step(rows, weight, moments)
+            labels, distances = nearest_centers(rows, state.centers)
+            to_library = rows.workspace.to_library
             self._batches = state
-            self.cluster_centers_ = rows.to_library(state.centers, rows.center_dtype)
-            self.labels_ = rows.to_library(labels)
-            self.inertia_ = rows.totals(distances, weight)[0]
+            self.cluster_centers_ = to_library(state.centers, rows.center_dtype)
+            self.labels_ = to_library(labels)
+            self.inertia_ = inertia_of(rows, distances, weight)
             self.counts_ = state.counts.copy()
             self.n_steps_ = state.steps
             self._n_features_out = self.n_clusters
@@ -225,104 +265,197 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, and return `labels_`."""
+        """Find the clusters of X and return the labels.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+        y : None
+            Ignored.
+        sample_weight : array [n], optional
+            Weights, as in `fit`.
+
+        Returns
+        -------
+        labels : array, int32 [n]
+            `labels_`.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`.
+        """
         return self.fit(X, sample_weight=sample_weight).labels_
 
     def predict(self, X: Any) -> Any:
-        """Return the nearest centre of each row of X, int32 [n], in X's library on its device."""
+        """Find the nearest centre of each row of X.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        labels : array, int32 [n]
+            Number of the nearest centre, in the library and on the device of X.
+
+        Raises
+        ------
+        ValueError
+            X contains NaN or infinity, or has other features than in `fit`.
+        """
         rows, labels, _ = self._nearest(X)
-        return rows.to_library(labels)
+        return rows.workspace.to_library(labels)
 
     def assign(self, X: Any) -> tuple[Any, Any]:
-        """Return what `predict` does and the squared distances to these centres, float64 [n]."""
+        """Find the nearest centre of each row of X, and the distance to this centre.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        labels : array, int32 [n]
+            Number of the nearest centre, as from `predict`.
+        distances : array, float64 [n]
+            Squared distance to the nearest centre.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`.
+        """
         rows, labels, distances = self._nearest(X)
-        return rows.to_library(labels), rows.to_library(distances)
+        return rows.workspace.to_library(labels), rows.workspace.to_library(distances)
 
     def transform(self, X: Any) -> Any:
-        """Return the distances of each row of X to every centre, [n, k] of the centres' dtype."""
+        """Compute the distance of each row of X to every centre.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        distances : array [n, k]
+            Euclidean distances, in the dtype of the centres and the library of X.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`.
+        """
         rows, centers = self._fitted(X)
-        rows.check_finite()
+        check_finite(rows)
         return all_distances(rows, centers)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, and return `transform` of X."""
+        """Find the clusters of X and return the distances to their centres.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+        y : None
+            Ignored.
+        sample_weight : array [n], optional
+            Weights, as in `fit`.
+
+        Returns
+        -------
+        distances : array [n, k]
+            Euclidean distances, as from `transform`.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`.
+        """
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return minus the (weighted) sum of squared distances of X to the nearest centres."""
+        """Compute the negative inertia of X.
+
+        Parameters
+        ----------
+        X : array [n, d] or sequence of array
+            Rows, as in `fit`.
+        y : None
+            Ignored.
+        sample_weight : array [n], optional
+            Weights, as in `fit`.
+
+        Returns
+        -------
+        score : float
+            Minus the weighted sum of the squared distances to the nearest centres.
+
+        Raises
+        ------
+        ValueError
+            As in `predict`.
+        """
         rows, _, distances = self._nearest(X)
-        weight = weights_of(sample_weight, rows.n)
-        return -rows.totals(distances, weight)[0]
+        return -inertia_of(rows, distances, weights_of(sample_weight, rows.n))
 
     def _enough_rows(self, X: Any) -> Rows:
-        """The rows of a first batch, at least one per cluster."""
+        """Check the rows of a first batch: at least one per cluster."""
         rows = rows_of(self, X, reset=True)
         if rows.n < self.n_clusters:
             raise InputError(f"n_samples={rows.n} should be >= n_clusters={self.n_clusters}.")
         return rows
 
+    def _best_run(
+        self, X: Any, rows: Rows, weight: Float64 | None, n_init: int, progress: Progress
+    ) -> LloydResult:
+        """Run Lloyd's algorithm `n_init` times; return the result with the lowest inertia."""
+        moments = moments_of(rows, weight)
+        rows.expect_passes()
+        random_state = check_random_state(self.random_state)
+        for _ in range(n_init):
+            result = lloyd(
+                rows,
+                start_centers(self, X, rows, weight, moments, random_state, progress),
+                weight,
+                mean=moments.mean,
+                max_iter=self.max_iter,
+                tolerance=self.tol * moments.variance,
+                precision=self.precision,
+                memory_budget=self.memory_budget,
+                observe=progress.observe,
+            )
+            best = progress.keep(result)
+        return best
+
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
+        """Check X; return its rows and the centres float64 [k, d] on the host."""
         check_is_fitted(self)
         return rows_of(self, X, reset=False), float64_on_host(self.cluster_centers_)
 
     def _nearest(self, X: Any) -> tuple[Rows, Any, Any]:
-        """Rows, and the labels and squared distances of their nearest centres."""
+        """Check X; return its rows, their labels and squared distances."""
         rows, centers = self._fitted(X)
-        labels, distances = rows.assign(centers)
-        if not rows.all_below(distances, np.inf):
-            rows.check_finite()
+        labels, distances = nearest_centers(rows, centers)
+        if not all_below(distances, np.inf):
+            check_finite(rows)
         return rows, labels, distances
 
-    def _first_centers(
-        self,
-        X: Any,
-        rows: Rows,
-        weight: Float64 | None,
-        moments: Moments,
-        random_state: Any,
-        progress: Progress,
-    ) -> Float64:
-        """Initial centres float64 [k, d], rounded to the dtype of the result."""
-        if isinstance(self.init, str):
-            return first_centers(
-                self.init, rows, self.n_clusters, weight, moments, random_state, progress
-            )
-        given = self.init
-        if callable(given):
-            given = given(X, self.n_clusters, random_state=random_state)
-        return given_centers(rows, given, self.n_clusters)
-
-    def _mini_batches(
-        self, X: Any, rows: Rows, weight: Float64 | None, moments: Moments
-    ) -> MiniBatches:
-        """What `partial_fit` goes on from: the batches before, a fit, or first centres."""
-        if hasattr(self, "counts_") and len(self.counts_) != self.n_clusters:
-            raise InputError(
-                f"n_clusters is {self.n_clusters}, but there are {len(self.counts_)} centers to go "
-                "on from; set it back, or start with a clone"
-            )
-        if hasattr(self, "_batches"):
-            return self._batches
-        random_state = check_random_state(self.random_state)
-        if hasattr(self, "cluster_centers_"):
-            centers = given_centers(rows, self.cluster_centers_, self.n_clusters)
-            counts = self.counts_.copy()
-        else:
-            progress = Progress(self.max_iter, self.verbose)
-            centers = self._first_centers(X, rows, weight, moments, random_state, progress)
-            counts = np.zeros(self.n_clusters)
-        return MiniBatches(centers, centers * counts[:, None], counts, random_state)
-
-    def _store(self, rows: Rows, weight: Float64 | None, run: LloydResult) -> None:
-        """Make a run the fitted state; nothing of it is computed from the rows."""
-        labels = to_host(run.labels)
-        self.cluster_centers_ = rows.to_library(run.centers, rows.center_dtype)
-        self.labels_ = rows.to_library(run.labels)
-        self.inertia_ = run.inertia
+    def _store(self, rows: Rows, weight: Float64 | None, result: LloydResult) -> None:
+        """Set the fitted attributes; no step reads the rows, so Ctrl-C is answered soon."""
+        labels = to_host(result.labels)
+        to_library = rows.workspace.to_library
+        self.cluster_centers_ = to_library(result.centers, rows.center_dtype)
+        self.labels_ = to_library(result.labels)
+        self.inertia_ = result.inertia
         self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)
-        self.n_iter_ = len(run.history)
+        self.n_iter_ = len(result.history)
         self.n_effective_clusters_ = int(np.count_nonzero(np.bincount(labels)))
-        self.history_ = run.history
+        self.history_ = result.history
         self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():
             delattr(self, name)

@@ -1,4 +1,4 @@
-"""What may be given to K-means: matrices or shards, weights, first centres."""
+"""Checks of what users give to K-means: parameters, data, weights and initial centres."""
 
 import re
 from collections.abc import Sequence
@@ -8,19 +8,38 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, _check_sample_weight, validate_data
 
 from ktfast.errors import InputError
-from ktfast.kmeans.rows import Float64, Placement, Rows, float64_on_host
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.memory_plan import GpuTarget
+from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding import METHODS
 from ktfast.kmeans.spherical import SphericalRows
+from ktfast.kmeans.workspace import float64_on_host
 from ktfast.native.arrays import device_of, library_of
 from ktfast.native.gpu_memory import open_device
 from ktfast.ops.kmeans_assign import PRECISIONS
 
-# NumPy dtypes that are clustered as they are; others are converted to float64.
+# NumPy dtypes that the kernels read; all others are converted to float64.
 _NUMPY_DTYPES = (np.float64, np.float32, np.float16, np.uint8, np.int8)
 
 
 def check_parameters(estimator: Any) -> int:
-    """Refuse parameters out of range; return the number of initialisations."""
+    """Check the parameters of `ktfast.KMeans`.
+
+    Parameters
+    ----------
+    estimator : KMeans
+        The estimator, with the parameters that the user gave.
+
+    Returns
+    -------
+    n_init : int
+        Number of runs.
+
+    Raises
+    ------
+    InputError
+        A parameter is out of range.
+    """
     for name in ("n_clusters", "max_iter"):
         value = getattr(estimator, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -34,7 +53,11 @@ def check_parameters(estimator: Any) -> int:
             f"precision must be one of {', '.join(PRECISIONS)}, got {estimator.precision!r}"
         )
     _check_device(estimator.device, estimator.memory_budget)
-    init, n_init = estimator.init, estimator.n_init
+    return _check_initialisation(estimator.init, estimator.n_init)
+
+
+def _check_initialisation(init: Any, n_init: Any) -> int:
+    """Check `init` and `n_init`; return the number of runs."""
     if isinstance(init, str) and init not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS)
         raise InputError(f"init must be {names}, an array or a callable, got {init!r}")
@@ -52,43 +75,55 @@ def _check_device(device: Any, memory_budget: Any) -> None:
         return
     is_number = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
     if not is_number or memory_budget < 1:
-        raise InputError(f"memory_budget must be None or bytes, at least 1, got {memory_budget!r}")
+        raise InputError(
+            f"memory_budget must be None or bytes (an integer of at least 1), got {memory_budget!r}"
+        )
 
 
 def restore(estimator: Any, state: dict[str, Any]) -> None:
-    """Give an estimator the attributes it had, and no others."""
+    """Reset the attributes of an estimator to an earlier state."""
     vars(estimator).clear()
     vars(estimator).update(state)
 
 
 def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
-    """Check X and wrap it without a copy where its dtype is one the kernels read.
+    """Check X and wrap it, without a copy if the kernels read its dtype.
 
     Parameters
     ----------
-    estimator : has `n_clusters`, `n_threads`, `spherical`, `device` and `memory_budget`; its
-        `n_features_in_` and `feature_names_in_` are set, or compared with X.
-    X : see `ktfast.KMeans.fit`.
-    reset : whether to set them.
+    estimator : KMeans
+        Its parameters say where and how the rows are processed.
+    X : array or sequence of array
+        See `ktfast.KMeans.fit`.
+    reset : bool
+        Whether to set `n_features_in_` and `feature_names_in_` of the estimator. If False, X is
+        compared with them.
+
+    Returns
+    -------
+    rows : Rows
+        The rows of X.
 
     Raises
     ------
-    ValueError : no rows or features, other features than before, matrices that are not alike, or
-        more rows than `memory_budget` can hold the labels of.
-    RuntimeError : `device` cannot be used.
+    ValueError
+        X has no rows or no features, other features than in `fit`, matrices that are not alike, or
+        more rows than `memory_budget` allows.
+    RuntimeError
+        `device` cannot be used.
     """
     shards = _as_shards(X)
     if shards is None:
         checked = validate_data(
             estimator, X, reset=reset, dtype=_NUMPY_DTYPES, ensure_all_finite=False, order=None
         )
-        return _placed(estimator, [checked])
+        return _on_device(estimator, [checked])
     n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
     if n == 0 or d == 0:
         raise InputError(
             f"Found array with {n} sample(s) and {d} feature(s) while a minimum of 1 is required."
         )
-    rows = _placed(estimator, shards)
+    rows = _on_device(estimator, shards)
     _check_feature_names(estimator, X, reset=reset)
     if reset:
         estimator.n_features_in_ = rows.d
@@ -100,10 +135,10 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     return rows
 
 
-def _placed(estimator: Any, shards: list[Any]) -> Rows:
-    """Rows that are worked on where the estimator says."""
+def _on_device(estimator: Any, shards: list[Any]) -> Rows:
+    """Wrap matrices, to be processed on the device that the estimator names."""
     kind = SphericalRows if estimator.spherical else Rows
-    like, device, placement = shards[0], estimator.device, None
+    like, device, target = shards[0], estimator.device, None
     lies, index = device_of(like)
     if device == "cpu" and lies == "cuda":
         shards = [shard.cpu() if library_of(shard) == "torch" else shard.get() for shard in shards]
@@ -111,21 +146,34 @@ def _placed(estimator: Any, shards: list[Any]) -> Rows:
         wanted = device.partition(":")[2]
         if lies == "cpu":
             gpu = open_device(int(wanted or 0))
-            placement = Placement(gpu, estimator.memory_budget, estimator.n_clusters)
+            target = GpuTarget(gpu, estimator.memory_budget, estimator.n_clusters)
         elif wanted and int(wanted) != index:
             raise InputError(
                 f"X is on CUDA device {index}, but device is {device!r}; move X, or leave "
                 "device=None"
             )
-    return kind(shards, n_threads=estimator.n_threads, placement=placement, like=like)
+    return kind(shards, n_threads=estimator.n_threads, target=target, like=like)
 
 
 def weights_of(sample_weight: Any, n: int) -> Float64 | None:
-    """Weights float64 [n] on the CPU, or None where all are 1.
+    """Check the weights of n rows.
+
+    Parameters
+    ----------
+    sample_weight : array, float or None
+        Weights [n], or one weight for all rows.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    weight : array, float64 [n], or None
+        The weights on the host. None means that all weights are 1.
 
     Raises
     ------
-    ValueError : a weight is negative or not finite, all are zero, or there are not n of them.
+    ValueError
+        A weight is negative or not finite, all weights are zero, or their number is not n.
     """
     if sample_weight is None:
         return None
@@ -141,11 +189,26 @@ def weights_of(sample_weight: Any, n: int) -> Float64 | None:
 
 
 def given_centers(rows: Rows, given: Any, n_clusters: int) -> Float64:
-    """First centres float64 [k, d] that the user made.
+    """Check initial centres that the user gives.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [n, d].
+    given : array [k, d]
+        The centres.
+    n_clusters : int
+        Number of clusters k.
+
+    Returns
+    -------
+    centers : array, float64 [k, d]
+        The centres on the host, rounded to the dtype of the result, of length one if spherical.
 
     Raises
     ------
-    InputError : another shape, or values that no centre may have.
+    InputError
+        The shape is wrong, a value is not finite, or a spherical centre is zero.
     """
     centers = float64_on_host(given if is_array(given) else np.asarray(given))
     if centers.shape != (n_clusters, rows.d):
@@ -156,8 +219,8 @@ def given_centers(rows: Rows, given: Any, n_clusters: int) -> Float64:
     if not np.isfinite(centers).all():
         raise InputError("init contains NaN or infinity; initial centers must be finite")
     if isinstance(rows, SphericalRows) and not centers.any(axis=1).all():
-        raise InputError("init contains a row of zeros, which has no direction")
-    return rows.means(centers, np.ones(n_clusters), centers)
+        raise InputError("init contains a row of zeros, which has no direction; replace it")
+    return rows.centers_of(centers, np.ones(n_clusters), centers)
 
 
 def is_array(value: Any) -> bool:
@@ -170,7 +233,7 @@ def is_array(value: Any) -> bool:
 
 
 def _as_shards(X: Any) -> list[Any] | None:
-    """The matrices of X if they are to be read where they lie; None: scikit-learn checks X."""
+    """The matrices of X if they are read where they lie; None if scikit-learn is to check X."""
     if isinstance(X, Sequence) and len(X) > 0 and all(_is_matrix(part) for part in X):
         return list(X)
     if is_array(X) and (library_of(X) != "numpy" or isinstance(X, np.memmap)):

@@ -1,24 +1,30 @@
-"""Lloyd's iterations: assign, update, relocate what became empty, until nothing moves."""
+"""Lloyd's algorithm: assign rows, update centres, relocate empty clusters, until nothing moves."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ktfast.kmeans.assign_cpu import Assigner, make_assigner
-from ktfast.kmeans.rows import Float64, Rows
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.assigner import Assigner, make_assigner
+from ktfast.kmeans.passes import inertia_and_moved, inertia_of
+from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.sums import make_sums
-
-_logger = logging.getLogger(__name__)
 
 
 class LloydResult(NamedTuple):
-    """The outcome of one initialisation.
+    """The outcome of one run of Lloyd's algorithm.
 
-    centers : float64 [k, d], where the rows are worked on: NumPy, or on a GPU.
-    labels : int32 [n], of these centres, alike.
-    inertia : sum of the (weighted) squared distances.
-    history : per iteration inertia, moved, shift, relocated, skipped and seconds.
+    Attributes
+    ----------
+    centers : array, float64 [k, d]
+        The centres, on the device that processes the rows.
+    labels : array, int32 [n]
+        Labels of these centres, on the same device.
+    inertia : float
+        Sum of the weighted squared distances to the nearest centres.
+    history : list of dict
+        Per iteration: inertia, moved, shift, relocated, skipped and seconds; see
+        `KMeans.history_`.
     """
 
     centers: Any
@@ -39,38 +45,56 @@ def lloyd(
     memory_budget: int | None = None,
     observe: Callable[[LloydResult], None] | None = None,
 ) -> LloydResult:
-    """Run Lloyd's algorithm from `centers`; the labels are those of the centres it returns.
+    """Run Lloyd's algorithm from the given centres.
 
     Parameters
     ----------
-    rows : the data [n, d].
-    centers : float64 [k, d], as `rows.rounded` gives them.
-    weight : float64 [n] or None: all 1.
-    mean : float64 [d], of the rows.
-    max_iter : the most iterations.
-    tolerance : stop once the centres' squared moves add up to at most this.
-    precision : see `ktfast.ops.kmeans_assign`.
-    memory_budget : bytes of a GPU's memory, see `ktfast.KMeans`.
-    observe : is called with what was reached after each iteration.
+    rows : Rows
+        The data [n, d].
+    centers : array, float64 [k, d]
+        Initial centres, rounded by `rows.rounded`.
+    weight : array, float64 [n], optional
+        Weights of the rows. None means that all weights are 1.
+    mean : array, float64 [d]
+        Mean of the rows.
+    max_iter : int
+        Most iterations.
+    tolerance : float
+        The run ends when the squared movements of the centres sum to at most this value.
+    precision : str, default "exact"
+        See `ktfast.ops.kmeans_assign`.
+    memory_budget : int, optional
+        Bytes of GPU memory that the fit may use, see `ktfast.KMeans`.
+    observe : callable, optional
+        Is called with the present result after each iteration.
+
+    Returns
+    -------
+    result : LloydResult
+        The centres with the lowest inertia, and their own labels.
+
+    Notes
+    -----
+    Lloyd, "Least squares quantization in PCM" (1982).
     """
     history: list[dict[str, float]] = []
-    run: LloydResult | None = None
+    result: LloydResult | None = None
     sums = make_sums(rows, len(centers), weight)
     assigner = make_assigner(
         rows, mean, len(centers), sums, precision=precision, memory_budget=memory_budget
     )
-    current = rows.to_device(centers)
+    current = rows.workspace.to_device(centers)
     for _ in range(max_iter):
         started = time.perf_counter()
         labels, distances = assigner.assign(current)
-        before = None if run is None else run.labels
-        inertia, moved = rows.totals(distances, weight, before, labels)
-        moved = rows.n if run is None else moved
-        # Rounding alone can move rows without a gain: keep what was as good.
-        if run is not None and not inertia < run.inertia and moved > 0:
-            return _exact(rows, assigner, weight, run)
-        run = LloydResult(current, _kept(rows, labels), inertia, history)
-        current, shift, relocated = sums.centers(run.labels, distances, current)
+        before = None if result is None else result.labels
+        inertia, moved = inertia_and_moved(rows, distances, weight, before, labels)
+        moved = rows.n if result is None else moved
+        # Rounding alone can move rows without lowering the inertia. The former result is then kept.
+        if result is not None and not inertia < result.inertia and moved > 0:
+            return _with_exact_labels(rows, assigner, weight, result)
+        result = LloydResult(current, _kept(rows, labels), inertia, history)
+        current, shift, relocated = sums.centers(result.labels, distances, current)
         history.append(
             {
                 "inertia": inertia,
@@ -82,33 +106,35 @@ def lloyd(
             }
         )
         if observe is not None:
-            observe(run)
+            observe(result)
         if shift == 0:
-            return _exact(rows, assigner, weight, run)
+            return _with_exact_labels(rows, assigner, weight, result)
         if shift <= tolerance and not relocated:
             break
-    return _finished(rows, assigner, current, weight, run)
+    return _with_last_update(rows, assigner, current, weight, result)
 
 
 def _kept(rows: Rows, labels: Any) -> Any:
-    """Labels that the next call of the assigner leaves as they are."""
+    """Labels that the next call of the assigner does not overwrite."""
     return labels if rows.on_gpu else labels.copy()
 
 
-def _exact(rows: Rows, assigner: Assigner, weight: Float64 | None, run: LloydResult) -> LloydResult:
-    """The run with exact labels and inertia."""
-    if assigner.is_exact:
-        return run
-    labels, distances = assigner.assign(run.centers, last=True)
-    return LloydResult(run.centers, labels, rows.totals(distances, weight)[0], run.history)
-
-
-def _finished(
-    rows: Rows, assigner: Assigner, centers: Any, weight: Float64 | None, run: Any
+def _with_exact_labels(
+    rows: Rows, assigner: Assigner, weight: Float64 | None, result: LloydResult
 ) -> LloydResult:
-    """The run with the centres of its last update, unless these are no better."""
+    """Replace labels and inertia by exact ones if the assigner has approximated them."""
+    if assigner.is_exact:
+        return result
+    labels, distances = assigner.assign(result.centers, last=True)
+    return result._replace(labels=labels, inertia=inertia_of(rows, distances, weight))
+
+
+def _with_last_update(
+    rows: Rows, assigner: Assigner, centers: Any, weight: Float64 | None, result: Any
+) -> LloydResult:
+    """Replace the centres by those of the last update, unless this raises the exact inertia."""
     labels, distances = assigner.assign(centers, last=True)
-    inertia, _ = rows.totals(distances, weight)
-    if inertia > run.inertia and assigner.is_exact:
-        return LloydResult(*run)
-    return LloydResult(centers, _kept(rows, labels), inertia, run.history)
+    inertia = inertia_of(rows, distances, weight)
+    if inertia > result.inertia and assigner.is_exact:
+        return LloydResult(*result)
+    return LloydResult(centers, _kept(rows, labels), inertia, result.history)

@@ -1,31 +1,42 @@
-"""Mini-batches: what `KMeans.partial_fit` keeps between them, and one step."""
+"""Mini-batch K-means: the state that `KMeans.partial_fit` keeps between batches, and one step."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ktfast.kmeans.rows import Float64, Moments, Rows, to_host
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.moments import Moments
+from ktfast.kmeans.passes import cluster_sums, nearest_centers
+from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding.distinct import distinct_rows
+from ktfast.kmeans.workspace import to_host
 
-# As scikit-learn's MiniBatchKMeans: a cluster is starved if its weight is below this share of the
-# heaviest one's, which is looked at every so many rows per cluster.
+# As in scikit-learn's MiniBatchKMeans: a cluster is starved if its weight is below this share of
+# the heaviest cluster's weight. Starved clusters are looked for once per this many rows per
+# cluster.
 _STARVED = 0.01
 _ROWS_BETWEEN = 10
 
 
 @dataclass
-class MiniBatches:
+class MiniBatchState:
     """Everything that a later batch depends on.
 
     Attributes
     ----------
-    centers : float64 [k, d], as the rows round them.
-    sums : float64 [k, d], weighted sums of all rows that each cluster was given.
-    counts : float64 [k], their weights.
-    random_state : numpy.random.RandomState that places starved clusters.
-    rows_since : rows since starved clusters were last looked for.
-    steps : batches so far.
+    centers : array, float64 [k, d]
+        Centres, rounded by `Rows.rounded`.
+    sums : array, float64 [k, d]
+        Weighted sum of all rows that each cluster was given.
+    counts : array, float64 [k]
+        Total weight of these rows.
+    random_state : numpy.random.RandomState
+        Places starved clusters.
+    rows_since : int
+        Rows since the last search for starved clusters.
+    steps : int
+        Number of batches so far.
     """
 
     centers: Float64
@@ -35,28 +46,40 @@ class MiniBatches:
     rows_since: int = 0
     steps: int = 0
 
-    def step(self, rows: Rows, weight: Float64 | None, moments: Moments) -> "MiniBatches":
-        """The state after a batch; this one stays as it was, but for the random state they share.
+    def step(self, rows: Rows, weight: Float64 | None, moments: Moments) -> "MiniBatchState":
+        """Compute the state after a batch; this state does not change.
 
-        Each centre becomes the mean of all rows that it was ever given, which moves it by the
-        batch's weighted mean in proportion to the weights (Sculley, "Web-scale k-means
-        clustering", 2010).
+        Both states share their random state. Each centre becomes the mean of all rows that the
+        cluster was ever given. So a batch moves a centre towards the batch's mean in proportion to
+        the weights.
 
         Parameters
         ----------
-        rows : the batch.
-        weight : float64 [n] or None.
-        moments : of the batch.
+        rows : Rows
+            The batch [n, d].
+        weight : array, float64 [n], optional
+            Weights of the batch. None means that all weights are 1.
+        moments : Moments
+            Mean and variance of the batch.
+
+        Returns
+        -------
+        state : MiniBatchState
+            The next state.
+
+        Notes
+        -----
+        Sculley, "Web-scale k-means clustering" (2010).
         """
-        labels, distances = rows.assign(self.centers)
-        sums, counts = rows.update(labels, len(self.centers), weight)
+        labels, distances = nearest_centers(rows, self.centers)
+        sums, counts = cluster_sums(rows, labels, len(self.centers), weight)
         sums, counts = sums + self.sums, counts + self.counts
         rows_since = self.rows_since + rows.n
         if (counts == 0).any() or rows_since >= _ROWS_BETWEEN * len(counts):
             rows_since = 0
             self._place_starved(rows, to_host(distances), weight, moments, sums, counts)
-        centers = rows.means(sums, counts, self.centers)
-        return MiniBatches(centers, sums, counts, self.random_state, rows_since, self.steps + 1)
+        centers = rows.centers_of(sums, counts, self.centers)
+        return MiniBatchState(centers, sums, counts, self.random_state, rows_since, self.steps + 1)
 
     def _place_starved(
         self,
@@ -69,7 +92,8 @@ class MiniBatches:
     ) -> None:
         """Move starved clusters to rows far from their centres; changes `sums` and `counts`.
 
-        They start with the least weight of the others, so that they are not moved again at once.
+        A moved cluster gets the least weight of the other clusters, so that the next search does
+        not move it again.
         """
         starved = np.flatnonzero(counts < _STARVED * counts.max())
         starved = starved[np.argsort(counts[starved], kind="stable")][: rows.n // 2]

@@ -1,4 +1,4 @@
-"""What a fit tells while it runs, and the best complete iteration that an interrupted one keeps."""
+"""Log lines of a running fit, and the best complete iteration, which an interrupted fit keeps."""
 
 import logging
 import time
@@ -7,62 +7,66 @@ from ktfast.kmeans.lloyd import LloydResult
 
 _logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 10.0
+_LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Watches the initialisations and iterations of one fit.
+    """Observes all runs and iterations of one fit.
 
     Parameters
     ----------
-    max_iter : the most iterations of a run.
-    verbose : above 0 logs every step; 0: a line every ten seconds.
+    max_iter : int
+        Most iterations of a run.
+    verbose : int, default 0
+        Above 0: one line per step. 0: one line every ten seconds.
 
     Attributes
     ----------
-    best : the run of least inertia after its last complete iteration, or None before there is one.
+    best : LloydResult or None
+        Result with the lowest inertia after its last complete iteration. None before the first
+        complete iteration.
     """
 
     def __init__(self, max_iter: int, verbose: int = 0) -> None:
         self.best: LloydResult | None = None
         self._max_iter = max_iter
-        self._pause = 0.0 if verbose > 0 else LINE_SECONDS
-        self._told = time.monotonic()
+        self._pause = 0.0 if verbose > 0 else _LINE_SECONDS
+        self._last_line = time.monotonic()
 
     def seeding(self, done: int, wanted: int) -> None:
-        """Tell how many first centres, or candidates for them, were chosen."""
+        """Log the number of initial centres, or of candidates for them, that have been chosen."""
         if self._is_due():
-            _logger.info("k-means: chose %d of %d first centres or candidates", done, wanted)
+            _logger.info("k-means: chose %d of %d initial centres or candidates", done, wanted)
 
-    def observe(self, run: LloydResult) -> None:
-        """Keep a run whose last iteration is complete, and tell of it."""
-        self.keep(run)
+    def observe(self, result: LloydResult) -> None:
+        """Keep a result whose last iteration is complete, and log this iteration."""
+        self.keep(result)
         if not self._is_due():
             return
-        row, done = run.history[-1], len(run.history)
-        pace = sum(past["seconds"] for past in run.history) / done
+        row, done = result.history[-1], len(result.history)
+        pace = sum(past["seconds"] for past in result.history) / done
         _logger.info(
             "k-means iteration %d of at most %d: inertia %.9g, %.2f %% of the rows moved, "
             "%.3g s an iteration, %s left at most",
             done,
             self._max_iter,
             row["inertia"],
-            100 * row["moved"] / len(run.labels),
+            100 * row["moved"] / len(result.labels),
             pace,
             _clock(pace * (self._max_iter - done)),
         )
 
-    def keep(self, run: LloydResult) -> LloydResult:
-        """Keep a run if none before it was better; return the one that is kept."""
-        if self.best is None or run.inertia <= self.best.inertia:
-            self.best = run
+    def keep(self, result: LloydResult) -> LloydResult:
+        """Keep a result unless an earlier one was better; return the result that is kept."""
+        if self.best is None or result.inertia <= self.best.inertia:
+            self.best = result
         return self.best
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        if now - self._told < self._pause:
+        if now - self._last_line < self._pause:
             return False
-        self._told = now
+        self._last_line = now
         return True
 
 

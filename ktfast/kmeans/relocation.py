@@ -1,13 +1,15 @@
-"""What becomes of a cluster that lost all its rows."""
+"""Relocation of clusters that have lost all their rows."""
 
 from typing import Any
 
 import numpy as np
 
-from ktfast.kmeans.rows import Float64, Rows, to_host
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.workspace import to_host
 
-# Rows looked at for each empty cluster before the next batch of far rows is sorted out.
-_SURPLUS = 16
+# Rows that are sorted by cost for each empty cluster. The other rows are sorted only if needed.
+_SORTED_ROWS = 16
 
 
 def relocate_empty(
@@ -18,23 +20,33 @@ def relocate_empty(
     sums: Float64,
     counts: Float64,
 ) -> int:
-    """Give each empty cluster the row that now costs most, and take it from its cluster.
+    """Give each empty cluster the row with the highest cost, and take the row from its cluster.
 
-    Rows are taken in the order of their weighted squared distance, ties to the lowest row; none
-    twice, none equal to one taken before, none that lies on its centre, and never a cluster's last
-    row. Taking a row lowers the inertia by its cost at least, so an empty cluster that finds no row
-    (fewer distinct rows than clusters) stays empty.
+    The cost of a row is its weighted squared distance. Rows are taken by descending cost, ties by
+    ascending number. A row is not taken if its cost is zero, if it equals a row taken before, or if
+    it is the last row of its cluster. Each row lowers the inertia by at least its cost. An empty
+    cluster stays empty if no row is left for it, which happens if there are fewer distinct rows
+    than clusters.
 
     Parameters
     ----------
-    rows : the data [n, d].
-    labels, distances : of the present centres, int32 [n] and float64 [n].
-    weight : float64 [n] or None.
-    sums, counts : float64 [k, d] and [k] of these labels, changed in place.
+    rows : Rows
+        The data [n, d].
+    labels : array, int32 [n]
+        Labels of the present centres.
+    distances : array, float64 [n]
+        Squared distances to the present centres.
+    weight : array, float64 [n], optional
+        Weights of the rows. None means that all weights are 1.
+    sums : array, float64 [k, d]
+        Weighted sums of the clusters, changed in place.
+    counts : array, float64 [k]
+        Total weights of the clusters, changed in place.
 
     Returns
     -------
-    the number of clusters that were given a row.
+    relocated : int
+        Number of clusters that were given a row.
     """
     empty = np.flatnonzero(~(counts > 0))
     if empty.size == 0:
@@ -64,9 +76,9 @@ def relocate_empty(
 
 
 def _costly_rows(cost: Float64, wanted: int) -> Any:
-    """Yield the rows of positive cost, dearest first; sorts only as many as are asked for."""
-    size = min(len(cost), _SURPLUS * wanted)
-    # A partition may cut through equal costs, so everything at the limit is kept.
+    """Yield the rows of positive cost by descending cost; sort only as many as are requested."""
+    size = min(len(cost), _SORTED_ROWS * wanted)
+    # The partition may separate equal costs, so the first sort includes all costs at the limit.
     limit = np.partition(cost, len(cost) - size)[len(cost) - size]
     first = np.flatnonzero((cost >= limit) & (cost > 0))
     yield from first[np.argsort(-cost[first], kind="stable")]

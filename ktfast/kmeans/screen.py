@@ -1,50 +1,73 @@
-"""Which screen a fit uses: the precision, and the basis that lets most of the features be left out.
+"""The choice of a screen for a fit: its precision, and a basis that replaces most features.
 
-The choice never changes a label; it is made by counting, on a sample of the rows, how many centres
-pass each screen.
+The choice never changes a label. Each possible screen is tried on a sample of the rows, and the
+number of candidates decides which screen is cheapest.
 """
 
 import logging
 import math
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics.pairwise import euclidean_distances
 
-from ktfast.kmeans.rows import Float64, Int32, Rows
-from ktfast.ops.kmeans_screen import NEAR_CENTERS, Float32, Screen, codes_for
+from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
+from ktfast.kmeans.rows import Rows
+from ktfast.ops.kmeans_screen import NEAR_CENTERS, Screen, codes_for
 
 _logger = logging.getLogger(__name__)
 
-# Rows that screens are tried on: so many, or a thirty-second of few.
-_SAMPLES = (128, 512)
+# Screens are tried on one row in 32, but at least and at most on these numbers of rows.
+_LEAST_SAMPLE, _MOST_SAMPLE = 128, 512
 _MARGIN_SAMPLE = 64
 _BASIS_SAMPLE = 1024
-# A basis is looked for where a pass takes so many distances that finding it pays, and where these
-# take much of a pass.
+# A basis is looked for if a pass has at least this many distances and the rows at least this many
+# features, so that the search pays.
 _BASIS_DISTANCES = 2e7
 _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
-# Of the way from a row's nearest centre to its 17th, in squares: noting bounds up to there costs
-# little more than screening, and they hold for several iterations (measured).
-_MARGIN_SHARE = 0.6
-# Bounds are spent by the drift of most centres: a few are compared by name. From one pass to the
-# next it falls to about this share (measured).
-_NAMED = 64
-_DRIFT_FALLS = 0.75
-# Even of slow centres some are new or have come far after so many passes.
-_MOST_PASSES = 8
-# Slack, as a share of a row's distance, that few data have: without it there is no need to ask how
-# much these have.
-_MOST_SLACK = 0.5
 _COORDINATES = (32, 64, 128, 256)
-# Dense passes over the rows that their codes in a basis are expected to serve.
-_PASSES = 3
+# The margin is this share of the way from a row's nearest centre to its 17th nearest, in squared
+# distances. With this margin, recording bounds costs little more than screening, and the bounds
+# hold for several iterations (measured).
+_MARGIN_SHARE = 0.6
+# The movement of most centres uses up the bounds. Up to 64 fast centres do not count, because the
+# bounded pass compares them one by one.
+_FAST_CENTERS = 64
+# From one pass to the next, the movement of the centres falls to about this share (measured).
+_MOVEMENT_FALLS = 0.75
+# Bounds serve at most this many passes, because by then some of the slow centres have come far.
+_MOST_PASSES = 8
+# The slack says how far the bounds of a row reach beyond its nearest centre, as a share of the
+# distance to this centre. Few data have a larger slack than 0.5. If bounds would not pay with this
+# slack, the slack of the data is not measured.
+_MOST_SLACK = 0.5
+# Number of passes over the rows for which their codes in a basis are expected to serve.
+_PASSES_PER_CODE = 3
+
+
+class LaterScreen(NamedTuple):
+    """The screen for the rest of a fit.
+
+    Attributes
+    ----------
+    screen : Screen
+        The cheapest screen.
+    margin : float
+        Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`. With this
+        margin, about 16 centres of a row become candidates, and bounds of 16 centres are stored.
+    cost : float
+        Estimated clock cycles for recording the bounds of a row.
+    """
+
+    screen: Screen
+    margin: float
+    cost: float
 
 
 def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) -> Screen:
-    """The cheapest screen for rows of which nothing is known yet."""
-    screens = _plain(rows, mean, precision)
+    """Choose the cheapest screen for rows without former labels."""
+    screens = _feature_screens(rows, mean, precision)
     if len(screens) == 1:
         return screens[0]
     sample = rows.take(_sampled(rows.n)).astype(rows.center_dtype)
@@ -53,39 +76,41 @@ def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) ->
 
 def later_screen(
     rows: Rows, mean: Float64, centers: Float64, labels: Int32, precision: str
-) -> tuple[Screen, float, float]:
-    """The cheapest screen for rows whose nearest centre is nearly known.
+) -> LaterScreen:
+    """Choose the cheapest screen for rows whose nearest centre is nearly known.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [n, d].
+    mean : array, float64 [d]
+        Mean of the rows.
+    centers : array, float64 [k, d]
+        The present centres.
+    labels : array, int32 [n]
+        Labels of former centres.
+    precision : str
+        See `ktfast.ops.kmeans_assign`.
 
     Returns
     -------
-    the screen, the margin at which about as many centres pass as bounds can name, and the clock
-    cycles that noting the bounds of a row takes, roughly.
+    later : LaterScreen
+        The screen, and how to use it.
     """
     where = _sampled(rows.n)
     sample = rows.take(where)
     margin = _good_margin(sample, centers)
-    screens = _plain(rows, mean, precision)
-    plain = screens[-1]
-    if (
-        rows.d >= _LEAST_FEATURES
-        and rows.n * len(centers) >= _BASIS_DISTANCES
-        and plain.product_cost(len(centers)) > plain.noting_cost / 2
-    ):
-        directions = principal_directions(rows, mean, min(rows.d, _MOST_COORDINATES))
-        screens += [
-            Screen(plain.mean, plain.code, _mixed(directions[:, :m]), n_threads=plain.n_threads)
-            for m in _COORDINATES
-            if m <= directions.shape[1]
-        ]
+    screens = _feature_screens(rows, mean, precision)
+    screens += _basis_screens(rows, mean, screens[-1], len(centers))
     sample = sample.astype(rows.center_dtype)
     trials = [screen.try_on(sample, centers, labels[where], margin) for screen in screens]
     cycles = [
-        trial.cycles + screen.n_coordinates * rows.d / 16 / _PASSES  # its codes are made once
+        trial.cycles + screen.n_coordinates * rows.d / 16 / _PASSES_PER_CODE
         for screen, trial in zip(screens, trials, strict=True)
     ]
-    # Bounds hold the longer, the more slack they have.
-    worth = [c / max(trial.slack, 0.01) for c, trial in zip(cycles, trials, strict=True)]
-    best = int(np.argmin(worth))
+    # Bounds with more slack hold for more passes.
+    cost_per_slack = [c / max(trial.slack, 0.01) for c, trial in zip(cycles, trials, strict=True)]
+    best = int(np.argmin(cost_per_slack))
     screen, cost = screens[best], cycles[best]
     _logger.debug(
         "k-means: screens %d of %d directions in %s, margin %.3g, about %.0f cycles a row",
@@ -95,16 +120,18 @@ def later_screen(
         margin,
         cost,
     )
-    return screen, margin, cost
+    return LaterScreen(screen, margin, cost)
 
 
 class Outlook:
-    """Whether to note bounds would save more in the passes to come than it takes.
+    """Predicts whether distance bounds would save more time in later passes than they cost.
 
     Parameters
     ----------
-    screen : of passes without bounds.
-    rows : to be assigned.
+    screen : Screen
+        Screen of the passes without bounds.
+    rows : Rows
+        The data [n, d].
     """
 
     def __init__(self, screen: Screen, rows: Rows) -> None:
@@ -114,43 +141,54 @@ class Outlook:
         self._slack = 0.0
 
     def bounds_pay(self, centers: Float64, previous: Float64, distances: Float64) -> bool:
-        """Ask before a pass.
+        """Predict whether bounds pay if the next pass records them.
 
         Parameters
         ----------
-        centers, previous : float64 [k, d], of this assignment and of the last.
-        distances : float64 [n], squared, of the rows to their nearest previous centres.
+        centers : array, float64 [k, d]
+            Centres of the next pass.
+        previous : array, float64 [k, d]
+            Centres of the last pass.
+        distances : array, float64 [n]
+            Squared distances of the rows to their nearest previous centres.
+
+        Returns
+        -------
+        pays : bool
+            Whether the bounds are expected to pay.
         """
         cost = self._screen.product_cost(len(centers))
-        noting = self._screen.noting_cost
-        if cost * _MOST_PASSES <= noting:
+        recording = self._screen.noting_cost
+        if cost * _MOST_PASSES <= recording:
             return False
-        named = min(_NAMED, len(centers) // 4)
+        fast = min(_FAST_CENTERS, len(centers) // 4)
         with np.errstate(over="ignore", invalid="ignore"):
             moved = centers - previous
             steps = np.sqrt(np.einsum("kd,kd->k", moved, moved))
-            step = float(np.partition(steps, -1 - named)[-1 - named])
-            reach = float(np.sqrt(distances.mean()))
-        if cost * _passes(reach * _MOST_SLACK, step) <= noting:
+            step = float(np.partition(steps, -1 - fast)[-1 - fast])
+            distance = float(np.sqrt(distances.mean()))
+        if cost * _passes(distance * _MOST_SLACK, step) <= recording:
             return False
         self._asked += 1
-        if self._asked.bit_count() == 1:  # it changes slowly
+        # The slack changes slowly, so it is measured in calls 1, 2, 4, 8, ...
+        if self._asked.bit_count() == 1:
             sample = self._rows.take(_spread(self._rows.n, _MARGIN_SAMPLE))
             self._slack = math.sqrt(1 + _good_margin(sample, centers)) - 1
-        return cost * _passes(reach * self._slack, step) > noting
+        return cost * _passes(distance * self._slack, step) > recording
 
 
 def _passes(slack: float, step: float) -> float:
-    """How many passes bounds serve if the drift of most centres was `step` in the last one."""
-    # Drift adds up to step x (falls + falls^2 + ...); bounds hold until that is their slack.
-    left = 1 - slack * (1 - _DRIFT_FALLS) / max(step * _DRIFT_FALLS, 1e-300)
+    """Predict for how many passes bounds serve if most centres moved by `step` in the last pass."""
+    # Movements add up to step x (f + f^2 + ...) with f = `_MOVEMENT_FALLS`. Bounds hold until the
+    # sum reaches their slack.
+    left = 1 - slack * (1 - _MOVEMENT_FALLS) / max(step * _MOVEMENT_FALLS, 1e-300)
     if not left > 0:
         return _MOST_PASSES
-    return min(_MOST_PASSES, math.log(left) / math.log(_DRIFT_FALLS))
+    return min(_MOST_PASSES, math.log(left) / math.log(_MOVEMENT_FALLS))
 
 
 def _good_margin(sample: Float64, centers: Float64) -> float:
-    """How much farther, in squares, a row's 17th nearest centre is than its nearest; the median."""
+    """Compute the margin from the median ratio of squared distances, 17th nearest to nearest."""
     if len(centers) <= NEAR_CENTERS:
         return 0.0
     squares = euclidean_distances(sample, centers, squared=True)
@@ -159,13 +197,53 @@ def _good_margin(sample: Float64, centers: Float64) -> float:
     return _MARGIN_SHARE * (float(np.median(squares[:, NEAR_CENTERS] / nearest)) - 1)
 
 
+def _feature_screens(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
+    """Screens of all features, one for each code of the precision that is fast on this CPU."""
+    rounded = mean.astype(np.float32)
+    codes = codes_for(precision)
+    if "bfloat16" in codes and rows.d >= _LEAST_FEATURES and len(codes) > 1:
+        codes.remove("float32")  # bfloat16 leaves as few candidates, in half the time
+    return [Screen(rounded, code, n_threads=rows.threads) for code in codes]
+
+
+def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) -> list[Screen]:
+    """Screens of a few principal directions; none if the products are a small part of a pass."""
+    if (
+        rows.d < _LEAST_FEATURES
+        or rows.n * n_clusters < _BASIS_DISTANCES
+        or plain.product_cost(n_clusters) <= plain.noting_cost / 2
+    ):
+        return []
+    directions = principal_directions(rows, mean, min(rows.d, _MOST_COORDINATES))
+    return [
+        Screen(plain.mean, plain.code, _mixed(directions[:, :m]), n_threads=plain.n_threads)
+        for m in _COORDINATES
+        if m <= directions.shape[1]
+    ]
+
+
 def principal_directions(rows: Rows, mean: Float64, count: int) -> Float32:
-    """Orthonormal columns float32 [d, <= count] that span much of the rows, most important first.
+    """Find orthonormal directions that span much of the rows' variance, most important first.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [n, d].
+    mean : array, float64 [d]
+        Mean of the rows.
+    count : int
+        Number of directions wanted.
+
+    Returns
+    -------
+    directions : array, float32 [d, m]
+        Columns of length one, m <= `count`. Any orthonormal columns give exact labels; better
+        columns leave fewer candidates.
 
     Notes
     -----
-    Randomised subspace iteration on a sample: Halko, Martinsson, Tropp, "Finding structure with
-    randomness" (2011). Any orthonormal columns are valid; better ones let fewer centres pass.
+    Randomised subspace iteration on a sample: Halko, Martinsson and Tropp, "Finding structure with
+    randomness" (2011).
     """
     sample = (rows.take(_spread(rows.n, _BASIS_SAMPLE)) - mean).astype(np.float32)
     count = min(count, *sample.shape)
@@ -178,31 +256,22 @@ def principal_directions(rows: Rows, mean: Float64, count: int) -> Float32:
             directions = np.linalg.qr(sample.T @ (sample @ directions))[0]
         projected = sample @ directions
         directions = directions @ np.linalg.eigh(projected.T @ projected)[1][:, ::-1]
-    # The products left the columns a little off orthonormal.
+    # The float32 products leave the columns slightly off orthonormal.
     return np.asarray(np.linalg.qr(directions.astype(np.float64))[0], dtype=np.float32)
 
 
 def _mixed(basis: Float32) -> Float32:
-    """Another basis of the same space: mixed, coordinates are alike in size, as int8 codes like."""
+    """Rotate a basis at random, so that coordinates have similar sizes, as int8 codes need."""
     size = basis.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(size, size)))[0]
     return np.asarray(basis.astype(np.float64) @ rotation, dtype=np.float32)
 
 
-def _plain(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
-    """Screens of the features themselves: in the forced precision, else in all that are fast."""
-    rounded = mean.astype(np.float32)
-    codes = codes_for(precision)
-    if "bfloat16" in codes and rows.d >= _LEAST_FEATURES and len(codes) > 1:
-        codes.remove("float32")  # as few centres pass in bfloat16, in half the time
-    return [Screen(rounded, code, n_threads=rows.threads) for code in codes]
+def _sampled(n: int) -> Int64:
+    """Numbers of the rows on which screens are tried."""
+    return _spread(n, min(max(n // 32, _LEAST_SAMPLE), _MOST_SAMPLE))
 
 
-def _sampled(n: int) -> npt.NDArray[np.int64]:
-    least, most = _SAMPLES
-    return _spread(n, min(max(n // 32, least), most))
-
-
-def _spread(n: int, count: int) -> npt.NDArray[np.int64]:
+def _spread(n: int, count: int) -> Int64:
     """Up to `count` of n row numbers, evenly spaced."""
     return np.arange(0, n, -(-n // count), dtype=np.int64)

@@ -4,13 +4,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.passes import cluster_sums
 from ktfast.kmeans.relocation import relocate_empty
-from ktfast.kmeans.rows import Float64, Rows, to_host
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.workspace import to_host
 from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 
-# Bits of a row's number in a sum: a float64 rounds it to an integer exactly up to here.
+# Bits of a number as an integer in a sum: float64 holds every integer of this many bits exactly.
 _BITS = 50
-# At least half of a feature's numbers, zeros aside, must keep this many bits.
+# At least half of a feature's nonzero numbers must keep this many bits.
 _LEAST_BITS = 30
 _SAMPLE = 256
 
@@ -19,36 +22,45 @@ class Sums(Protocol):
     """Turns labels into the next centres."""
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
-        """Take note of the labels of some rows while these are at hand.
+        """Add rows to the sums of their new labels while the rows are in the memory of the device.
 
         Parameters
         ----------
-        place : of the rows in 0 .. n - 1; calls go through them in order.
-        part : the rows, as `Rows.parts` gives them.
-        labels : int32 [n], of which those at `place` are new. The array must stay as it is until
-            the rows were followed to the next one.
+        place : slice
+            Numbers of the rows, in 0 .. n - 1. Successive calls go through the rows in order.
+        part : array [m, d]
+            The rows, as `Rows.parts` yields them.
+        labels : array, int32 [n]
+            Labels of all rows; those at `place` are new. The array must not change until the rows
+            have been followed to the next labels.
         """
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
-        """The means of the clusters.
+        """Compute the means of the clusters.
 
         Parameters
         ----------
-        labels, distances : of the previous centres, int32 [n] and float64 [n]. Labels that were not
-            followed are now.
-        previous : float64 [k, d] where the rows are worked on; an empty cluster that finds no row
-            keeps its centre.
+        labels : array, int32 [n]
+            Labels of the previous centres. Labels that `follow` has not seen are followed now.
+        distances : array, float64 [n]
+            Squared distances to the previous centres.
+        previous : array, float64 [k, d]
+            Previous centres, on the device that processes the rows. An empty cluster that is given
+            no row keeps its centre.
 
         Returns
         -------
-        centers : float64 [k, d] where the rows are worked on, rounded to the dtype of the result.
-        shift : sum of the centres' squared moves.
-        relocated : how many empty clusters were given a row.
+        centers : array, float64 [k, d]
+            Next centres, on the same device, rounded to the dtype of the result.
+        shift : float
+            Sum of the squared movements of the centres.
+        relocated : int
+            Number of empty clusters that were given a row.
         """
 
 
 def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
-    """Sums that follow the labels where the numbers allow it, else sums made anew."""
+    """Choose integer sums that follow the labels if the numbers allow them, else float64 sums."""
     if weight is None and rows.center_dtype == "float32":
         scale = _scale(rows)
         if scale is not None:
@@ -57,7 +69,17 @@ def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
 
 
 class FreshSums:
-    """All rows are added up in every iteration, in float64."""
+    """Adds up all rows in every iteration, in float64; see `Sums`.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [n, d].
+    n_clusters : int
+        Number of clusters k.
+    weight : array, float64 [n], optional
+        Weights of the rows. None means that all weights are 1.
+    """
 
     def __init__(self, rows: Rows, n_clusters: int, weight: Float64 | None) -> None:
         self._rows = rows
@@ -65,27 +87,37 @@ class FreshSums:
         self._weight = weight
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
-        """See `Sums`; there is nothing to note."""
+        """Do nothing; see `Sums`."""
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""
-        sums, counts = self._rows.update(labels, self._n_clusters, self._weight)
-        return means(self._rows, labels, distances, self._weight, sums, counts, previous)
+        sums, counts = cluster_sums(self._rows, labels, self._n_clusters, self._weight)
+        return _next_centers(self._rows, labels, distances, self._weight, sums, counts, previous)
 
 
 class FollowingSums:
-    """Only rows that changed their cluster are read.
+    """Reads only the rows that changed their cluster; see `Sums`.
 
-    Sums are integers, multiples of a power of two per feature, so that they depend on the labels
-    alone: not on how these came about, nor on the device.
+    The sums are integers: multiples of one power of two per feature. Integer sums are exact, so
+    they depend on the labels alone, not on earlier labels and not on the device.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [n, d].
+    n_clusters : int
+        Number of clusters k.
+    scale : array, float64 [d]
+        Power of two by which each feature is multiplied before rounding to an integer.
     """
 
     def __init__(self, rows: Rows, n_clusters: int, scale: Float64) -> None:
+        to_device = rows.workspace.to_device
         self._rows = rows
-        self._scale = rows.to_device(scale)
-        self._step = rows.to_device(1 / scale)
-        self._sums = rows.to_device(np.zeros((n_clusters, rows.d), np.int64))
-        self._counts = rows.to_device(np.zeros(n_clusters, np.int64))
+        self._scale = to_device(scale)
+        self._step = to_device(1 / scale)
+        self._sums = to_device(np.zeros((n_clusters, rows.d), np.int64))
+        self._counts = to_device(np.zeros(n_clusters, np.int64))
         self._labels: Any = None
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
@@ -111,14 +143,14 @@ class FollowingSums:
         if not (self._rows.plain_means and counts.all()):
             sums = to_host(self._sums) * to_host(self._step)
             weights = counts.astype(np.float64)
-            return means(self._rows, labels, distances, None, sums, weights, previous)
+            return _next_centers(self._rows, labels, distances, None, sums, weights, previous)
         centers, shifts = kmeans_means(
             self._sums, self._counts, self._step, previous, n_threads=self._rows.n_threads
         )
         return centers, float(to_host(shifts).sum()), 0
 
 
-def means(
+def _next_centers(
     rows: Rows,
     labels: Any,
     distances: Any,
@@ -127,20 +159,24 @@ def means(
     counts: Float64,
     previous: Any,
 ) -> tuple[Any, float, int]:
-    """The next centres from float64 sums and weights on the CPU, which are changed; see `Sums`."""
+    """Compute what `Sums.centers` returns from float64 sums and weights, which are changed."""
     relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
     former = to_host(previous)
-    centers = rows.means(sums, counts, former)
+    centers = rows.centers_of(sums, counts, former)
     shift = float(((centers - former) ** 2).sum())
-    return rows.to_device(centers), shift, relocated
+    return rows.workspace.to_device(centers), shift, relocated
 
 
 def _scale(rows: Rows) -> Float64 | None:
-    """Powers of two [d] that turn features into integers, or None where too much would be lost.
+    """Choose the powers of two [d] that turn features into integers.
 
-    That is where a feature is mostly tiny beside its largest number.
+    Returns
+    -------
+    scale : array, float64 [d], or None
+        The powers of two. None if integers would lose too many bits, because most numbers of a
+        feature are tiny beside its largest number.
     """
-    ranges = rows.to_device(np.zeros(rows.d))
+    ranges = rows.workspace.to_device(np.zeros(rows.d))
     for _, part in rows.parts():
         kmeans_ranges(part, ranges, n_threads=rows.n_threads)
     largest = to_host(ranges)

@@ -1,46 +1,56 @@
-"""Distances to every centre, where the rows are worked on."""
+"""Distances of rows to all centres, computed on the device that processes the rows."""
 
 from typing import Any
 
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from ktfast.kmeans.rows import Float64, Rows, float64_on_host, to_host
-from ktfast.native.arrays import device_of, on_device
-from ktfast.ops.vectors import contiguous, row_blocks
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.workspace import float64_on_host, to_host
+from ktfast.native.arrays import on_device
+from ktfast.ops.vectors import contiguous
 
-# Distances that are made at a time, in float64.
-_TABLE = 1 << 23
+# Float64 distances that are computed at a time.
+_BLOCK_DISTANCES = 1 << 23
 
 
 def all_distances(rows: Rows, centers: Float64) -> Any:
-    """Euclidean distances [n, k] of the result's dtype, in the rows' library on their device.
+    """Compute the Euclidean distance of every row to every centre.
 
     Parameters
     ----------
-    rows : n rows.
-    centers : float64 [k, d].
+    rows : Rows
+        The rows [n, d].
+    centers : array, float64 [k, d]
+        The centres.
+
+    Returns
+    -------
+    distances : array [n, k]
+        Distances in the dtype of the centres, in the user's library and on the user's device.
     """
-    step = max(1, _TABLE // max(len(centers), rows.d))
+    workspace = rows.workspace
+    # Distances of streamed rows return to the host block by block.
+    stays_on_gpu = workspace.on_gpu and workspace.stream is None
     shape = (rows.n, len(centers))
-    is_result = rows.on_gpu and device_of(rows.like)[0] == "cuda"
     table = (
-        rows.empty(shape, rows.center_dtype) if is_result else np.empty(shape, rows.center_dtype)
+        workspace.empty(shape, rows.center_dtype)
+        if stays_on_gpu
+        else np.empty(shape, rows.center_dtype)
     )
-    targets = rows.to_device(centers)
-    for place, part in rows.parts():
-        for local, block in row_blocks(part, step):
-            where = slice(place.start + local.start, place.start + local.stop)
-            if not rows.on_gpu:
-                table[where] = euclidean_distances(float64_on_host(block), centers)
-                continue
-            with on_device(block):
-                distances = _on_gpu(block, targets, rows.center_dtype)
-                table[where] = distances if is_result else to_host(distances)
-    return rows.to_library(table)
+    centers_there = workspace.to_device(centers)
+    for place, block in rows.blocks(max(1, _BLOCK_DISTANCES // max(len(centers), rows.d))):
+        if not workspace.on_gpu:
+            table[place] = euclidean_distances(float64_on_host(block), centers)
+            continue
+        with on_device(block):
+            distances = _distances_on_gpu(block, centers_there, rows.center_dtype)
+            table[place] = distances if stays_on_gpu else to_host(distances)
+    return workspace.to_library(table)
 
 
-def _on_gpu(block: Any, centers: Any, dtype: str) -> Any:
+def _distances_on_gpu(block: Any, centers: Any, dtype: str) -> Any:
     values = contiguous(block, "float64")
     squares = (values * values).sum(axis=1)[:, None] + (centers * centers).sum(axis=1)
     squares -= 2 * (values @ centers.T)

@@ -1,4 +1,4 @@
-"""The estimator on every backend: on a GPU, in core and streamed, the bits of a fit on the CPU."""
+"""Fits on every backend, with resident or streamed rows, give the bits of a fit on the CPU."""
 
 import numpy as np
 import pytest
@@ -178,7 +178,7 @@ def test_fits_take_no_more_than_the_budget(streamed, options, monkeypatch):
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("streamed", [False, True])
 def test_all_work_is_on_the_callers_stream(streamed):
-    """Rows that a slow kernel is still writing are read when they are complete."""
+    """A fit reads rows that a slow kernel is still writing only when the rows are complete."""
     x = mixture(fewer(20_000, 1000))
     expected = fit(x, max_iter=5)
     stream = torch.cuda.Stream()

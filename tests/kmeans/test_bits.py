@@ -1,4 +1,4 @@
-"""K-means gives the same bits for any threads, shards, library, kernel level and order of calls."""
+"""Threads, shards, libraries, instruction sets and the order of calls change no bit of a fit."""
 
 import hashlib
 import threading
@@ -102,7 +102,7 @@ def test_sixteen_thread_counts_twenty_times_give_one_hash():
 @pytest.mark.usefixtures("early_bounds")
 @pytest.mark.parametrize("n_threads", [2, 7, 16])
 def test_threads_change_no_bit_where_bounds_and_batches_are_used(n_threads):
-    # More rows than have all their distances kept, and so wide that 70 clusters are not few.
+    # k-means++ uses batches for more than 6,144 rows. With 340 features, 70 clusters are not few.
     x = mixture(6500, d=340)
     options = {"init": "k-means++", "random_state": 0, "max_iter": 8}
     expected = KMeans(70, n_threads=1, **options).fit(x)

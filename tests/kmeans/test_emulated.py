@@ -1,4 +1,4 @@
-"""Whole fits with the CUDA kernels, emulated: the bits of fits on a CPU."""
+"""Fits with the emulated CUDA kernels give the bits of fits on a CPU."""
 
 import sys
 
@@ -66,7 +66,7 @@ def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
     x = mixture(300)
     expected = KMeans(12, init=x[:12], max_iter=3).fit(x)
     rows = Rows([torch.tensor(part, device="cuda") for part in (x[:0], x[:130], x[130:], x[:0])])
-    run = lloyd(
+    result = lloyd(
         rows,
         x[:12].astype(np.float64),
         None,
@@ -75,13 +75,13 @@ def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
         tolerance=0.0,
         memory_budget=1 << 30,
     )
-    np.testing.assert_array_equal(run.labels.cpu(), expected.labels_)
-    assert run.inertia == expected.inertia_
+    np.testing.assert_array_equal(result.labels.cpu(), expected.labels_)
+    assert result.inertia == expected.inertia_
     assert "kmeans_tensor_assign" in emulated_gpu.called
 
 
 def test_rows_stay_on_the_gpu(emulated_gpu):
-    """An iteration brings 16 bytes a cluster to the host, and two sums over all rows."""
+    """An iteration copies 16 bytes per cluster and two totals over all rows to the host."""
     x, k = mixture(300), 12
     there = torch.tensor(x, device="cuda")
     copied = []
@@ -95,7 +95,7 @@ def test_rows_stay_on_the_gpu(emulated_gpu):
     results = [model.labels_, model.cluster_centers_, model.predict(there), model.transform(there)]
     for result in (*results, *model.assign(there)):
         assert isinstance(result, CudaTensor)
-    # The centres each time; and, to check the rows, their mean and how many they are.
+    # Each call copies the centres. `transform` also copies the mean and the number of the rows.
     assert memory.to_host - before == 3 * model.cluster_centers_.nbytes + 8 * (16 + 1)
     expected = KMeans(k, init=x[:k], tol=0, max_iter=3).fit(x)
     for name in ("labels_", "cluster_centers_"):

@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ktfast import KMeans
 from ktfast.errors import InputError
+from ktfast.kmeans.passes import cluster_sums
 from ktfast.kmeans.relocation import relocate_empty
 from ktfast.kmeans.rows import Rows
 from ktfast.reference import kmeans as reference
@@ -118,9 +119,9 @@ def test_relocation_takes_each_row_once_and_leaves_no_owner_empty():
     rows = Rows([x])
     labels = np.array([0, 0, 0, 0, 0, 1], np.int32)
     distances = np.array([0.0, 81, 81, 1, 49, 400])
-    sums, counts = rows.update(labels, 5)
+    sums, counts = cluster_sums(rows, labels, 5)
     assert relocate_empty(rows, labels, distances, None, sums, counts) == 3
-    # Not the lone row of cluster 1, nor the value 9 twice.
+    # Neither the only row of cluster 1 nor a second row of value 9 is taken.
     np.testing.assert_array_equal(counts, [2, 1, 1, 1, 1])
     np.testing.assert_array_equal(sums[:, 0], [9, 20, 9, 7, 1])
 

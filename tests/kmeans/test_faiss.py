@@ -1,4 +1,4 @@
-"""faiss's Kmeans, by its own standard: the same start gives the same clusters and objective."""
+"""`ktfast.kmeans.faiss` and faiss find the same clusters and objective from the same start."""
 
 import inspect
 import logging
@@ -133,7 +133,7 @@ def test_nothing_is_left_out_unless_asked(caplog):
 
 
 def kmeans_start(x, kmeans):
-    """The centroids at the start of the second iteration."""
+    """Compute the centroids at the start of the second iteration."""
     first = faiss_compat.Kmeans(kmeans.d, kmeans.k, niter=1)
     first.train(x, init_centroids=np.array(x[:2]))
     return first.centroids

@@ -1,4 +1,4 @@
-"""Inputs that break other K-means: each is clustered, or refused by a sentence that names it."""
+"""Hard inputs are either clustered correctly or refused with an error that names the problem."""
 
 import os
 import subprocess
@@ -25,14 +25,14 @@ def fit(x, n_clusters=12, **options):
 
 
 def run(program):
-    """What a program that uses ktfast prints; it must end by itself."""
+    """Run a program that uses ktfast, and return what the program prints within a minute."""
     return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
-        cwd="/",  # not the checkout, whose ktfast may not be built
+        cwd="/",  # the ktfast of the checkout may not be built
         env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     ).stdout
 
@@ -203,7 +203,7 @@ def test_more_threads_than_any_machine_has():
 def test_more_than_2_to_32_elements(device, tmp_path):
     if fewer(False, True):
         pytest.skip("too many elements for the emulated GPU")
-    n, d = 66_000, 1 << 16  # 4.3e9 elements of one byte, of which the disk holds two rows
+    n, d = 66_000, 1 << 16  # 4.3e9 elements of one byte; the disk stores only two rows
     with open(tmp_path / "x", "wb") as file:
         file.truncate(n * d)
     x = np.memmap(tmp_path / "x", dtype=np.uint8, mode="r+", shape=(n, d))

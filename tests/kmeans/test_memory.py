@@ -1,4 +1,4 @@
-"""Peak memory of a fit: the data and the workspace that `KMeans` states, to five percent."""
+"""The peak memory of a fit is at most 5 % above the data and the stated workspace."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ print(resident("VmHWM") - before)
 
 
 def stated_workspace(k, init, spherical):
-    """The Notes of `KMeans`, in bytes."""
+    """The bytes that docs/explanation/memory.md states for a fit on a CPU."""
     rows = N * (200 + 256 + 32)
     centers = k * D * (120 if init == "k-means||" else 40)
     scaled = 4 * N * D if spherical else 0
@@ -58,7 +58,7 @@ def test_a_fit_keeps_to_its_workspace(dtype, k, init, spherical, tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        cwd="/",  # not the checkout, whose ktfast may not be built
+        cwd="/",  # the ktfast of the checkout may not be built
         env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     ).stdout
     stated = stated_workspace(k, init, spherical)

@@ -1,4 +1,4 @@
-"""Mini-batches: scikit-learn's MiniBatchKMeans step by step, and what is kept between batches."""
+"""`partial_fit` agrees with scikit-learn's MiniBatchKMeans and keeps its state between batches."""
 
 import pickle
 import warnings
@@ -26,7 +26,7 @@ def test_agrees_with_scikit_learn_step_by_step(dtype, weighted, device):
     x = mixture(1000, dtype=dtype)
     start = x[:12]
     ours = KMeans(12, init=start, device=device)
-    # Starved clusters are placed at random, so without that.
+    # Starved clusters are placed at random, so both sides switch the placement off.
     theirs = MiniBatchKMeans(12, init=start, n_init=1, reassignment_ratio=0)
     generator = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -123,7 +123,7 @@ def test_starved_clusters_are_placed_on_rows(device):
     assert (model.cluster_centers_.max(axis=1) < 1e3).all()
     moved = model.cluster_centers_[11]
     assert np.abs(x - moved).max(axis=1).min() < 1e-4
-    # All rows alike: there is nowhere to go, and nothing breaks.
+    # If all rows are equal, there is no row to move a starved cluster to.
     constant = KMeans(3, random_state=0, device=device).partial_fit(np.ones((10, 2)))
     assert np.isfinite(constant.cluster_centers_).all()
 

@@ -1,4 +1,4 @@
-"""What a fit tells while it runs, and what is left of one that is interrupted."""
+"""The log lines of a running fit, and the state of an interrupted fit."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def test_one_line_per_iteration_when_verbose(caplog, device):
     caplog.clear()
     with caplog.at_level(logging.INFO, "ktfast"):
         KMeans(12, random_state=0, verbose=1, device=device).fit(x)
-    assert "first centres" in caplog.records[0].getMessage()
+    assert "initial centres" in caplog.records[0].getMessage()
 
 
 def test_a_line_every_ten_seconds_otherwise(caplog, monkeypatch):
@@ -60,11 +60,11 @@ def test_a_short_fit_says_nothing(caplog, device):
 
 
 def interrupted(at, monkeypatch, **options):
-    """A fit whose Ctrl-C arrives while the iteration of that number (from 1) is told of."""
+    """Fit until a Ctrl-C arrives at the end of iteration number `at`, counted from 1."""
     observe, calls = Progress.observe, [0]
 
-    def stop(self, run):
-        observe(self, run)
+    def stop(self, result):
+        observe(self, result)
         calls[0] += 1
         if calls[0] == at:
             raise KeyboardInterrupt
@@ -96,14 +96,17 @@ def test_the_best_of_several_runs_is_kept(monkeypatch, device):
     options = {"init": "random", "n_init": fewer(50, 5), "random_state": 0, "device": device}
     at = fewer(60, 25)
     model, x = interrupted(at, monkeypatch, **options)
-    runs = []
+    results = []
     observe = Progress.observe
+
+    def collect(self, result):
+        observe(self, result)
+        results.append(result)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Progress, "observe", lambda self, run: (observe(self, run), runs.append(run))[0]
-        )
+        patch.setattr(Progress, "observe", collect)
         KMeans(12, tol=0, **options).fit(x)
-    assert model.inertia_ <= min(run.inertia for run in runs[:at])
+    assert model.inertia_ <= min(result.inertia for result in results[:at])
     assert_consistent(model, x)
 
 
@@ -116,7 +119,7 @@ def test_nothing_is_changed_before_the_first_iteration(monkeypatch, device):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ktfast.kmeans.estimator.first_centers", stop)
+    monkeypatch.setattr("ktfast.kmeans.starts.initial_centers", stop)
     with pytest.raises(KeyboardInterrupt):
         model.fit(mixture(300, d=3))
     np.testing.assert_array_equal(model.predict(x), labels)
@@ -140,7 +143,7 @@ try:
     model.fit(x)
 except KeyboardInterrupt:
     print("raised", time.time(), flush=True)
-if "WHEN" == "first centres":
+if "WHEN" == "initial centres":
     assert not hasattr(model, "labels_")
 else:
     labels = model.predict(x[:5000])
@@ -149,14 +152,14 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("when", "init"), [("first centres", "k-means||"), ("iteration", "random")]
+    ("when", "init"), [("initial centres", "k-means||"), ("iteration", "random")]
 )
 def test_ctrl_c_ends_a_fit_within_a_second(when, init):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED.replace("INIT", init).replace("WHEN", when)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd="/",  # not the checkout, whose ktfast may not be built
+        cwd="/",  # the ktfast of the checkout may not be built
         env=os.environ | {"PYTHONPATH": str(Path(ktfast.__file__).parents[1])},
     )
     with process:

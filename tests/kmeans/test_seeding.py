@@ -1,4 +1,4 @@
-"""First centres: as good as scikit-learn's, and decided by the rows' values alone."""
+"""Initial centres are as good as scikit-learn's and depend only on the values of the rows."""
 
 import warnings
 
@@ -10,9 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from ktfast import KMeans
+from ktfast.kmeans.moments import moments_of
+from ktfast.kmeans.passes import nearest_centers
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.seeding import METHODS, first_centers
+from ktfast.kmeans.seeding import METHODS, initial_centers
 from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, distinct_rows
 from ktfast.kmeans.seeding.plus_plus import kmeans_plus_plus
@@ -25,11 +27,13 @@ GREEDY = ("k-means||", "k-means++")
 def start(x, k, method, seed=0, weight=None):
     rows = Rows([x])
     random_state = np.random.RandomState(seed)
-    return first_centers(method, rows, k, weight, rows.moments(weight), random_state, Progress(1))
+    return initial_centers(
+        method, rows, k, weight, moments_of(rows, weight), random_state, Progress(1)
+    )
 
 
 def potential(x, centers):
-    return Rows([x]).assign(centers)[1].sum()
+    return nearest_centers(Rows([x]), centers)[1].sum()
 
 
 @pytest.mark.parametrize("method", GREEDY)
@@ -65,7 +69,7 @@ def test_real_digits_end_as_low_as_scikit_learn_s(data_folder, device):
 
 
 def test_heavy_tails_are_seen_in_a_sample(backend):
-    """Rows that make up most of the variance would be missed by an even sample."""
+    """The sample contains the few rows that make up most of the variance."""
     x = np.random.default_rng(0).standard_t(2.5, size=(fewer(20_000, 8000), 4))
     sampled = potential(x, start(backend.array(x), 100, "k-means++"))
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +134,7 @@ def test_distinct_rows_by_hand(backend):
     x = np.array([[2.0, 0], [1, 1], [2, 0], [0, -0.0], [1, 1], [0.0, 0], [7, 7]])
     weight = np.array([1.0, 2, 3, 4, 5, 6, 0])
     rows = Rows([backend.array(x)])
-    found = distinct_rows(rows, weight, rows.moments(weight), np.random.RandomState(0))
+    found = distinct_rows(rows, weight, moments_of(rows, weight), np.random.RandomState(0))
     values = {tuple(x[i]): w for i, w in zip(found.first, found.weight, strict=True)}
     assert values == {(2, 0): 4, (1, 1): 7, (0, 0): 10}
     assert set(found.first) == {0, 1, 3}
@@ -170,7 +174,7 @@ def test_byte_rows_are_near_and_exact_in_any_order(d):
 def test_batches_choose_about_as_well_as_one_by_one(monkeypatch, backend):
     x = mixture(fewer(5000, 1500), k=60)
     rows = Rows([backend.array(x)])
-    moments = rows.moments()
+    moments = moments_of(rows)
 
     def mean_potential():
         found = []

@@ -1,4 +1,4 @@
-"""Clustering by the angle: the bits of a fit on rows that were scaled beforehand."""
+"""A spherical fit gives the bits of a fit on rows that were scaled before."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from support.tolerances import FLOAT32_CENTERS
 
 
 class UnitRows(SphericalRows):
-    """Rows that have length one already: as `SphericalRows`, but read as they are."""
+    """`SphericalRows` that reads rows of length one without scaling them."""
 
     parts = Rows.parts
     take = Rows.take
@@ -41,7 +41,7 @@ def test_the_bits_of_rows_scaled_beforehand(dtype, init, monkeypatch):
     x = rows_of_all_lengths(dtype=dtype)
     weight = np.random.default_rng(1).random(len(x)) if init == "random" else None
     model = fit(x, weight, init=init, n_init=1)
-    x[:] *= 1  # the fit left x alone
+    x[:] *= 1  # x is still writable
     assert model.cluster_centers_.dtype == ("float64" if dtype == "float64" else "float32")
     np.testing.assert_array_equal(model.predict(x), model.labels_)
     assert model.score(x, sample_weight=weight) == -model.inertia_
@@ -83,7 +83,7 @@ def test_every_device_finds_the_same_clusters(dtype, init, device):
 def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
     monkeypatch.setattr("ktfast.kmeans.spherical._BLOCK", 16 * 1000)
     monkeypatch.setattr("ktfast.kmeans.spherical._PIECE", 16 * 300)
-    x = np.tile(rows_of_all_lengths(5000), 24)  # so many features that 65 clusters are not few
+    x = np.tile(rows_of_all_lengths(5000), 24)  # with 384 features, 65 clusters are not few
     x += np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
     options = {"spherical": True, "random_state": 0}
     model = KMeans(65, **options).fit(x)
@@ -107,7 +107,7 @@ def test_kept_rows_are_the_rows(k, monkeypatch):
     )
     model = KMeans(k, **options).fit([x[:1000], x[1000:]])
     kept = len(scaled)
-    assert kept <= 2 * 3  # two shards: mean, variance, and once to keep them
+    assert kept <= 2 * 3  # two shards, each scaled for mean, for variance and to be kept
     monkeypatch.setattr("ktfast.kmeans.spherical._KEPT_BYTES", x.nbytes - 1)
     assert_same(KMeans(k, **options).fit([x[:1000], x[1000:]]), model)
     assert len(scaled) - kept > 2 * model.n_iter_

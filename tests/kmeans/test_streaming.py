@@ -1,4 +1,4 @@
-"""Rows on the host, streamed to a device: the order of copies, the budget, the bits of a fit."""
+"""Rows streamed from the host: the order of copies, the memory budget and the bits of a fit."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,20 @@ import torch
 import ktfast.kmeans.inputs
 from ktfast import KMeans
 from ktfast.errors import InputError
-from ktfast.kmeans.rows import Placement, Rows, to_host
-from ktfast.kmeans.streaming import HostStream, Plan, make_plan
+from ktfast.kmeans.lloyd import lloyd
+from ktfast.kmeans.memory_plan import GpuTarget, MemoryPlan, make_plan
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.streaming import HostStream
+from ktfast.kmeans.workspace import to_host
 from support.fake_device import FakeDevice
 from support.kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 
 
 @pytest.fixture
 def device(monkeypatch):
-    """A device that `device="cuda"` opens, with as much memory as a test wants."""
+    """The fake device that `device="cuda"` opens."""
     fake = FakeDevice()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # blocks are too small for more
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the blocks are too small for more threads
     monkeypatch.setattr(ktfast.kmeans.inputs, "open_device", lambda index: fake)
     return fake
 
@@ -40,7 +43,7 @@ def test_every_row_comes_once_and_in_order(resident, layout):
         "big-endian": x.astype(">f4"),
         "torch": torch.from_numpy(x),
     }[layout]
-    blocks = stream(given, Plan(resident, 128, 0))
+    blocks = stream(given, MemoryPlan(resident, 128, 0))
     for _ in range(3):
         places, rows = zip(*((p, block.copy()) for p, block in blocks.parts()), strict=True)
         assert [p.start for p in places] == [0, *(p.stop for p in places[:-1])]
@@ -55,17 +58,17 @@ def test_bfloat16_arrives_as_its_bits():
         dtype,
         memory.view(np.int16)[: n * d].reshape(n, d),
     )
-    found = [block.copy() for _, (_, block) in stream(x, Plan(0, 128, 0), device).parts()]
+    found = [block.copy() for _, (_, block) in stream(x, MemoryPlan(0, 128, 0), device).parts()]
     np.testing.assert_array_equal(np.concatenate(found), x.view(torch.int16).numpy())
 
 
 def test_a_copy_waits_for_the_kernels_that_read_its_memory_before():
     device = FakeDevice()
-    blocks = stream(mixture(1000), Plan(0, 128, 0), device)
+    blocks = stream(mixture(1000), MemoryPlan(0, 128, 0), device)
     for _ in range(2):
         for place, _ in blocks.parts():
             device.log.append(("kernels", place.start))
-    # Whatever a copy overwrites, its event is younger than the kernels that read it last.
+    # A copy waits for an event that was recorded after the last kernels that read its memory.
     last_read, newest = {}, {}
     current = None
     for i, entry in enumerate(device.log):
@@ -82,15 +85,15 @@ def test_a_copy_waits_for_the_kernels_that_read_its_memory_before():
 
 def test_the_next_copy_is_queued_while_kernels_work():
     device = FakeDevice()
-    for place, _ in stream(mixture(1000), Plan(0, 128, 0), device).parts():
+    for place, _ in stream(mixture(1000), MemoryPlan(0, 128, 0), device).parts():
         queued = sum(entry[0] == "copy" for entry in device.log)
         assert queued == min(8, place.start // 128 + 2)
-    assert device.log.count(("wait",)) == 6  # for pinned memory, and for nothing else
+    assert device.log.count(("wait",)) == 6  # only for pinned memory
 
 
 def test_a_resident_prefix_is_copied_once():
     device = FakeDevice()
-    blocks = stream(mixture(1000), Plan(384, 128, 0), device)
+    blocks = stream(mixture(1000), MemoryPlan(384, 128, 0), device)
     for copies in (8, 5, 5):
         device.log.clear()
         assert len(list(blocks.parts())) == 8
@@ -100,7 +103,7 @@ def test_a_resident_prefix_is_copied_once():
 def test_everything_resident_needs_no_block_beside_it():
     device = FakeDevice()
     x = mixture(1000)
-    blocks = stream(x, Plan(1000, 128, 0), device)
+    blocks = stream(x, MemoryPlan(1000, 128, 0), device)
     list(blocks.parts())
     assert device.peak == x.nbytes
     device.log.clear()
@@ -111,7 +114,7 @@ def test_everything_resident_needs_no_block_beside_it():
 def test_a_pass_that_breaks_off_leaves_nothing_in_flight():
     device = FakeDevice()
     x = mixture(1000)
-    blocks = stream(x, Plan(128, 128, 0), device)
+    blocks = stream(x, MemoryPlan(128, 128, 0), device)
     for stop in (0, 256):
         parts = blocks.parts()
         for place, _ in parts:
@@ -208,16 +211,14 @@ def test_spherical(device):
 
 def test_an_iteration_reads_streamed_rows_once(device):
     x = mixture(1280)
-    rows = Rows([x], placement=Placement(device, least_budget(x, 12), 12))
-    from ktfast.kmeans.lloyd import lloyd
-
-    run = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
+    rows = Rows([x], target=GpuTarget(device, least_budget(x, 12), 12))
+    result = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
     device.log.clear()
     again = lloyd(rows, x[:12].astype(float), None, mean=x[0], max_iter=5, tolerance=0)
     copies = sum(entry[0] == "copy" for entry in device.log)
-    passes = 1 + len(again.history) + 1  # ranges, iterations, the last assignment
+    passes = 1 + len(again.history) + 1  # the ranges, each iteration, the last assignment
     assert copies == passes * 10
-    np.testing.assert_array_equal(to_host(run.labels), to_host(again.labels))
+    np.testing.assert_array_equal(to_host(result.labels), to_host(again.labels))
 
 
 @pytest.mark.parametrize("k", [12, 300])

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the sums that follow the labels, emulated: the bits of the CPU module."""
+"""The emulated CUDA kernels of integer sums give the bits of the CPU kernels."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
-"""A GPU that is none: NumPy arrays, copies that happen as late as their events allow.
+"""A fake GPU: its memory is NumPy arrays, and it makes each copy as late as the events allow.
 
-What `ktfast.kmeans.streaming` asks of a device is recorded, so that tests can see the order; a
-block that is read before its copy was waited for, or overwritten too early, holds wrong numbers.
+The fake GPU records the calls of `ktfast.kmeans.streaming`, so that tests can check their order. A
+block that is read before its copy, or overwritten too early, holds wrong numbers.
 """
 
 import weakref
@@ -14,7 +14,7 @@ POISON = 0xA5
 
 
 class Event:
-    """Something a queue has come to, or not yet."""
+    """A point in a queue, which is past when all copies before it have been made."""
 
     def __init__(self, device, name, copies):
         self.device, self.name, self.copies = device, name, copies
@@ -25,7 +25,7 @@ class Event:
 
 
 class Copy:
-    """A copy that waits for events, and is made when somebody waits for it."""
+    """A queued copy. It is made when the host or a kernel waits for an event after it."""
 
     def __init__(self, device, source, target, after):
         self.device, self.source, self.target, self.after = device, source, target, after
@@ -43,9 +43,12 @@ class FakeDevice:
 
     Attributes
     ----------
-    log : what was asked, in order.
-    in_use, peak : bytes of arrays on the device now, and at most.
-    computed_at : per buffer, how many kernels' events had been recorded when it was copied to.
+    log : list of tuple
+        The calls, in order.
+    in_use : int
+        Bytes of the arrays that exist on the device.
+    peak : int
+        Largest value of `in_use`.
     """
 
     def __init__(self, free=1 << 40):
@@ -105,7 +108,7 @@ class FakeDevice:
         self._waited = event
 
     def kernels_wait(self, event):
-        # Kernels run at once here, so the copies they wait for are made now, and no others.
+        # Kernels run at once here, so exactly the copies that they wait for are made now.
         self.log.append(("kernels wait",))
         self._make(event)
 

@@ -7,25 +7,25 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from ktfast.errors import InputError
-from ktfast.kmeans.streaming import make_plan
+from ktfast.kmeans.memory_plan import make_plan
 from ktfast.native import modules
 from ktfast.reference import kmeans as reference
 from support.tolerances import SUM_ORDER_FLOAT64
 
 
 def mixture(n=3000, d=16, k=12, seed=0, dtype="float32"):
-    """Overlapping clusters [n, d]."""
+    """Draw rows [n, d] from overlapping clusters."""
     x, _ = make_blobs(n, d, centers=k, cluster_std=2.5, random_state=seed)
     return x.astype(dtype)
 
 
 def fewer(full, few):
-    """A size of a test: the second number while the GPU is emulated, which takes its time."""
+    """Choose the size of a test: `few` if the slow emulated GPU is used, else `full`."""
     return few if getattr(modules._cuda_module(), "is_emulated", False) else full
 
 
 def hard_case(generator, seed):
-    """Rows and centres of a random kind, all of which a screen may stumble over."""
+    """Draw rows and centres of one of ten kinds that are hard for a screen."""
     n, k = (int(value) for value in generator.integers(1, (60, 150)))
     d = int(generator.integers(1, 90))
     x = generator.normal(size=(n, d))
@@ -55,7 +55,7 @@ def hard_case(generator, seed):
 
 
 def assert_consistent(model, x, weight=None):
-    """Labels are those of the centres, and the inertia is theirs."""
+    """Check that labels, inertia and history of a model belong to its centres."""
     labels, distances = reference.assign(np.asarray(x, np.float64), model.cluster_centers_)
     np.testing.assert_array_equal(model.labels_, labels)
     np.testing.assert_array_equal(model.predict(x), labels)
@@ -69,7 +69,7 @@ def assert_consistent(model, x, weight=None):
 
 
 def assert_same(a, b):
-    """Two fits gave the same bits."""
+    """Check that two fits gave the same bits."""
     np.testing.assert_array_equal(a.cluster_centers_, b.cluster_centers_)
     np.testing.assert_array_equal(a.labels_, b.labels_)
     assert a.inertia_ == b.inertia_
@@ -77,9 +77,10 @@ def assert_same(a, b):
 
 
 def least_budget(x, k, row_bytes=None):
-    """The smallest memory budget with which rows x are clustered on a GPU.
+    """Find the smallest memory budget with which rows x are clustered on a GPU.
 
-    `row_bytes` are those of a row that is streamed there (None: all), so 0 for one that lies there.
+    `row_bytes` is the size of a streamed row; 0 means that the rows lie on the GPU. None means
+    that all of x is streamed.
     """
     with pytest.raises(InputError, match="at least") as refusal:
         make_plan(*x.shape, x[0].nbytes if row_bytes is None else row_bytes, k, 1)

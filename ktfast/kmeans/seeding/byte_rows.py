@@ -1,20 +1,17 @@
-"""Distances between many rows at BLAS speed, the same bits everywhere: rows rounded to 8 bits.
+"""Distances between many rows, as fast as a BLAS and with the same bits on all machines.
 
-Products of such rows are integers that float32 holds exactly, so a BLAS adds them up to the same
-result in any order: on any machine, with any number of threads.
+The rows are rounded to 8 bits. Products of such rows are integers that float32 holds exactly. So
+every BLAS computes the same sums, in any order and with any number of threads.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from ktfast.kmeans.rows import Float64
-
-Float32 = npt.NDArray[np.float32]
+from ktfast.kmeans.array_types import Float32, Float64
 
 _LEVELS = 127
-# 127 * 127 * 1024 < 2^24: so many products add up exactly in float32.
+# 127 * 127 * 1024 < 2^24, so float32 adds up the products of 1,024 features exactly.
 _EXACT_FEATURES = 1024
-# Bytes of the blocks that are widened from int8, and of those that distances are made in.
+# Most bytes of a block of float32 rows, and of a block of float64 distances.
 _BLOCK_BYTES = 1 << 23
 
 
@@ -23,15 +20,21 @@ class ByteRows:
 
     Parameters
     ----------
-    values : float64 [n, d].
-    origin : float64 [d]; the nearer it is to the rows, the less is lost.
-    unit : length that distances are measured in, so that float32 holds them.
+    values : array, float64 [n, d]
+        The rows.
+    origin : array, float64 [d]
+        The common origin. The nearer it is to the rows, the less is lost by rounding.
+    unit : float
+        Length in which distances are measured, so that float32 can hold the distances.
 
     Attributes
     ----------
-    digits : int8 [n, d].
-    scale : float64 [n]; a row is about ``origin + unit * scale * digits``.
-    norms : float64 [n], squared norms of ``scale * digits``.
+    digits : array, int8 [n, d]
+        The rounded rows, each in units of its own scale.
+    scale : array, float64 [n]
+        Scale of each row. A row is about ``origin + unit * scale * digits``.
+    norms : array, float64 [n]
+        Squared norms of ``scale * digits``.
     """
 
     def __init__(self, values: Float64, origin: Float64, unit: float) -> None:
@@ -41,7 +44,7 @@ class ByteRows:
         self.digits = np.rint(centered / step[:, None]).astype(np.int8)
         self.scale = step / unit
         squares = np.einsum("nd,nd->n", self.digits, self.digits, dtype=np.int64)
-        # Multiplied in the order of `distances`, which is then exactly zero for equal rows.
+        # `distances` multiplies in the same order, so the distance of equal rows is exactly zero.
         self.norms = squares * self.scale * self.scale
 
     def __len__(self) -> int:

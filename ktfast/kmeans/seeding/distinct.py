@@ -1,7 +1,7 @@
-"""The distinct rows and their weights, in an order that only their values decide.
+"""The distinct rows and their weights, in an order that depends on their values only.
 
-Random draws that go through this order pick the same values however the rows are arranged, and
-whether a row is given twice or once with weight two.
+Random draws that go through this order pick the same values for any arrangement of the rows, and a
+row of weight two counts as the same row given twice.
 """
 
 import math
@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktfast.kmeans.rows import Float64, Int64, Moments, Rows, to_host
+from ktfast.kmeans.array_types import Float64, Int64
+from ktfast.kmeans.moments import Moments
+from ktfast.kmeans.passes import nearest_centers
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.workspace import to_host
 
-# Divides zero to zero.
+# Keeps 0 / 0 from being NaN: the quotient becomes 0.
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -20,27 +24,38 @@ class DistinctRows(NamedTuple):
 
     Attributes
     ----------
-    first : int64 [m], the number of the first row that has each value.
-    weight : float64 [m], the total weight of the rows that have it.
+    first : array, int64 [m]
+        Number of the first row that has each value.
+    weight : array, float64 [m]
+        Total weight of the rows that have the value.
     """
 
     first: Int64
     weight: Float64
 
     def sample(self, n: int, distances: Float64, random_state: Any) -> "DistinctRows":
-        """At most n rows that stand for all; all of them if there are no more.
+        """Draw at most n weighted rows that represent all rows.
 
         Parameters
         ----------
-        n : rows wanted.
-        distances : float64 [m], squared distances to some point near the rows' middle.
-        random_state : numpy.random.RandomState.
+        n : int
+            Most rows of the sample. If there are no more rows, the sample is all rows.
+        distances : array, float64 [m]
+            Squared distances to a point near the middle of the rows.
+        random_state : numpy.random.RandomState
+            Source of the draws.
+
+        Returns
+        -------
+        sample : DistinctRows
+            Rows whose weights make up for the chances of being drawn.
 
         Notes
         -----
-        Bachem, Lucic and Krause, "Scalable k-means clustering via lightweight coresets" (2018):
-        half of the rows are drawn by weight and half by their part in the variance, and each
-        weighs as much as rows like it are rarely drawn. Drawn at even steps, not independently.
+        Bachem, Lucic and Krause, "Scalable k-means clustering via lightweight coresets" (2018).
+        Half of the rows are drawn by weight and half by their part in the variance. The weight of a
+        drawn row is inverse to its chance. Here the rows are drawn at even steps instead of
+        independently.
         """
         if len(self.first) <= n:
             return self
@@ -60,19 +75,28 @@ def distinct_rows(
 ) -> DistinctRows:
     """Find the distinct rows by their exact distance to one random point.
 
-    Equal rows have equal distances. Different rows have different ones, but for coincidences of
-    float64, where one of the two stands for both.
+    Equal rows have equal distances. Different rows have different distances, except for
+    coincidences of float64. Rows that coincide count as one row.
 
     Parameters
     ----------
-    rows : n rows.
-    weight : float64 [n] or None; rows of weight zero are left out.
-    moments : of the rows; the point lies about as far from the mean as a row does.
-    random_state : numpy.random.RandomState.
+    rows : Rows
+        The data [n, d].
+    weight : array, float64 [n], optional
+        Weights of the rows; None means that all weights are 1. Rows of weight zero are left out.
+    moments : Moments
+        Mean and variance of the rows. The random point is about as far from the mean as a row.
+    random_state : numpy.random.RandomState
+        Source of the random point.
+
+    Returns
+    -------
+    distinct : DistinctRows
+        The distinct rows, ordered by their distance to the random point.
     """
     spread = math.sqrt(moments.variance)
     point = moments.mean + spread * random_state.standard_normal(rows.d)
-    keys = to_host(rows.assign(point[None])[1])
+    keys = to_host(nearest_centers(rows, point[None])[1])
     order = np.argsort(keys, kind="stable")
     if weight is not None:
         order = order[weight[order] > 0]
@@ -86,7 +110,7 @@ def distinct_rows(
 
 
 def draw(random_state: Any, cumulative: Float64, n: int) -> Int64:
-    """Draw n places in proportion to the steps of `cumulative`; never one whose step is zero."""
+    """Draw n places in proportion to the steps of `cumulative`, never a place whose step is 0."""
     points = random_state.random_sample(n) * cumulative[-1]
     drawn = np.searchsorted(cumulative, points, side="right")
     last = int(np.searchsorted(cumulative, cumulative[-1], side="left"))

@@ -1,26 +1,30 @@
-"""Greedy k-means++, drawn in batches: few passes over the rows, trials compared on some of them."""
+"""Greedy k-means++ in batches: few passes over the rows, and candidates compared on a sample."""
 
 import math
 from typing import Any
 
 import numpy as np
 
+from ktfast.kmeans.array_types import Float32, Float64
+from ktfast.kmeans.passes import nearest_centers
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Float64, Rows, to_host
-from ktfast.kmeans.seeding.byte_rows import ByteRows, Float32
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, draw
+from ktfast.kmeans.workspace import to_host
 
-# Up to so many rows, the distances between all of them are kept: 151 MB of float32 at the most.
+# Up to this many distinct rows, all distances between rows are kept: at most 151 MB of float32.
 _ALL_PAIRS = 6144
-# Of more rows, candidates are compared on some: at least so many, and so many per cluster.
+# With more rows, candidates are compared on a sample of the rows, the reference. The reference has
+# at least 4,096 rows and at least 16 rows per cluster.
 _LEAST_REFERENCE = 4096
 _REFERENCE = 16
-# Centres for which candidates are drawn, and compared, at a time; fewer where the table of their
-# distances to the reference would take more bytes than this.
+# Candidates for this many centres are drawn and compared at a time. Fewer are drawn if the table of
+# their distances to the reference would take more than 32 MiB.
 _CHUNK = 32
 _TABLE_BYTES = 1 << 25
-# A batch ends early once this many times the candidates needed were drawn: a fresh pass over the
-# rows is then cheaper.
+# A batch ends early after this many times the candidates that it needs, because a new pass over the
+# rows then takes less time.
 _DRAWS = 4
 
 
@@ -32,32 +36,46 @@ def kmeans_plus_plus(
     random_state: Any,
     progress: Progress,
 ) -> Float64:
-    """First centres by greedy k-means++, float64 [k, d]: rows, repeated if fewer than k differ.
+    """Choose initial centres by greedy k-means++.
 
-    Each centre is the best of 2 + ln(k) rows, drawn in proportion to weight times squared distance
-    to the nearest centre before it.
+    Each centre is the best of 2 + ln(k) rows, which are drawn in proportion to the weight times the
+    squared distance to the nearest centre chosen before.
 
     Parameters
     ----------
-    rows : n rows.
-    distinct : of the rows.
-    n_clusters : k.
-    origin : float64 [d], about the mean of the rows.
-    random_state : numpy.random.RandomState.
-    progress : told of the centres chosen.
+    rows : Rows
+        The data [n, d].
+    distinct : DistinctRows
+        The distinct rows.
+    n_clusters : int
+        Number of clusters k.
+    origin : array, float64 [d]
+        A point near the mean of the rows.
+    random_state : numpy.random.RandomState
+        Source of the draws.
+    progress : Progress
+        Logs the number of centres chosen.
+
+    Returns
+    -------
+    centers : array, float64 [k, d]
+        Rows. If there are fewer than k distinct rows, they are repeated.
 
     Notes
     -----
-    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (2007). The centres of
-    a batch are drawn by rejection: a candidate comes from the distribution before the batch and is
-    kept with the probability by which its distance shrank since, which gives the distribution of
-    one draw after the other. As a batch doubles the centres, the rows are passed over about log2(k)
-    times instead of k times. Candidates are compared on at most 4,096 or 16 k rows, which stand for
-    all; up to 6,144 rows, there are no batches and nothing is left out.
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (2007).
+
+    The centres of a batch are drawn by rejection. A candidate is drawn from the distribution before
+    the batch, and is kept with the ratio of its present squared distance to its squared distance
+    before the batch as probability. The result has the distribution of single draws. Each batch
+    doubles the number of centres, so the rows are read about log2(k) times instead of k times.
+
+    Candidates are compared on a weighted sample of at most max(4,096, 16 k) rows. Up to 6,144
+    distinct rows, there are no batches and no sample.
     """
     size = 2 + int(math.log(n_clusters))
     first = int(draw(random_state, np.cumsum(distinct.weight), 1)[0])
-    nearest = to_host(rows.assign(rows.take(distinct.first[[first]]))[1])[distinct.first]
+    nearest = to_host(nearest_centers(rows, rows.take(distinct.first[[first]]))[1])[distinct.first]
     unit = math.sqrt(nearest.max())
     if unit == 0:
         places = [first]
@@ -79,7 +97,7 @@ def kmeans_plus_plus(
 def _one_by_one(
     table: Float32, weight: Float64, first: int, n_clusters: int, size: int, random_state: Any
 ) -> list[int]:
-    """Choose centres among rows of which all squared distances to one another are known."""
+    """Choose centres among rows, given the table of all squared distances between them."""
     places, nearest = [first], table[first]
     while len(places) < n_clusters:
         cumulative = np.cumsum(nearest * weight)
@@ -94,20 +112,31 @@ def _one_by_one(
 
 
 class _Batches:
-    """The centres chosen so far, and what the next batch needs to know of them.
+    """Chooses centres in batches, each of at most as many centres as there are already.
 
     Parameters
     ----------
-    rows, distinct, n_clusters : as in `kmeans_plus_plus`.
-    first : place of the first centre among the distinct rows.
-    nearest : float64 [m], squared distance of each distinct row to it.
-    scale : origin float64 [d] and unit of `ByteRows`.
-    size : candidates that are compared for each centre.
-    random_state : numpy.random.RandomState.
+    rows : Rows
+        The data [n, d].
+    distinct : DistinctRows
+        The distinct rows, m of them.
+    n_clusters : int
+        Number of clusters k.
+    first : int
+        Place of the first centre among the distinct rows.
+    nearest : array, float64 [m]
+        Squared distance of each distinct row to the first centre.
+    scale : tuple of array and float
+        Origin float64 [d] and unit of `ByteRows`.
+    size : int
+        Number of candidates that are compared for each centre.
+    random_state : numpy.random.RandomState
+        Source of the draws.
 
     Attributes
     ----------
-    places : of the centres among the distinct rows.
+    places : list of int
+        Places of the chosen centres among the distinct rows.
     """
 
     def __init__(
@@ -136,11 +165,12 @@ class _Batches:
         self._left = start.distances(self._reference)[0]
 
     def grow(self, n_clusters: int) -> bool:
-        """Add centres by rejection from the present distribution, at most as many as there are.
+        """Add a batch of centres, drawn by rejection from the distribution before the batch.
 
         Returns
         -------
-        False if there was nothing to add: every row lies on a centre.
+        grown : bool
+            False if no centre was added because every row lies on a centre.
         """
         cumulative = np.cumsum(self._nearest * self._distinct.weight)
         if not cumulative[-1] > 0:
@@ -163,7 +193,7 @@ class _Batches:
             chosen = self._choose(candidates, nearest, thresholds, wanted - len(batch))
             batch += places[chosen].tolist()
             points = np.concatenate([points, values[chosen]])
-        to_batch = to_host(self._rows.assign(points)[1])[self._distinct.first]
+        to_batch = to_host(nearest_centers(self._rows, points)[1])[self._distinct.first]
         self._nearest = np.minimum(self._nearest, to_batch / self._scale[1] ** 2)
         self.places += batch
         return True
@@ -171,10 +201,10 @@ class _Batches:
     def _choose(
         self, candidates: ByteRows, nearest: Float64, thresholds: Float64, wanted: int
     ) -> list[int]:
-        """Choose at most `wanted` centres among candidates that were drawn one after the other.
+        """Choose at most `wanted` centres among candidates, in the order of their draws.
 
-        A candidate is dropped if a centre has come closer to it than its threshold; of the others,
-        each `size` in turn compete for the next centre.
+        A candidate is rejected if its squared distance to the nearest centre has fallen below its
+        threshold. The other candidates compete for the next centre in groups of `size`.
         """
         to_reference = candidates.distances(self._reference)
         to_each = candidates.distances(candidates)

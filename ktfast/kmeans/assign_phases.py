@@ -1,0 +1,263 @@
+"""The phases of the assignment passes of one fit on a CPU.
+
+A fit goes through these phases, from pass to pass:
+
+1. `DensePass`: screens every centre for every row. Each pass but the first
+   uses the former label of a row as a guess, so that fewer centres become candidates. Dense passes
+   go on while the centres move so far that distance bounds would not hold.
+2. `_RecordingPass`, once: the centres have slowed down. It screens with the screen that is cheapest
+   for rows whose nearest centre is nearly known, and records distance bounds for every row.
+3. `_BoundedPass`: skips the centres that, given their movement, cannot have become the nearest.
+   Only rows whose bounds are too loose are screened again.
+
+`_ScreenedPass` takes the place of phases 2 and 3 if bounds are of no use: because the pass is the
+last one, or because the snapshots of the centres would need too much memory.
+"""
+
+import functools
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.screen import Outlook, first_screen, later_screen
+from ktfast.kmeans.snapshots import Snapshots, epochs_that_fit
+from ktfast.ops.kmeans_screen import DistanceBounds, RowCodes, Screen
+
+# A bounded pass may compute at least this many distances for a row before it screens the row again.
+_LEAST_BUDGET = 32
+
+
+class FitRows(NamedTuple):
+    """The rows of a fit, with the results that every pass updates.
+
+    Attributes
+    ----------
+    rows : Rows
+        The data [n, d].
+    mean : array, float64 [d]
+        Mean of the rows.
+    precision : str
+        See `ktfast.ops.kmeans_assign`.
+    labels : array, int32 [n]
+        Nearest centre of each row.
+    distances : array, float64 [n]
+        Squared distance to the nearest centre.
+    """
+
+    rows: Rows
+    mean: Float64
+    precision: str
+    labels: Int32
+    distances: Float64
+
+    def screen(
+        self,
+        chosen: "_ChosenScreen",
+        centers: Float64,
+        prepared: Float32,
+        *,
+        guessed: bool,
+        subset: Int64 | None = None,
+        bounds: DistanceBounds | None = None,
+        epoch: int = 0,
+    ) -> None:
+        """Screen every centre for all rows or a subset, and write labels, distances and bounds."""
+        for place, part in self.rows.parts():
+            local = None
+            if subset is not None:
+                first, end = np.searchsorted(subset, (place.start, place.stop))
+                local = subset[first:end] - place.start
+                if local.size == 0:
+                    continue
+            chosen.screen.assign(
+                part,
+                centers,
+                prepared,
+                self.labels[place],
+                self.distances[place],
+                codes=None if chosen.codes is None else chosen.codes.at(place),
+                subset=local,
+                guessed=guessed,
+                bounds=None if bounds is None else bounds.at(place),
+                epoch=epoch,
+                margin=0.0 if bounds is None else chosen.margin,
+            )
+
+
+class _ChosenScreen(NamedTuple):
+    """A screen, and how a fit uses it.
+
+    Attributes
+    ----------
+    screen : Screen
+        Codes vectors and compares the codes.
+    codes : RowCodes or None
+        Codes of all rows. None if each pass codes the rows again.
+    margin : float
+        Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`.
+    budget : int
+        Distances that a bounded pass may compute for a row before it screens the row again.
+    """
+
+    screen: Screen
+    codes: RowCodes | None = None
+    margin: float = 0.0
+    budget: int = 0
+
+
+class Phase(Protocol):
+    """One kind of assignment pass."""
+
+    def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> "Phase":
+        """The phase of the next pass, which assigns the rows to `centers` after `previous`."""
+
+    def run(self, centers: Float64, previous: Float64 | None) -> float:
+        """Assign the rows to `centers`; return the share of distances that was skipped."""
+
+
+class DensePass:
+    """Phase 1: screens every centre for every row.
+
+    Parameters
+    ----------
+    fit : FitRows
+        The rows and their labels.
+    centers : array, float64 [k, d]
+        Centres of the first pass, on which screens are tried.
+    """
+
+    def __init__(self, fit: FitRows, centers: Float64) -> None:
+        self._fit = fit
+        self._chosen = _ChosenScreen(first_screen(fit.rows, fit.mean, centers, fit.precision))
+        self._outlook = Outlook(self._chosen.screen, fit.rows)
+
+    def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
+        """See `Phase`."""
+        # Idle threads of NumPy's BLAS would busy-wait on the cores that the kernels need.
+        with _blas().limit(limits=1):
+            if not self._outlook.bounds_pay(centers, previous, self._fit.distances):
+                return self
+            chosen = _choose_screen(self._fit, centers)
+        epochs = epochs_that_fit(self._fit.rows.n, *centers.shape)
+        if last or epochs < 2:
+            return _ScreenedPass(self._fit, chosen)
+        return _RecordingPass(self._fit, chosen, epochs)
+
+    def run(self, centers: Float64, previous: Float64 | None) -> float:
+        """See `Phase`."""
+        prepared = self._chosen.screen.prepare(centers)
+        self._fit.screen(self._chosen, centers, prepared, guessed=previous is not None)
+        return 0.0
+
+
+class _ScreenedPass:
+    """Screens every centre for every row, and records no bounds."""
+
+    def __init__(self, fit: FitRows, chosen: _ChosenScreen) -> None:
+        self._fit = fit
+        self._chosen = chosen
+
+    def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
+        """See `Phase`."""
+        return self
+
+    def run(self, centers: Float64, previous: Float64 | None) -> float:
+        """See `Phase`."""
+        prepared = self._chosen.screen.prepare(centers)
+        self._fit.screen(self._chosen, centers, prepared, guessed=True)
+        return 0.0
+
+
+class _RecordingPass:
+    """Phase 2: screens every centre for every row, and records the distance bounds of all rows."""
+
+    def __init__(self, fit: FitRows, chosen: _ChosenScreen, epochs: int) -> None:
+        self._fit = fit
+        self._chosen = chosen
+        self._epochs = epochs
+        self._bounded: _BoundedPass | None = None
+
+    def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
+        """See `Phase`."""
+        return self if self._bounded is None else self._bounded
+
+    def run(self, centers: Float64, previous: Float64 | None) -> float:
+        """See `Phase`."""
+        n = self._fit.rows.n
+        prepared = self._chosen.screen.prepare(centers)
+        bounds = DistanceBounds.empty(n)
+        snapshots = Snapshots(self._epochs, *centers.shape, n_threads=self._fit.rows.threads)
+        snapshots.begin(0, centers, n)
+        self._fit.screen(self._chosen, centers, prepared, guessed=True, bounds=bounds)
+        self._bounded = _BoundedPass(self._fit, self._chosen, bounds, snapshots)
+        return 0.0
+
+
+class _BoundedPass:
+    """Phase 3: uses distance bounds, and screens only rows whose bounds are too loose."""
+
+    def __init__(
+        self, fit: FitRows, chosen: _ChosenScreen, bounds: DistanceBounds, snapshots: Snapshots
+    ) -> None:
+        self._fit = fit
+        self._chosen = chosen
+        self._bounds = bounds
+        self._snapshots = snapshots
+
+    def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
+        """See `Phase`."""
+        return self
+
+    def run(self, centers: Float64, previous: Float64 | None) -> float:
+        """See `Phase`."""
+        assert previous is not None  # the phase begins after other passes
+        fit, bounds, screen = self._fit, self._bounds, self._chosen.screen
+        prepared = screen.prepare(centers)
+        drift = self._snapshots.drift(centers, previous)
+        pending = np.empty(fit.rows.n, bool)
+        computed = 0
+        for place, part in fit.rows.parts():
+            computed += screen.reassign(
+                part,
+                centers,
+                prepared,
+                fit.labels[place],
+                fit.distances[place],
+                drift=drift,
+                bounds=bounds.at(place),
+                budget=self._chosen.budget,
+                pending=pending[place].view(np.uint8),
+            )
+        if pending.any():
+            epoch, subset = self._snapshots.begin_for(pending, centers, bounds.epochs)
+            fit.screen(
+                self._chosen,
+                centers,
+                prepared,
+                guessed=True,
+                subset=subset,
+                bounds=bounds,
+                epoch=epoch,
+            )
+            computed += subset.size * len(centers)
+        return 1 - computed / (fit.rows.n * len(centers))
+
+
+def _choose_screen(fit: FitRows, centers: Float64) -> _ChosenScreen:
+    """Choose the screen for the rest of a fit; code all rows if the screen needs their codes."""
+    screen, margin, cost = later_screen(fit.rows, fit.mean, centers, fit.labels, fit.precision)
+    codes = None
+    if screen.n_coordinates:
+        codes = screen.empty_codes(fit.rows.n)
+        for place, part in fit.rows.parts():
+            screen.encode(part, codes.at(place))
+    return _ChosenScreen(screen, codes, margin, max(_LEAST_BUDGET, int(cost / screen.pair_cost)))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Control the threads of NumPy's BLAS. The search for the BLAS takes milliseconds, once."""
+    return ThreadpoolController().select(user_api="blas")

@@ -1,0 +1,65 @@
+"""Where K-means starts: initial centres for `fit`, and the first state of `partial_fit`."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ktfast.errors import InputError
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.inputs import given_centers
+from ktfast.kmeans.minibatch import MiniBatchState
+from ktfast.kmeans.moments import Moments
+from ktfast.kmeans.progress import Progress
+from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.seeding import initial_centers
+
+
+def start_centers(
+    estimator: Any,
+    X: Any,
+    rows: Rows,
+    weight: Float64 | None,
+    moments: Moments,
+    random_state: Any,
+    progress: Progress,
+) -> Float64:
+    """Choose the initial centres float64 [k, d] that the `init` of a `KMeans` asks for."""
+    init, n_clusters = estimator.init, estimator.n_clusters
+    if isinstance(init, str):
+        return initial_centers(init, rows, n_clusters, weight, moments, random_state, progress)
+    if callable(init):
+        init = init(X, n_clusters, random_state=random_state)
+    return given_centers(rows, init, n_clusters)
+
+
+def start_state(
+    estimator: Any, X: Any, rows: Rows, weight: Float64 | None, moments: Moments
+) -> MiniBatchState:
+    """Return the state that `KMeans.partial_fit` continues from.
+
+    The state is that after the last batch. Before the first batch, it is made from the centres of
+    `fit`, or from initial centres if the estimator is not fitted.
+
+    Raises
+    ------
+    InputError
+        `n_clusters` was changed since the last batch.
+    """
+    if hasattr(estimator, "counts_") and len(estimator.counts_) != estimator.n_clusters:
+        raise InputError(
+            f"n_clusters is {estimator.n_clusters}, but there are {len(estimator.counts_)} centers "
+            "to go on from; set n_clusters back, or start with a clone of the estimator"
+        )
+    if hasattr(estimator, "_batches"):
+        state: MiniBatchState = estimator._batches
+        return state
+    random_state = check_random_state(estimator.random_state)
+    if hasattr(estimator, "cluster_centers_"):
+        centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
+        counts = estimator.counts_.copy()
+    else:
+        progress = Progress(estimator.max_iter, estimator.verbose)
+        centers = start_centers(estimator, X, rows, weight, moments, random_state, progress)
+        counts = np.zeros(estimator.n_clusters)
+    return MiniBatchState(centers, centers * counts[:, None], counts, random_state)
