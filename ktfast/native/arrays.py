@@ -125,15 +125,32 @@ def dtype_name(array_or_dtype: Any) -> str:
     return str(np.dtype(dtype).name)
 
 
-def contiguous(array: Any) -> Any:
-    """The array itself if its elements lie row-major without gaps, else a copy."""
+def contiguous(array: Any, dtype: str | None = None) -> Any:
+    """The array itself if kernels can read its memory as it lies, else a copy that they can read.
+
+    Kernels read elements that are row-major without gaps, aligned and of native byte order.
+
+    Parameters
+    ----------
+    array : array
+        Array of NumPy, torch or CuPy. A torch tensor is detached from its graph.
+    dtype : str, optional
+        Name of the dtype that the result must have. None keeps the dtype of `array`.
+
+    Returns
+    -------
+    array
+        Array of the same shape, library and device.
+    """
     library = library_of(array)
     if library == "torch":
-        return array.contiguous()
-    if library == "cupy":
-        with on_device(array):
-            return sys.modules["cupy"].ascontiguousarray(array)
-    return np.ascontiguousarray(array)
+        kind = array.dtype if dtype is None else getattr(sys.modules["torch"], dtype)
+        return array.detach().to(kind).contiguous()
+    name = dtype_name(array) if dtype is None else dtype
+    if library == "numpy":
+        return np.require(array, dtype=np.dtype(name), requirements=["C", "A"])
+    with on_device(array):  # CuPy copies on the current GPU, which may not hold the array
+        return sys.modules["cupy"].ascontiguousarray(array, dtype=name)
 
 
 def as_like(array: Any, dtype: str, like: Any) -> Any:

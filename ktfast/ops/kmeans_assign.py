@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import device_of, empty, on_device, stream_of
+from ktfast.native.arrays import contiguous, device_of, empty, on_device, stream_of
 from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.kmeans_screen import Float32, Screen, codes_for
 from ktfast.ops.kmeans_tensor import MOST_FEATURES, TensorScreen, choose_code
-from ktfast.ops.vectors import check_output, check_vectors, contiguous, dtype_name, row_blocks
+from ktfast.ops.vectors import check_output, check_vectors, row_blocks
 
 PRECISIONS = ("exact", "fast", "float32", "bfloat16", "float16", "int8")
 # Below so many multiplications nothing is gained by looking at a sample first.
@@ -188,7 +188,7 @@ def kmeans_assign(
 def sample_of(x: Any, size: int = 512) -> Any:
     """At most `size` rows of x [n, d], evenly spaced."""
     step = -(-len(x) // size)
-    return contiguous(x[:: max(1, step)], dtype_name(x))
+    return contiguous(x[:: max(1, step)])
 
 
 def _assign_on_gpu(

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from ktfast.native.arrays import empty, on_device, stream_of
+from ktfast.native.arrays import contiguous, empty, on_device, stream_of
 from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
-from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
+from ktfast.ops.vectors import check_output, check_vectors, row_blocks
 
 # Bounds the workspace: 8 bytes a row.
 _CALL_ROWS = 1 << 22

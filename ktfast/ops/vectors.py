@@ -3,13 +3,26 @@
 import ctypes
 import functools
 import mmap
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import library_of, on_device
+from ktfast.native.arrays import contiguous, dtype_name, library_of
+
+__all__ = [
+    "CALL_BYTES",
+    "COPY_BYTES",
+    "DTYPES",
+    "check_output",
+    "check_vectors",
+    "contiguous",
+    "dtype_name",
+    "is_numpy",
+    "read_ahead",
+    "readable",
+    "row_blocks",
+]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 
@@ -17,11 +30,6 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 # copied (wrong strides, byte order or alignment) stays this small.
 CALL_BYTES = 1 << 28
 COPY_BYTES = 1 << 25
-
-
-def dtype_name(array: Any) -> str:
-    """The dtype's name without its library or byte order, such as "float32"."""
-    return str(array.dtype).removeprefix("torch.") if not is_numpy(array) else str(array.dtype.name)
 
 
 def is_numpy(array: Any) -> bool:
@@ -55,17 +63,6 @@ def readable(block: Any) -> bool:
     return bool(block.flags.c_contiguous and block.flags.aligned and block.dtype.isnative)
 
 
-def contiguous(array: Any, dtype: str) -> Any:
-    """The array itself if it is row-major, native and of that dtype, else a copy that is."""
-    if library_of(array) == "torch":
-        torch = sys.modules["torch"]
-        return array.detach().to(getattr(torch, dtype)).contiguous()
-    if is_numpy(array):
-        return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
-    with on_device(array):  # CuPy copies on the current GPU, whichever holds the array
-        return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
-
-
 def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slice, Any]]:
     """Yield the rows of `x` in order, as blocks that the kernels can read.
 
@@ -92,7 +89,7 @@ def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slic
         rows = slice(start, min(start + step, n))
         if mapped:
             read_ahead(x[rows.stop : rows.stop + step])
-        yield rows, x[rows] if in_place else contiguous(x[rows], dtype_name(x))
+        yield rows, x[rows] if in_place else contiguous(x[rows])
 
 
 def read_ahead(block: Any) -> None:
