@@ -10,11 +10,22 @@ from typing import Any
 from ktfast.native import _cpu as cpu
 from ktfast.native.arrays import device_of
 
-__all__ = ["covers", "cpu", "cuda", "cuda_devices", "has_cuda", "native_of", "simd_level"]
+__all__ = [
+    "covers",
+    "cpu",
+    "cuda",
+    "cuda_devices",
+    "cuda_module",
+    "has_code_for",
+    "has_cuda",
+    "native_of",
+    "simd_level",
+]
 
 
 @functools.cache
-def _cuda_module() -> ModuleType | None:
+def cuda_module() -> ModuleType | None:
+    """The compiled module `_cuda`, or None in a build without CUDA."""
     try:
         from ktfast.native import _cuda
     except ImportError:  # a build without CUDA
@@ -24,15 +35,16 @@ def _cuda_module() -> ModuleType | None:
 
 def cuda_devices() -> int:
     """How many CUDA devices there are; 0 for a build without CUDA. Never raises."""
-    module = _cuda_module()
+    module = cuda_module()
     return 0 if module is None else int(module.device_count())
 
 
 def has_cuda() -> bool:
     """Whether CUDA ops can run: the module was built, with code for a device here. Never raises."""
-    return any(map(_has_code_for, range(cuda_devices())))
+    return any(map(has_code_for, range(cuda_devices())))
 
 
+@functools.cache
 def covers(architectures: str, capability: int) -> bool:
     """Whether a build has code for a device.
 
@@ -57,9 +69,9 @@ def covers(architectures: str, capability: int) -> bool:
     return False
 
 
-@functools.cache
-def _has_code_for(index: int) -> bool:
-    module = _cuda_module()
+def has_code_for(index: int) -> bool:
+    """Whether this build has CUDA code for the device of that number."""
+    module = cuda_module()
     return module is not None and covers(module.architectures, module.compute_capability(index))
 
 
@@ -71,7 +83,7 @@ def cuda(index: int = 0) -> ModuleType:
     RuntimeError : it was not built, or not for this device, or there is no usable device; the
         message says what to do.
     """
-    module = _cuda_module()
+    module = cuda_module()
     if module is None:
         raise RuntimeError(
             "this build of ktfast has no CUDA module; reinstall it with nvcc on the PATH and "
@@ -81,7 +93,7 @@ def cuda(index: int = 0) -> ModuleType:
         raise RuntimeError(
             "no usable CUDA device was found; check the driver with nvidia-smi, or pass CPU arrays"
         )
-    if not _has_code_for(index):
+    if not has_code_for(index):
         capability = module.compute_capability(index)
         raise RuntimeError(
             f"this build of ktfast has no code for CUDA device {index} (compute capability "

@@ -12,7 +12,6 @@ import torch
 from ktfast import KMeans
 from ktfast.native import arrays, modules, threads
 from ktfast.ops import kmeans_assign, kmeans_update
-from ktfast.ops.vectors import contiguous
 
 needs_two_gpus = pytest.mark.skipif(
     not modules.has_cuda() or torch.cuda.device_count() < 2, reason="fewer than two CUDA devices"
@@ -63,7 +62,7 @@ def test_cupy_copies_on_the_gpu_that_holds_the_array(monkeypatch):
         ascontiguousarray=lambda array, dtype: copied_on.append(current[-1]),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    contiguous(fake_gpu_array("cupy", 1), "float32")
+    arrays.contiguous(fake_gpu_array("cupy", 1), "float32")
     assert copied_on == [1]
 
 
@@ -123,10 +122,8 @@ def foreign_gpu(monkeypatch):
     module = types.SimpleNamespace(
         device_count=lambda: 1, compute_capability=lambda index: 90, architectures="80-real"
     )
-    monkeypatch.setattr(modules, "_cuda_module", lambda: module)
-    modules._has_code_for.cache_clear()
-    yield module
-    modules._has_code_for.cache_clear()
+    monkeypatch.setattr(modules, "cuda_module", lambda: module)
+    return module
 
 
 def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
@@ -141,7 +138,6 @@ def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
     with pytest.raises(RuntimeError, match=message):
         KMeans(2, device="cuda").fit(np.zeros((4, 2)))
     foreign_gpu.architectures = "80"
-    modules._has_code_for.cache_clear()
     assert modules.has_cuda()
     assert modules.cuda() is foreign_gpu
     with pytest.raises(ValueError, match="cuda:1 was asked for, but there are 1 CUDA devices"):
@@ -150,7 +146,6 @@ def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
 
 def test_a_gpu_whose_memory_no_library_holds(foreign_gpu, monkeypatch):
     foreign_gpu.architectures = "80"
-    modules._has_code_for.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match="neither torch with CUDA nor CuPy is installed"):

@@ -21,7 +21,7 @@ def mixture(n=3000, d=16, k=12, seed=0, dtype="float32"):
 
 def fewer(full, few):
     """A size of a test: the second number while the GPU is emulated, which takes its time."""
-    return few if getattr(modules._cuda_module(), "is_emulated", False) else full
+    return few if getattr(modules.cuda_module(), "is_emulated", False) else full
 
 
 def hard_case(generator, seed):
