@@ -23,9 +23,9 @@ from ktfast import durable
 from ktfast.durable import is_whole, part, remove_leftovers
 from ktfast.errors import ConfigError, DataError
 from ktfast.images.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
+from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.source import INDEX, SCHEMA, TABLE, FolderSource, PreparedSet
-from ktfast.images.threads import in_order
 
 logger = logging.getLogger(__name__)
 

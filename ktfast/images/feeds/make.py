@@ -9,7 +9,7 @@ from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed, FeedPlan, Progress
 from ktfast.images.source import ImageSource
-from ktfast.images.threads import usable_cores
+from ktfast.native.threads import usable_cores
 
 HOST_BUDGET = 2 << 30
 """Bytes of main memory that decoded images may take unless `memory_budget` says otherwise."""

@@ -1,21 +1,17 @@
 """Threads that work ahead of a consumer who wants the results in order."""
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ktfast.native.threads import usable_cores
+
 Result = TypeVar("Result")
 
 AHEAD = 4
 """Results in work per thread: enough to hide a slow image, few enough to bound the memory."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
