@@ -119,7 +119,11 @@ def test_a_backward_pass_that_lost_its_tiles_raises(rng):
     ("out", "error", "message"),
     [
         ([1.0], TypeError, "out: expected an array"),
-        (np.zeros((4, 9, 3, 19, 19)), TypeError, "out must be float32 as dtype says, got float64"),
+        (
+            np.zeros((4, 9, 3, 19, 19)),
+            TypeError,
+            "out must be float32, .* got float64",
+        ),
         (np.zeros((4, 9, 19, 19, 3), np.float32), ValueError, r"shape \[4, 9, 3, 19, 19\], got"),
         (np.zeros((3, 9, 3, 19, 19), np.float32), ValueError, r"got \[3, 9, 3, 19, 19\]"),
         (np.zeros((4, 9, 3, 19, 38), np.float32)[..., ::2], ValueError, "gaps, ordered row-major"),
