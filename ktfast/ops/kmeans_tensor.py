@@ -67,7 +67,7 @@ class TensorScreen:
         )
 
     def prepare(self, centers: Any) -> Any:
-        """Code centres float64 [k, d] for `assign`: int8 [bytes], k rounded up to a multiple of 256."""
+        """Code centres float64 [k, d] for `assign`: int8 memory, with k rounded up to 256."""
         size = self._native.kmeans_tensor_prepared_size(
             n_clusters=len(centers), n_features=self.n_features, code=self.code
         )
@@ -202,7 +202,7 @@ class TensorCodes(NamedTuple):
     codes : array, int8 [ceil(n / 128), bytes of a tile]
         Codes of the rows.
     constants : array, float32 [n, 4]
-        Constants of each row that the certificate needs.
+        Scale of each row, and the lengths of row, code and rounding error for the certificate.
     """
 
     codes: Any
