@@ -1,4 +1,4 @@
-"""Which GPU is current while an op works, and how many threads it uses."""
+"""The current GPU during an op, the number of threads, and GPUs that the build cannot use."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def test_on_device_leaves_the_cpu_alone():
 
 
 def fake_gpu_array(library, index):
-    """An array that its type and attributes make one of `library` on a GPU."""
+    """An object that looks like an array of `library` on a GPU."""
     kind = type("Tensor" if library == "torch" else "ndarray", (), {"__module__": library})
     array = kind()
     array.device = types.SimpleNamespace(type="cuda", index=index, id=index)
@@ -92,7 +92,11 @@ def test_threads_are_bounded(variable, monkeypatch):
     ("architectures", "capability", "expected"),
     [
         ("75-real 80-real 90-real 100-real 120", 75, True),
-        ("75-real 80-real 90-real 100-real 120", 70, False),  # older than all
+        (
+            "75-real 80-real 90-real 100-real 120",
+            70,
+            False,
+        ),  # older than all
         (
             "75-real 80-real 90-real 100-real 120",
             89,
@@ -118,7 +122,7 @@ def test_which_devices_a_build_has_code_for(architectures, capability, expected)
 
 @pytest.fixture
 def foreign_gpu(monkeypatch):
-    """A build with CUDA, on a machine whose GPU it has no code for."""
+    """A build with CUDA that has no code for the machine's GPU."""
     module = types.SimpleNamespace(
         device_count=lambda: 1, compute_capability=lambda index: 90, architectures="80-real"
     )

@@ -31,7 +31,7 @@ def test_default_set_exceeds_the_method_s_distance():
 
 
 def test_each_place_sees_every_tile():
-    # A tile that never appears somewhere would let a network tell puzzles apart by place alone.
+    # If a tile never appeared in some place, a network could tell puzzles apart by the place.
     rows = permutation_set(701)
     counts = np.array([np.bincount(column, minlength=9) for column in rows.T])
     assert counts.min() > 40
