@@ -17,6 +17,7 @@ PRECISIONS = ("exact", "fast", "float32", "bfloat16", "float16", "int8")
 # With fewer multiplications than this, trying codes on a sample takes longer than it saves.
 _SMALL = 1e8
 _GPU_SMALL = 1e10
+# Most multiplications of one call on a GPU.
 _GPU_CALL_PRODUCTS = 5e12
 
 
@@ -51,8 +52,8 @@ class PreparedCenters:
     Notes
     -----
     An object holds the centres in float64, and once more for each screen that used them: 5 to 8
-    bytes per element on a CPU and 1 to 4 bytes per element on a GPU. There k is rounded up to a
-    multiple of 64 to 256.
+    bytes per element on a CPU and 1 to 4 bytes per element on a GPU. The form for a screen has k
+    rounded up to a multiple of 64 to 256.
     """
 
     def __init__(self, centers: Any) -> None:
