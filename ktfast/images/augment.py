@@ -1,7 +1,8 @@
-"""Crops, mirrors and normalisation of uint8 batches, on the device the batch is on.
+"""Crop, mirror and normalise uint8 batches on the device of the batch.
 
-Every random choice is a pure function of (seed, epoch, sample id, number of the draw), by
-SplitMix64 (Steele, Lea and Flood 2014): batch size, order and device cannot change it.
+Every random choice is a function of (seed, epoch, sample id, number of the draw), computed by
+SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
+Batch size, order and device do not change the choices.
 """
 
 import functools
@@ -16,7 +17,7 @@ Normalization = Literal["imagenet", "image"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Mean and standard deviation of ImageNet's pixels per channel, on the scale 0 to 255."""
+"""Mean and standard deviation per channel of the pixels of ImageNet, on the scale 0 to 255."""
 
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _TOP, _LEFT, _MIRROR = 0, 1, 2
@@ -29,19 +30,28 @@ def random_crops(
 
     Parameters
     ----------
-    images : uint8 [B, H, W, 3].
-    sample_ids : int64 [B].
-    crop : side of the squares, pixels.
-    mirror : mirror each image with probability 1/2.
-    seed, epoch : of the random choices.
+    images : Tensor, uint8 [B, H, W, 3]
+        RGB images.
+    sample_ids : Tensor, int64 [B]
+        Sample id of each image.
+    crop : int
+        Side of the squares in pixels.
+    mirror : bool
+        Whether to mirror each image with probability 1/2.
+    seed : int
+        Seed of the random choices.
+    epoch : int
+        Number of the epoch.
 
     Returns
     -------
-    uint8 [B, crop, crop, 3], a copy.
+    Tensor, uint8 [B, crop, crop, 3]
+        A copy of the squares.
 
     Raises
     ------
-    InputError : the crop is larger than the images.
+    InputError
+        The crop is larger than the images.
     """
     room_y, room_x = _room(images, crop)
     ids = sample_ids.to(images.device, non_blocking=True)
@@ -53,7 +63,7 @@ def random_crops(
 
 
 def _copy_squares(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, crop: int) -> Tensor:
-    """Squares image by image: on a CPU 15 to 20 times faster than a gather of pixels."""
+    """Copy the squares image by image. On a CPU this is 15 to 20 times faster than a gather."""
     squares = images.new_empty((len(images), crop, crop, images.shape[3]))
     places = zip(top.tolist(), left.tolist(), flipped.tolist(), strict=True)
     for image, square, (y, x, flip) in zip(images, squares, places, strict=True):
@@ -65,7 +75,7 @@ def _copy_squares(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, cr
 def _gather_squares(
     images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, crop: int
 ) -> Tensor:
-    """The same in a few kernels, without waiting for the choices."""
+    """Gather the squares with a few kernels; the host does not wait for the random choices."""
     across = torch.arange(crop, device=images.device)
     columns = left[:, None] + torch.where(flipped[:, None], crop - 1 - across, across)
     rows = top[:, None] + across
@@ -74,30 +84,43 @@ def _gather_squares(
 
 
 def center_crop(images: Tensor, crop: int) -> Tensor:
-    """The middle crop x crop pixels of images [B, H, W, 3], as a view."""
+    """A view of the middle crop x crop pixels of images [B, H, W, 3]."""
     room_y, room_x = _room(images, crop)
     top, left = room_y // 2, room_x // 2
     return images[:, top : top + crop, left : left + crop]
 
 
 def normalize_images(images: Tensor, how: Normalization) -> Tensor:
-    """Turn uint8 [B, H, W, 3] into float32 [B, 3, H, W] in channels-last order.
+    """Convert uint8 images to normalised float32 images.
 
     Parameters
     ----------
-    images : uint8 [B, H, W, 3].
-    how : "imagenet" (ImageNet's mean and std per channel) or "image" (each image's own mean and
-        std over all pixels and channels, as the puzzle's tiles; std 0 becomes 1).
+    images : Tensor, uint8 [B, H, W, 3]
+        RGB images.
+    how : {"imagenet", "image"}
+        "imagenet": subtract the mean and divide by the standard deviation of ImageNet, per channel.
+        "image": normalise each image by its own mean and standard deviation over all pixels and
+        channels, like the tiles of a puzzle. A standard deviation of 0 counts as 1.
+
+    Returns
+    -------
+    Tensor, float32 [B, 3, H, W]
+        Normalised images in channels-last memory order.
+
+    Raises
+    ------
+    InputError
+        `how` is neither "imagenet" nor "image".
     """
     height, width = images.shape[1:3]
     if how == "imagenet":
-        # Whole rows of pixels: a constant per channel alone would be read three values at a time.
+        # Operations on whole rows of pixels are faster than on three values at a time.
         rows = images.float().flatten(2)
         mean, scale = _imagenet_rows(width, images.device)
         rows.sub_(mean).mul_(scale)
     elif how == "image":
         rows = images.float().flatten(1)
-        # Less its first value before its mean, an image of one value becomes zeros exactly.
+        # Subtracting the first value first makes an image of one constant value exactly zero.
         rows.sub_(rows[:, :1].clone()).sub_(rows.mean(1, keepdim=True))
         variance = torch.linalg.vector_norm(rows, dim=1, keepdim=True).square_() / rows.shape[1]
         rows.mul_(torch.where(variance > 0, variance, 1).rsqrt())
@@ -108,9 +131,10 @@ def normalize_images(images: Tensor, how: Normalization) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _imagenet_rows(width: int, device: torch.device) -> Tensor:
-    """Mean and 1 / std of a row of pixels, float32 [2, width * 3].
+    """Mean and 1 / standard deviation of a row of pixels, float32 [2, width * 3].
 
-    Kept, because a copy to a GPU that starts in ordinary memory waits for all queued work.
+    The result is cached, because a copy to a GPU from memory that is not pinned waits for all
+    queued work.
     """
     values = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
     values[1].reciprocal_()
@@ -118,18 +142,19 @@ def _imagenet_rows(width: int, device: torch.device) -> Tensor:
 
 
 def draw(sample_ids: Tensor, n: int, *, seed: int, epoch: int, number: int) -> Tensor:
-    """Uniform integers in 0 .. n - 1, int64 [B], one per sample id."""
+    """A uniform random integer 0 to n - 1 for each sample id, int64 [B]."""
     bits = _mix(sample_ids ^ _signed(_key(seed, epoch, number)))
     return ((bits >> 32) & 0xFFFFFFFF) * n >> 32
 
 
 def draw_one(sample_id: int, n: int, *, seed: int, epoch: int, number: int) -> int:
-    """The integer that `draw` gives a single sample id, without a tensor."""
+    """The integer that `draw` gives for one sample id, computed without a tensor."""
     return (_mix_int(sample_id ^ _key(seed, epoch, number)) >> 32) * n >> 32
 
 
 def _key(seed: int, epoch: int, number: int) -> int:
-    # Mixed one by one: number ^ epoch alone would make one epoch's left another epoch's top.
+    # The parts are mixed one by one. With number ^ epoch, the left edge in one epoch would equal
+    # the top edge in another epoch.
     key = 0
     for part in (number, epoch, seed):
         key = _mix_int(key ^ part)
@@ -137,7 +162,7 @@ def _key(seed: int, epoch: int, number: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64 of int64 values; products wrap, shifts bring in zeros."""
+    """SplitMix64 of int64 values; products wrap around, and shifts fill in zeros."""
     x = x + _signed(_STEP)
     x = (x ^ ((x >> 30) & (1 << 34) - 1)) * _signed(_FIRST)
     x = (x ^ ((x >> 27) & (1 << 37) - 1)) * _signed(_SECOND)
@@ -145,7 +170,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _mix_int(x: int) -> int:
-    """`_mix` of one number, unsigned."""
+    """`_mix` of one unsigned number."""
     mask = (1 << 64) - 1
     x = (x + _STEP) & mask
     x = ((x ^ x >> 30) * _FIRST) & mask
@@ -154,12 +179,12 @@ def _mix_int(x: int) -> int:
 
 
 def _signed(x: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit number."""
+    """The int64 that has the bits of an unsigned 64-bit number."""
     return x - (1 << 64) if x >= 1 << 63 else x
 
 
 def _room(images: Tensor, crop: int) -> tuple[int, int]:
-    """Pixels left over by the crop, vertically and horizontally."""
+    """Number of pixels outside the crop, vertically and horizontally."""
     height, width = images.shape[1:3]
     if not 1 <= crop <= min(height, width):
         raise InputError(f"crop must lie in 1 .. {min(height, width)} px, got {crop}")

@@ -1,7 +1,7 @@
-"""Epochs that show every group of images equally often, whatever its size.
+"""Epochs that show every group of images equally often, large groups and small ones.
 
-Caron et al., "Deep clustering for unsupervised learning of visual features" (2018), sample images
-uniformly over pseudo-labels, so that a few large clusters cannot rule the training.
+Caron et al., "Deep clustering for unsupervised learning of visual features" (ECCV 2018), sample
+images uniformly over pseudo-labels. Without that, a few large clusters would dominate the training.
 """
 
 import hashlib
@@ -13,34 +13,37 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Balance:
-    """Which group each row belongs to, and epochs drawn evenly over the groups.
+    """The group of each row, and epochs that are drawn evenly over the groups.
 
     Parameters
     ----------
-    groups : integers [n], such as pseudo-labels.
+    groups : array, integers [n]
+        Group of each row, such as its pseudo-label.
 
     Attributes
     ----------
-    n : number of rows.
-    sha256 : of the groups.
+    n : int
+        Number of rows.
+    sha256 : str
+        SHA-256 of the groups.
     """
 
     def __init__(self, groups: npt.ArrayLike) -> None:
         labels = np.ascontiguousarray(groups, dtype=np.int64)
         self.n = len(labels)
         self.sha256 = hashlib.sha256(labels.tobytes()).hexdigest()
-        # The rows group by group, and where each group starts.
+        # The rows ordered by group, and the place where each group starts.
         self._members = np.argsort(labels, kind="stable")
         ordered = labels[self._members]
         self._starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         self._sizes = np.diff(np.append(self._starts, len(labels)))
 
     def order(self, *, seed: int, epoch: int) -> Int64:
-        """Rows of an epoch, int64 [n], a function of (seed, epoch) alone.
+        """The rows of an epoch, int64 [n]; a function of (seed, epoch).
 
-        Each group has the same number of draws, but for those that the epoch's end cuts off: a
-        large group is left out in part, and a small one comes again and again, each time in a new
-        order, so that none of its rows is ahead of another by more than one.
+        Every group gets the same number of draws, except for draws beyond the n-th, which are
+        dropped. A large group is drawn only in part. A small group is drawn several times, each
+        time in a new order, so the rows of a group differ by at most one draw.
         """
         n_groups = len(self._sizes)
         quota = -(-self.n // n_groups)
@@ -58,7 +61,7 @@ class Balance:
 
 
 def repeats(order: Int64) -> Int64:
-    """How often each entry occurred before, int64 [n]."""
+    """How often the value of each entry occurs before that entry, int64 [n]."""
     by_row = np.argsort(order, kind="stable")
     ordered = order[by_row]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))

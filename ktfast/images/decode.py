@@ -1,13 +1,16 @@
-"""Bytes of any image file to an RGB image, or one exception that says why not.
+"""Decode the bytes of any image file to RGB, or raise one exception that says why not.
 
-Conventions, the same for every feed and for prepared sets:
-- the EXIF orientation is applied; of several frames the first counts;
-- transparency is laid over white (the colour under a transparent pixel is arbitrary);
-- 16-bit gray is divided by 257; wider integers and floats are taken as 0..1, 0..255 or 0..65535,
-  whichever holds all values, and else stretched from their minimum to their maximum;
-- resizing is bilinear with antialiasing (a triangle filter as wide as the reduction).
+All feeds and all prepared sets follow the same conventions:
 
-Only formats whose decoders run in the process are opened: Pillow would hand EPS to Ghostscript.
+- The EXIF orientation is applied. Of several frames, the first one is decoded.
+- Transparent pixels are drawn over white, because the colour below them is arbitrary.
+- 16-bit gray is divided by 257. Wider integers and floats have the range 0..1 (floats only), 0..255
+  or 0..65535: the smallest range that holds all values. If none does, the values are scaled from
+  their minimum and maximum.
+- Resizing is bilinear with antialiasing: a triangle filter as wide as the reduction.
+
+Only formats that Pillow decodes within the process are opened. Pillow would run Ghostscript for an
+EPS file.
 """
 
 import io
@@ -22,14 +25,20 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from ktfast.errors import DataError
 
 PIXEL_LIMIT = 64_000_000
-"""Images whose header claims more pixels are refused before any is decoded."""
+"""An image whose header claims more pixels is refused before it is decoded."""
 ASPECT_LIMIT = 50
-"""Images whose longer side is more than this many times the shorter are refused."""
+"""An image is refused if its longer side is more than this number of times its shorter side."""
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
 
 
 class DecodeError(DataError):
-    """An image that cannot be decoded; `reason` is the message without the image's name."""
+    """An image that cannot be decoded.
+
+    Attributes
+    ----------
+    reason : str
+        The message without the name of the image.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} cannot be decoded: {reason}")
@@ -43,17 +52,22 @@ def decode_rgb(
 
     Parameters
     ----------
-    data : the whole file.
-    name : what error messages call it.
-    pixel_limit : most pixels the header may claim.
+    data : bytes or memoryview
+        Content of the file.
+    name : str
+        Name of the image in error messages.
+    pixel_limit : int, default 64000000
+        Most pixels that the header may claim.
 
     Returns
     -------
-    image of mode RGB, upright.
+    Image
+        Upright image of mode RGB.
 
     Raises
     ------
-    DecodeError : empty, damaged, truncated, of unknown format, too large or too elongated.
+    DecodeError
+        The file is empty, damaged, truncated, of an unknown format, too large or too elongated.
     """
     if not len(data):
         raise DecodeError(name, "the file is empty")
@@ -70,34 +84,35 @@ def decode_rgb(
         raise DecodeError(name, "not an image file of a known format") from error
     except MemoryError:
         raise
-    except Exception as error:  # decoders meet hostile bytes with every kind of exception
+    except Exception as error:  # decoders raise any kind of exception on damaged bytes
         raise DecodeError(name, f"{error} ({type(error).__name__})") from error
 
 
 def upright_shape(path: str) -> tuple[int, int]:
-    """(height, width) of an image file as `decode_rgb` gives it, from its header alone.
+    """(height, width) of the image that `decode_rgb` would return, read from the file's header.
 
     Raises
     ------
-    DecodeError : it cannot be opened as an image.
+    DecodeError
+        The file cannot be opened as an image.
     """
     try:
         with _pillow_warnings_ignored, Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except Exception as error:  # decoders meet hostile bytes with every kind of exception
+    except Exception as error:  # decoders raise any kind of exception on damaged bytes
         raise DecodeError(path, f"{error} ({type(error).__name__})") from error
 
 
 def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) after resizing the shorter side; the longer one is rounded half up."""
+    """(height, width) after resizing the shorter side; the longer side is rounded half up."""
     shorter, longer = min(height, width), max(height, width)
     scaled = max(short_side, (2 * longer * short_side + shorter) // (2 * shorter))
     return (short_side, scaled) if height <= width else (scaled, short_side)
 
 
 def resize_short_side(image: Image.Image, short_side: int) -> Image.Image:
-    """Resize so that the shorter side is `short_side` pixels."""
+    """Resize an image so that its shorter side is `short_side` pixels."""
     height, width = resized_shape(image.height, image.width, short_side)
     if (width, height) == image.size:
         return image
@@ -105,9 +120,10 @@ def resize_short_side(image: Image.Image, short_side: int) -> Image.Image:
 
 
 def square(image: Image.Image, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
-    """Resize the shorter side, cut the centre: uint8 [size, size, 3].
+    """Resize the shorter side and cut a square from the centre: uint8 [size, size, 3].
 
-    Only the pixels of the cut are resampled, which gives the same values as resizing it all.
+    Only the pixels of the square are resampled. The values are the same as after resizing the whole
+    image.
     """
     height, width = resized_shape(image.height, image.width, short_side)
     top, left = (height - size) // 2, (width - size) // 2
@@ -119,10 +135,10 @@ def square(image: Image.Image, *, short_side: int, size: int) -> npt.NDArray[np.
 
 
 def is_safe_jpeg(data: bytes | memoryview) -> bool:
-    """Whether every decoder makes the same picture of the file, if its data is undamaged.
+    """Whether Pillow and DALI decode the file to the same picture, if its data is undamaged.
 
-    True for baseline and progressive JPEG with Huffman codes, 8-bit gray or colour, of a size
-    that `decode_rgb` accepts, with an end marker in the last kilobyte.
+    True for baseline and progressive JPEG files with Huffman codes and 8-bit gray or colour. The
+    size must be one that `decode_rgb` accepts, and an end marker must be in the last 1,024 bytes.
     """
     frame = jpeg_frame(data)
     if frame is None or b"\xff\xd9" not in bytes(data[-1024:]):
@@ -134,7 +150,7 @@ def is_safe_jpeg(data: bytes | memoryview) -> bool:
 
 
 def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
-    """Whether the file, one that `decode_rgb` accepts, can be stored in a prepared set as it is."""
+    """Whether a file that `decode_rgb` accepts can be stored in a prepared set without encoding."""
     frame = jpeg_frame(data)
     if frame is None or frame[3] != 3 or not is_safe_jpeg(data):
         return False
@@ -145,8 +161,8 @@ def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
 def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
     """(bits, height, width, components) of a baseline or progressive Huffman-coded JPEG file.
 
-    None where the segments up to the pixels do not follow each other without a gap: libjpeg, and
-    so Pillow, skips what lies between, other decoders do not.
+    None for any other file, and for a file with gaps between the segments before the pixels.
+    libjpeg, which Pillow uses, skips such gaps, but other decoders do not.
     """
     if bytes(data[:2]) != b"\xff\xd8":
         return None
@@ -188,17 +204,19 @@ _TURNS = {
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 .. 8; 1 where there is none or the EXIF data is damaged."""
+    """EXIF orientation, 1 to 8; 1 if the image has none or its EXIF data is damaged."""
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # any of a parser's errors, beside pixels that are readable
+    except Exception:  # the EXIF parser may fail in any way; the pixels can be fine
         return 1
     return orientation if orientation in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image if image.format == "JPEG" else image.copy()  # others may reopen the file
+        return (
+            image if image.format == "JPEG" else image.copy()
+        )  # Pillow may reopen the file of another format
     if image.mode[0] in "IF":
         return _wide_gray_to_rgb(image)
     if image.mode == "LAB":
@@ -211,7 +229,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _wide_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """Gray of more than 8 bits (modes I, I;16, F) to RGB, scaled as the module's docstring says."""
+    """Convert gray of more than 8 bits (modes I, I;16, F) to RGB; see the module's docstring."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
@@ -232,10 +250,11 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 
 
 class _PillowWarningsIgnored:
-    """Keep Pillow's remarks on odd files from the user, and from becoming errors.
+    """A context that ignores Pillow's warnings about unusual files, in any number of threads.
 
-    `warnings.catch_warnings` restores a saved list, which is wrong as soon as two threads
-    overlap; here the first to enter adds one filter and the last to leave takes it away.
+    `warnings.catch_warnings` saves and restores the list of filters, which goes wrong if two
+    threads overlap. Here the first thread that enters adds one filter, and the last thread that
+    leaves removes the filter.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The list of images in a folder: paths, labels and stable sample ids.
 
-Every later stage names an image by its `sample_id`, a hash of the path below the root, so that
-adding files to the folder changes neither the ids nor the random choices of the others.
+Every later stage names an image by its sample id, a hash of the path below the root. If files are
+added to the folder, the sample ids and the random choices of the other images stay the same.
 """
 
 import functools
@@ -29,7 +29,15 @@ IMAGE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that is not used: its path below the root, and why."""
+    """An image that is not used.
+
+    Attributes
+    ----------
+    path : str
+        Path below the root.
+    reason : str
+        Why the image is not used.
+    """
 
     path: str
     reason: str
@@ -37,17 +45,24 @@ class SkippedImage:
 
 @dataclass(frozen=True, eq=False)
 class ImageIndex:
-    """Images below one folder, in the order of their paths.
+    """The images below one folder, in the order of their paths.
 
     Attributes
     ----------
-    root : folder that the paths are relative to.
-    paths : relative paths with forward slashes, sorted, length n.
-    labels : int64 [n], index into `classes`, or -1 where the image has no class.
-    classes : class names, sorted.
-    sample_ids : int64 [n], 63-bit hash of the relative path; no two alike.
-    sizes : int64 [n], bytes on disk when the folder was listed.
-    skipped : files that are named like images and cannot be one (empty, broken link, not a file).
+    root : Path
+        Folder that the paths are relative to.
+    paths : tuple of str
+        Relative path of each image with forward slashes; sorted if `scan` made the index.
+    labels : array, int64 [n]
+        Index into `classes`; -1 means that the image has no class.
+    classes : tuple of str
+        Names of the classes; sorted if `scan` made the index.
+    sample_ids : array, int64 [n]
+        Hash of each relative path, 63 bits. All sample ids are different.
+    sizes : array, int64 [n]
+        Number of bytes of each file when the folder was listed.
+    skipped : tuple of SkippedImage
+        Files with an image suffix that are no image: empty files, broken links, special files.
     """
 
     root: Path
@@ -64,18 +79,27 @@ class ImageIndex:
     ) -> "ImageIndex":
         """List the images below `folder`, at any depth.
 
-        Hidden files and folders are left out. A folder is entered once, by its own path if it
-        lies below `folder` and else through a symbolic link, so links that form a loop end.
+        Hidden files and folders are ignored. Every folder is listed once, also if symbolic links
+        form a loop. A folder that lies below `folder` is listed under its own path, not under the
+        path of a link.
 
         Parameters
         ----------
-        folder : root of the images.
-        labels : "folder": the class is the first folder below the root (an image that lies in
-            the root itself has none); "none": no classes.
+        folder : str or Path
+            Root of the images.
+        labels : {"folder", "none"}, default "folder"
+            "folder": the class of an image is the first folder below the root; an image in the root
+            itself has no class. "none": no image has a class.
+
+        Returns
+        -------
+        ImageIndex
+            The images, sorted by path.
 
         Raises
         ------
-        DataError : the folder is missing, unreadable or holds no image.
+        DataError
+            The folder is missing, cannot be read or holds no image.
         """
         root = Path(folder)
         if not root.is_dir():
@@ -113,7 +137,29 @@ class ImageIndex:
         labels: npt.ArrayLike | None = None,
         classes: Sequence[str] = (),
     ) -> "ImageIndex":
-        """Index a given list of files, in the given order; `DataError` names a missing one."""
+        """Index a list of files in the given order.
+
+        Parameters
+        ----------
+        root : str or Path
+            Folder that the paths are relative to.
+        paths : sequence of str
+            Relative path of each image, each listed once.
+        labels : array, integers [n], optional
+            Index into `classes`. None: no image has a class.
+        classes : sequence of str, optional
+            Names of the classes.
+
+        Returns
+        -------
+        ImageIndex
+            The images.
+
+        Raises
+        ------
+        DataError
+            A file does not exist, or is listed twice. The message names the file.
+        """
         root = Path(root)
         try:
             sizes = [os.stat(root / path).st_size for path in paths]
@@ -137,7 +183,7 @@ class ImageIndex:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every (path, size); changes when a file is added, removed or resized."""
+        """SHA-256 over the path and size of every file."""
         digest = hashlib.sha256()
         for path, size in zip(self.paths, self.sizes.tolist(), strict=True):
             digest.update(os.fsencode(path) + b"\0%d\n" % size)
@@ -146,7 +192,7 @@ class ImageIndex:
     def take(
         self, rows: npt.NDArray[np.int64], skipped: Iterable[SkippedImage] = ()
     ) -> "ImageIndex":
-        """Index of the given rows only, with `skipped` added to what was skipped before."""
+        """The index of some rows, with more skipped images."""
         return ImageIndex(
             root=self.root,
             paths=tuple(self.paths[row] for row in rows.tolist()),
@@ -159,7 +205,13 @@ class ImageIndex:
 
 
 def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
-    """63-bit BLAKE2b of each relative path, int64 [n]; `DataError` if two agree."""
+    """The sample id of each relative path: 63 bits of its BLAKE2b hash, int64 [n].
+
+    Raises
+    ------
+    DataError
+        Two paths have the same sample id. The message names them.
+    """
     digests = b"".join(hashlib.blake2b(os.fsencode(path), digest_size=8).digest() for path in paths)
     ids = (np.frombuffer(digests, "<u8") >> np.uint64(1)).astype(np.int64)
     order = np.argsort(ids, kind="stable")
@@ -172,14 +224,14 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]:
-    """(relative path, size) of every image below `root`, unsorted, and what cannot be one."""
+    """(relative path, size) of every image below `root`, unsorted, and the skipped files."""
     found: list[tuple[str, int]] = []
     skipped: list[SkippedImage] = []
     n_other = 0
     entered: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()
     while folders or links:
-        # Own folders first, so that a link never decides the class of an image below the root.
+        # Real folders come before links, so a link never decides the class of an image.
         folder = folders.pop() if folders else links.pop()
         try:
             status = os.stat(root / folder)
@@ -204,7 +256,7 @@ def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]
         folders.extend(reversed(nested))
         links.sort(reverse=True)
     if n_other:
-        logger.info("%s: %d files without an image suffix are left out", root, n_other)
+        logger.info("%s: %d files without an image suffix are ignored", root, n_other)
     return found, skipped
 
 

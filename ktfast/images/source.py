@@ -1,4 +1,4 @@
-"""Where a feed takes its images from: the files of a folder, or a prepared set."""
+"""Where a feed gets its images: from the files of a folder, or from a prepared set."""
 
 import os
 import weakref
@@ -27,12 +27,20 @@ class ImageSource(ABC):
 
     Attributes
     ----------
-    n : number of images.
-    sample_ids, labels : int64 [n]; label -1 means none.
-    classes : class names.
-    paths : relative path of each image, length n.
-    skipped : images that are listed but not used.
-    short_side : shorter side of every image in pixels, or None where sizes differ.
+    n : int
+        Number of images.
+    sample_ids : array, int64 [n]
+        Sample id of each image.
+    labels : array, int64 [n]
+        Index into `classes`; -1 means that the image has no class.
+    classes : tuple of str
+        Names of the classes.
+    paths : sequence of str
+        Relative path of each image.
+    skipped : tuple of SkippedImage
+        Images that were found but are not used.
+    short_side : int or None
+        Shorter side of every image in pixels; None if the sizes differ.
     """
 
     n: int
@@ -46,32 +54,65 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 that changes when the images do."""
+        """SHA-256 that changes when the images change."""
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """What error messages call the image."""
+        """Name of the image in error messages."""
 
     @abstractmethod
     def read(self, row: int) -> bytes | memoryview:
-        """The image as it is stored; `DataError` names it if it cannot be read."""
-
-    def image(self, row: int) -> Image.Image:
-        """The image decoded, upright, mode RGB; `DataError` names it if that fails."""
-        return decode_rgb(self.read(row), self.name(row))
-
-    def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
-        """Decoded, resized and cut from the centre: uint8 [size, size, 3].
+        """The stored bytes of the image.
 
         Raises
         ------
-        DataError : the image cannot be read or decoded; the message names it.
+        DataError
+            The image cannot be read. The message names the image.
+        """
+
+    def image(self, row: int) -> Image.Image:
+        """The decoded image, upright and of mode RGB.
+
+        Raises
+        ------
+        DataError
+            The image cannot be read or decoded. The message names the image.
+        """
+        return decode_rgb(self.read(row), self.name(row))
+
+    def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
+        """A square from the centre of the decoded and resized image.
+
+        Parameters
+        ----------
+        row : int
+            Row of the image.
+        short_side : int
+            Shorter side of the resized image in pixels.
+        size : int
+            Side of the square in pixels, at most `short_side`.
+
+        Returns
+        -------
+        array, uint8 [size, size, 3]
+            RGB pixels.
+
+        Raises
+        ------
+        DataError
+            The image cannot be read or decoded. The message names the image.
         """
         return square(self.image(row), short_side=short_side, size=size)
 
 
 class FolderSource(ImageSource):
-    """The original files of an `ImageIndex`."""
+    """The original files of an `ImageIndex`.
+
+    Parameters
+    ----------
+    index : ImageIndex
+        The files.
+    """
 
     def __init__(self, index: ImageIndex) -> None:
         self.index = index
@@ -89,11 +130,17 @@ class FolderSource(ImageSource):
         return self.index.fingerprint
 
     def name(self, row: int) -> str:
-        """Path of the image."""
+        """Full path of the image."""
         return str(self.index.root / self.paths[row])
 
     def read(self, row: int) -> bytes:
-        """The file's content; `DataError` if it has vanished or cannot be read."""
+        """The bytes of the file.
+
+        Raises
+        ------
+        DataError
+            The file does not exist any more or cannot be read.
+        """
         try:
             with open(self.name(row), "rb") as file:
                 return file.read()
@@ -102,14 +149,29 @@ class FolderSource(ImageSource):
 
 
 class PreparedSet(ImageSource):
-    """Images that `prepare` made small; see there for the layout of the folder.
+    """Resized images that `ktfast.images.prepare` wrote; see there for the layout of the folder.
+
+    Open a set with `PreparedSet.open`.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the set.
+    index : dict
+        Content of the file `index.json`.
+    tables : list of dict
+        Table of each shard.
 
     Attributes
     ----------
-    folder : where the set lies.
-    format : "jpeg" or "raw".
-    heights, widths : int64 [n], pixels.
-    lengths : int64 [n], stored bytes.
+    folder : Path
+        Folder of the set.
+    format : {"jpeg", "raw"}
+        How the images are stored.
+    heights, widths : array, int64 [n]
+        Size of each image in pixels.
+    lengths : array, int64 [n]
+        Number of stored bytes of each image.
     """
 
     short_side: int
@@ -133,7 +195,7 @@ class PreparedSet(ImageSource):
         self._fingerprint = durable.sha256_json(
             [index["classes"], [(s["sha256"], s["table"]["sha256"]) for s in index["shards"]]]
         )
-        # Read with pread: a file that is cut off under a memory map kills the process.
+        # Shards are read with pread. With a memory map, a file that shrinks would kill the process.
         self._descriptors: list[int] = []
         weakref.finalize(self, _close, self._descriptors)
         self._names = [str(folder / shard["file"]) for shard in index["shards"]]
@@ -146,12 +208,21 @@ class PreparedSet(ImageSource):
 
         Parameters
         ----------
-        folder : written by `prepare`.
-        verify : also compare the SHA-256 of every shard (reads all of it); sizes always are.
+        folder : str or Path
+            Folder that `ktfast.images.prepare` wrote.
+        verify : bool, default False
+            Whether to compare the SHA-256 of every shard, which reads all shards. The sizes of the
+            shards are always compared.
+
+        Returns
+        -------
+        PreparedSet
+            The set.
 
         Raises
         ------
-        DataError : missing, unfinished or damaged; the message names the file.
+        DataError
+            The set is missing, unfinished or damaged. The message names the file.
         """
         folder = Path(folder)
         if not (folder / INDEX).is_file():
@@ -161,8 +232,8 @@ class PreparedSet(ImageSource):
         index = durable.read_json(folder / INDEX)
         if not isinstance(index, dict) or index.get("schema") != SCHEMA:
             raise DataError(
-                f"{folder / INDEX} is not of schema {SCHEMA}; remove the folder and run"
-                " ktfast prepare"
+                f"{folder / INDEX} is not of schema {SCHEMA}, which this version of ktfast reads;"
+                " remove the folder and run ktfast prepare"
             )
         if index.pop("sha256", None) != durable.sha256_json(index):
             raise DataError(f"{folder / INDEX} is damaged; run ktfast prepare again")
@@ -171,37 +242,35 @@ class PreparedSet(ImageSource):
                 if not is_whole(folder, part, hashed=hashed):
                     raise DataError(
                         f"{folder / part['file']} is damaged; run ktfast prepare again, which"
-                        " makes only that part anew"
+                        " makes only that file again"
                     )
         tables = [durable.read_json(folder / shard["table"]["file"]) for shard in index["shards"]]
         return cls(folder, index, tables)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the hashes of all parts."""
+        """SHA-256 over the hashes of all files of the set."""
         return self._fingerprint
 
     def name(self, row: int) -> str:
-        """Original path, and the prepared set."""
+        """Original path of the image, its row and the folder of the set."""
         return f"{self.paths[row]} (row {row} of {self.folder})"
 
     def read(self, row: int) -> bytes:
-        """The stored file: JPEG, or .npy where the format is "raw"."""
+        """The stored bytes: a JPEG file, or a .npy file if the format is "raw"."""
         return self._bytes(row, 0, int(self.lengths[row]))
 
     def image(self, row: int) -> Image.Image:
-        """The image decoded, mode RGB; `DataError` names it if that fails."""
+        """The decoded image of mode RGB; see `ImageSource.image`."""
         if self.format != "raw":
             return super().image(row)
         width, height = int(self.widths[row]), int(self.heights[row])
         return Image.fromarray(self._rows_of_pixels(row, 0, height, width))
 
     def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
-        """Decoded, resized and cut; of raw images of the right size only the cut's rows are read.
+        """A square from the centre of the image; see `ImageSource.square`.
 
-        Raises
-        ------
-        DataError : the image cannot be read or decoded; the message names it.
+        If the images are raw and have this shorter side, only the rows of the square are read.
         """
         if self.format != "raw" or short_side != self.short_side:
             return super().square(row, short_side=short_side, size=size)
@@ -210,13 +279,13 @@ class PreparedSet(ImageSource):
         return self._rows_of_pixels(row, top, size, width)[:, left : left + size]
 
     def _rows_of_pixels(self, row: int, first: int, n: int, width: int) -> npt.NDArray[np.uint8]:
-        """Some rows of a raw image, uint8 [n, width, 3]; its pixels end the stored file."""
+        """Rows of pixels of a raw image, uint8 [n, width, 3]. The pixels end the stored file."""
         below = int(self.heights[row]) - first
         data = self._bytes(row, int(self.lengths[row]) - 3 * width * below, 3 * width * n)
         return np.frombuffer(data, np.uint8).reshape(n, width, 3)
 
     def _bytes(self, row: int, start: int, length: int) -> bytes:
-        """A part of the stored file."""
+        """Some bytes of the stored file."""
         shard = int(self._shard[row])
         data = os.pread(self._descriptors[shard], length, int(self._offsets[row]) + start)
         if len(data) != length:

@@ -1,7 +1,7 @@
-"""Arrays of NumPy, torch and CuPy: library, device, stream, allocation, conversion.
+"""Arrays of NumPy, torch and CuPy: library, device, stream, allocation and conversion.
 
-An array is recognised by the module that defines its type, so this file imports neither torch nor
-CuPy: whoever passes such an array has imported its library already.
+This file imports neither torch nor CuPy. It finds the library of an array by the module that
+defines the array's type; a caller who passes such an array has already imported its library.
 """
 
 import contextlib
@@ -25,11 +25,12 @@ Library = Literal["numpy", "torch", "cupy"]
 
 
 def library_of(array: Any) -> Library:
-    """The library an array belongs to, by the module of its type.
+    """The library that an array belongs to: "numpy", "torch" or "cupy".
 
     Raises
     ------
-    TypeError : it is no array of NumPy, torch or CuPy.
+    TypeError
+        The object is no array of NumPy, torch or CuPy.
     """
     for kind in type(array).__mro__:
         name = kind.__module__.partition(".")[0]
@@ -47,8 +48,10 @@ def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
 
     Raises
     ------
-    TypeError : it is no array of NumPy, torch or CuPy.
-    ValueError : it is on a device that ktfast has no kernels for.
+    TypeError
+        The object is no array of NumPy, torch or CuPy.
+    ValueError
+        The array is on a device that ktfast has no kernels for.
     """
     library = library_of(array)
     if library == "cupy":
@@ -56,17 +59,18 @@ def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
     if library == "torch" and array.device.type != "cpu":
         if array.device.type != "cuda":
             raise ValueError(
-                f"the array is on device {array.device}; ktfast computes on cpu and cuda, "
-                "so move it there first"
+                f"the array is on device {array.device}, but ktfast computes on cpu and cuda only; "
+                "move the array to one of these devices"
             )
         return "cuda", int(array.device.index)
     return "cpu", 0
 
 
 def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:
-    """Make the array's GPU the current one for a block; does nothing for arrays on the CPU.
+    """Make the array's GPU the current GPU of its library inside a `with` block.
 
-    torch exports arrays of the current GPU only, and CuPy allocates there.
+    torch exports only arrays of the current GPU, and CuPy allocates on the current GPU. The block
+    changes nothing for arrays on the CPU.
     """
     kind, index = device_of(array)
     if kind == "cpu":
@@ -77,7 +81,7 @@ def on_device(array: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 def stream_of(array: Any) -> int:
-    """The address of the stream on which the array's library now queues work on its device."""
+    """The address of the stream on which the array's library queues work for the array's GPU."""
     index = device_of(array)[1]
     if library_of(array) == "torch":
         return int(sys.modules["torch"].cuda.current_stream(index).cuda_stream)
@@ -91,13 +95,22 @@ def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
     Parameters
     ----------
-    shape : lengths of the axes.
-    dtype : a NumPy or torch dtype name, such as "float32" or "bfloat16".
-    like : array of NumPy, torch or CuPy.
+    shape : tuple of int
+        Lengths of the axes.
+    dtype : str
+        Name of a dtype of NumPy or torch, such as "float32" or "bfloat16".
+    like : array
+        Array of NumPy, torch or CuPy.
+
+    Returns
+    -------
+    array
+        Array whose values are not initialised.
 
     Raises
     ------
-    TypeError : the library has no such dtype; the message says which one does.
+    TypeError
+        The library has no such dtype.
     """
     library = library_of(like)
     if library == "torch":
@@ -115,8 +128,8 @@ def empty(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
 
 
 def dtype_name(array_or_dtype: Any) -> str:
-    """The plain name of a dtype ("float32"), of a NumPy, torch or CuPy array or dtype."""
-    if isinstance(array_or_dtype, type):  # np.float32, whose attribute "dtype" is a descriptor
+    """The name of the dtype of an array, or of a dtype, without its library: "float32"."""
+    if isinstance(array_or_dtype, type):  # such as np.float32, whose attribute `dtype` is no dtype
         return str(np.dtype(array_or_dtype).name)
     dtype = getattr(array_or_dtype, "dtype", array_or_dtype)
     text = str(dtype)
@@ -125,25 +138,50 @@ def dtype_name(array_or_dtype: Any) -> str:
     return str(np.dtype(dtype).name)
 
 
-def contiguous(array: Any) -> Any:
-    """The array itself if its elements lie row-major without gaps, else a copy."""
-    library = library_of(array)
-    if library == "torch":
-        return array.contiguous()
-    if library == "cupy":
-        with on_device(array):
-            return sys.modules["cupy"].ascontiguousarray(array)
-    return np.ascontiguousarray(array)
+def contiguous(array: Any, dtype: str | None = None) -> Any:
+    """The array itself if kernels can read its memory as it lies, else a copy that they can read.
 
-
-def as_like(array: Any, dtype: str, like: Any) -> Any:
-    """Bring an array to a dtype and to the library and device of `like`; copies only if it must.
+    Kernels read elements that are row-major without gaps, aligned and of native byte order.
 
     Parameters
     ----------
-    array : array of NumPy, torch or CuPy, or a sequence of numbers.
-    dtype : a dtype name, such as "int64".
-    like : array of NumPy, torch or CuPy.
+    array : array
+        Array of NumPy, torch or CuPy. A torch tensor is detached from its graph.
+    dtype : str, optional
+        Name of the dtype that the result must have. None keeps the dtype of `array`.
+
+    Returns
+    -------
+    array
+        Array of the same shape, library and device.
+    """
+    library = library_of(array)
+    if library == "torch":
+        kind = array.dtype if dtype is None else getattr(sys.modules["torch"], dtype)
+        return array.detach().to(kind).contiguous()
+    name = dtype_name(array) if dtype is None else dtype
+    if library == "numpy":
+        return np.require(array, dtype=np.dtype(name), requirements=["C", "A"])
+    with on_device(array):  # CuPy copies on the current GPU, which may not hold the array
+        return sys.modules["cupy"].ascontiguousarray(array, dtype=name)
+
+
+def as_like(array: Any, dtype: str, like: Any) -> Any:
+    """Convert an array to a dtype and to the library and device of `like`.
+
+    Parameters
+    ----------
+    array : array or sequence of numbers
+        Array of NumPy, torch or CuPy, or a list, tuple or range.
+    dtype : str
+        Name of a dtype, such as "int64".
+    like : array
+        Array of NumPy, torch or CuPy.
+
+    Returns
+    -------
+    array
+        `array` itself if it fits already and is row-major without gaps, else a copy.
     """
     target = library_of(like)
     if isinstance(array, (list, tuple, range)):

@@ -1,7 +1,8 @@
-"""A GPU's memory for data that lie on the host: allocation, pinned memory, copies beside kernels.
+"""GPU memory for rows that lie in host memory: allocation, pinned memory and copies.
 
-torch holds the memory where it is installed with CUDA, else CuPy. Kernels run on the library's
-current stream; copies have a stream of their own, and events order the two without waiting.
+torch allocates the memory if it is installed with CUDA, else CuPy does. Kernels run on the current
+stream of the library, and copies run on a second stream. Events order the two streams without
+making the host wait.
 """
 
 import importlib
@@ -18,10 +19,14 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Pinned(NamedTuple):
-    """Host memory that copies to the device read directly.
+    """Pinned host memory, which the GPU can read directly.
 
-    array : uint8 [n], the memory.
-    source : what the library copies from; shares the memory.
+    Attributes
+    ----------
+    array : array, uint8 [n]
+        The memory as an array of NumPy.
+    source : array, uint8 [n]
+        The same memory as an object that the library copies from.
     """
 
     array: Bytes
@@ -29,49 +34,52 @@ class Pinned(NamedTuple):
 
 
 class Device(Protocol):
-    """One GPU, as `ktfast.kmeans.streaming` uses it.
+    """One GPU that holds rows for `ktfast.kmeans`.
 
-    like : an array on the device, by which other arrays are allocated.
+    Attributes
+    ----------
+    like : array
+        Array on the device. Pass it as `like` to `ktfast.native.arrays.empty`.
     """
 
     like: Any
 
     def free_bytes(self) -> int:
-        """Memory that an allocation could get now."""
+        """The number of bytes that can be allocated now."""
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate an array."""
 
     def from_host(self, array: npt.NDArray[Any]) -> Any:
-        """A copy on the device of a NumPy array."""
+        """Copy an array of NumPy to the device."""
 
     def matrix(self, memory: Any, dtype: str, n: int, d: int) -> Any:
-        """The first n x d elements of memory uint8 [m] as a matrix."""
+        """View the first n x d elements of memory uint8 [m] as a matrix."""
 
     def pinned(self, n_bytes: int) -> Pinned:
         """Allocate pinned host memory."""
 
     def copy(self, pinned: Pinned, memory: Any, n_bytes: int) -> None:
-        """Queue a copy of the first bytes to memory uint8 [m] on the stream of copies."""
+        """Queue a copy of the first bytes to memory uint8 [m] on the stream for copies."""
 
     def copied(self) -> Any:
-        """An event after all copies that are queued."""
+        """An event after all copies that have been queued."""
 
     def computed(self) -> Any:
-        """An event after all kernels that are queued."""
+        """An event after all kernels that have been queued."""
 
     def copies_wait(self, event: Any) -> None:
-        """Let later copies start after an event."""
+        """Make later copies wait for an event; the host does not wait."""
 
     def kernels_wait(self, event: Any) -> None:
-        """Let later kernels start after an event."""
+        """Make later kernels wait for an event; the host does not wait."""
 
     def wait(self, event: Any) -> None:
-        """Wait on the host for an event."""
+        """Make the host wait for an event."""
 
 
 class TorchDevice:
-    """A GPU whose memory torch holds; see `Device`."""
+    """A GPU whose memory torch allocates; see `Device`."""
 
     def __init__(self, torch: ModuleType, index: int) -> None:
         self._torch = torch
@@ -80,7 +88,7 @@ class TorchDevice:
         self.like = torch.empty(0, device=self._device)
 
     def free_bytes(self) -> int:
-        """See `Device`; counts what torch keeps for later allocations as free."""
+        """See `Device`; memory that torch keeps for later allocations counts as free."""
         cuda = self._torch.cuda
         kept = cuda.memory_reserved(self._device) - cuda.memory_allocated(self._device)
         return int(cuda.mem_get_info(self._device)[0] + kept)
@@ -91,7 +99,7 @@ class TorchDevice:
 
     def from_host(self, array: npt.NDArray[Any]) -> Any:
         """See `Device`."""
-        writable = np.require(array, requirements=["C", "W"])  # torch warns of others
+        writable = np.require(array, requirements=["C", "W"])  # torch warns about read-only arrays
         return self._torch.from_numpy(writable).to(self._device)
 
     def matrix(self, memory: Any, dtype: str, n: int, d: int) -> Any:
@@ -131,7 +139,7 @@ class TorchDevice:
 
 
 class CupyDevice:
-    """A GPU whose memory CuPy holds; see `Device`."""
+    """A GPU whose memory CuPy allocates; see `Device`."""
 
     def __init__(self, cupy: ModuleType, index: int) -> None:
         self._cupy = cupy
@@ -141,7 +149,7 @@ class CupyDevice:
             self.like = cupy.empty(0)
 
     def free_bytes(self) -> int:
-        """See `Device`; counts what CuPy keeps for later allocations as free."""
+        """See `Device`; memory that CuPy keeps for later allocations counts as free."""
         with self._device:
             kept = self._cupy.get_default_memory_pool().free_bytes()
             return int(self._cupy.cuda.runtime.memGetInfo()[0] + kept)
@@ -197,18 +205,21 @@ class CupyDevice:
 
 
 def open_device(index: int) -> Device:
-    """The GPU of that number, in the first library that can hold its memory.
+    """Open the GPU of that number with torch, or with CuPy if torch cannot use it.
 
     Raises
     ------
-    RuntimeError : no CUDA module, no usable device, or neither torch with CUDA nor CuPy.
-    InputError : there is no device of that number.
+    RuntimeError
+        The build has no CUDA, there is no usable device, or neither torch with CUDA nor CuPy is
+        installed.
+    InputError
+        There is no device of that number.
     """
     count = modules.cuda_devices()
     if 0 < count <= index:
         raise InputError(
-            f"device cuda:{index} was asked for, but there are {count} CUDA devices, counted from "
-            "cuda:0"
+            f"device cuda:{index} was asked for, but there are {count} CUDA devices; choose one of "
+            f"cuda:0 to cuda:{count - 1}"
         )
     modules.cuda(index)
     for name, kind in (("torch", TorchDevice), ("cupy", CupyDevice)):
@@ -219,13 +230,13 @@ def open_device(index: int) -> Device:
         if module.cuda.is_available():
             return kind(module, index)
     raise RuntimeError(
-        "rows on the host were to be clustered on a GPU, but neither torch with CUDA nor CuPy is "
-        'installed to hold memory there; pip install "ktfast[gpu]", or leave device=None'
+        "a GPU was asked to cluster rows in host memory, but neither torch with CUDA nor CuPy is "
+        'installed to allocate GPU memory; pip install "ktfast[gpu]", or pass device=None'
     )
 
 
 def free_bytes(array: Any) -> int:
-    """Memory that an allocation beside an array on a GPU could get now."""
+    """The number of bytes that can be allocated now on the GPU of an array."""
     library, index = arrays.library_of(array), arrays.device_of(array)[1]
     module = importlib.import_module(library)
     kind = TorchDevice if library == "torch" else CupyDevice

@@ -1,6 +1,6 @@
-"""The compiled modules: `_cpu` always, `_cuda` where it was built and a device can run it.
+"""The compiled modules: `_cpu`, and `_cuda` if the build has it and a device can run it.
 
-This file is the only importer of the two modules.
+No other file of the package imports the two modules.
 """
 
 import functools
@@ -10,11 +10,22 @@ from typing import Any
 from ktfast.native import _cpu as cpu
 from ktfast.native.arrays import device_of
 
-__all__ = ["covers", "cpu", "cuda", "cuda_devices", "has_cuda", "native_of", "simd_level"]
+__all__ = [
+    "covers",
+    "cpu",
+    "cuda",
+    "cuda_devices",
+    "cuda_module",
+    "has_code_for",
+    "has_cuda",
+    "native_of",
+    "simd_level",
+]
 
 
 @functools.cache
-def _cuda_module() -> ModuleType | None:
+def cuda_module() -> ModuleType | None:
+    """The compiled module `_cuda`, or None in a build without CUDA."""
     try:
         from ktfast.native import _cuda
     except ImportError:  # a build without CUDA
@@ -23,25 +34,35 @@ def _cuda_module() -> ModuleType | None:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices there are; 0 for a build without CUDA. Never raises."""
-    module = _cuda_module()
+    """The number of CUDA devices; 0 in a build without CUDA. Never raises an error."""
+    module = cuda_module()
     return 0 if module is None else int(module.device_count())
 
 
 def has_cuda() -> bool:
-    """Whether CUDA ops can run: the module was built, with code for a device here. Never raises."""
-    return any(map(_has_code_for, range(cuda_devices())))
+    """Whether the build has CUDA code for a device of this machine. Never raises an error."""
+    return any(map(has_code_for, range(cuda_devices())))
 
 
+@functools.cache
 def covers(architectures: str, capability: int) -> bool:
     """Whether a build has code for a device.
 
+    Machine code ("75-real") runs on its architecture and on later minor versions of it.
+    Intermediate code ("75-virtual") runs on every later architecture. "75" stands for both. Code
+    for "90a" runs on that architecture only, and code for "100f" on its major version only.
+
     Parameters
     ----------
-    architectures : as CMake was told, such as "75-real 90a-real 120": machine code of an
-        architecture runs on later minor versions of it, intermediate code on everything later; what
-        ends in "a" runs on that architecture alone.
-    capability : of the device, such as 90.
+    architectures : str
+        Architectures in the notation of CMake, such as "75-real 90a-real 120".
+    capability : int
+        Compute capability of the device, such as 90.
+
+    Returns
+    -------
+    bool
+        Whether the device can run the code.
     """
     for name in architectures.split():
         number, _, kind = name.partition("-")
@@ -57,60 +78,67 @@ def covers(architectures: str, capability: int) -> bool:
     return False
 
 
-@functools.cache
-def _has_code_for(index: int) -> bool:
-    module = _cuda_module()
+def has_code_for(index: int) -> bool:
+    """Whether this build has CUDA code for the device of that number."""
+    module = cuda_module()
     return module is not None and covers(module.architectures, module.compute_capability(index))
 
 
 def cuda(index: int = 0) -> ModuleType:
-    """The module of CUDA kernels, for a device of that number.
+    """The compiled module `_cuda`, after checking that it can run on the device of that number.
 
     Raises
     ------
-    RuntimeError : it was not built, or not for this device, or there is no usable device; the
-        message says what to do.
+    RuntimeError
+        The build has no CUDA, there is no usable device, or the build has no code for this
+        device. The message says what to do.
     """
-    module = _cuda_module()
+    module = cuda_module()
     if module is None:
         raise RuntimeError(
             "this build of ktfast has no CUDA module; reinstall it with nvcc on the PATH and "
-            "KTFAST_CUDA=ON in the environment, or pass CPU arrays"
+            "KTFAST_CUDA=ON in the environment, or pass arrays on the CPU"
         )
     if cuda_devices() == 0:
         raise RuntimeError(
-            "no usable CUDA device was found; check the driver with nvidia-smi, or pass CPU arrays"
+            "no usable CUDA device was found; check the driver with nvidia-smi, or pass arrays on "
+            "the CPU"
         )
-    if not _has_code_for(index):
+    if not has_code_for(index):
         capability = module.compute_capability(index)
         raise RuntimeError(
             f"this build of ktfast has no code for CUDA device {index} (compute capability "
             f"{capability // 10}.{capability % 10}), only for {module.architectures}; reinstall it "
-            f"with CUDAARCHS={capability} in the environment, or pass CPU arrays"
+            f"with CUDAARCHS={capability} in the environment, or pass arrays on the CPU"
         )
     return module
 
 
 def native_of(array: Any) -> ModuleType:
-    """The module of kernels for the array's device: `cpu`, or the result of `cuda`.
+    """The compiled module with the kernels for the array's device.
 
     Raises
     ------
-    RuntimeError : see `cuda`.
+    RuntimeError
+        The array is on a GPU that this build cannot use; see `cuda`.
     """
     kind, index = device_of(array)
     return cpu if kind == "cpu" else cuda(index)
 
 
 def simd_level() -> str:
-    """The instruction-set level of the CPU kernels; KTFAST_SIMD lowers it.
+    """The instruction-set level of the CPU kernels.
+
+    The environment variable KTFAST_SIMD can choose a lower level than the processor's.
 
     Returns
     -------
-    "scalar", "avx2", "avx512" or "amx": AVX-512 with tile registers.
+    str
+        "scalar", "avx2", "avx512", or "amx" for AVX-512 with tile registers.
 
     Raises
     ------
-    ValueError : KTFAST_SIMD asks for an unknown level or one that is not available here.
+    ValueError
+        KTFAST_SIMD names an unknown level, or a level that this processor does not have.
     """
     return str(cpu.simd_level())

@@ -1,4 +1,13 @@
-"""Array in, array out: the native kernels behind plain functions, on the device of their input."""
+"""The public ops: functions from arrays to arrays that run the compiled kernels.
+
+An op takes arrays of NumPy, torch or CuPy and computes on the device of its input. The results are
+new arrays of the same library on the same device.
+
+`jigsaw_tiles` makes Jigsaw++ puzzles from images. `kmeans_assign` finds the nearest centre of every
+row, and `kmeans_update` adds up the rows of every cluster.
+
+The other modules of this package are internal. Each of them says at its top who uses it.
+"""
 
 from ktfast.ops.jigsaw_tiles import JigsawChoices, jigsaw_tiles
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign

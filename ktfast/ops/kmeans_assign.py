@@ -1,59 +1,89 @@
-"""The nearest centre of every row: exact, fused with the product, no n x k matrix."""
+"""The nearest centre of every row: exact labels, and no matrix of n x k distances."""
 
 from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import device_of, empty, on_device, stream_of
+from ktfast.native.arrays import contiguous, device_of, empty, on_device, stream_of
 from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.kmeans_screen import Float32, Screen, codes_for
 from ktfast.ops.kmeans_tensor import MOST_FEATURES, TensorScreen, choose_code
-from ktfast.ops.vectors import check_output, check_vectors, contiguous, dtype_name, row_blocks
+from ktfast.ops.vectors import check_output, check_vectors, row_blocks
+
+__all__ = ["PRECISIONS", "PreparedCenters", "kmeans_assign", "sample_of"]
 
 PRECISIONS = ("exact", "fast", "float32", "bfloat16", "float16", "int8")
-# Below so many multiplications nothing is gained by looking at a sample first.
+# With fewer multiplications than this, trying codes on a sample takes longer than it saves.
 _SMALL = 1e8
 _GPU_SMALL = 1e10
+# Most multiplications of one call on a GPU.
 _GPU_CALL_PRODUCTS = 5e12
 
 
 class PreparedCenters:
-    """Centres in the form the product reads, to be used for many arrays of rows.
+    """Centres in the form that `kmeans_assign` reads, prepared once for many arrays of rows.
+
+    The methods are internal: `kmeans_assign` and the estimator's assignment on a GPU use them.
 
     Parameters
     ----------
-    centers : float16, bfloat16, float32 or float64 [k, d], k >= 1.
+    centers : array, float32, float64, float16, bfloat16, uint8 or int8 [k, d]
+        Centres, of NumPy, torch or CuPy; k is at least 1.
+
+    Attributes
+    ----------
+    n_clusters : int
+        Number of centres k.
+    n_features : int
+        Number of features d.
+    centers : array, float64 [k, d]
+        The centres on their device.
+    mean : array, float32 [d]
+        Mean of the centres.
+
+    Raises
+    ------
+    TypeError
+        The centres are no array, or of a dtype that the kernels do not read.
+    ValueError
+        The centres do not have shape [k, d] with k at least 1.
 
     Notes
     -----
-    Holds the centres in float64, and per precision that was used as a screen reads them: 5 to 8
-    bytes per element on a CPU, 1 to 4 on a GPU, with k rounded up to a multiple of 64 to 256.
+    An object holds the centres in float64, and once more for each screen that used them: 5 to 8
+    bytes per element on a CPU and 1 to 4 bytes per element on a GPU. The form for a screen has k
+    rounded up to a multiple of 64 to 256.
     """
 
     def __init__(self, centers: Any) -> None:
         centers = check_vectors(centers, "centers")
         self.n_clusters, self.n_features = (int(length) for length in centers.shape)
         if self.n_clusters == 0:
-            raise ValueError("centers must hold at least one row, got shape " + str(centers.shape))
+            raise ValueError(
+                f"centers must hold at least one row, got shape {tuple(centers.shape)}"
+            )
         self._by_code: dict[str, Any] = {}
         self._chosen: str | None = None
         with on_device(centers):
             self.centers = contiguous(centers, "float64")
             if native_of(centers) is cpu:
                 self.centers = np.asarray(self.centers)
-            with np.errstate(all="ignore"):  # infinite centres are far from everything
+            with np.errstate(all="ignore"):  # infinite centres are far from every row
                 self.mean = contiguous(self.centers.mean(0), "float32")
 
     def in_code(self, screen: Screen) -> Float32:
-        """The centres as a screen without a basis reads them (CPU)."""
+        """The centres as a screen of the CPU without a basis reads them."""
         if screen.code not in self._by_code:
             self._by_code[screen.code] = screen.prepare(self.centers)
         prepared: Float32 = self._by_code[screen.code]
         return prepared
 
     def screen(self, x: Any, precision: str, n_threads: int) -> Screen:
-        """The screen for rows x [n, d] (CPU); what is not forced is settled by the first rows."""
+        """The CPU's screen for rows x [n, d].
+
+        If `precision` leaves the code open, the first rows decide the code for all later rows.
+        """
         codes = codes_for(precision)
         code = codes[0] if len(codes) == 1 else self._chosen
         if code is None:
@@ -69,9 +99,9 @@ class PreparedCenters:
         return min(screens, key=lambda screen: screen.try_on(sample, self.centers).cycles).code
 
     def tensor_code(self, x: Any, precision: str, *, n_rows: int | None = None) -> str:
-        """What to multiply for rows x [n, d] (GPU): "int8", "float16" or "float32".
+        """The code in which a GPU multiplies rows x [n, d]: "int8", "float16" or "float32".
 
-        They may stand for more rows, `n_rows`.
+        Give `n_rows` if `x` is only a part of that many rows.
         """
         if precision == "bfloat16":
             raise ValueError(
@@ -87,7 +117,7 @@ class PreparedCenters:
         return self._chosen
 
     def in_tensor_code(self, code: str) -> tuple[TensorScreen, Any]:
-        """The screen, and the centres as it reads them (GPU)."""
+        """The GPU's screen, and the centres as that screen reads them."""
         if code not in self._by_code:
             screen = TensorScreen(self.mean, code, like=self.centers)
             self._by_code[code] = screen, screen.prepare(self.centers)
@@ -95,7 +125,7 @@ class PreparedCenters:
         return found
 
     def in_float32(self) -> Any:
-        """The centres as the product of float32 reads them (GPU)."""
+        """The centres as the GPU's product of float32 reads them."""
         if "float32" not in self._by_code:
             native = native_of(self.centers)
             size = native.kmeans_prepared_size(
@@ -121,40 +151,77 @@ def kmeans_assign(
 ) -> tuple[Any, Any]:
     """Find the nearest centre of every row, and the squared Euclidean distance to it.
 
+    This is one assignment pass of K-means. The method clusters features of images by such passes
+    (Noroozi et al., CVPR 2018, section 3).
+
     Parameters
     ----------
-    x : float32, float64, float16, bfloat16, uint8 or int8 [n, d] of NumPy, torch or CuPy. Read
-        where it lies; rows that are not contiguous, aligned and of native byte order are copied
-        at most 32 MiB at a time.
-    centers : [k, d] on the device of `x`, or `PreparedCenters` made from it.
-    precision : what is multiplied to sort out far centres. "exact": whichever code a sample of x
-        and the processor make fastest. "float32", "bfloat16" (CPU), "float16" (GPU) or "int8" force
-        one. The result does not depend on it. "fast": as "exact", but on a GPU what the screen
-        cannot tell apart is not compared: the label is that of the least rounded score, and the
-        distance is rounded too. On a CPU comparing costs next to nothing, so that it is exact.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
-    distance_dtype : "float32" or "float64".
-    out : (labels int32 [n], distances float64 [n]) on the device of `x` to write to;
-        `distance_dtype` is then ignored.
+    x : array, float32, float64, float16, bfloat16, uint8 or int8 [n, d]
+        Rows, of NumPy, torch or CuPy. Rows that are row-major without gaps, aligned and of native
+        byte order are read in place. Other rows are copied, at most 32 MiB at a time.
+    centers : array [k, d], or PreparedCenters
+        Centres on the device of `x`, of any dtype that `x` may have. Pass `PreparedCenters` to use
+        the same centres for several arrays of rows.
+    precision : str, default "exact"
+        Number format of the screen, the cheap comparison that excludes far centres. Only "fast" on
+        a GPU changes the result.
+
+        - "exact": the format that is fastest for a sample of `x` on this processor.
+        - "fast": on a CPU as "exact". On a GPU the label is the centre with the best score of the
+          screen. Label and distance then have the rounding error of the screen.
+        - "float32" or "int8": this format.
+        - "bfloat16": this format, on a CPU only.
+        - "float16": this format, on a GPU only.
+    n_threads : int, optional
+        Number of CPU threads. None reads the environment variable OMP_NUM_THREADS, or uses every
+        core of this process if the variable is not set. The result does not depend on
+        the number of threads.
+    distance_dtype : {"float32", "float64"}, default "float32"
+        Dtype of the distances.
+    out : tuple of array, optional
+        Memory for the result on the device of `x`: labels int32 [n] and distances float64 [n].
+        `distance_dtype` is ignored if `out` is given.
 
     Returns
     -------
-    labels : int32 [n]; of several nearest centres the one with the lowest index.
-    distances : [n] of `distance_dtype`, >= 0.
+    labels : array, int32 [n]
+        Index of the nearest centre. If several centres are equally near, the lowest index.
+    distances : array, float32 or float64 [n]
+        Squared Euclidean distance to this centre, at least 0.
 
     Raises
     ------
-    TypeError : a dtype that is not read.
-    ValueError : shapes that do not fit together, no centres, another device, unknown precision.
+    TypeError
+        An argument is no array, or has a dtype that is not supported.
+    ValueError
+        The shapes do not fit together, there is no centre, `x` and `centers` are on different
+        devices, or the precision is unknown or not available on the device.
+    RuntimeError
+        The arrays are on a GPU that this build of ktfast cannot use. The message says what to do.
 
     Notes
     -----
-    A product of low precision screens the centres; those that its error bound cannot tell apart are
-    compared in float64. So the labels are those of the float64 distances, and the same bits on
-    every machine. A row with NaN gets label 0 and distance NaN; a distance beyond the dtype's
-    range is infinite. Nothing of size n x k is allocated: the workspace on a CPU is at most about
-    9 MiB per thread, 0.4 MiB for 256 features (more only where 6 rows of x are larger than that);
-    on a GPU 76 MB, and at most 256 MiB for codes of rows.
+    The screen multiplies rows and centres in a low precision. Its certificate, a proven error
+    bound, excludes most centres. If several centres remain, their distances to the row are
+    compared in float64. The labels are therefore those of the float64 distances, with the same
+    bits on every machine.
+
+    A row with a NaN gets label 0 and distance NaN. A distance beyond the range of its dtype is
+    infinite.
+
+    The workspace on a CPU is at most about 9 MiB per thread, or 0.4 MiB with 256 features; it is
+    larger only if 6 rows of `x` are larger than that. The workspace on a GPU is 76 MB, and at most
+    256 MiB for the codes of the rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ktfast.ops import kmeans_assign
+    >>> x = np.array([[0, 0], [1, 0], [9, 9]], dtype=np.float32)
+    >>> centers = np.array([[0, 0], [9, 8]], dtype=np.float32)
+    >>> labels, distances = kmeans_assign(x, centers)
+    >>> labels.tolist(), distances.tolist()
+    ([0, 0, 1], [0.0, 1.0, 1.0])
     """
     x = check_vectors(x)
     if precision not in PRECISIONS:
@@ -162,18 +229,14 @@ def kmeans_assign(
     if not isinstance(centers, PreparedCenters):
         _check_pair(x, check_vectors(centers, "centers"))
         centers = PreparedCenters(centers)
-    n, d = (int(length) for length in x.shape)
-    if d != centers.n_features:
-        raise ValueError(f"x has {d} features, but centers has {centers.n_features}")
+    if int(x.shape[1]) != centers.n_features:
+        raise ValueError(
+            f"x has {int(x.shape[1])} features, but centers has {centers.n_features}; "
+            "give both the same number of columns"
+        )
     if distance_dtype not in ("float32", "float64"):
         raise TypeError(f"distance_dtype must be float32 or float64, got {distance_dtype}")
-    if out is None:
-        labels = empty((n,), "int32", like=x)
-        distances = empty((n,), "float64", like=x)
-    else:
-        labels, distances = out
-        check_output(labels, "labels", (n,), "int32")
-        check_output(distances, "distances", (n,), "float64")
+    labels, distances = _outputs(out, x)
     if native_of(x) is cpu:
         screen = centers.screen(x, precision, resolve_threads(n_threads))
         screen.assign(x, centers.centers, centers.in_code(screen), labels, distances)
@@ -185,10 +248,21 @@ def kmeans_assign(
     return labels, distances
 
 
+def _outputs(out: tuple[Any, Any] | None, x: Any) -> tuple[Any, Any]:
+    """Memory for labels int32 [n] and distances float64 [n]: the caller's, or new arrays."""
+    n = int(x.shape[0])
+    if out is None:
+        return empty((n,), "int32", like=x), empty((n,), "float64", like=x)
+    labels, distances = out
+    check_output(labels, "labels", (n,), "int32")
+    check_output(distances, "distances", (n,), "float64")
+    return labels, distances
+
+
 def sample_of(x: Any, size: int = 512) -> Any:
     """At most `size` rows of x [n, d], evenly spaced."""
     step = -(-len(x) // size)
-    return contiguous(x[:: max(1, step)], dtype_name(x))
+    return contiguous(x[:: max(1, step)])
 
 
 def _assign_on_gpu(

@@ -1,32 +1,41 @@
-"""Cluster sums as integers that follow the labels, and totals over the rows, on either device.
+"""Cluster sums as integers that follow the labels, and totals over all rows.
 
-Integers give the same sums in any order, and the totals are added up in one fixed order, so all
-results are the same bits on a CPU and on a GPU, for any threads and any split into blocks.
+Internal: `ktfast.kmeans` updates its centres with these functions.
+
+Integer sums do not depend on the order of additions, and the totals are added up in one fixed
+order. All results therefore have the same bits on a CPU and on a GPU, for any number of threads and
+any split into blocks.
 """
 
 from typing import Any
 
-from ktfast.native.arrays import empty, on_device, stream_of
-from ktfast.native.modules import cpu, native_of
-from ktfast.native.threads import n_threads as resolve_threads
-from ktfast.ops.vectors import row_blocks
+from ktfast.native.arrays import empty, on_device
+from ktfast.native.modules import native_of
+from ktfast.ops.vectors import execution, row_blocks
 
-# Bounds the workspace: 16 bytes a row.
+__all__ = ["kmeans_means", "kmeans_move", "kmeans_ranges", "kmeans_totals"]
+
+# Rows of one call. They bound the workspace, which is 16 bytes per row.
 _CALL_ROWS = 1 << 22
 
 
 def kmeans_ranges(x: Any, largest: Any, *, n_threads: int | None = None) -> None:
-    """Raise `largest` to the largest magnitude of every feature; infinite where one is not finite.
+    """Raise `largest` to the largest magnitude of every feature.
+
+    The result is infinite for a feature with a value that is not finite.
 
     Parameters
     ----------
-    x : [n, d] of NumPy, torch or CuPy.
-    largest : float64 [d] on the device of `x`, not negative, written to.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core.
+    x : array [n, d]
+        Rows, of NumPy, torch or CuPy.
+    largest : array, float64 [d]
+        Magnitudes on the device of `x`, at least 0. The call changes them.
+    n_threads : int, optional
+        Number of CPU threads; see `ktfast.native.threads.n_threads`.
     """
     with on_device(x):
         for _, block in row_blocks(x, _CALL_ROWS):
-            native_of(x).kmeans_ranges(x=block, largest=largest, **_options(x, n_threads))
+            native_of(x).kmeans_ranges(x=block, largest=largest, **execution(x, n_threads))
 
 
 def kmeans_move(
@@ -39,23 +48,31 @@ def kmeans_move(
     *,
     n_threads: int | None = None,
 ) -> None:
-    """Bring the sums of clusters from labels `before` to labels `after`.
+    """Change the sums of the clusters from labels `before` to labels `after`.
 
-    Only rows whose label differs are read, each twice.
+    The kernel reads only rows whose label changed, each of them twice.
 
     Parameters
     ----------
-    x : [n, d] of NumPy, torch or CuPy.
-    before : int32 [n], or None: the rows are in no sum yet.
-    after : int32 [n].
-    scale : float64 [d], powers of two with ``abs(x) * scale < 2**51``.
-    sums : int64 [k, d], in units of ``1 / scale``; changed.
-    counts : int64 [k], rows of each cluster; changed.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core.
+    x : array [n, d]
+        Rows, of NumPy, torch or CuPy.
+    before : array, int32 [n], or None
+        Labels that the sums stand for. None: the sums do not contain the rows yet.
+    after : array, int32 [n]
+        Labels that the sums will stand for.
+    scale : array, float64 [d]
+        Powers of two with ``abs(x) * scale < 2**51``.
+    sums : array, int64 [k, d]
+        Sums in units of ``1 / scale``. The call changes them.
+    counts : array, int64 [k]
+        Number of rows of each cluster. The call changes them.
+    n_threads : int, optional
+        Number of CPU threads; see `ktfast.native.threads.n_threads`.
 
     Raises
     ------
-    ValueError : a label out of range (on a CPU; a GPU skips such rows).
+    ValueError
+        A label is out of range (on a CPU; a GPU skips such rows).
     """
     native = native_of(x)
     workspace: Any = None
@@ -72,26 +89,34 @@ def kmeans_move(
                 workspace=workspace,
                 sums=sums,
                 counts=counts,
-                **_options(x, n_threads),
+                **execution(x, n_threads),
             )
 
 
 def kmeans_means(
     sums: Any, counts: Any, step: Any, previous: Any, *, n_threads: int | None = None
 ) -> tuple[Any, Any]:
-    """Centres of integer sums; a cluster without rows keeps its previous one.
+    """Divide integer sums by the counts; a cluster without rows keeps its previous centre.
 
     Parameters
     ----------
-    sums, counts : of `kmeans_move`.
-    step : float64 [d], ``1 / scale``.
-    previous : float64 [k, d].
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core.
+    sums : array, int64 [k, d]
+        Sums of `kmeans_move`.
+    counts : array, int64 [k]
+        Counts of `kmeans_move`.
+    step : array, float64 [d]
+        ``1 / scale`` of `kmeans_move`.
+    previous : array, float64 [k, d]
+        Centres of the previous iteration.
+    n_threads : int, optional
+        Number of CPU threads; see `ktfast.native.threads.n_threads`.
 
     Returns
     -------
-    centers : float64 [k, d], rounded to float32.
-    shifts : float64 [k], squared distances to the previous centres.
+    centers : array, float64 [k, d]
+        Centres, rounded to float32.
+    shifts : array, float64 [k]
+        Squared distance of each centre to its previous one.
     """
     with on_device(sums):
         centers = empty(tuple(previous.shape), "float64", like=sums)
@@ -103,7 +128,7 @@ def kmeans_means(
             previous=previous,
             centers=centers,
             shifts=shifts,
-            **_options(sums, n_threads),
+            **execution(sums, n_threads),
         )
     return centers, shifts
 
@@ -120,14 +145,19 @@ def kmeans_totals(
 
     Parameters
     ----------
-    distances : float64 [n] of NumPy, torch or CuPy.
-    sample_weight : float64 [n] on its device, or None: all 1.
-    before, after : int32 [n], or None: no change is counted.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core.
+    distances : array, float64 [n]
+        Squared distances, of NumPy, torch or CuPy.
+    sample_weight : array, float64 [n], or None
+        Weights on the device of the distances. None: every weight is 1.
+    before, after : array, int32 [n], or None
+        Labels of two iterations. None: no changes are counted.
+    n_threads : int, optional
+        Number of CPU threads; see `ktfast.native.threads.n_threads`.
 
     Returns
     -------
-    float64 [2] on the device: the sum of weight times distance, and the number of changes.
+    array, float64 [2]
+        Sum of weight times distance, and number of changed labels, on the device.
     """
     native = native_of(distances)
     with on_device(distances):
@@ -140,12 +170,6 @@ def kmeans_totals(
             after=after,
             workspace=empty((size,), "float64", like=distances),
             totals=totals,
-            **_options(distances, n_threads),
+            **execution(distances, n_threads),
         )
     return totals
-
-
-def _options(array: Any, n_threads: int | None) -> dict[str, Any]:
-    if native_of(array) is cpu:
-        return {"n_threads": resolve_threads(n_threads)}
-    return {"stream": stream_of(array)}

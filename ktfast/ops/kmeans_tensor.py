@@ -1,7 +1,7 @@
-"""The GPU's screen for nearest centres: how vectors are coded for its tensor cores, and the calls.
+"""The GPU's screen for nearest centres: codes for the tensor cores, and the calls of the kernels.
 
-`kmeans_assign` is the one-shot use of it. A fit codes its rows once and screens them every
-iteration.
+Internal: `kmeans_assign` codes its rows and screens them once. The assignment of `ktfast.kmeans` on
+a GPU codes the rows once and screens them in every iteration.
 """
 
 from typing import Any, NamedTuple
@@ -12,33 +12,46 @@ from ktfast.ops.vectors import row_blocks
 
 CODES = ("int8", "float16")
 TILE_ROWS = 128
-# The longest vectors whose int8 products cannot overflow.
+# With more features than this, a product of int8 vectors could overflow.
 MOST_FEATURES = 131072
 ROW_CONSTANTS = 4
-# What one call takes: the workspace is 290 bytes a row, and 76 MB at most.
+# Rows of one call. The workspace is 290 bytes per row, so 76 MB at most.
 _CALL_ROWS = 1 << 18
-# Codes that are made on the way take as many bytes at most (or those of 128 rows).
+# Most bytes of the codes that `assign` makes itself; the codes of 128 rows always fit.
 _CODE_BYTES = 1 << 28
-# What things cost, in products of one int8 number: a product in each code, on tensor cores or, in
-# float32, on the others; and comparing a row with a centre in float64, per feature, which reads 8
-# bytes through the L2 cache. Estimates from the nominal rates of an H100, not measured.
+# Cost of a product in each code, and of comparing a row with a centre in float64, per feature. The
+# unit is an int8 product. Float32 products do not use the tensor cores. A float64 comparison reads
+# 8 bytes per feature through the L2 cache. These are estimates from the nominal rates of an H100.
 _PRODUCT_COST = {"int8": 1, "float16": 2, "float32": 20}
 _PAIR_COST = 1500
 
 
 class TensorScreen:
-    """How vectors are coded: shifted and rounded.
+    """A screen whose codes are vectors minus a mean, scaled per row and rounded.
 
     Parameters
     ----------
-    mean : float32 [d], subtracted from rows and centres; near the rows' mean is best. It is taken
-        to the device and library of `like`.
-    code : "int8", with a scale per row, or "float16", likewise with a power of two.
-    like : an array of torch or CuPy on a GPU.
+    mean : array, float32 [d]
+        Subtracted from rows and centres. The codes are most precise if this is near the mean of the
+        rows. The array is copied to the library and device of `like` if needed.
+    code : {"int8", "float16"}
+        Number format of the codes. The scale of a float16 code is a power of two.
+    like : array
+        Array of torch or CuPy on a GPU.
+
+    Attributes
+    ----------
+    code : str
+        Number format of the codes.
+    n_features : int
+        Number of features d.
+    mean : array, float32 [d]
+        The mean on the GPU.
 
     Raises
     ------
-    ValueError : another code.
+    ValueError
+        The code is neither "int8" nor "float16".
     """
 
     def __init__(self, mean: Any, code: str, *, like: Any) -> None:
@@ -54,7 +67,7 @@ class TensorScreen:
         )
 
     def prepare(self, centers: Any) -> Any:
-        """Prepare centres (float64 [k, d]) for `assign`: int8 [bytes], with k rounded up to 256."""
+        """Code centres float64 [k, d] for `assign`: int8 memory, with k rounded up to 256."""
         size = self._native.kmeans_tensor_prepared_size(
             n_clusters=len(centers), n_features=self.n_features, code=self.code
         )
@@ -70,7 +83,11 @@ class TensorScreen:
         return prepared
 
     def empty_codes(self, n: int) -> "TensorCodes":
-        """Room for the codes of n rows: d or 2 d bytes each, rounded up to 128, and 16 more."""
+        """Memory for the codes of n rows.
+
+        A row takes d bytes (int8) or 2 d bytes (float16), rounded up to a multiple of 128, and 16
+        bytes more.
+        """
         with on_device(self.mean):
             return TensorCodes(
                 empty((-(-n // TILE_ROWS), self._tile_bytes), "int8", like=self.mean),
@@ -78,7 +95,7 @@ class TensorScreen:
             )
 
     def encode(self, x: Any, codes: "TensorCodes") -> None:
-        """Code rows x [n, d]."""
+        """Write the codes of rows x [n, d] to `codes`."""
         with on_device(x):
             for rows, block in row_blocks(x, _CALL_ROWS, multiple=TILE_ROWS):
                 self._encode(block, codes.at(rows))
@@ -104,20 +121,33 @@ class TensorScreen:
     ) -> None:
         """Write the nearest centre of every row of x, and the squared distance to it.
 
-        Nothing is waited for: the work is queued on the current stream of the arrays' library.
+        The call does not wait for the GPU. The work is queued on the current stream of the arrays'
+        library.
 
         Parameters
         ----------
-        x : [n, d].
-        centers, prepared : float64 [k, d] and what `prepare` made of them.
-        labels, distances : int32 [n] and float64 [n], written to.
-        codes : of the rows; None: made on the way.
-        guessed : `labels` hold centres that are probably near; others than 0 to k - 1 count for
-            none. Without guesses an eighth of the centres is looked at first.
-        certify : compare what the screen cannot tell apart. Else the label is that of the least
-            score, and the distance comes from the score, with the error of the codes.
-        n_passed : int64 [1]; how many centres were compared is added to it. None: not counted.
-        call_rows : the most rows of a call, a multiple of 128; the workspace is 290 bytes for each.
+        x : array [n, d]
+            Rows.
+        centers : array, float64 [k, d]
+            Centres.
+        prepared : array, int8
+            Codes of the centres, made by `prepare`.
+        labels : array, int32 [n]
+            Memory for the labels.
+        distances : array, float64 [n]
+            Memory for the squared distances.
+        codes : TensorCodes, optional
+            Codes of the rows. None: the call makes the codes.
+        guessed : bool, default False
+            Whether `labels` already hold centres that are probably near. A label outside 0 to k - 1
+            is no guess. Without guesses the screen looks at an eighth of the centres first.
+        certify : bool, default True
+            Whether undecided rows are settled by float64 distances. Otherwise the label is the
+            candidate with the best score, and the distance comes from the rounded score.
+        n_passed : array, int64 [1], optional
+            The call adds the number of candidates of all rows to this array.
+        call_rows : int, default 262144
+            Most rows of a call, a multiple of 128. The workspace is 290 bytes per row.
         """
         step = min(call_rows, _CALL_ROWS)
         if codes is None:
@@ -148,9 +178,9 @@ class TensorScreen:
                 )
 
     def passed(self, sample: Any, centers: Any) -> float:
-        """How many of the centres [k, d] pass the screen of a row of the sample [m, d].
+        """The mean number of candidates among centres [k, d] for a row of the sample [m, d].
 
-        Waits for the GPU.
+        The call waits for the GPU.
         """
         m = len(sample)
         with on_device(sample):
@@ -165,32 +195,44 @@ class TensorScreen:
 
 
 class TensorCodes(NamedTuple):
-    """Codes of rows in tiles of 128, and what is known of the rest of them.
+    """Codes of rows in tiles of 128 rows, and the constants that bound their rounding errors.
 
-    codes : int8 [n / 128 rounded up, bytes of a tile].
-    constants : float32 [n, 4].
+    Attributes
+    ----------
+    codes : array, int8 [ceil(n / 128), bytes of a tile]
+        Codes of the rows.
+    constants : array, float32 [n, 4]
+        Scale of each row, and the lengths of row, code and rounding error for the certificate.
     """
 
     codes: Any
     constants: Any
 
     def at(self, rows: slice) -> "TensorCodes":
-        """Those of some rows, the first a multiple of 128; memory is shared."""
+        """A view of the codes of some rows; the first row is a multiple of 128."""
         tiles = slice(rows.start // TILE_ROWS, -(-rows.stop // TILE_ROWS))
         return TensorCodes(self.codes[tiles], self.constants[rows])
 
 
 def choose_code(sample: Any, centers: Any, mean: Any) -> str:
-    """What to multiply for rows like a sample [m, d]: "int8", "float16" or "float32".
+    """Choose the number format of the screen that costs least for rows like a sample.
 
-    The narrower a code, the faster its products and the more centres pass, which are compared in
-    float64. Waits for the GPU.
+    A narrower format multiplies faster but leaves more candidates, whose distances are computed in
+    float64. The call waits for the GPU.
 
     Parameters
     ----------
-    sample : [m, d], the rows.
-    centers : float64 [k, d].
-    mean : float32 [d].
+    sample : array [m, d]
+        Some rows.
+    centers : array, float64 [k, d]
+        Centres.
+    mean : array, float32 [d]
+        Mean that the screen subtracts.
+
+    Returns
+    -------
+    str
+        "int8", "float16" or "float32".
     """
     k = len(centers)
     cost = {"float32": float(_PRODUCT_COST["float32"] * k)}

@@ -1,13 +1,14 @@
-"""Sum and weight of every cluster's rows, the same bits for any number of threads."""
+"""The sum and the total weight of every cluster's rows, with the same bits on every machine."""
 
 from typing import Any
 
-from ktfast.native.arrays import empty, on_device, stream_of
-from ktfast.native.modules import cpu, native_of
-from ktfast.native.threads import n_threads as resolve_threads
-from ktfast.ops.vectors import check_output, check_vectors, contiguous, row_blocks
+from ktfast.native.arrays import contiguous, empty, on_device
+from ktfast.native.modules import native_of
+from ktfast.ops.vectors import check_output, check_vectors, execution, row_blocks
 
-# Bounds the workspace: 8 bytes a row.
+__all__ = ["kmeans_update"]
+
+# Rows of one call. They bound the workspace, which is 8 bytes per row.
 _CALL_ROWS = 1 << 22
 
 
@@ -22,34 +23,60 @@ def kmeans_update(
 ) -> tuple[Any, Any]:
     """Add up the rows of every cluster.
 
+    Divide the sums by the counts to get the centres of the next K-means iteration.
+
     Parameters
     ----------
-    x : float32, float64, float16, bfloat16, uint8 or int8 [n, d] of NumPy, torch or CuPy. Read
-        where it lies; rows that are not contiguous, aligned and of native byte order are copied
-        at most 32 MiB at a time.
-    labels : int32 [n] on the device of `x`, each in 0 .. n_clusters - 1. (A GPU cannot report
-        labels out of range without waiting; it skips those rows.)
-    n_clusters : k, at least 1.
-    sample_weight : [n] on the device of `x`, or None: all 1. Read as float64.
-    n_threads : CPU threads; None: OMP_NUM_THREADS or every core. The result does not depend on it.
-    out : (sums float64 [k, d], counts float64 [k]) on the device of `x`; they are added to, so
-        several calls continue one another.
+    x : array, float32, float64, float16, bfloat16, uint8 or int8 [n, d]
+        Rows, of NumPy, torch or CuPy. Rows that are row-major without gaps, aligned and of native
+        byte order are read in place. Other rows are copied, at most 32 MiB at a time.
+    labels : array, int32 [n]
+        Cluster of each row on the device of `x`, 0 to ``n_clusters - 1``. A GPU skips rows whose
+        label is out of range, because reporting such a label would wait for the GPU.
+    n_clusters : int
+        Number of clusters k, at least 1.
+    sample_weight : array [n], optional
+        Weight of each row on the device of `x`; read as float64. None: every weight is 1.
+    n_threads : int, optional
+        Number of CPU threads. None reads the environment variable OMP_NUM_THREADS, or uses every
+        core of this process if the variable is not set. The result does not depend on
+        the number of threads.
+    out : tuple of array, optional
+        Sums float64 [k, d] and counts float64 [k] on the device of `x`. The call adds to these
+        arrays, so that several calls can add up one data set.
 
     Returns
     -------
-    sums : float64 [k, d]; row i of cluster k contributes ``sample_weight[i] * x[i]``.
-    counts : float64 [k], the total weight of each cluster.
+    sums : array, float64 [k, d]
+        Sum of ``sample_weight[i] * x[i]`` over the rows i of each cluster.
+    counts : array, float64 [k]
+        Total weight of the rows of each cluster.
 
     Raises
     ------
-    TypeError : a dtype that is not read.
-    ValueError : shapes that do not fit together, or a label out of range.
+    TypeError
+        An argument is no array, or has a dtype that is not supported.
+    ValueError
+        The shapes do not fit together, or a label is out of range (on a CPU).
+    RuntimeError
+        The arrays are on a GPU that this build of ktfast cannot use. The message says what to do.
 
     Notes
     -----
-    Rows are sorted by label (counting sort) and each cluster is added up in float64 in the order
-    of its rows, whatever the threads, the blocks or the device. The workspace is 8 bytes per row
-    of a block of at most 4 million rows, and 8 bytes per cluster.
+    The kernel sorts the rows by label (counting sort) and adds up each cluster in float64 in the
+    order of its rows. The sums therefore have the same bits for any number of threads, any split
+    into blocks and any device. The workspace is 8 bytes per row of a block of at most 4 million
+    rows, and 8 bytes per cluster.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ktfast.ops import kmeans_update
+    >>> x = np.array([[0, 0], [1, 0], [9, 9]], dtype=np.float32)
+    >>> sums, counts = kmeans_update(x, np.array([0, 0, 1], dtype=np.int32), n_clusters=2)
+    >>> sums / counts[:, None]
+    array([[0.5, 0. ],
+           [9. , 9. ]])
     """
     x = check_vectors(x)
     n, d = (int(length) for length in x.shape)
@@ -58,24 +85,11 @@ def kmeans_update(
     check_output(labels, "labels", (n,), "int32")
     if sample_weight is not None and tuple(sample_weight.shape) != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), got {tuple(sample_weight.shape)}")
-    if out is None:
-        sums = empty((n_clusters, d), "float64", like=x)
-        counts = empty((n_clusters,), "float64", like=x)
-    else:
-        sums, counts = out
-        check_output(sums, "sums", (n_clusters, d), "float64")
-        check_output(counts, "counts", (n_clusters,), "float64")
     native = native_of(x)
-    options: dict[str, Any]
-    if native is cpu:
-        options = {"n_threads": resolve_threads(n_threads)}
-    else:
-        options = {"stream": stream_of(x)}
+    options = execution(x, n_threads)
     workspace: Any = None
     with on_device(x):
-        if out is None:
-            sums[:] = 0
-            counts[:] = 0
+        sums, counts = _sums(out, x, n_clusters, d)
         labels = contiguous(labels, "int32")
         if sample_weight is not None:
             sample_weight = contiguous(sample_weight, "float64")
@@ -92,4 +106,18 @@ def kmeans_update(
                 counts=counts,
                 **options,
             )
+    return sums, counts
+
+
+def _sums(out: tuple[Any, Any] | None, x: Any, k: int, d: int) -> tuple[Any, Any]:
+    """Sums float64 [k, d] and counts float64 [k] to add to: the caller's, or new zeros."""
+    if out is None:
+        sums = empty((k, d), "float64", like=x)
+        counts = empty((k,), "float64", like=x)
+        sums[:] = 0
+        counts[:] = 0
+    else:
+        sums, counts = out
+        check_output(sums, "sums", (k, d), "float64")
+        check_output(counts, "counts", (k,), "float64")
     return sums, counts

@@ -1,31 +1,24 @@
 """Permutation sets for jigsaw puzzles, with a guaranteed smallest Hamming distance.
 
-With at most m tiles hidden, two permutations stay distinguishable only if they differ in at least
-m + 1 places; Jigsaw++ hides two, so its set needs 3. Sets are found by greedy max-min selection:
-the next permutation is one whose nearest chosen permutation is as far away as possible.
+The Hamming distance of two permutations is the number of places in which they differ. If m tiles of
+a puzzle are hidden, two permutations are certain to stay distinguishable only if their distance is
+at least m + 1. Jigsaw++ hides up to two tiles, so its set needs a distance of 3.
 """
 
 import itertools
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import InputError
 
-# 4 x 4 has 2e13 permutations: the greedy choice is then made among this many random ones.
+__all__ = ["permutation_set"]
+
+# 4 x 4 cells have 2e13 permutations. The search then chooses among this many random ones.
 _RANDOM_POOL = 1 << 17
-# Of 24 permutations a greedy order may miss a perfect set (A4, say) that another order finds.
+# 2 x 2 cells have 24 permutations. One random order may miss a perfect set that another finds.
 _TRIES_OF_SMALL_POOL = 64
-
-
-class HammingStatistics(NamedTuple):
-    """Smallest, mean and largest pairwise Hamming distance of a permutation set."""
-
-    minimum: int
-    mean: float
-    maximum: int
 
 
 def permutation_set(
@@ -33,30 +26,49 @@ def permutation_set(
 ) -> npt.NDArray[np.uint8]:
     """Choose permutations of the cells of a puzzle that are far apart in Hamming distance.
 
+    The defaults are those of Jigsaw++: 701 permutations of 3 x 3 cells that differ in at least 3
+    places (Noroozi et al., CVPR 2018, section 4, and the code that the authors released).
+
     Parameters
     ----------
-    n : how many permutations, at least 1.
-    grid : cells along each side of the puzzle, 2 to 4.
-    min_distance : the smallest distance allowed between any two permutations, 1 to grid**2. The
-        set usually exceeds it: 701 permutations of 3 x 3 cells are at least 5 apart.
-    seed : 0 or more; the same seed gives the same set with every version of NumPy.
+    n : int, default 701
+        Number of permutations, at least 1.
+    grid : int, default 3
+        Number of cells along each side of the puzzle: 2, 3 or 4.
+    min_distance : int, default 3
+        Smallest allowed Hamming distance between two permutations, 1 to ``grid**2``. The set
+        usually exceeds this distance: 701 permutations of 3 x 3 cells are at least 5 apart.
+    seed : int, default 0
+        Seed of the search, at least 0. A seed gives the same set with every version of NumPy.
 
     Returns
     -------
-    uint8 [n, grid**2], C-contiguous; each row is a permutation of 0 .. grid**2 - 1. The first rows
-    are the farthest apart, and a smaller set of the same seed and grid is a prefix of a larger one
-    (except for 2 x 2, where several orders are tried, and for very large 4 x 4 sets).
+    array, uint8 [n, grid**2]
+        The permutation set, row-major. Each row is a permutation of ``0 .. grid**2 - 1``. A smaller
+        set of the same seed and grid equals the first rows of a larger one. The exceptions are 2 x
+        2 cells, where the search tries several orders, and 4 x 4 cells with more than 16,384
+        permutations.
 
     Raises
     ------
-    InputError : no such set exists, or the greedy search did not find one.
+    InputError
+        An argument is out of range, no such set exists, or the search did not find one. This is
+        a ValueError.
 
     Notes
     -----
-    The method is the permutation selection of Noroozi and Favaro (ECCV 2016) with the minimum
-    distance as its objective instead of the mean, which can leave pairs only 2 apart.
+    The search is greedy. The next permutation is always one whose distance to the nearest chosen
+    permutation is largest. Noroozi and Favaro (ECCV 2016, algorithm 1) maximise the mean distance
+    to the chosen permutations instead, which can leave pairs that differ in only 2 places.
+
+    Examples
+    --------
+    >>> import ktfast
+    >>> ktfast.permutation_set(2)
+    array([[5, 2, 7, 6, 8, 0, 3, 4, 1],
+           [3, 8, 5, 1, 7, 6, 2, 0, 4]], dtype=uint8)
     """
-    cells = _checked(n, grid, min_distance, seed)
+    cells = _checked_cells(n, grid, min_distance, seed)
     if cells == 4:
         tries, pool_size = _TRIES_OF_SMALL_POOL, math.factorial(cells)
     else:
@@ -74,53 +86,22 @@ def permutation_set(
     )
 
 
-def hamming_distances(permutations: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Return the Hamming distance of every pair of rows.
-
-    Parameters
-    ----------
-    permutations : integers [n, cells], cells at most 255.
-
-    Returns
-    -------
-    uint8 [n * (n - 1) / 2], pairs (0, 1), (0, 2), ..., (n - 2, n - 1).
-    """
-    rows: npt.NDArray[Any] = np.asarray(permutations)
-    if rows.ndim != 2 or rows.shape[1] > 255:
-        raise InputError(f"permutations must be [n, cells], cells <= 255, but are {rows.shape}")
-    n = len(rows)
-    distances = np.empty(n * (n - 1) // 2, dtype=np.uint8)
-    start = 0
-    for i in range(n - 1):
-        stop = start + n - 1 - i
-        np.sum(rows[i + 1 :] != rows[i], axis=1, dtype=np.uint8, out=distances[start:stop])
-        start = stop
-    return distances
-
-
-def hamming_statistics(permutations: npt.ArrayLike) -> HammingStatistics:
-    """Summarise `hamming_distances`; a set of one permutation has no pairs and is refused."""
-    distances = hamming_distances(permutations)
-    if distances.size == 0:
-        raise InputError("distances need at least two permutations, but the set has fewer")
-    return HammingStatistics(int(distances.min()), float(distances.mean()), int(distances.max()))
-
-
-def _checked(n: int, grid: int, min_distance: int, seed: int) -> int:
-    """Refuse what is impossible before searching; return the number of cells."""
+def _checked_cells(n: int, grid: int, min_distance: int, seed: int) -> int:
+    """Refuse impossible arguments before the search; return the number of cells."""
     if not 2 <= grid <= 4:
-        raise InputError(f"grid must be 2, 3 or 4 cells along each side, but is {grid}")
+        raise InputError(f"grid must be 2, 3 or 4 cells along each side, got {grid}")
     cells = grid * grid
     if n < 1:
-        raise InputError(f"n must be at least 1 permutation, but is {n}")
+        raise InputError(f"n must be at least 1 permutation, got {n}")
     if not 1 <= min_distance <= cells:
         raise InputError(
-            f"min_distance must be 1 to {cells} for {grid} x {grid} cells, but is {min_distance}"
+            f"min_distance must be 1 to {cells} for {grid} x {grid} cells, got {min_distance}"
         )
     if seed < 0:
-        raise InputError(f"seed must be 0 or more, but is {seed}")
-    # Rows that agree in cells - d + 1 places are closer than d, so fixing the values of those
-    # places leaves room for one row only: at most cells! / (d - 1)! rows (Singleton's bound).
+        raise InputError(f"seed must be 0 or more, got {seed}")
+    # Singleton's bound for a distance d: two permutations that agree in their first
+    # cells - d + 1 places are closer than d. So each choice of values for these places can occur
+    # once, and there are cells! / (d - 1)! such choices.
     most = math.factorial(cells) // math.factorial(min_distance - 1)
     if n > most:
         raise InputError(
@@ -131,10 +112,11 @@ def _checked(n: int, grid: int, min_distance: int, seed: int) -> int:
 
 
 def _shuffled_pool(cells: int, size: int, seed: int, attempt: int) -> npt.NDArray[np.uint8]:
-    """Candidates uint8 [cells, size] in seeded random order: all permutations or random ones.
+    """Permutations to choose from, uint8 [cells, size], in seeded random order.
 
-    Raw generator output is sorted, because NumPy promises the raw stream for good but may change
-    how `Generator.permutation` uses it.
+    The pool holds every permutation if `size` allows that, else random ones. The order comes from
+    sorting raw random numbers: NumPy promises never to change the raw stream, but may change how
+    `Generator.permutation` uses the stream.
     """
     bits = np.random.PCG64(np.random.SeedSequence((seed, cells, attempt)))
     if size < math.factorial(cells):
@@ -146,14 +128,20 @@ def _shuffled_pool(cells: int, size: int, seed: int, attempt: int) -> npt.NDArra
 
 
 def _greedy_max_min(pool: npt.NDArray[np.uint8], n: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Choose n columns of `pool` [cells, size]; also return their smallest distance.
+    """Choose n columns of `pool`, uint8 [cells, size].
 
-    The smallest distance is 0 where the pool is too small or holds a column twice.
+    Returns
+    -------
+    chosen : array, int64 [n]
+        The columns. There are fewer than n if the pool is too small.
+    smallest : int
+        Smallest distance between two chosen columns. The distance is 0 if the pool is too small or
+        if a column had to be chosen twice.
     """
     cells, size = pool.shape
     chosen = np.zeros(min(n, size), dtype=np.int64)
     smallest = cells
-    nearest = np.full(size, cells + 1, dtype=np.uint8)  # of each candidate to the chosen ones
+    nearest = np.full(size, cells + 1, dtype=np.uint8)  # distance of each column to the chosen ones
     distance = np.empty(size, dtype=np.uint8)
     differs = np.empty(size, dtype=np.bool_)
     for i in range(len(chosen)):
@@ -161,7 +149,7 @@ def _greedy_max_min(pool: npt.NDArray[np.uint8], n: int) -> tuple[npt.NDArray[np
         if i > 0:
             smallest = min(smallest, int(nearest[index]))
         if smallest <= 2 and size == math.factorial(cells):
-            # Distinct permutations are 2 apart at least, so every one left is as good.
+            # Two different permutations are at least 2 apart, so all remaining columns are equal.
             chosen[i:] = np.flatnonzero(nearest)[: len(chosen) - i]
             return chosen, 2
         chosen[i] = index

@@ -1,27 +1,41 @@
-"""Matrices of row vectors as the k-means kernels read them: checks and blocks of rows."""
+"""Matrices of row vectors as the k-means kernels read them: checks, and blocks of rows.
+
+Internal: the k-means ops and `ktfast.kmeans` use this module.
+"""
 
 import ctypes
 import functools
 import mmap
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import library_of, on_device
+from ktfast.native.arrays import contiguous, dtype_name, library_of, stream_of
+from ktfast.native.modules import cpu, native_of
+from ktfast.native.threads import n_threads as resolve_threads
+
+__all__ = [
+    "CALL_BYTES",
+    "COPY_BYTES",
+    "DTYPES",
+    "check_output",
+    "check_vectors",
+    "contiguous",
+    "dtype_name",
+    "execution",
+    "is_numpy",
+    "read_ahead",
+    "readable",
+    "row_blocks",
+]
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 
-# A kernel's call ends within about a second, so that Ctrl-C is answered, and a block that must be
-# copied (wrong strides, byte order or alignment) stays this small.
 CALL_BYTES = 1 << 28
+"""Most bytes of a block. A kernel then returns within about a second and Ctrl-C works."""
 COPY_BYTES = 1 << 25
-
-
-def dtype_name(array: Any) -> str:
-    """The dtype's name without its library or byte order, such as "float32"."""
-    return str(array.dtype).removeprefix("torch.") if not is_numpy(array) else str(array.dtype.name)
+"""Most bytes of a block that is copied because kernels cannot read the memory as it lies."""
 
 
 def is_numpy(array: Any) -> bool:
@@ -30,12 +44,26 @@ def is_numpy(array: Any) -> bool:
 
 
 def check_vectors(x: Any, name: str = "x") -> Any:
-    """Return `x`, detached from torch's graph, after checking that kernels can read its rows.
+    """Check that the kernels can read the rows of `x`; return `x` detached from torch's graph.
+
+    Parameters
+    ----------
+    x : array [n, d]
+        Rows, of NumPy, torch or CuPy.
+    name : str, default "x"
+        Name of the argument in error messages.
+
+    Returns
+    -------
+    array [n, d]
+        The same memory.
 
     Raises
     ------
-    TypeError : not an array of NumPy, torch or CuPy, or of a dtype the kernels do not read.
-    ValueError : not two-dimensional.
+    TypeError
+        `x` is no array of NumPy, torch or CuPy, or the kernels do not read its dtype.
+    ValueError
+        `x` is not two-dimensional.
     """
     if library_of(x) == "torch" and x.requires_grad:
         x = x.detach()
@@ -47,7 +75,7 @@ def check_vectors(x: Any, name: str = "x") -> Any:
 
 
 def readable(block: Any) -> bool:
-    """Whether kernels can read a matrix where it lies: row-major without gaps, native, aligned."""
+    """Whether a matrix is row-major without gaps, aligned and of native byte order."""
     if library_of(block) == "torch":
         return bool(block.is_contiguous())
     if not is_numpy(block):
@@ -55,32 +83,28 @@ def readable(block: Any) -> bool:
     return bool(block.flags.c_contiguous and block.flags.aligned and block.dtype.isnative)
 
 
-def contiguous(array: Any, dtype: str) -> Any:
-    """The array itself if it is row-major, native and of that dtype, else a copy that is."""
-    if library_of(array) == "torch":
-        torch = sys.modules["torch"]
-        return array.detach().to(getattr(torch, dtype)).contiguous()
-    if is_numpy(array):
-        return np.require(array, dtype=np.dtype(dtype), requirements=["C", "A"])
-    with on_device(array):  # CuPy copies on the current GPU, whichever holds the array
-        return sys.modules["cupy"].ascontiguousarray(array, dtype=dtype)
-
-
 def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slice, Any]]:
-    """Yield the rows of `x` in order, as blocks that the kernels can read.
+    """Divide the rows of `x` into blocks that the kernels can read.
 
-    Blocks are views where the layout allows it. Otherwise each is copied, with at most
-    `COPY_BYTES` (or one row) at a time.
+    A block is a view of `x` if the kernels can read the memory of `x`. Otherwise a block is a copy
+    of at most `COPY_BYTES`, or of one row.
 
     Parameters
     ----------
-    x : [n, d], checked by `check_vectors`.
-    call_rows : the most rows of a block.
-    multiple : blocks start at multiples of so many rows, even if they are larger than they should.
+    x : array [n, d]
+        Rows, checked by `check_vectors`.
+    call_rows : int
+        Most rows of a block.
+    multiple : int, default 1
+        Blocks start at multiples of this number of rows. A block holds at least this number of
+        rows, even if it is then larger than the limits.
 
     Yields
     ------
-    the slice of rows and the block [rows, d].
+    rows : slice
+        The rows of the block.
+    block : array [rows, d]
+        The block.
     """
     n, d = x.shape
     row_bytes = max(1, d * (x.element_size() if library_of(x) == "torch" else x.itemsize))
@@ -92,13 +116,13 @@ def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slic
         rows = slice(start, min(start + step, n))
         if mapped:
             read_ahead(x[rows.stop : rows.stop + step])
-        yield rows, x[rows] if in_place else contiguous(x[rows], dtype_name(x))
+        yield rows, x[rows] if in_place else contiguous(x[rows])
 
 
 def read_ahead(block: Any) -> None:
-    """Have the system read a block of a memory map while something else is computed.
+    """Ask the system to read a block of a memory map from disk in the background.
 
-    It is a hint: nothing waits for it, and nothing is told where it cannot be given.
+    The call does not wait. It does nothing if the system has no such request.
     """
     advise = _madvise()
     if advise is None or not is_numpy(block) or block.size == 0:
@@ -110,15 +134,22 @@ def read_ahead(block: Any) -> None:
 
 @functools.cache
 def _madvise() -> Any:
-    """The C library's function, or None where there is none."""
+    """The function `madvise` of the C library, or None if the system has none."""
     if not hasattr(mmap, "MADV_WILLNEED"):
         return None
     return getattr(ctypes.CDLL(None), "madvise", None)
 
 
 def check_output(array: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Refuse an output array of another shape or dtype."""
+    """Check the shape and the dtype of an array that an op writes to."""
     if tuple(array.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(array.shape)}")
     if dtype_name(array) != dtype:
         raise TypeError(f"{name} must be {dtype}, got {dtype_name(array)}")
+
+
+def execution(x: Any, n_threads: int | None) -> dict[str, Any]:
+    """Arguments that say where a kernel runs: the number of CPU threads or the GPU's stream."""
+    if native_of(x) is cpu:
+        return {"n_threads": resolve_threads(n_threads)}
+    return {"stream": stream_of(x)}

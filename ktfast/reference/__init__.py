@@ -1,1 +1,4 @@
-"""Executable specification of the ops in plain NumPy: slow, short, independent of the kernels."""
+"""The ops in plain NumPy: slow, short, and independent of the kernels that they specify.
+
+Only the tests call this package. It imports nothing else of ktfast.
+"""

@@ -1,4 +1,4 @@
-"""K-means in plain float64 NumPy: what the ops and the estimator must agree with."""
+"""K-means in plain float64 NumPy. The ops and the estimator must agree with these functions."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,17 @@ Array = npt.NDArray[np.float64]
 
 
 class LloydResult(NamedTuple):
-    """Centres float64 [k, d], the labels int64 [n] they give, and the inertia of each iteration."""
+    """Result of `lloyd`.
+
+    Attributes
+    ----------
+    centers : array, float64 [k, d]
+        Centres after the last iteration.
+    labels : array, int64 [n]
+        Nearest of these centres for each row.
+    inertia : list of float
+        Sum of squared distances in each iteration.
+    """
 
     centers: Array
     labels: npt.NDArray[np.int64]
@@ -17,16 +27,21 @@ class LloydResult(NamedTuple):
 
 
 def assign(x: npt.ArrayLike, centers: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], Array]:
-    """Nearest centre of each row, ties to the lowest index, and the squared distance to it.
+    """Find the nearest centre of each row, and the squared distance to it.
 
     Parameters
     ----------
-    x : [n, d]
-    centers : [k, d]
+    x : array [n, d]
+        Rows.
+    centers : array [k, d]
+        Centres.
 
     Returns
     -------
-    labels int64 [n], distances float64 [n]
+    labels : array, int64 [n]
+        Index of the nearest centre; of equally near centres the lowest index.
+    distances : array, float64 [n]
+        Squared distances.
     """
     rows = np.asarray(x, dtype=np.float64)
     targets = np.asarray(centers, dtype=np.float64)
@@ -43,7 +58,7 @@ def update(
     n_clusters: int,
     sample_weight: npt.ArrayLike | None = None,
 ) -> tuple[Array, Array]:
-    """Sum [k, d] and total weight [k] of the rows of each cluster."""
+    """The sum [k, d] and the total weight [k] of the rows of each cluster."""
     rows = np.asarray(x, dtype=np.float64)
     weight = np.ones(len(rows)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     sums = np.zeros((n_clusters, rows.shape[1]))
@@ -55,13 +70,22 @@ def update(
 
 
 def lloyd(x: npt.ArrayLike, centers: npt.ArrayLike, n_iterations: int) -> LloydResult:
-    """Lloyd's algorithm from given centres; an empty cluster keeps its centre.
+    """Run Lloyd's algorithm from given centres; an empty cluster keeps its centre.
 
     Parameters
     ----------
-    x : [n, d]
-    centers : [k, d]
-    n_iterations : how many times to assign and then to update; stops early once nothing changes.
+    x : array [n, d]
+        Rows.
+    centers : array [k, d]
+        Centres to start from.
+    n_iterations : int
+        Most iterations, each of one assignment and one update. The algorithm stops earlier if the
+        centres do not change.
+
+    Returns
+    -------
+    LloydResult
+        Centres, labels and inertia.
     """
     current = np.array(centers, dtype=np.float64)
     inertia: list[float] = []

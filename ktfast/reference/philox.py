@@ -1,4 +1,4 @@
-"""Philox4x32-10 in NumPy, and the two ways ops turn its words into choices.
+"""The random generator Philox4x32-10 in NumPy, and the choices that ops make of its words.
 
 Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -16,12 +16,15 @@ def philox4x32(key: int, counter: npt.ArrayLike) -> Words:
 
     Parameters
     ----------
-    key : 64 bits.
-    counter : uint32 [..., 4], lowest word first.
+    key : int
+        Key of 64 bits.
+    counter : array, uint32 [..., 4]
+        Counters, lowest word first.
 
     Returns
     -------
-    uint32 [..., 4].
+    array, uint32 [..., 4]
+        Random words.
     """
     c = np.asarray(counter, dtype=np.uint64)
     c0, c1, c2, c3 = (c[..., i] for i in range(4))
@@ -41,17 +44,17 @@ def philox4x32(key: int, counter: npt.ArrayLike) -> Words:
 
 
 def draw(seed: int, sample_id: int, epoch: int, block: int) -> list[int]:
-    """Four words of a sample's stream, as the kernels draw them."""
+    """The four random words of one block of a sample's stream, as in the kernels."""
     unsigned = sample_id & 0xFFFFFFFFFFFFFFFF
     words = philox4x32(seed, [unsigned & 0xFFFFFFFF, unsigned >> 32, epoch, block])
     return [int(w) for w in words]
 
 
 def bounded(word: int, n: int) -> int:
-    """Map 32 random bits to 0..n-1; the bias is below n / 2^32."""
+    """Map a word of 32 random bits to an integer 0 to n - 1; the bias is below n / 2^32."""
     return (word * n) >> 32
 
 
 def happens(word: int, probability: float) -> bool:
-    """Whether an event of this probability occurs: always at 1, never at 0."""
+    """Whether an event of this probability occurs. Probability 1 means always, 0 means never."""
     return word < int(probability * 2**32)

@@ -9,7 +9,7 @@ import torch
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.base import Batch, FeedPlan
 from ktfast.images.feeds.torch import TorchFeed
-from ktfast.images.threads import usable_cores
+from ktfast.native.threads import usable_cores
 from ktfast.voc.views import FILL, View
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the data tests."""
+"""Fixtures of the tests of images."""
 
 from pathlib import Path
 

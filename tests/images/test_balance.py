@@ -1,4 +1,4 @@
-"""Balanced epochs: every group equally often, fairly within a group, and the same in every run."""
+"""Balanced epochs: equal draws per group, equal draws within a group, the same in every run."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_groups_share_an_epoch_evenly() -> None:
     assert len(order) == len(GROUPS) == 636
     draws = np.unique(GROUPS[order], return_counts=True)[1]
     np.testing.assert_array_equal(draws, [159] * 4)
-    for group in (7, 900, 3):  # all of a small group, none ahead of another by more than one
+    for group in (7, 900, 3):  # rows of a small group differ by at most one draw
         counts = np.bincount(order, minlength=636)[group == GROUPS]
         assert counts.max() - counts.min() <= 1
     large = np.bincount(order, minlength=636)[GROUPS == 2]
@@ -50,7 +50,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     np.testing.assert_array_equal(order, Balance(GROUPS.astype(np.int32)).order(seed=3, epoch=1))
     assert not np.array_equal(order, Balance(GROUPS).order(seed=3, epoch=2))
     assert not np.array_equal(order, Balance(GROUPS).order(seed=4, epoch=1))
-    # Written down: a resumed run must meet the order it was stopped in, whatever was upgraded.
+    # The order is written down, because a resumed run must see the same order after any upgrade.
     assert Balance([0, 0, 0, 0, 1, 2]).order(seed=5, epoch=9).tolist() == [5, 1, 5, 4, 4, 0]
 
 

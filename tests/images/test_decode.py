@@ -1,4 +1,4 @@
-"""Any file to RGB, upright, or a reason; the same geometry everywhere."""
+"""Any file becomes an upright RGB image or an error with a reason; sizes agree everywhere."""
 
 import csv
 import threading
@@ -124,7 +124,7 @@ def test_square_is_the_centre_of_the_resized_image(shape: tuple[int, int]) -> No
         cut = square(image, short_side=short_side, size=size)
         assert cut.shape == (size, size, 3)
         difference = np.abs(cut - whole[top : top + size, left : left + size])
-        assert difference.max() <= 1  # the cut's corners are rounded to float32
+        assert difference.max() <= 1  # Pillow rounds the corners of the box to float32
 
 
 def test_which_jpeg_files_all_decoders_read_alike() -> None:
@@ -183,6 +183,6 @@ def test_hard_inputs_become_rgb_or_a_reason(data_folder: Path) -> None:
             assert image.mode == "RGB"
             outcomes[True, known[path.name] == "ok"] += 1
     assert sum(outcomes.values()) == len(known) == 264
-    # Pillow 13 reads 190; 3 of them are damaged behind the pixels, which counts as damaged here.
+    # Pillow 13 reads 190 files. 3 of them are damaged after the pixels and count as damaged here.
     assert outcomes[True, True] >= 180
     assert outcomes[True, False] <= 10

@@ -1,4 +1,4 @@
-"""Feeds: the same pictures from every one, errors with a name, nothing left behind."""
+"""All feeds deliver the same pictures, name the image in errors, and leave no threads behind."""
 
 import gc
 import subprocess
@@ -75,7 +75,7 @@ def test_a_bad_image_is_named(tmp_path: Path, kind: str, name: str) -> None:
 def test_dali_names_the_image_it_fails_on(tmp_path: Path) -> None:
     photo_folder(tmp_path, 8)
     path = tmp_path / "clässe 1" / "tableless.jpg"
-    tables = b"\xff\xdb"  # its quantisation tables, which become a comment that nobody reads
+    tables = b"\xff\xdb"  # the marker of quantisation tables; below it becomes an ignored segment
     path.write_bytes(encoded(picture()).replace(tables, b"\xff\xef"))
     source = FolderSource(ImageIndex.scan(tmp_path))
     with feed_of(source, "dali", batch_size=3) as feed, pytest.raises(DataError, match="tableless"):
@@ -95,8 +95,8 @@ def test_what_dali_alone_cannot_read_comes_through_pillow(
         expected = pixels_of(feed)
     with feed_of(source, "dali", batch_size=3) as feed:
         assert np.abs(pixels_of(feed).astype(int) - expected).max() <= 1
-        assert not caplog.records  # seen beforehand, and handed to Pillow
-        monkeypatch.setattr("ktfast.images.feeds.dali.is_safe_jpeg", lambda data: True)
+        assert not caplog.records  # the feed noticed the gap and Pillow decoded the file
+        monkeypatch.setattr("ktfast.images.feeds.encoded_batches.is_safe_jpeg", lambda data: True)
         for epoch in range(2):
             assert np.abs(pixels_of(feed, epoch).astype(int) - expected).max() <= 1
             rows = [row for batch in feed.epoch(epoch) for row in batch.rows.tolist()]
@@ -142,7 +142,7 @@ def test_feeds_agree_on_photographs(data_folder: Path, size: int, short_side: in
     options = {"size": size, "short_side": short_side, "batch_size": 10}
     with feed_of(source, "torch", **options) as one, feed_of(source, "dali", **options) as other:
         difference = np.abs(pixels_of(one).astype(int) - pixels_of(other))
-    # Both round 8-bit products of float weights: half a level each, nothing more.
+    # Both decoders round 8-bit products of float weights, which is half a level each.
     assert difference.max() <= 1
     assert difference.mean() < 0.25
 
@@ -190,9 +190,9 @@ def test_resident_images_are_there_for_ops_with_indices(photos: FolderSource) ->
     assert feed.images.shape == (23, 28, 28, 3)
     np.testing.assert_array_equal(feed.images[3].numpy(), photos.square(3, short_side=28, size=28))
     for batch in feed.epoch(2):
-        assert batch.pool.data_ptr() == feed.images.data_ptr()  # nothing is gathered ...
+        assert batch.pool.data_ptr() == feed.images.data_ptr()  # the pool is not copied
         assert batch.indices is not None
-        assert torch.equal(batch.images, feed.images[batch.rows])  # ... until it is asked for
+        assert torch.equal(batch.images, feed.images[batch.rows])  # `images` copies the batch
         assert torch.equal(batch.part(1, 3).images, batch.images[1:3])
         assert batch.to(torch.device("cpu")).pool.data_ptr() == feed.images.data_ptr()
         elsewhere = batch.to(torch.device("meta"))

@@ -1,4 +1,4 @@
-"""Order, last batch and resume: every image once, in the plan's order, the same in every run."""
+"""Order, last batch and resume: every image comes once, in the same order in every run."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_order_is_a_permutation_of_seed_and_epoch() -> None:
     assert not np.array_equal(order, epoch_order(1000, seed=3, epoch=2))
     assert not np.array_equal(order, epoch_order(1000, seed=4, epoch=1))
     np.testing.assert_array_equal(epoch_order(4, seed=0, epoch=9, shuffle=False), range(4))
-    # Written down: a resumed run must meet the order it was stopped in, whatever was upgraded.
+    # The order is written down, because a resumed run must see the same order after any upgrade.
     assert epoch_order(8, seed=2**63 + 5, epoch=7).tolist() == [7, 4, 3, 5, 1, 6, 2, 0]
 
 
@@ -94,11 +94,11 @@ class FirstRows(ImageSource):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["files", "shards"])
-@pytest.mark.parametrize("n", [1, 3, 5, 10, 11, 14])  # batches of 5: N < B, and N mod B 0, 1, 4
+@pytest.mark.parametrize("n", [1, 3, 5, 10, 11, 14])  # batches of 5: n < 5, n mod 5 = 0, 1, 4
 def test_every_image_comes_once_however_it_is_asked_for(
     sets: dict[str, ImageSource], kind: str, place: str, n: int
 ) -> None:
-    """Any number of threads, from any batch on: the plan's rows, and one picture for each."""
+    """For any number of threads and any first batch, the rows of the plan and equal pictures."""
     source = FirstRows(sets[place], n)
     pictures: dict[int, bytes] = {}
     for n_threads in (1, 2, 8):

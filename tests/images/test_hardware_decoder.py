@@ -1,4 +1,4 @@
-"""The hardware decoder's share of the work: measured once, before the first batch."""
+"""The share of the hardware decoder is measured once, before the first batch."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from support.feeding import feed_of, needs_dali, pixels_of
     ("seconds", "chosen"),
     [
         ({}, 0.65),
-        ({0.0: 0.98}, 0.65),  # not worth another rounding
+        ({0.0: 0.98}, 0.65),  # a gain of 2 % does not justify another rounding
         ({0.8: 0.96, 0.95: 0.5, 0.4: 0.9}, 0.95),
         ({0.65: 0.2, 0.95: 0.5}, 0.65),
     ],
@@ -30,7 +30,7 @@ def test_the_hardware_decoders_share_is_the_fastest(
 
     def seconds_of(load: float) -> float:
         tried.append(load)
-        return 9.0 if len(tried) == 1 else seconds.get(load, 1.0)  # the first is from the disk
+        return 9.0 if len(tried) == 1 else seconds.get(load, 1.0)  # the first call reads the disk
 
     assert fastest_load(seconds_of) == chosen
     assert set(tried) == {0.0, 0.4, 0.65, 0.8, 0.95}
@@ -40,7 +40,7 @@ def test_the_hardware_decoders_share_is_the_fastest(
 def test_dali_measures_the_share_once_before_the_first_batch(
     photos: FolderSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a CPU, where the share changes nothing: every trial decodes, and the epoch is whole."""
+    """On a CPU the share has no effect, so every trial decodes and the epoch is complete."""
     from ktfast.images.feeds import dali as dali_feed
     from ktfast.images.feeds import hardware_decoder
 
@@ -55,7 +55,7 @@ def test_dali_measures_the_share_once_before_the_first_batch(
         expected = pixels_of(feed)
         assert "hardware" not in feed.describe()
     monkeypatch.setattr(hardware_decoder, "is_in", lambda device: True)
-    with feed_of(photos, "dali") as feed:  # an epoch of 5 batches is over before
+    with feed_of(photos, "dali") as feed:  # an epoch of 5 batches is too short to measure
         pixels_of(feed)
         assert feed.hw_decoder_load is None
     monkeypatch.setattr(hardware_decoder, "WORTH_BATCHES", 5)

@@ -1,4 +1,4 @@
-"""The list of images: every file once, stable ids, named problems."""
+"""The image index lists every file once, with stable ids, and names files with problems."""
 
 import os
 import time
@@ -33,7 +33,7 @@ def test_classes_are_the_first_folders(tmp_path: Path) -> None:
 def test_sample_ids_are_stable_and_positive(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     before = ImageIndex.scan(tmp_path)
-    # The upper 63 bits of BLAKE2b-64, little endian: written into every artifact, so for ever.
+    # The upper 63 bits of BLAKE2b-64, little endian. Artifacts hold sample ids, which never change.
     assert sample_ids_of(["a/1.jpg"])[0] == 0x599709B53F46D900
     touch(tmp_path, "a/0.jpg")
     after = ImageIndex.scan(tmp_path)
@@ -120,4 +120,4 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     start = time.process_time()
     index = ImageIndex.scan(tmp_path)
     assert (index.n, len(index.classes)) == (10_000, 10_000)
-    assert time.process_time() - start < 3  # a million files are to take 30 s
+    assert time.process_time() - start < 3  # a million files may take 30 s

@@ -1,4 +1,4 @@
-"""Prepared sets: every image in the set or listed, whole after any kill, damage named."""
+"""Prepared sets hold or list every image, survive any interruption, and report damage."""
 
 import errno
 import io
@@ -30,7 +30,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def mixed_folder(root: Path, n: int = 180) -> tuple[list[str], list[str]]:
-    """180 images, about as many odd ones among them, and 10 % bad in 10 ways; (good, bad)."""
+    """A folder of 180 images with 26 unusual ones, and 20 files that are bad in 10 ways.
+
+    Returns the paths of the good and of the bad files.
+    """
     photo_folder(root, n - 2 * len(odd_files()))
     bad = []
     for copy in range(2):
@@ -211,7 +214,7 @@ def test_a_full_disk_raises_and_a_later_run_finishes(
     failures = 0
     while not (tmp_path / "full" / "index.json").exists():
         failures += 1
-        calls_left = failures  # the call that fails comes later every time
+        calls_left = failures  # in each attempt a later call fails
         try:
             prepare(index, tmp_path / "full", **options)
         except OSError as error:

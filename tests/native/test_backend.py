@@ -1,4 +1,4 @@
-"""Which GPU is current while an op works, and how many threads it uses."""
+"""The current GPU during an op, the number of threads, and GPUs that the build cannot use."""
 
 import contextlib
 import os
@@ -12,7 +12,6 @@ import torch
 from ktfast import KMeans
 from ktfast.native import arrays, modules, threads
 from ktfast.ops import kmeans_assign, kmeans_update
-from ktfast.ops.vectors import contiguous
 
 needs_two_gpus = pytest.mark.skipif(
     not modules.has_cuda() or torch.cuda.device_count() < 2, reason="fewer than two CUDA devices"
@@ -25,7 +24,7 @@ def test_on_device_leaves_the_cpu_alone():
 
 
 def fake_gpu_array(library, index):
-    """An array that its type and attributes make one of `library` on a GPU."""
+    """An object that looks like an array of `library` on a GPU."""
     kind = type("Tensor" if library == "torch" else "ndarray", (), {"__module__": library})
     array = kind()
     array.device = types.SimpleNamespace(type="cuda", index=index, id=index)
@@ -63,7 +62,7 @@ def test_cupy_copies_on_the_gpu_that_holds_the_array(monkeypatch):
         ascontiguousarray=lambda array, dtype: copied_on.append(current[-1]),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    contiguous(fake_gpu_array("cupy", 1), "float32")
+    arrays.contiguous(fake_gpu_array("cupy", 1), "float32")
     assert copied_on == [1]
 
 
@@ -93,7 +92,11 @@ def test_threads_are_bounded(variable, monkeypatch):
     ("architectures", "capability", "expected"),
     [
         ("75-real 80-real 90-real 100-real 120", 75, True),
-        ("75-real 80-real 90-real 100-real 120", 70, False),  # older than all
+        (
+            "75-real 80-real 90-real 100-real 120",
+            70,
+            False,
+        ),  # older than all
         (
             "75-real 80-real 90-real 100-real 120",
             89,
@@ -119,14 +122,12 @@ def test_which_devices_a_build_has_code_for(architectures, capability, expected)
 
 @pytest.fixture
 def foreign_gpu(monkeypatch):
-    """A build with CUDA, on a machine whose GPU it has no code for."""
+    """A build with CUDA that has no code for the machine's GPU."""
     module = types.SimpleNamespace(
         device_count=lambda: 1, compute_capability=lambda index: 90, architectures="80-real"
     )
-    monkeypatch.setattr(modules, "_cuda_module", lambda: module)
-    modules._has_code_for.cache_clear()
-    yield module
-    modules._has_code_for.cache_clear()
+    monkeypatch.setattr(modules, "cuda_module", lambda: module)
+    return module
 
 
 def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
@@ -141,7 +142,6 @@ def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
     with pytest.raises(RuntimeError, match=message):
         KMeans(2, device="cuda").fit(np.zeros((4, 2)))
     foreign_gpu.architectures = "80"
-    modules._has_code_for.cache_clear()
     assert modules.has_cuda()
     assert modules.cuda() is foreign_gpu
     with pytest.raises(ValueError, match="cuda:1 was asked for, but there are 1 CUDA devices"):
@@ -150,7 +150,6 @@ def test_a_gpu_without_code_is_no_usable_gpu(foreign_gpu):
 
 def test_a_gpu_whose_memory_no_library_holds(foreign_gpu, monkeypatch):
     foreign_gpu.architectures = "80"
-    modules._has_code_for.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match="neither torch with CUDA nor CuPy is installed"):

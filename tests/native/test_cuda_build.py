@@ -1,4 +1,4 @@
-"""The CUDA module as a file: it loads without a driver and holds code for every GPU it promises."""
+"""The CUDA module loads without a driver, and its file holds code for every promised GPU."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA mod
 
 
 def run_python(code, folder, **environment):
-    """Run code in `folder`, where no ktfast lies, with the ktfast under test."""
+    """Run code with the ktfast under test, in a folder that contains no ktfast."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -52,7 +52,7 @@ def test_importing_it_loads_no_cuda_library(tmp_path):
 
 
 def test_without_a_device_it_says_so(tmp_path):
-    """CUDA_VISIBLE_DEVICES hides the devices of a machine that has some."""
+    """CUDA_VISIBLE_DEVICES hides the devices of a machine with GPUs."""
     code = """if True:
         from ktfast.native import modules
         print(modules.has_cuda())
@@ -67,7 +67,7 @@ def test_without_a_device_it_says_so(tmp_path):
 def test_every_promised_gpu_has_machine_code(machine_code):
     real, virtual = architectures()
     names = {kernel.architecture for kernel in machine_code}
-    # What only Hopper can do is built for it alone, whatever else is.
+    # Kernels with instructions of Hopper alone are always built for sm_90a.
     assert names == {f"sm_{name}" for name in real} | {"sm_90a"}
     listed = cuobjdump(SPEC.origin, "--list-ptx")
     assert set(re.findall(r"\.sm_(\w+)\.ptx", listed)) == virtual
@@ -93,7 +93,7 @@ def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
     for kernel in found:
         for instruction in instructions:
             assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
-        # 128 sums a thread; one block of 256, or of 384 that shift registers among them.
+        # Each thread holds 128 sums. A block has 256 threads, or 384 that redistribute registers.
         assert 128 < kernel.registers <= (255 if only is None else 168)
 
 
@@ -112,7 +112,7 @@ template __global__ void spilling_kernel<4>(float*);
 
 
 def test_a_kernel_that_spills_is_found(tmp_path):
-    """200 values do not fit the 64 registers that a thread of 1,024 can have."""
+    """A thread in a block of 1,024 has 64 registers, which cannot hold 200 values."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc on the PATH")

@@ -1,3 +1,5 @@
+"""jigsaw_tiles against its reference, by hand, by property and by statistics."""
+
 import math
 import os
 import shutil
@@ -13,23 +15,12 @@ from ktfast.native import modules
 from ktfast.ops import jigsaw_tiles
 from ktfast.reference import jigsaw_tiles as reference
 
-SIMD_LEVELS = ["scalar", "avx2", "avx512"]
 PLAIN = {"gray_probability": 0.0, "projection_probability": 0.0}
 STILL = {"jitter": 0, "chroma_shift": 0, "max_occluders": 0, **PLAIN}
 
 
-@pytest.fixture(params=SIMD_LEVELS)
-def simd(request, monkeypatch):
-    monkeypatch.setenv("KTFAST_SIMD", request.param)
-    try:
-        modules.simd_level()
-    except ValueError:
-        pytest.skip(f"{request.param} is not available here")
-    return request.param
-
-
 def make(rng, batch=5, height=70, width=75, n_tiles=9, n_permutations=11):
-    """A random batch: images, permutations and the options every call needs."""
+    """A random batch: images, permutations and the options that every call needs."""
     images = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
     permutations = np.array([rng.permutation(n_tiles) for _ in range(n_permutations)])
     ids = rng.integers(-(2**63), 2**63, batch)
@@ -118,7 +109,7 @@ def test_half_precision_is_the_rounded_float32(simd, rng, dtype, channels_last):
 
 
 def test_small_half_precision_numbers_round_to_nearest_even(simd):
-    """One brighter pixel in an even tile: the others come close to 0."""
+    """One pixel of a constant tile is brighter, so the other values are close to 0."""
     image = np.full((1, 64, 64, 3), 7, dtype=np.uint8)
     image[0, 1, 1, 0] = 8
     options = {"sample_ids": [1], "seed": 0, "epoch": 0, "tile_size": 64, **STILL}
@@ -130,7 +121,7 @@ def test_small_half_precision_numbers_round_to_nearest_even(simd):
 
 
 def tile_of_ties():
-    """Deviations [64, 64] of mean 0 and std 64: over 64, odd ones beyond 256 are bfloat16 ties."""
+    """Values [64, 64] of mean 0 and std 64; odd values over 256 are bfloat16 ties after scaling."""
     beyond = list(range(257, 382, 2))
     left = 64**2 * 64**2 // 2 - sum(d * d for d in beyond)
     while left:
@@ -167,7 +158,7 @@ def test_lanes_of_a_cuda_block_cover_every_tile(tmp_path):
     command += [tests / "support" / "jigsaw_lanes.cpp", "-o", program]
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     if subprocess.run([*command, *sanitizers], capture_output=True, check=False).returncode:
-        subprocess.run(command, check=True)  # a compiler without them
+        subprocess.run(command, check=True)  # a compiler without sanitizers
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -231,7 +222,7 @@ def test_channels_last_is_a_contiguous_channels_last_batch(rng):
 
 # --- chance ---------------------------------------------------------------------------------------
 def draw_choices(backend, batch=4000, **more):
-    """The choices of a large batch of tiny images: 3x3 cells of 8 px, tiles of 2 px."""
+    """The choices for a large batch of tiny images: 3x3 cells of 8 px and tiles of 2 px."""
     permutations = np.array([np.roll(np.arange(9), k) for k in range(9)])
     options = {"sample_ids": np.arange(batch), "seed": 7, "epoch": 1, "tile_size": 2, **more}
     images = backend.array(np.zeros((batch, 24, 24, 3), dtype=np.uint8))
@@ -253,7 +244,7 @@ def test_draws_have_their_distributions(backend):
     assert_uniform(c["cells"][c["occluded"] == 1], 9)
     rows = np.flatnonzero(c["donor"] >= 0)
     assert_uniform((c["donor"][rows] - rows) % 4000 * 10 // 4000, 10)
-    # Jitter is uniform on 0..3; with the shift on 0..2 it gives 1, 2, 3, 3, 2, 1 of 12.
+    # Jitter is uniform on 0..3. Jitter + shift on 0..2 has frequencies 1, 2, 3, 3, 2, 1 of 12.
     wanted = np.array([1, 2, 3, 3, 2, 1]) / 12
     for axis in range(2):
         counts = np.bincount(c["offsets"][..., 0, axis].ravel(), minlength=6)
@@ -390,7 +381,7 @@ def test_calls_from_several_threads(rng):
 
 
 def test_large_outputs_written_past_the_caches(simd, rng):
-    """More than 8 MiB takes the streaming stores; aligned (torch) and unaligned (NumPy) alike."""
+    """Tiles of more than 8 MiB use streaming stores, with aligned and unaligned memory."""
     torch = pytest.importorskip("torch")
     images, permutations, options = make(rng, batch=24, height=255, width=255)
     small = {**options, "sample_ids": options["sample_ids"][:2], **PLAIN, "max_occluders": 0}
@@ -415,7 +406,7 @@ def test_torch_in_torch_out(rng):
 
 
 def test_an_index_outside_the_images_cannot_read_outside(rng):
-    """The op refuses it where it can look; the kernel itself gives label -1 and zeros."""
+    """On a CPU the op refuses the index; on a GPU the kernel gives label -1 and zeros."""
     torch = pytest.importorskip("torch")
     if not modules.has_cuda():
         pytest.skip("no CUDA device: on the CPU the op refuses such an index")
@@ -442,7 +433,7 @@ def test_work_is_queued_on_the_callers_stream(rng):
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         device_images = torch.zeros_like(source, device="cuda")
-        torch.cuda._sleep(50_000_000)  # the copy below is late: a wrong stream would see zeros
+        torch.cuda._sleep(50_000_000)  # delays the copy below, so that a wrong stream sees zeros
         device_images.copy_(source, non_blocking=True)
         tiles, _ = jigsaw_tiles(device_images, permutations, **options)
     stream.synchronize()

@@ -34,7 +34,7 @@ SIZES = [  # n, d, k
 
 @pytest.fixture(params=[*LEVELS, "cuda"])
 def level(request, monkeypatch):
-    """What computes: the CPU's kernels of a level, or a GPU's."""
+    """The kernels under test: those of the CPU at one instruction-set level, or those of a GPU."""
     if request.param == "cuda":
         request.getfixturevalue("gpu")
         return "cuda"
@@ -54,7 +54,7 @@ def example(n, d, k, dtype="float32", seed=0):
 
 
 def assign(level, x, centers, **options):
-    """What `kmeans_assign` finds there, in NumPy."""
+    """The result of `kmeans_assign` on this backend, as arrays of NumPy."""
     if level != "cuda":
         return kmeans_assign(x, centers, **options)
     there = [torch.tensor(array, device="cuda") for array in (x, centers)]
@@ -91,7 +91,7 @@ def test_by_hand(level):
 @pytest.mark.parametrize("k", [2, 16, 17, 33, 100])
 def test_ties_go_to_the_lowest_index(level, k):
     generator = np.random.default_rng(1)
-    # Small integers: many exact ties, within a panel of centres and across panels.
+    # Small integers give many exact ties, within a panel of centres and across panels.
     x = generator.integers(-2, 3, size=(500, 3)).astype(np.float32)
     centers = generator.integers(-2, 3, size=(k, 3)).astype(np.float32)
     check(x, centers, *assign(level, x, centers, distance_dtype="float64"))
@@ -101,7 +101,7 @@ def test_ties_go_to_the_lowest_index(level, k):
 
 
 def test_near_ties_are_settled_in_float64(level):
-    # Centres closer to one another than float32 can tell, far from the origin.
+    # Centres far from the origin whose differences are below the precision of float32.
     generator = np.random.default_rng(2)
     base = generator.normal(size=64) * 10 + 1000
     centers = base + generator.normal(size=(50, 64)) * 1e-7
@@ -131,7 +131,7 @@ def flush_denormal():
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize("scale", [1e-19, 1e-38])
 def test_a_caller_that_flushes_subnormal_numbers(level, scale, request):
-    # At 1e-19 the products are subnormal, at 1e-38 the rows are.
+    # At 1e-19 the products are subnormal. At 1e-38 the rows are subnormal.
     generator = np.random.default_rng(0)
     x = (generator.normal(size=(500, 16)) * scale).astype(np.float32)
     centers = PreparedCenters(generator.normal(size=(50, 16)) * scale)
@@ -229,7 +229,7 @@ def test_memory_map(tmp_path):
 
 
 def resident_pages(array):
-    """Which pages of an array are in memory."""
+    """For each page of an array, whether the page is in memory."""
     low, high = np.lib.array_utils.byte_bounds(array)
     low -= low % mmap.PAGESIZE
     pages = (ctypes.c_ubyte * (-(-(high - low) // mmap.PAGESIZE)))()
@@ -249,7 +249,7 @@ def test_memory_maps_are_read_ahead(tmp_path):
     if resident_pages(mapped).mean() > 0.5:
         pytest.skip("this file system keeps its pages")
     blocks = row_blocks(mapped, 1 << 11)
-    next(blocks)  # the second half is on its way, though nobody has touched it
+    next(blocks)  # the system reads the second half now, before any access
     deadline = time.monotonic() + 20
     while resident_pages(mapped[1 << 11 :]).mean() < 0.9 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -388,7 +388,7 @@ def test_native_function_checks_its_arguments():
         ("subset", np.array([-1]), ValueError),
         ("near", np.empty((4, 15), np.int32), ValueError),
         ("n_threads", 0, ValueError),
-        ("n_threads", 200, ValueError),  # the workspace is for one thread
+        ("n_threads", 200, ValueError),  # the workspace is too small for 200 threads
     ]:
         with pytest.raises(error):
             modules.cpu.kmeans_assign(**{**arguments, name: value})
@@ -399,7 +399,7 @@ def test_native_function_checks_its_arguments():
 
 @pytest.mark.slow
 def test_more_than_2_to_31_elements(tmp_path):
-    n, d = 70_000, 1 << 15  # 2.3e9 elements of one byte, of which the disk holds the last rows
+    n, d = 70_000, 1 << 15  # 2.3e9 bytes; only the last rows take space on disk
     with open(tmp_path / "x", "wb") as file:
         file.truncate(n * d)
     x = np.memmap(tmp_path / "x", dtype=np.uint8, mode="r+", shape=(n, d))

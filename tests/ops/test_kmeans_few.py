@@ -1,4 +1,4 @@
-"""Few centres, which are all compared without a screen: the labels of float64 brute force."""
+"""With few centres all distances are computed without a screen; labels equal brute force."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def level(request, monkeypatch):
 
 
 def brute_force(x, centers):
-    """Labels and distances with the partial sums of `assign_math.h`, feature p in sum p mod 32."""
+    """Labels and distances with the partial sums of the kernels: feature p goes to sum p mod 32."""
     d = x.shape[1]
     squares = np.zeros((len(x), len(centers), -(-d // 32) * 32))
     squares[:, :, :d] = (x.astype(np.float64)[:, None] - centers) ** 2
@@ -39,7 +39,7 @@ def brute_force(x, centers):
 
 
 def hard_case(seed):
-    """Rows float32 [n, d] and centres float64 [k, d] that are few but hard to tell apart."""
+    """Rows float32 [n, d] and a few centres float64 [k, d] whose distances are hard to compare."""
     generator = np.random.default_rng(seed)
     n, d = int(generator.integers(1, 90)), int(generator.integers(1, 70))
     k = int(generator.integers(1, 65))
@@ -50,7 +50,7 @@ def hard_case(seed):
         x, centers = generator.integers(-2, 3, (n, d)), generator.integers(-2, 3, (k, d))
     elif kind == 2:  # near ties far from the origin
         x, centers = x + 1000, 1000 + centers * 1e-7
-    elif kind == 3:  # outliers among both
+    elif kind == 3:  # outliers among rows and centres
         x[::7] *= 1e12
         centers[::5] *= 1e12
     elif kind == 4:  # duplicates

@@ -1,4 +1,4 @@
-"""Sums that follow the labels: the bits of sums made anew, whatever happened in between."""
+"""Sums that follow the labels have the same bits as sums of all rows."""
 
 import numpy as np
 import pytest

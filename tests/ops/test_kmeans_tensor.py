@@ -1,5 +1,4 @@
-"""The tensor-core screen as Hopper, Ampere and Turing run it, emulated: never a label but the exact
-one."""
+"""The emulated tensor-core screen of Hopper, Ampere and Turing gives only exact labels."""
 
 import sys
 
@@ -14,13 +13,14 @@ from ktfast.reference import kmeans as reference
 from support.kmeans_cases import hard_case
 from support.tolerances import SUM_ORDER_FLOAT64
 
-# wgmma with bulk copies; mma.sync with asynchronous copies; mma.sync with plain ones.
+# Hopper: wgmma with bulk copies. Ampere: mma.sync with asynchronous copies. Turing: mma.sync with
+# plain copies.
 CAPABILITIES = [90, 80, 75]
 
 
 @pytest.fixture
 def kernels(emulated_library, monkeypatch):
-    """Arrays of NumPy count as the emulated GPU's."""
+    """The emulated kernels, which take arrays of NumPy as arrays on the GPU."""
     kernels = EmulatedKernels(EmulatedCuda(emulated_library))
     kernels.cuda.set()
     monkeypatch.setattr(kmeans_tensor, "native_of", lambda _: kernels)
@@ -30,7 +30,7 @@ def kernels(emulated_library, monkeypatch):
 
 @pytest.fixture(params=CAPABILITIES)
 def device(kernels, request):
-    """Every kind of GPU, with threads in another order each."""
+    """Every kind of GPU; each runs its threads in a different order."""
     kernels.cuda.set(request.param, request.param)
     return kernels
 
@@ -41,7 +41,7 @@ def mean_of(x):
 
 
 def assign(x, centers, code, *, guess=None, mean=None, **options):
-    """Labels, distances, and how many centres were compared."""
+    """Labels, distances and the number of candidates."""
     screen = TensorScreen(mean_of(x) if mean is None else mean, code, like=x)
     labels = np.full(len(x), -9, np.int32) if guess is None else guess.astype(np.int32)
     distances, n_passed = np.full(len(x), np.nan), np.zeros(1, np.int64)
@@ -66,7 +66,7 @@ def test_hard_cases(device, code):
     for case in range(10):
         device.cuda.set(seed + case, device.cuda.capability)
         x, centers = hard_case(generator, case)
-        guess = generator.integers(-1, len(centers) + 1, len(x))  # some are no centre at all
+        guess = generator.integers(-1, len(centers) + 1, len(x))  # some are no centre
         check(x, centers, code, guess=guess if (case // 2 + seed) % 2 else None)
 
 
@@ -198,7 +198,7 @@ def test_the_choice_of_the_code(kernels):
     clear = (centers[:100] + 0.1 * generator.normal(size=(100, 64))).astype(np.float32)
     mean = np.zeros(64, np.float32)
     assert choose_code(clear, centers, mean) == "int8"
-    # All centres are alike to 8 bits, and most to 16.
+    # All centres have the same 8-bit code, and most have the same 16-bit code.
     close = centers[:1] + 1e-3 * centers
     assert choose_code(clear, close - close.mean(axis=0) + 5, mean) == "float32"
     with pytest.raises(ValueError, match="code must be one of int8, float16, got 'int4'"):
@@ -226,7 +226,7 @@ def test_precisions_of_the_op(kernels, monkeypatch):
     for precision in ("exact", "int8", "float16", "fast"):
         labels, distances = kmeans_assign(x, prepared, precision=precision)
         np.testing.assert_array_equal(labels, expected)
-        # Distances of "fast" are those of 8 bits, beside |x| = 8.
+        # The distances of "fast" have the rounding error of 8 bits at |x| = 8.
         tolerance = {"atol": 0.5} if precision == "fast" else {"rtol": 1e-6}
         np.testing.assert_allclose(distances, nearest, **tolerance)
     with pytest.raises(ValueError, match=r"bfloat16.* needs arrays on a CPU"):

@@ -1,4 +1,4 @@
-"""kmeans_update against a plain loop: equal bits for every thread count, split, dtype, device."""
+"""kmeans_update against a plain loop: equal bits for any threads, split, dtype and device."""
 
 import numpy as np
 import pytest

@@ -1,13 +1,17 @@
 """Permutation sets: distances, determinism and refusals."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 import ktfast
 from ktfast.errors import InputError
-from ktfast.ops.permutations import hamming_distances, hamming_statistics, permutation_set
+from ktfast.ops.permutations import permutation_set
+
+
+def hamming_distances(rows):
+    """The number of places in which each pair of rows differs."""
+    first, second = np.triu_indices(len(rows), k=1)
+    return (rows[first] != rows[second]).sum(axis=1)
 
 
 def assert_permutations(rows, n, cells):
@@ -20,14 +24,14 @@ def assert_permutations(rows, n, cells):
 def test_default_set_exceeds_the_method_s_distance():
     rows = ktfast.permutation_set()
     assert_permutations(rows, 701, 9)
-    statistics = hamming_statistics(rows)
-    assert statistics.minimum == 5
-    assert statistics.mean == pytest.approx(8.0, abs=0.05)
+    distances = hamming_distances(rows)
+    assert distances.min() == 5
+    assert distances.mean() == pytest.approx(8.0, abs=0.05)
     assert len(np.unique(rows, axis=0)) == 701
 
 
 def test_each_place_sees_every_tile():
-    # A tile that never appears somewhere would let a network tell puzzles apart by place alone.
+    # If a tile never appeared in some place, a network could tell puzzles apart by the place.
     rows = permutation_set(701)
     counts = np.array([np.bincount(column, minlength=9) for column in rows.T])
     assert counts.min() > 40
@@ -59,7 +63,7 @@ def test_two_by_two_reaches_every_possible_size(n, distance, seed):
     rows = permutation_set(n, grid=2, min_distance=distance, seed=seed)
     assert_permutations(rows, n, 4)
     if n > 1:
-        assert hamming_statistics(rows).minimum >= distance
+        assert hamming_distances(rows).min() >= distance
     assert len(np.unique(rows, axis=0)) == n
 
 
@@ -67,7 +71,7 @@ def test_two_by_two_reaches_every_possible_size(n, distance, seed):
 def test_four_by_four(n, distance):
     rows = permutation_set(n, grid=4, min_distance=distance)
     assert_permutations(rows, n, 16)
-    assert hamming_statistics(rows).minimum >= distance
+    assert hamming_distances(rows).min() >= distance
     np.testing.assert_array_equal(rows, permutation_set(n, grid=4, min_distance=distance))
 
 
@@ -92,21 +96,3 @@ def test_four_by_four(n, distance):
 def test_refusals(options, message):
     with pytest.raises(InputError, match=message):
         permutation_set(**options)
-
-
-def test_distances_by_hand():
-    rows = [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]]
-    np.testing.assert_array_equal(hamming_distances(rows), [2, 4, 4])
-    assert hamming_statistics(rows) == (2, pytest.approx(10 / 3), 4)
-    with pytest.raises(InputError, match="two permutations"):
-        hamming_statistics(rows[:1])
-    with pytest.raises(InputError, match="permutations must be"):
-        hamming_distances([1, 2, 3])
-
-
-def test_distances_agree_with_a_plain_loop():
-    rows = permutation_set(20, seed=9)
-    plain = [
-        sum(a != b for a, b in zip(*pair, strict=True)) for pair in itertools.combinations(rows, 2)
-    ]
-    np.testing.assert_array_equal(hamming_distances(rows), plain)

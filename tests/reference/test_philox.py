@@ -3,7 +3,7 @@ import pytest
 
 from ktfast.reference.philox import bounded, draw, happens, philox4x32
 
-# The lines "philox4x32 10" of kat_vectors, as Random123 publishes it.
+# The lines "philox4x32 10" of the file kat_vectors of Random123.
 KNOWN_ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000",
      "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),

@@ -21,7 +21,7 @@ def mixture(n=3000, d=16, k=12, seed=0, dtype="float32"):
 
 def fewer(full, few):
     """Choose the size of a test: `few` if the slow emulated GPU is used, else `full`."""
-    return few if getattr(modules._cuda_module(), "is_emulated", False) else full
+    return few if getattr(modules.cuda_module(), "is_emulated", False) else full
 
 
 def hard_case(generator, seed):

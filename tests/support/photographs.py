@@ -1,4 +1,4 @@
-"""Real photographs in memory: those that scikit-image ships, cut into squares."""
+"""Real photographs in memory: squares of the photographs that scikit-image ships."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ktfast.images.feeds.base import Batch, Feed, FeedPlan
 
 
 def squares(n: int, side: int) -> np.ndarray:
-    """Distinct squares of a few photographs, uint8 [n, side, side, 3]."""
+    """Different squares of three photographs, uint8 [n, side, side, 3]."""
     found = []
     for photograph in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket()):
         height, width = photograph.shape[:2]
@@ -24,7 +24,7 @@ def squares(n: int, side: int) -> np.ndarray:
 
 
 class MemoryFeed(Feed):
-    """A feed over images that are decoded already."""
+    """A feed of images that are already decoded, uint8 [n, S, S, 3]."""
 
     kind = "memory"
 

@@ -1,4 +1,4 @@
-"""Images for the data tests: small synthetic photographs, and ways to spoil a file."""
+"""Image files for tests: small synthetic photographs, and damaged and unusual files."""
 
 import io
 from pathlib import Path
@@ -9,13 +9,13 @@ from PIL import Image
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> Image.Image:
-    """A smooth random picture, so that JPEG and resizing change little."""
+    """A smooth random picture, which JPEG and resizing change little."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """The image as a file of a format."""
+    """The bytes of the image as a file of a format."""
     buffer = io.BytesIO()
     image.save(buffer, format, **({"quality": 95} if format == "JPEG" else {}), **options)
     return buffer.getvalue()
@@ -46,7 +46,7 @@ def bomb(side: int = 60_000) -> bytes:
 
 
 def spoiled_files(seed: int = 0) -> dict[str, bytes]:
-    """One file per way to be bad, by name."""
+    """Files that cannot be decoded, each damaged in another way: {name: bytes}."""
     good = encoded(picture(seed=seed))
     png = encoded(picture(seed=seed), "PNG")
     flipped = bytearray(png)
@@ -66,7 +66,7 @@ def spoiled_files(seed: int = 0) -> dict[str, bytes]:
 
 
 def odd_files(seed: int = 0) -> dict[str, bytes]:
-    """One file per way to be unusual and yet an image, by name."""
+    """Unusual files that can be decoded: {name: bytes}."""
     image = picture(seed=seed)
     gray = image.convert("L")
     wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)

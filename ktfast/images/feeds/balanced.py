@@ -1,4 +1,4 @@
-"""A feed whose plan is balanced over groups: an image that repeats is another sample each time."""
+"""The feed for a plan that is balanced over groups, in which images of small groups repeat."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,14 +14,15 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class BalancedFeed(Feed):
-    """Another feed, with sample ids that differ between the repetitions of an image in an epoch.
+    """A feed that gives the repetitions of an image in an epoch different sample ids.
 
-    Crops and mirrors are functions of (seed, epoch, sample id), so without that an image of a small
-    group would be cut alike every time. The first time, an image keeps its id.
+    Crops and mirrors are functions of (seed, epoch, sample id). With equal sample ids, every
+    repetition of an image would be cut in the same way. The first occurrence keeps its id.
 
     Parameters
     ----------
-    feed : a feed with `plan.balance`.
+    feed : Feed
+        A feed whose plan has a `balance`.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -30,7 +31,7 @@ class BalancedFeed(Feed):
         self._feed = feed
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on; see `Feed.epoch`."""
+        """The batches of an epoch from batch `start` on; see `Feed.epoch`."""
         salt = _salt(repeats(self.plan.order(epoch)))
         for number, batch in enumerate(self._feed.epoch(epoch, start), start):
             first = number * self.plan.batch_size
@@ -39,14 +40,14 @@ class BalancedFeed(Feed):
             yield replace(batch, sample_ids=ids)
 
     def close(self) -> None:
-        """Close the other feed."""
+        """Close the feed that this one wraps."""
         self._feed.close()
 
     def describe(self) -> str:
-        """One line for the log."""
+        """One line for the log that says what the feed delivers."""
         return f"{self._feed.describe()}, balanced over groups"
 
 
 def _salt(times: Int64) -> Int64:
-    """What to change the bits of a sample id by, int64 >= 0; nothing the first time."""
+    """Bits to flip in the sample id of a repetition, int64 >= 0; none for the first occurrence."""
     return ((times.astype(np.uint64) * _SPREAD) >> np.uint64(1)).astype(np.int64)

@@ -1,7 +1,7 @@
-"""What every feed is: batches of equal squares, in an order that depends on (seed, epoch) alone.
+"""What a feed is: batches of equal squares in an order that depends only on (seed, epoch).
 
-`ktfast.images.feeds.make.make_feed` chooses the implementation. The batches of all feeds are the
-same up to the rounding of the decoder.
+`ktfast.images.feeds.make.make_feed` chooses a feed. All feeds deliver the same batches, except for
+the rounding of their decoders.
 """
 
 import functools
@@ -18,21 +18,24 @@ from ktfast.images.balance import Balance
 from ktfast.images.source import ImageSource
 
 Progress = Callable[[int, int], None]
-"""Called with (images done, images in all) during long work."""
+"""Function that is called with (images done, images in all) during long work."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one batch, all tensors on one device.
+    """The images of one batch; all tensors are on one device.
 
     Attributes
     ----------
-    pool : uint8 [N, S, S, 3], RGB, that holds the images: those of the batch, or a resident feed's
-        whole set.
-    sample_ids : int64 [B].
-    rows : int64 [B], rows of the source.
-    indices : int64 [B], the image in the pool of each row; None: the pool is the batch. Ops that
-        take `indices` read the pool without a copy.
+    pool : Tensor, uint8 [N, S, S, 3]
+        RGB images: those of the batch, or all images of a resident feed.
+    sample_ids : Tensor, int64 [B]
+        Sample id of each image.
+    rows : Tensor, int64 [B]
+        Row of each image in the source.
+    indices : Tensor, int64 [B], optional
+        Place of each image in the pool. None: the pool is the batch. Ops with an argument `indices`
+        read the pool without a copy.
     """
 
     pool: torch.Tensor
@@ -42,14 +45,14 @@ class Batch:
 
     @functools.cached_property
     def images(self) -> torch.Tensor:
-        """The images in order, uint8 [B, S, S, 3]; a copy where they lie in a larger pool."""
+        """The images in order, uint8 [B, S, S, 3]; a copy if the pool is larger than the batch."""
         return self.pool if self.indices is None else self.pool.index_select(0, self.indices)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Its rows from `start` to `stop`, without a copy."""
+        """A view of the rows `start` to `stop - 1` of the batch."""
         return Batch(
             pool=self.pool[start:stop] if self.indices is None else self.pool,
             sample_ids=self.sample_ids[start:stop],
@@ -58,7 +61,7 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; of a pool elsewhere only its own images are copied."""
+        """The batch on a device; only the images of the batch are copied, not the whole pool."""
         stays = self.pool.device == device
         indices = self.indices if stays else None
         return Batch(
@@ -71,17 +74,36 @@ class Batch:
 
 @dataclass(frozen=True)
 class FeedPlan:
-    """Which rows make up which batch; shared by all feeds.
+    """Which rows make up which batch, and the size of the squares; the same for all feeds.
 
     Attributes
     ----------
-    n : images in the source.
-    size, short_side : side of the square and of the image that it is cut from, pixels.
-    batch_size, shuffle, drop_last, seed : as in `make_feed`.
-    device : where batches are delivered.
-    n_threads : threads that decode.
-    balance : shuffles evenly over groups of rows, which may repeat in an epoch; None: each row
-        once.
+    n : int
+        Number of images in the source.
+    size : int
+        Side of the squares in pixels.
+    short_side : int
+        Shorter side of the resized images that the squares are cut from, in pixels.
+    batch_size : int
+        Number of images in a batch.
+    shuffle : bool
+        Whether every epoch has a new order; otherwise the order is that of the source.
+    drop_last : bool
+        Whether to leave out a last batch that is shorter than `batch_size`.
+    seed : int
+        Seed of the order, 0 to 2^64 - 1.
+    device : torch.device
+        Where batches are delivered.
+    n_threads : int
+        Number of threads that decode.
+    balance : Balance, optional
+        Groups of rows that a shuffled epoch shows equally often; rows of small groups repeat. None:
+        an epoch shows each row once.
+
+    Raises
+    ------
+    ConfigError
+        A value is impossible. The message names the option.
     """
 
     n: int
@@ -116,18 +138,18 @@ class FeedPlan:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in one epoch; the last one may be short."""
+        """Number of batches in an epoch; the last batch may be short."""
         full, rest = divmod(self.n, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Rows of an epoch in order, int64 [n]."""
+        """The rows of an epoch in order, int64 [n]."""
         if self.balance is not None and self.shuffle:
             return self.balance.order(seed=self.seed, epoch=epoch)
         return epoch_order(self.n, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
 
     def rows(self, epoch: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
-        """Rows of each batch of an epoch from batch `start` on, int64 [B] each."""
+        """The rows of each batch of an epoch from batch `start` on, int64 [B] each."""
         if not 0 <= start <= self.batches_per_epoch:
             raise ConfigError(
                 f"start must lie in 0 .. {self.batches_per_epoch} batches, got {start}"
@@ -138,10 +160,10 @@ class FeedPlan:
 
 
 def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool = True) -> npt.NDArray[np.int64]:
-    """Order of n rows in an epoch, int64 [n], a function of (seed, epoch) alone.
+    """The order of n rows in an epoch, int64 [n]; a function of (seed, epoch).
 
-    Sorts Philox's raw 64-bit stream, which NumPy keeps stable between versions (it does not
-    promise that for `Generator.permutation`).
+    The order comes from sorting the raw 64-bit numbers of Philox. NumPy promises never to change
+    these numbers, but does not promise that for `Generator.permutation`.
     """
     if not shuffle:
         return np.arange(n, dtype=np.int64)
@@ -150,13 +172,16 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool = True) -> npt.N
 
 
 class Feed(ABC):
-    """Batches of images, epoch by epoch.
+    """Delivers batches of images, epoch by epoch.
 
     Attributes
     ----------
-    kind : name of the implementation.
-    source : where the images come from.
-    plan : which rows make up which batch.
+    kind : str
+        Name of the implementation, such as "torch".
+    source : ImageSource
+        Where the images come from.
+    plan : FeedPlan
+        Which rows make up which batch.
     """
 
     kind: str
@@ -167,26 +192,39 @@ class Feed(ABC):
 
     @property
     def n(self) -> int:
-        """Images in the source."""
+        """Number of images in the source."""
         return self.plan.n
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch but perhaps the last."""
+        """Number of images in a batch; the last batch may be shorter."""
         return self.plan.batch_size
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in one epoch."""
+        """Number of batches in an epoch."""
         return self.plan.batches_per_epoch
 
     @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on, the same ones in every run.
+        """The batches of an epoch from batch `start` on; the same ones in every run.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch.
+        start : int, default 0
+            Number of batches to skip, for example on resume.
+
+        Returns
+        -------
+        iterator of Batch
+            The batches in order.
 
         Raises
         ------
-        DataError : an image cannot be read or decoded; the message names it.
+        DataError
+            An image cannot be read or decoded. The message names the image.
         """
 
     @abstractmethod
@@ -194,7 +232,7 @@ class Feed(ABC):
         """Free threads and memory; the feed cannot be used afterwards."""
 
     def describe(self) -> str:
-        """One line for the log."""
+        """One line for the log that says what the feed delivers."""
         plan = self.plan
         return (
             f"{self.kind} feed: {plan.n:,} images, {plan.size} px squares of"
@@ -209,7 +247,7 @@ class Feed(ABC):
         self.close()
 
     def _batch(self, images: torch.Tensor, rows: npt.NDArray[np.int64]) -> Batch:
-        """A batch on the plan's device from images that are there already."""
+        """Make a batch of images that are already on the plan's device."""
         device = self.plan.device
         return Batch(
             pool=images,

@@ -1,20 +1,22 @@
-"""The feed on NVIDIA DALI: decodes on the GPU, or with fewer CPU cycles than Pillow.
+"""The feed that decodes with NVIDIA DALI: on the GPU, or with fewer CPU cycles than Pillow.
 
-DALI is handed the encoded images batch by batch in the plan's order, so order, exact resume and
-the last batch are the same as in every other feed. What DALI reads otherwise than Pillow (CMYK,
-PNG with alpha, TIFF, a JPEG without its end ...) is decoded by Pillow first and handed on as PPM,
-which is lossless. On a CPU the batches from a prepared set of the right size are Pillow's to the
-bit; elsewhere the resampling rounds otherwise, by at most one level, and DALI repeats the outermost
-pixels where Pillow narrows its filter, which shows in the border of strongly reduced images.
+The feed hands DALI the encoded images batch by batch in the order of the plan. The order, the
+resume within an epoch and the last batch are therefore the same as in every other feed.
+
+DALI and Pillow read some files differently: CMYK, PNG with alpha, TIFF, a JPEG file without its
+end. Pillow decodes such files, and DALI gets their pixels in the lossless format PPM.
+
+On a CPU, batches from a prepared set of the right size have the same bits as Pillow's. Otherwise
+the rounding of the resampling differs by at most one level. At the border of strongly reduced
+images the difference is larger: DALI repeats the outermost pixels, and Pillow narrows its filter.
 """
 
 import importlib
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,38 +24,46 @@ import numpy.typing as npt
 import torch
 
 from ktfast.errors import ConfigError, DataError
-from ktfast.images.decode import is_safe_jpeg
 from ktfast.images.feeds import hardware_decoder
 from ktfast.images.feeds.base import Batch, Feed, FeedPlan
+from ktfast.images.feeds.encoded_batches import EncodedBatches, Inlet
 from ktfast.images.feeds.hardware_decoder import TIMED, WARM_UP
 from ktfast.images.source import ImageSource
 
 logger = logging.getLogger(__name__)
 
-# Any: DALI declares itself typed, and is so in parts only.
+# Any: DALI claims to be typed, but only a part of it is.
 dali: Any = importlib.import_module("nvidia.dali")
 fn: Any = importlib.import_module("nvidia.dali.fn")
 math: Any = importlib.import_module("nvidia.dali.math")
 types: Any = importlib.import_module("nvidia.dali.types")
 
-READ_AHEAD = 4
-"""Batches whose files are read ahead."""
 DECODED_AHEAD = 2
-"""Batches that DALI decodes ahead."""
+"""Number of batches that DALI decodes ahead."""
 
 
 class DaliFeed(Feed):
-    """Decodes with DALI: in `plan.n_threads` threads, and on the GPU if that is the device.
+    """A feed that decodes with DALI in `plan.n_threads` threads, and on the GPU of `plan.device`.
 
     Parameters
     ----------
-    source, plan : as of every feed.
-    hw_decoder_load : share of the JPEG data for the GPU's hardware decoder, 0 .. 1; None: the
-        fastest of a few in a long epoch, DALI's default in a short one.
+    source : ImageSource
+        Where the images come from.
+    plan : FeedPlan
+        Which rows make up which batch.
+    hw_decoder_load : float, optional
+        Share of the JPEG data that the GPU's hardware decoder takes, 0 to 1. None: if the epoch is
+        long, the feed measures a few shares and takes the fastest one; else DALI's default.
 
     Attributes
     ----------
-    hw_decoder_load : the share; None: not measured (yet), DALI's default.
+    hw_decoder_load : float or None
+        The share. None: DALI's default, because the feed has not measured.
+
+    Raises
+    ------
+    ConfigError
+        The share is not in 0 to 1.
     """
 
     kind = "dali"
@@ -71,48 +81,51 @@ class DaliFeed(Feed):
             and hardware_decoder.is_in(plan.device)
         )
         self._pool = ThreadPoolExecutor(plan.n_threads, thread_name_prefix="ktfast-read")
-        self._inlet = _Inlet()
+        self._inlet = Inlet()
         self._pipeline: Any = None
         self._closed = False
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on, one epoch at a time; see `Feed.epoch`."""
+        """The batches of an epoch from batch `start` on; see `Feed.epoch`.
+
+        A DALI feed runs one epoch at a time.
+        """
         if self._closed:
             raise ConfigError("the feed is closed; make a new one")
-        if self._inlet.reader is not None:
-            raise ConfigError("a DALI feed runs one epoch at a time; close the other one first")
+        if self._inlet.batches is not None:
+            raise ConfigError("a DALI feed runs one epoch at a time; finish the other epoch first")
         if self._measures:
             self._measures = False
             self.hw_decoder_load = hardware_decoder.fastest_load(self._seconds_of)
         yield from self._batches(self.plan.rows(epoch, start))
 
     def describe(self) -> str:
-        """One line for the log."""
+        """One line for the log that says what the feed delivers."""
         load = self.hw_decoder_load
         share = "" if load is None else f", {load:.0%} of the JPEG data to the hardware decoder"
         return super().describe() + share
 
     def close(self) -> None:
-        """Stop the threads and free the pipeline."""
+        """Stop the threads and free the pipeline; the feed cannot be used afterwards."""
         self._closed = True
         self._pipeline = None
         self._pool.shutdown(cancel_futures=True)
 
     def _batches(self, rows: Iterator[npt.NDArray[np.int64]]) -> Iterator[Batch]:
-        reader = _Reader(self.source, rows, self._pool)
-        self._inlet.reader = reader
+        encoded = EncodedBatches(self.source, rows, self._pool)
+        self._inlet.batches = encoded
         try:
             if self._pipeline is None:
                 self._pipeline = self._build()
-            while (images := self._run(reader)) is not None:
-                yield self._batch(images, reader.in_work.popleft())
+            while (images := self._run(encoded)) is not None:
+                yield self._batch(images, encoded.in_work.popleft())
         finally:
-            reader.stop()
+            encoded.stop()
             self._rewind()
-            self._inlet.reader = None
+            self._inlet.batches = None
 
     def _seconds_of(self, load: float) -> float:
-        """Seconds of a batch of the first epoch, decoded with a share for the hardware."""
+        """Seconds per batch of the first epoch with this share for the hardware decoder."""
         rows = itertools.chain.from_iterable(self.plan.rows(0) for _ in range(WARM_UP + TIMED))
         self.hw_decoder_load, self._pipeline = load, None
         batches = self._batches(itertools.islice(rows, WARM_UP + TIMED))
@@ -122,7 +135,7 @@ class DaliFeed(Feed):
         for batch in batches:
             if batch.pool.device.type == "cuda":
                 torch.cuda.synchronize(batch.pool.device)
-        self._pipeline = None  # the next one has another share
+        self._pipeline = None  # the next pipeline has another share
         return (time.perf_counter() - began) / TIMED
 
     def _build(self) -> Any:
@@ -137,7 +150,7 @@ class DaliFeed(Feed):
         decoding = {
             "device": "mixed" if on_gpu else "cpu",
             "output_type": types.RGB,
-            "jpeg_fancy_upsampling": True,  # as libjpeg, and so Pillow, does
+            "jpeg_fancy_upsampling": True,  # like libjpeg, which Pillow uses
         }
         if self.hw_decoder_load is not None:
             decoding["hw_decoder_load"] = self.hw_decoder_load
@@ -159,26 +172,27 @@ class DaliFeed(Feed):
         pipeline.build()
         return pipeline
 
-    def _run(self, reader: "_Reader") -> torch.Tensor | None:
-        """Images of the next batch on the plan's device, or None at the end of the epoch."""
+    def _run(self, encoded: EncodedBatches) -> torch.Tensor | None:
+        """The images of the next batch on the plan's device, or None at the end of the epoch."""
         try:
             (images,) = self._pipeline.run()
         except StopIteration:
             return None
         except RuntimeError as error:
             self._pipeline = None
-            if reader.through_pillow:
+            if encoded.through_pillow:
                 raise
-            self._name_culprit(reader, error)
+            self._raise_for_damaged_image(encoded, error)
+            first = self.source.name(int(encoded.in_work[0][0])) if encoded.in_work else "the first"
             logger.warning(
-                "DALI cannot decode one of the images from %s on, which Pillow can; Pillow"
-                " decodes the rest of this epoch. DALI said: %s",
-                self.source.name(int(reader.in_work[0][0])) if reader.in_work else "the first",
+                "DALI cannot decode one of the images from %s on, but Pillow can; Pillow decodes"
+                " the rest of this epoch. DALI said: %s",
+                first,
                 str(error).partition("encountered:")[2].strip().partition("\n")[0] or error,
             )
-            reader.begin_again_through_pillow()
+            encoded.begin_again_through_pillow()
             self._pipeline = self._build()
-            return self._run(reader)
+            return self._run(encoded)
         if self.plan.device.type != "cuda":
             return torch.from_numpy(np.array(images.as_tensor()))
         plugin: Any = importlib.import_module("nvidia.dali.plugin.pytorch")
@@ -187,9 +201,12 @@ class DaliFeed(Feed):
         plugin.feed_ndarray(images, target, cuda_stream=torch.cuda.current_stream(device))
         return target
 
-    def _name_culprit(self, reader: "_Reader", error: RuntimeError) -> None:
-        """DALI does not say which image it failed on: ask Pillow about each one in work."""
-        for rows in reader.in_work:
+    def _raise_for_damaged_image(self, encoded: EncodedBatches, error: RuntimeError) -> None:
+        """Raise the error of the image in work that Pillow cannot decode either.
+
+        DALI does not say on which image it failed, so Pillow decodes all images in work.
+        """
+        for rows in encoded.in_work:
             for row in rows.tolist():
                 try:
                     self.source.image(row)
@@ -197,7 +214,7 @@ class DaliFeed(Feed):
                     raise problem from error
 
     def _rewind(self) -> None:
-        """Drop the batches in work, so that another epoch may begin."""
+        """Drop the batches in work, so that another epoch can begin."""
         if self._pipeline is None:
             return
         try:
@@ -205,19 +222,19 @@ class DaliFeed(Feed):
                 self._pipeline.run()
         except StopIteration:
             self._pipeline.reset()
-        except RuntimeError:  # in a batch that nobody waits for; the next epoch builds anew
+        except RuntimeError:  # nobody waits for this batch; the next epoch builds a pipeline
             self._pipeline = None
 
 
 def _device_id(device: torch.device) -> int | None:
-    """DALI's number of a GPU; None keeps the pipeline off CUDA altogether."""
+    """DALI's number of a GPU; None makes a pipeline that does not use CUDA."""
     if device.type != "cuda":
         return None
     return torch.cuda.current_device() if device.index is None else device.index
 
 
 def _resized(images: Any, shape: Any, plan: FeedPlan) -> Any:
-    """Shorter side to `short_side`, centre cut: as `decode.square`, only the cut is resampled."""
+    """Resize the shorter side and cut the centre, like `decode.square`."""
     resized = math.floor(shape * float(plan.short_side) / fn.reductions.min(shape) + 0.5)
     corner = math.floor((resized - float(plan.size)) * 0.5)
     return fn.resize(
@@ -228,75 +245,3 @@ def _resized(images: Any, shape: Any, plan: FeedPlan) -> Any:
         interp_type=types.INTERP_LINEAR,
         antialias=True,
     )
-
-
-class _Inlet:
-    """What DALI calls for the next batch of encoded images; the pipeline outlives the epochs."""
-
-    def __init__(self) -> None:
-        self.reader: _Reader | None = None
-
-    def __call__(self) -> list[npt.NDArray[np.uint8]]:
-        if self.reader is None:
-            raise StopIteration
-        return self.reader.next()
-
-
-class _Reader:
-    """Reads encoded images a few batches ahead, in threads.
-
-    Attributes
-    ----------
-    in_work : rows of the batches that DALI has been given and has not returned.
-    through_pillow : whether Pillow decodes every image, and DALI only resizes.
-    """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        batches: Iterator[npt.NDArray[np.int64]],
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        self._source = source
-        self._batches = batches
-        self._pool = pool
-        self._ahead: deque[tuple[npt.NDArray[np.int64], Future[list[npt.NDArray[np.uint8]]]]]
-        self._ahead = deque()
-        self.in_work: deque[npt.NDArray[np.int64]] = deque()
-        self.through_pillow = False
-
-    def next(self) -> list[npt.NDArray[np.uint8]]:
-        """Encoded images of the next batch; StopIteration at the end."""
-        while len(self._ahead) < READ_AHEAD and (rows := next(self._batches, None)) is not None:
-            self._ahead.append((rows, self._pool.submit(self._read, rows)))
-        if not self._ahead:
-            raise StopIteration
-        rows, future = self._ahead.popleft()
-        encoded = future.result()
-        self.in_work.append(rows)
-        return encoded
-
-    def begin_again_through_pillow(self) -> None:
-        """Read what is in work once more, and decode it and all that follows with Pillow."""
-        rows = [*self.in_work, *(rows for rows, _ in self._ahead), *self._batches]
-        self.stop()
-        self.in_work.clear()
-        self.through_pillow = True
-        self._batches = iter(rows)
-
-    def stop(self) -> None:
-        """Read nothing more."""
-        self._batches = iter(())
-        for _, future in self._ahead:
-            future.cancel()
-        self._ahead.clear()
-
-    def _read(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint8]]:
-        return [np.frombuffer(self._encoded(row), np.uint8) for row in rows.tolist()]
-
-    def _encoded(self, row: int) -> bytes | memoryview:
-        data = self._source.read(row)
-        if is_safe_jpeg(data) and not self.through_pillow:
-            return data
-        image = self._source.image(row)
-        return b"P6 %d %d 255\n" % image.size + image.tobytes()

@@ -1,7 +1,9 @@
-"""How much of the work a GPU's JPEG decoder in hardware takes, beside decoding on CPU and GPU.
+"""The share of the JPEG data that a GPU's hardware decoder takes in the DALI feed.
 
-The best share depends on the images and on the CPU's cores, so a few are timed before the first
-epoch. Two decoders may round a pixel differently: for the same bits in every run, give the share.
+DALI divides the images between the hardware decoder and a decoder on CPU and GPU. The best share
+depends on the images and on the number of CPU cores, so the feed times a few shares before the
+first epoch. The two decoders may round a pixel differently. To get the same bits in every run, set
+the share instead of measuring it.
 """
 
 import logging
@@ -12,17 +14,17 @@ import torch
 logger = logging.getLogger(__name__)
 
 LOADS = (0.65, 0.0, 0.4, 0.8, 0.95)
-"""Shares of the JPEG data that are tried, DALI's default first."""
+"""Shares of the JPEG data to try; the first one is DALI's default."""
 WARM_UP, TIMED = 3, 12
-"""Batches of a trial."""
+"""Number of batches of a trial that are not timed, and that are timed."""
 WORTH_BATCHES = 1000
-"""Batches of an epoch from which on the trials, which decode 90, are worth their time."""
+"""Fewest batches of an epoch that justify the trials, which decode 90 batches."""
 GAIN = 0.97
-"""A share is chosen over the default if its batches take at most this part of the time."""
+"""A share replaces the default if its batches take at most this part of the default's time."""
 
 
 def is_in(device: torch.device) -> bool:
-    """Whether a device is a GPU with such a decoder: the chips that A100, H100 and B100 began."""
+    """Whether a device is a GPU with a hardware decoder, such as A100, H100 or B100."""
     if device.type != "cuda":
         return False
     major, minor = torch.cuda.get_device_capability(device)
@@ -30,18 +32,24 @@ def is_in(device: torch.device) -> bool:
 
 
 def fastest_load(seconds_of: Callable[[float], float]) -> float:
-    """The one of `LOADS` whose batches are decoded fastest.
+    """Measure every share of `LOADS` and return the fastest one.
 
     Parameters
     ----------
-    seconds_of : measures a batch that is decoded with a share for the hardware.
+    seconds_of : callable
+        Function from a share to the seconds that decoding a batch takes.
+
+    Returns
+    -------
+    float
+        The fastest share, or DALI's default if no other share is clearly faster.
     """
     default, *others = LOADS
-    seconds_of(default)  # reads the files from the disk
+    seconds_of(default)  # brings the files from disk into the page cache
     seconds = {load: seconds_of(load) for load in LOADS}
     best = min(others, key=lambda load: seconds[load])
     logger.info(
-        "ms to decode a batch, by the hardware decoder's share: %s",
+        "milliseconds to decode a batch for each share of the hardware decoder: %s",
         ", ".join(f"{1e3 * value:.1f} ({load:.0%})" for load, value in sorted(seconds.items())),
     )
     return best if seconds[best] <= GAIN * seconds[default] else default

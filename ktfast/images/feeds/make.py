@@ -1,4 +1,4 @@
-"""The choice of a feed: resident, DALI or torch, by what is asked for and what fits."""
+"""Choose a feed: resident, DALI or torch, by the options and by the memory that is available."""
 
 import importlib.util
 from typing import Literal
@@ -9,10 +9,10 @@ from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed, FeedPlan, Progress
 from ktfast.images.source import ImageSource
-from ktfast.images.threads import usable_cores
+from ktfast.native.threads import usable_cores
 
 HOST_BUDGET = 2 << 30
-"""Bytes of main memory that decoded images may take unless `memory_budget` says otherwise."""
+"""Bytes of main memory that decoded images may take if `memory_budget` is None."""
 
 
 def make_feed(
@@ -36,31 +36,52 @@ def make_feed(
 
     Parameters
     ----------
-    source : images.
-    size : side of the squares, pixels.
-    short_side : images are resized to this shorter side first; None: the source's own if it has
-        one, else `size`.
-    batch_size : images in a batch.
-    kind : "resident" (decoded once, kept in memory), "dali" (NVIDIA DALI), "torch" (threads and
-        Pillow) or "auto": resident if the images fit in `memory_budget`, else DALI if it is
-        installed, else torch.
-    shuffle : new order every epoch, else the source's order.
-    drop_last : leave out a last batch that is short.
-    seed : of the order.
-    device : where batches are delivered.
-    n_threads : decoding threads; None: every core this process may use.
-    memory_budget : bytes that decoded images may take; None: 2 GiB of main memory, or a third
-        of what is free on a GPU.
-    hw_decoder_load : share of the JPEG data for a GPU's hardware decoder; None: DALI's feed
-        measures the best one before a long epoch, so that another run may round single pixels
-        otherwise.
-    balance : shuffle evenly over groups of rows; see `FeedPlan`.
-    progress : called while a resident feed decodes.
+    source : ImageSource
+        Where the images come from.
+    size : int
+        Side of the squares in pixels.
+    short_side : int, optional
+        Images are resized to this shorter side, in pixels, before the square is cut from the
+        centre. None: the shorter side of the source if all its images have the same, else `size`.
+    batch_size : int
+        Number of images in a batch.
+    kind : {"auto", "dali", "torch", "resident"}, default "auto"
+        "resident" decodes once and keeps the squares in memory. "dali" decodes with NVIDIA DALI.
+        "torch" decodes with Pillow in threads. "auto" takes "resident" if the squares fit
+        `memory_budget`, else "dali" if it is installed, else "torch".
+    shuffle : bool, default True
+        Whether every epoch has a new order; otherwise the order is that of the source.
+    drop_last : bool, default False
+        Whether to leave out a last batch that is shorter than `batch_size`.
+    seed : int, default 0
+        Seed of the order, 0 to 2^64 - 1.
+    device : str or torch.device, default "cpu"
+        Where batches are delivered.
+    n_threads : int, optional
+        Number of threads that decode. None: one per core of this process.
+    memory_budget : int, optional
+        Most bytes that the squares of a resident feed may take. None: "auto" allows 2 GiB of main
+        memory, or a third of a GPU's free memory.
+    hw_decoder_load : float, optional
+        Share of the JPEG data that a GPU's hardware decoder takes in the DALI feed, 0 to 1. None:
+        the feed measures the fastest share before a long epoch. Two runs may then use different
+        shares, which can round a pixel differently.
+    balance : Balance, optional
+        Groups of rows that a shuffled epoch shows equally often; see `FeedPlan`.
+    progress : callable, optional
+        Called with (images done, images in all) while a resident feed decodes.
+
+    Returns
+    -------
+    Feed
+        The feed. Close it to free its threads and memory.
 
     Raises
     ------
-    ConfigError : an option is impossible, or the kind is not available here.
-    DataError : an image cannot be used (resident feeds decode at once).
+    ConfigError
+        An option is impossible, or the kind of feed is not available here.
+    DataError
+        An image cannot be read or decoded. Only a resident feed decodes at once.
     """
     plan = FeedPlan(
         n=source.n,

@@ -1,7 +1,7 @@
-"""The feed that decodes every image once and keeps the squares in memory, on the GPU if asked.
+"""The feed that decodes every image once and keeps all squares in memory, perhaps on the GPU.
 
-After the first pass a batch is a list of rows, which ops with `indices` read where the images lie:
-the fastest feed wherever n * size * size * 3 bytes fit.
+After decoding, a batch is only a list of rows; ops with `indices` read the squares in place. This
+is the fastest feed if n * size * size * 3 bytes fit into memory.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,34 @@ from ktfast.images.feeds.torch import TorchFeed
 from ktfast.images.source import ImageSource
 
 DECODE_BATCH = 64
+"""Number of images that are decoded together."""
 
 
 class ResidentFeed(Feed):
-    """All squares as one tensor.
+    """A feed that holds all squares as one tensor.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Where the images come from.
+    plan : FeedPlan
+        Which rows make up which batch.
+    memory_budget : int, optional
+        Most bytes that the squares may take. None: no limit.
+    progress : callable, optional
+        Called with (images done, images in all) while the images are decoded.
 
     Attributes
     ----------
-    images : uint8 [n, S, S, 3], row = row of the source, on the plan's device; the pool of every
-        batch.
+    images : Tensor, uint8 [n, S, S, 3]
+        Squares on the plan's device, in the order of the source. This is the pool of every batch.
+
+    Raises
+    ------
+    ConfigError
+        The squares take more bytes than `memory_budget`.
+    DataError
+        An image cannot be read or decoded. The message names the image.
     """
 
     kind = "resident"
@@ -41,7 +60,7 @@ class ResidentFeed(Feed):
         if memory_budget is not None and needed > memory_budget:
             raise ConfigError(
                 f"{plan.n:,} squares of {plan.size} px take {needed:,} bytes, more than"
-                f' memory_budget = {memory_budget:,}; raise it, or choose feed="dali"'
+                f' memory_budget = {memory_budget:,}; raise memory_budget, or choose feed="dali"'
             )
         shape = (plan.n, plan.size, plan.size, 3)
         self.images = torch.empty(shape, dtype=torch.uint8, device=plan.device)
@@ -61,11 +80,11 @@ class ResidentFeed(Feed):
                     progress(done, plan.n)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on; see `Feed.epoch`."""
+        """The batches of an epoch from batch `start` on; see `Feed.epoch`."""
         for rows in self.plan.rows(epoch, start):
             batch = self._batch(self.images, rows)
             yield replace(batch, indices=batch.rows)
 
     def close(self) -> None:
-        """Free the images."""
+        """Free the memory of the squares; the feed cannot be used afterwards."""
         self.images = self.images.new_empty((0, self.plan.size, self.plan.size, 3))

@@ -1,7 +1,7 @@
-"""The feed that needs nothing but Pillow and torch: threads decode a few batches ahead.
+"""The feed that needs only Pillow and torch: threads decode a few batches ahead.
 
-Pillow releases the interpreter lock while it decodes and resizes, so threads are enough: no
-worker processes to fork, to feed or to lose.
+Pillow releases Python's interpreter lock while it decodes and resizes, so threads use all cores and
+no worker processes are needed.
 """
 
 from collections import deque
@@ -18,11 +18,11 @@ from ktfast.images.feeds.base import Batch, Feed, FeedPlan
 from ktfast.images.source import ImageSource
 
 PREFETCHED_BATCHES = 3
-"""Batches in work beside the one in use: enough to hide one slow image, little memory."""
+"""Number of batches that are decoded ahead: enough to hide one slow image."""
 
 
 class TorchFeed(Feed):
-    """Decodes with Pillow in `plan.n_threads` threads."""
+    """A feed that decodes with Pillow in `plan.n_threads` threads."""
 
     kind = "torch"
 
@@ -33,7 +33,7 @@ class TorchFeed(Feed):
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from batch `start` on; see `Feed.epoch`."""
+        """The batches of an epoch from batch `start` on; see `Feed.epoch`."""
         ahead: deque[Any] = deque()
         batches = self.plan.rows(epoch, start)
         try:
@@ -45,18 +45,21 @@ class TorchFeed(Feed):
             while ahead:
                 yield self._finish(ahead[0])
                 ahead.popleft()
-        finally:  # an error, or a consumer that leaves early
+        finally:  # after an error, or if the consumer stops early
             for decoding in ahead:
                 decoding.cancel()
 
     def close(self) -> None:
-        """Stop the threads; batches in work are dropped."""
+        """Stop the threads and drop the batches in work; the feed cannot be used afterwards."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
     def _submit(self, rows: npt.NDArray[np.int64], epoch: int) -> Any:
-        """Begin to decode a batch; `_finish` gets what this returns, or its `cancel` is called."""
+        """Begin to decode a batch.
+
+        `_finish` receives the returned object, or its method `cancel` is called.
+        """
         if self._pool is None:
             raise ConfigError("the feed is closed; make a new one")
         plan = self.plan
@@ -79,7 +82,7 @@ class TorchFeed(Feed):
 
 
 class _Decoding:
-    """One batch in work."""
+    """A batch that threads decode."""
 
     def __init__(
         self, rows: npt.NDArray[np.int64], images: torch.Tensor, tasks: list[Future[None]]

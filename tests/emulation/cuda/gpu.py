@@ -81,6 +81,6 @@ def use_emulated_gpu(emulated):
     """Let `device="cuda"` be the emulated GPU; gives its functions."""
     module = EmulatedModule(emulated)
     with pytest.MonkeyPatch.context() as patch, use_emulated_torch(patch):
-        patch.setattr(modules, "_cuda_module", lambda: module)
-        patch.setattr(modules, "_has_code_for", lambda index: True)
+        patch.setattr(modules, "cuda_module", lambda: module)
+        patch.setattr(modules, "has_code_for", lambda index: True)
         yield module

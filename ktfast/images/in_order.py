@@ -1,33 +1,39 @@
-"""Threads that work ahead of a consumer who wants the results in order."""
+"""Threads that compute results ahead of a consumer, who gets the results in order."""
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ktfast.native.threads import usable_cores
+
 Result = TypeVar("Result")
 
 AHEAD = 4
-"""Results in work per thread: enough to hide a slow image, few enough to bound the memory."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Results per thread that are computed ahead: they hide a slow image and bound the memory."""
 
 
 @contextlib.contextmanager
 def in_order(
     function: Callable[[int], Result], n: int, n_threads: int | None
 ) -> Iterator[Callable[[int], Iterator[tuple[int, Result]]]]:
-    """Apply `function` to rows 0 .. n - 1 in threads, a bounded number ahead.
+    """Apply a function to the rows 0 to n - 1 in threads, a bounded number of rows ahead.
+
+    Parameters
+    ----------
+    function : callable
+        Function of a row.
+    n : int
+        Number of rows.
+    n_threads : int or None
+        Number of threads. None: one per core of this process.
 
     Yields
     ------
-    a function of the first row that iterates over (row, result) in order; the iterator may be
-    left early and the next one started where it stopped.
+    callable
+        Function that takes the first row and iterates over (row, result) in order. A consumer can
+        leave the iterator early and start another one at a later row.
     """
     pool = ThreadPoolExecutor(n_threads or usable_cores(), thread_name_prefix="ktfast")
     window = AHEAD * (n_threads or usable_cores())

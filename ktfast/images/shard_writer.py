@@ -1,0 +1,244 @@
+"""Write the shards of a prepared set and its `index.json`. Internal; `prepare` uses this file."""
+
+import hashlib
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ktfast import durable
+from ktfast.durable import is_whole, part
+from ktfast.errors import DataError
+from ktfast.images.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
+from ktfast.images.in_order import in_order
+from ktfast.images.index import ImageIndex
+from ktfast.images.source import INDEX, TABLE, FolderSource
+
+logger = logging.getLogger(__name__)
+
+
+class ShardWriter:
+    """Writes the shards that are missing or damaged, and then `index.json`.
+
+    Parameters
+    ----------
+    index : ImageIndex
+        Images to store.
+    out : Path
+        Folder of the prepared set.
+    options : dict
+        Options of `prepare`, and the schema.
+    progress : callable or None
+        Called with (images done, images in all).
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        out: Path,
+        options: dict[str, Any],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.index = index
+        self.source = FolderSource(index)
+        self.out = out
+        self.options = options
+        self.key = durable.sha256_json([index.fingerprint, options])
+        self.progress = progress
+        self.done: list[dict[str, Any]] = []
+
+    def write_all(self, n_threads: int | None) -> None:
+        """Write everything that is missing, and delete shards that do not belong to the set."""
+        row = 0
+        n = self.index.n
+        with in_order(self._encode, n, n_threads) as encoded:
+            while row < n:
+                row = self._keep(row) or self._write(row, encoded)
+                if self.progress is not None:
+                    self.progress(row, n)
+        for path in self.out.glob("shard-*"):
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) >= len(self.done):
+                path.unlink()
+        content = {
+            **self.options,
+            "root": str(self.index.root),
+            "source_fingerprint": self.index.fingerprint,
+            "classes": list(self.index.classes),
+            "skipped": [[image.path, image.reason] for image in self.index.skipped],
+            "shards": self.done,
+        }
+        durable.write_json(self.out / INDEX, {**content, "sha256": durable.sha256_json(content)})
+
+    def _keep(self, first: int) -> int | None:
+        """Keep the next shard if an earlier call wrote that shard from row `first` on.
+
+        Returns
+        -------
+        int or None
+            The row after the shard, or None if the shard has to be written.
+        """
+        path = self.out / TABLE.format(len(self.done))
+        try:
+            table = durable.read_json(path)
+            if table["key"] != self.key or table["first"] != first:
+                return None
+            tar, next_row, rows = table["tar"], int(table["next"]), len(table["paths"])
+        except (FileNotFoundError, DataError, KeyError, TypeError):
+            return None
+        if not is_whole(self.out, tar, hashed=True):
+            logger.warning("%s is damaged; writing it again", self.out / tar["file"])
+            return None
+        self.done.append({**tar, "rows": rows, "table": part(path)})
+        return next_row
+
+    def _write(
+        self, first: int, encoded: Callable[[int], Iterator[tuple[int, "Encoded | str"]]]
+    ) -> int:
+        """Write the next shard from row `first` of the index on; return the row after the shard."""
+        number = len(self.done)
+        table = Table(first_key=sum(shard["rows"] for shard in self.done))
+        path = self.out / f"shard-{number:05d}.tar"
+        with durable.replacing(path) as file:
+            tar = TarFile(file)
+            for row, image in encoded(first):
+                next_row = row + 1
+                if isinstance(image, str):
+                    table.skipped.append([self.index.paths[row], image])
+                else:
+                    suffix = "jpg" if self.options["format"] == "jpeg" else "npy"
+                    offset = tar.add(f"{table.next_key:09d}.{suffix}", image.data)
+                    table.add(self.index, row, offset, image)
+                if self.progress is not None:
+                    self.progress(next_row, self.index.n)
+                if tar.position >= self.options["shard_bytes"]:
+                    break
+            tar.finish()
+        stored = {"file": path.name, "bytes": tar.position, "sha256": tar.digest.hexdigest()}
+        head = {"key": self.key, "first": first, "next": next_row, "tar": stored}
+        table_path = self.out / TABLE.format(number)
+        durable.write_bytes(
+            table_path, json.dumps({**head, "skipped": table.skipped, **table.columns}).encode()
+        )
+        self.done.append({**stored, "rows": len(table.columns["paths"]), "table": part(table_path)})
+        return next_row
+
+    def _encode(self, row: int) -> "Encoded | str":
+        """The stored form of an image, or the reason why the image is skipped."""
+        try:
+            data = self.source.read(row)
+            original = decode_rgb(data, self.source.name(row))
+        except DataError as error:
+            return skip_reason(error)
+        image = resize_short_side(original, self.options["short_side"])
+        buffer = io.BytesIO()
+        if self.options["format"] == "raw":
+            np.lib.format.write_array(buffer, np.asarray(image), allow_pickle=False)
+        elif image is original and is_upright_colour_jpeg(data):
+            buffer.write(data)
+        else:
+            image.info.clear()  # store neither EXIF data nor a colour profile
+            image.save(
+                buffer,
+                "JPEG",
+                quality=self.options["quality"],
+                subsampling=self.options["subsampling"],
+            )
+        return Encoded(buffer.getvalue(), image.height, image.width)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The stored bytes of an image, and its size in pixels."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+class Table:
+    """The table of a shard: columns with one entry per image.
+
+    Parameters
+    ----------
+    first_key : int
+        Row of the prepared set that the shard begins with.
+
+    Attributes
+    ----------
+    next_key : int
+        Row of the prepared set that the next image gets.
+    skipped : list of list of str
+        Path and reason of each skipped image.
+    columns : dict of str to list
+        The columns.
+    """
+
+    def __init__(self, first_key: int) -> None:
+        self.next_key = first_key
+        self.skipped: list[list[str]] = []
+        names = ("paths", "sample_ids", "labels", "offsets", "lengths", "heights", "widths")
+        self.columns: dict[str, list[Any]] = {name: [] for name in names}
+
+    def add(self, index: ImageIndex, row: int, offset: int, image: Encoded) -> None:
+        """Append the image of a row, whose data begin at `offset` in the shard."""
+        identity = index.paths[row], int(index.sample_ids[row]), int(index.labels[row])
+        values = (*identity, offset, len(image.data), image.height, image.width)
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
+        self.next_key += 1
+
+
+class TarFile:
+    """A tar file in ustar format whose bytes depend only on names and contents.
+
+    Parameters
+    ----------
+    file : binary file
+        File to write to.
+
+    Attributes
+    ----------
+    position : int
+        Number of bytes written.
+    digest : hash
+        SHA-256 of these bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.position = 0
+        self.digest = hashlib.sha256()
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member; return the offset of its data in the file."""
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.position
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        return offset
+
+    def finish(self) -> None:
+        """Append the end mark of a tar file."""
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self.position + end) % tarfile.RECORDSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self.position += len(data)
+
+
+def skip_reason(error: DataError) -> str:
+    """The reason why an image is skipped, without the name of the image."""
+    if isinstance(error, DecodeError):
+        return error.reason
+    return f"cannot be read: {getattr(error.__cause__, 'strerror', None) or error}"
