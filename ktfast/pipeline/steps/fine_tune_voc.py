@@ -22,8 +22,7 @@ from ktfast.pipeline.steps.probe_layers import load_model
 from ktfast.training.loop import Task, TrainingSummary, train
 from ktfast.voc.classification import MultiLabelTask, image_scores
 from ktfast.voc.data import VocSet
-from ktfast.voc.detection import DetectionTask, detect
-from ktfast.voc.detection_metric import detection_precisions
+from ktfast.voc.detection import DetectionTask, detect, detection_precisions
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals
