@@ -5,8 +5,9 @@ therefore names these details in its `protocol`. Only training labels choose the
 test set is used once, at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,25 +122,19 @@ def linear_probe(
     if not weight_decays or min(weight_decays) < 0:
         raise InputError(f"weight_decays must be non-negative numbers, got {weight_decays!r}")
     _standardise(train, test)
-    learning_rate = _RATE_TIMES_SQUARE_NORM / mean_square_norm(train)
-
-    def fit(rows: NDArray[np.int64], decays: Sequence[float]) -> tuple[Tensor, Tensor]:
-        index = torch.from_numpy(rows).to(train.device)
-        y = torch.from_numpy(labels).to(train.device)
-        return fit_sgd(
-            train, y, index, n_classes, decays,
-            learning_rate=learning_rate, epochs=epochs, batch_size=BATCH_SIZE, seed=seed,
-        )  # fmt: skip
-
-    decay, scores = float(weight_decays[0]), {}
-    if len(weight_decays) > 1:
-        fit_rows, held = stratified_holdout(labels, HOLDOUT, seed)
-        weights, bias = fit(fit_rows, weight_decays)
-        for w, b, candidate in zip(weights, bias, weight_decays, strict=True):
-            guess = predict(train[torch.from_numpy(held).to(train.device)], w, b)
-            scores[f"{candidate:g}"] = mean_per_class_accuracy(labels[held], guess)
-        decay = float(max(weight_decays, key=lambda c: (scores[f"{c:g}"], c)))
-    weights, bias = fit(np.arange(len(labels)), [decay])
+    sgd = partial(
+        fit_sgd,
+        train,
+        torch.from_numpy(labels).to(train.device),
+        n_classes=n_classes,
+        learning_rate=_RATE_TIMES_SQUARE_NORM / mean_square_norm(train),
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        seed=seed,
+    )
+    decay, scores = _choose_decay(sgd, train, labels, weight_decays, seed)
+    every_row = torch.arange(len(train), device=train.device)
+    weights, bias = sgd(every_row, weight_decays=[decay])
     guess = predict(test, weights[0], bias[0])
     return LinearProbeResult(
         top1=top1_accuracy(test_labels, guess),
@@ -156,6 +151,26 @@ def linear_probe(
             "crops": 1,
         },
     )
+
+
+def _choose_decay(
+    sgd: Callable[..., tuple[Tensor, Tensor]],
+    train: Tensor,
+    labels: NDArray[np.int64],
+    candidates: Sequence[float],
+    seed: int,
+) -> tuple[float, dict[str, float]]:
+    """The candidate with the highest accuracy on held-out rows, and the accuracy of each one."""
+    if len(candidates) == 1:
+        return float(candidates[0]), {}
+    fit_rows, held = stratified_holdout(labels, HOLDOUT, seed)
+    weights, bias = sgd(torch.from_numpy(fit_rows).to(train.device), weight_decays=candidates)
+    held_out = train[torch.from_numpy(held).to(train.device)]
+    scores = {
+        f"{candidate:g}": mean_per_class_accuracy(labels[held], predict(held_out, w, b))
+        for w, b, candidate in zip(weights, bias, candidates, strict=True)
+    }
+    return float(max(candidates, key=lambda c: (scores[f"{c:g}"], c))), scores
 
 
 def stratified_holdout(

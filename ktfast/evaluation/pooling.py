@@ -5,7 +5,8 @@ the pooled sizes are the published ones: 9600, 9216, 9600, 9600 and 9216 values.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,14 +107,9 @@ def conv_features(
     n = images.n
     if dtype not in ("float32", "float16"):
         raise InputError(f'dtype must be "float32" or "float16", got {dtype!r}')
-    training = bool(getattr(model, "training", False))
-    device = None
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-        device = next((parameter.device for parameter in model.parameters()), None)
     result: dict[str, NDArray[Any]] = {}
     seen = np.zeros(n, dtype=bool)
-    try:
+    with _evaluating(model) as device:
         for batch in images.epoch(0):
             pixels, rows = batch.images, np.asarray(batch.rows.cpu())
             if rows.size and (rows.min() < 0 or rows.max() >= n or seen[rows].any()):
@@ -128,9 +124,6 @@ def conv_features(
             for layer, values in pooled.items():
                 result[layer][rows] = _finite(values.to(getattr(torch, dtype)), layer)
             seen[rows] = True
-    finally:
-        if isinstance(model, torch.nn.Module):
-            model.train(training)
     if not seen.all():
         raise InputError(
             f"the feed delivered {int(seen.sum())} of its {n} images; it must deliver all"
@@ -145,6 +138,20 @@ def _pooled(model: ConvModel, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
         side = pooled_size(values.shape[1], min(values.shape[2:]))
         pooled[layer] = functional.adaptive_avg_pool2d(values.float(), side).flatten(1)
     return pooled
+
+
+@contextmanager
+def _evaluating(model: ConvModel) -> Iterator[torch.device | None]:
+    """Put a torch Module into evaluation mode for the block; yield its device."""
+    if not isinstance(model, torch.nn.Module):
+        yield None
+        return
+    training = model.training
+    model.eval()
+    try:
+        yield next((parameter.device for parameter in model.parameters()), None)
+    finally:
+        model.train(training)
 
 
 def _allocate(

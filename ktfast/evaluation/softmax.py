@@ -31,9 +31,9 @@ def fit_sgd(
     x: Tensor,
     y: Tensor,
     rows: Tensor,
+    *,
     n_classes: int,
     weight_decays: Sequence[float],
-    *,
     learning_rate: float,
     epochs: int,
     batch_size: int,
@@ -93,10 +93,7 @@ def fit_sgd(
             rate = learning_rate * _DROP_FACTOR**passed
             inputs = x[batch].float()
             scores = torch.addmm(bias, inputs, weights).view(len(batch), n_decays, n_classes)
-            # d(mean cross-entropy)/d(scores) = (softmax - one hot) / rows
-            slope = functional.softmax(scores, dim=-1)
-            slope.sub_(functional.one_hot(y[batch], n_classes).unsqueeze(1)).div_(len(batch))
-            slope = slope.view(len(batch), -1)
+            slope = _slope(scores, y[batch]).view(len(batch), -1)
             weight_speed.addmm_(inputs.T, slope, beta=_MOMENTUM).addcmul_(weights, decay)
             bias_speed.mul_(_MOMENTUM).add_(slope.sum(0))
             weights.sub_(weight_speed, alpha=rate)
@@ -109,6 +106,13 @@ def fit_sgd(
         )
     split = weights.view(-1, n_decays, n_classes).permute(1, 0, 2).contiguous()
     return split, bias.view(n_decays, n_classes)
+
+
+def _slope(scores: Tensor, labels: Tensor) -> Tensor:
+    """Derivative of the mean cross-entropy by scores [rows, w, c]: (softmax - one hot) / rows."""
+    slope = functional.softmax(scores, dim=-1)
+    truth = functional.one_hot(labels, scores.shape[-1]).unsqueeze(1)
+    return slope.sub_(truth).div_(len(scores))
 
 
 def predict(x: Tensor, weights: Tensor, bias: Tensor) -> NDArray[np.int64]:

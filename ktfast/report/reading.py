@@ -20,8 +20,8 @@ from ktfast.report.summaries import (
     ClusterSummary,
     MetricsRow,
     PreparedImages,
-    PretextSummary,
     StageResult,
+    TrainingResult,
 )
 
 STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
@@ -90,10 +90,10 @@ class RunReader:
         summary = self._summary(f"voc/{protocol}")
         return None if summary is None else VocSummary.from_json(summary)
 
-    def training(self, stage: str) -> PretextSummary | None:
-        """Summary of the stage pretext or of another training, or None."""
+    def training(self, stage: str) -> TrainingResult | None:
+        """Summary of a stage that trains a network (pretext, transfer, a baseline), or None."""
         summary = self._summary(stage)
-        return None if summary is None else PretextSummary.from_json(summary)
+        return None if summary is None else TrainingResult.from_json(summary)
 
     def clusters(self) -> ClusterSummary | None:
         """Summary of the stage cluster, with the untrained network's scores, or None."""

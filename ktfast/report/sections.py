@@ -11,7 +11,7 @@ from ktfast.evaluation.results import ByModel, best_layer
 from ktfast.report import pictures, plots
 from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
 from ktfast.report.reading import RunReader
-from ktfast.report.summaries import ClusterSummary, MetricsRow, PretextSummary, StageResult
+from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
 from ktfast.report.verdict import Verdict, verdict
 
 PUZZLES_SHOWN = 6
@@ -66,7 +66,7 @@ def _accuracy_figure(title: str, rows: ByModel) -> Figure:
     return Figure(title, percent(None if transfer is None else transfer[1]), beside)
 
 
-def _puzzle_figure(pretext: PretextSummary | None) -> Figure:
+def _puzzle_figure(pretext: TrainingResult | None) -> Figure:
     if pretext is None:
         return Figure("Puzzles solved", "–", "not run")
     return Figure(

@@ -83,22 +83,22 @@ class PreparedImages:
 
 
 @dataclass(frozen=True)
-class PretextSummary:
-    """Summary of the stage pretext, or of another training.
+class TrainingResult:
+    """Summary of a stage that trains a network: pretext, transfer or a baseline.
 
     Attributes
     ----------
     accuracy : float, optional
-        Fraction of held-out puzzles that the network solves.
+        Accuracy of the network. For puzzles: on held-out images.
     chance : float, optional
-        Accuracy of guessing.
+        Accuracy of guessing; only puzzles have one.
     """
 
     accuracy: float | None
     chance: float | None
 
     @classmethod
-    def from_json(cls, value: Json) -> "PretextSummary":
+    def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
         return cls(number(value.get("accuracy")), number(value.get("chance")))
 

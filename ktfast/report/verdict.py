@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ktfast.evaluation.results import EvaluationSummary, Layers, best_layer
 from ktfast.report.formats import amount, percent
-from ktfast.report.summaries import ClusterSummary, PretextSummary
+from ktfast.report.summaries import ClusterSummary, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Verdict:
 def verdict(
     evaluation: EvaluationSummary | None,
     cluster: ClusterSummary | None,
-    pretext: PretextSummary | None,
+    pretext: TrainingResult | None,
     n_test: float | None,
 ) -> Verdict:
     """Say whether the transferred network beats random weights, and by how much.
@@ -44,7 +44,7 @@ def verdict(
         Summary of the stage evaluate.
     cluster : ClusterSummary, optional
         Summary of the stage cluster.
-    pretext : PretextSummary, optional
+    pretext : TrainingResult, optional
         Summary of the stage pretext.
     n_test : float, optional
         Number of test images. It decides which difference counts as noise.
@@ -110,7 +110,7 @@ def _baselines(best: dict[str, tuple[str, float] | None], transfer: float) -> li
     return sentences
 
 
-def _other_findings(cluster: ClusterSummary | None, pretext: PretextSummary | None) -> list[str]:
+def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | None) -> list[str]:
     sentences = []
     if pretext is not None and pretext.accuracy is not None and pretext.chance is not None:
         sentences.append(

@@ -128,9 +128,8 @@ def test_conv_features_refuse_what_is_not_finite():
 def test_sgd_step_worked_by_hand():
     # Two classes, W = 0: softmax 1/2 each, so the slope of the scores is (-1/2, 1/2) for class 0.
     x, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    weights, bias = fit_sgd(
-        x, y, torch.arange(1), 2, [0.0, 5.0], learning_rate=0.1, epochs=1, batch_size=4, seed=0
-    )
+    options = {"learning_rate": 0.1, "epochs": 1, "batch_size": 4, "seed": 0}
+    weights, bias = fit_sgd(x, y, torch.arange(1), n_classes=2, weight_decays=[0.0, 5.0], **options)
     for decay in (0, 1):  # the decay of zero weights is nothing
         np.testing.assert_allclose(weights[decay], [[0.1, -0.1], [0, 0]])
         np.testing.assert_allclose(bias[decay], [0.05, -0.05])
@@ -138,19 +137,20 @@ def test_sgd_step_worked_by_hand():
 
 def test_sgd_over_several_decays_is_sgd_over_each(digits):
     x, y = torch.from_numpy(digits[0]) / 16, torch.from_numpy(digits[1])
-    options = {"learning_rate": 0.1, "epochs": 3, "batch_size": 100, "seed": 4}
-    both, both_bias = fit_sgd(x, y, torch.arange(len(x)), 10, [0.1, 0.01], **options)
+    options = {"learning_rate": 0.1, "epochs": 3, "batch_size": 100, "seed": 4, "n_classes": 10}
+    rows = torch.arange(len(x))
+    both, both_bias = fit_sgd(x, y, rows, weight_decays=[0.1, 0.01], **options)
     for place, decay in enumerate([0.1, 0.01]):
-        weights, bias = fit_sgd(x, y, torch.arange(len(x)), 10, [decay], **options)
+        weights, bias = fit_sgd(x, y, rows, weight_decays=[decay], **options)
         torch.testing.assert_close(both[place], weights[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(both_bias[place], bias[0], atol=1e-5, rtol=1e-4)
 
 
 def test_sgd_that_diverges_is_named():
     x, y = torch.eye(2), torch.tensor([0, 1])
-    options = {"learning_rate": 1e38, "epochs": 30, "batch_size": 1, "seed": 0}
+    options = {"learning_rate": 1e38, "epochs": 30, "batch_size": 1, "seed": 0, "n_classes": 2}
     with pytest.raises(InputError, match="diverged at learning rate 1e"):
-        fit_sgd(x, y, torch.arange(2), 2, [1.0], **options)
+        fit_sgd(x, y, torch.arange(2), weight_decays=[1.0], **options)
 
 
 def test_linear_probe_reaches_scikit_learn_on_digits(digits):
