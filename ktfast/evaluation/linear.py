@@ -75,8 +75,8 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Train a softmax regression on frozen features and test it once.
 
-    The protocol is that of "Colorful Image Colorization" (Zhang et al., ECCV 2016), which Noroozi
-    et al. (CVPR 2018) use too: features are standardised by the training mean and standard
+    The protocol comes from "Colorful Image Colorization" (Zhang et al., ECCV 2016). Noroozi et al.
+    (CVPR 2018) use the same protocol: features are standardised by the training mean and standard
     deviation of each dimension, and SGD has momentum 0.9 and three drops of the learning rate.
 
     Parameters

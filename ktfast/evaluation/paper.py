@@ -2,8 +2,8 @@
 
 Source: Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
 Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None: not published.
-The data sets are larger than those of a small run: compare the course over the layers, not the
-values.
+The paper's data sets are larger than a small run's data set, so that only the course over the
+layers can be compared, not the values.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,8 @@ PUZZLE_ARRAYS = {
     "gray": 1,
 }
 MONTAGE_ARRAYS = {"images": 5, "clusters": 1, "sizes": 1}
-# The three channels of a tile are cut at slightly different places; the green square is drawn.
+# The three channels of a tile are cut at slightly different offsets. The page shows the square of
+# the green channel.
 _GREEN = 1
 
 

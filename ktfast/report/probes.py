@@ -139,7 +139,7 @@ def comparison(title: str, models: ByModel) -> Table:
     title : str
         Caption of the table.
     models : dict of str to dict of str to float
-        Value in percent by model and column. Models are those of a run or published names.
+        Value in percent by model and column. Models are names of a run or published names.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The other sections of the report, as typed values for the template; one function per section."""
+"""Sections of the report other than probes and PASCAL VOC, as typed values for the template."""
 
 import json
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def voc_section(summaries: Mapping[str, VocSummary | None]) -> VocSection | None
 
 
 def _facts(protocol: str, summary: VocSummary) -> list[tuple[str, str]]:
-    """Measure, images, steps and options of a protocol; the options are those of any model."""
+    """Measure, images, steps and options of a protocol; all models have the same options."""
     row = next(iter(summary.models.values()))
     return [
         (f"{protocol}:", summary.measure),

@@ -28,7 +28,7 @@ from ktfast.voc.views import Rescaled
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """A region that overlaps an object by at least FOREGROUND gets the object's class. A region whose
-best overlap lies in [BACKGROUND, FOREGROUND) is background. Other regions are not learnt from."""
+best overlap lies in [BACKGROUND, FOREGROUND) is background. Other regions are not used."""
 REGION_SIDE = 224
 """With several scales, each region is classified at the scale where its area is nearest to
 224 x 224 pixels."""
@@ -93,7 +93,7 @@ class DetectionTask:
     view : Rescaled
         The view that the feed delivers; the task asks it where regions lie in the view.
     proposals : Proposals
-        Regions of every photograph. The task adds the true boxes of the objects.
+        Regions of every photograph. The task adds the true boxes of the objects to them.
     regions : int
         Regions drawn from each photograph.
     foreground : float

@@ -20,7 +20,20 @@ from ktfast.pipeline.steps.networks import (
 
 
 def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
-    """Train the baseline "pretext" or "labels" if it is not trained yet; return its result."""
+    """Train the baseline "pretext" or "labels" if it is not trained yet.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        "pretext" or "labels".
+
+    Returns
+    -------
+    dict
+        Content of the baseline's `result.json`.
+    """
     config = run.config
     target = config.transfer.model_dump(mode="json")
     if name == "pretext":

@@ -43,7 +43,20 @@ def check_probe_memory(run: RunFolder) -> None:
 
 
 def probe_model(run: RunFolder, name: str) -> ProbeRow:
-    """Probe the configured layers of one model: linear, nearest neighbours, few labels."""
+    """Probe the configured layers of one model: linear, nearest neighbours, few labels.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run. Images and labels come from its roles "train" and "test".
+    name : str
+        Name of the model: "transfer" or a baseline.
+
+    Returns
+    -------
+    ProbeRow
+        Accuracies by layer.
+    """
     config = run.config.evaluate
     model, normalization = load_model(run, name)
     n_classes = len(open_set(run, "train").classes)
@@ -96,7 +109,7 @@ def _features(
     layers: Sequence[str],
     normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
-    """Pooled maps of a role's images by layer, and their labels as classes of "train"."""
+    """Pooled maps of a role's images by layer, and the labels of the images."""
     images, transfer = open_set(run, role), run.config.transfer
 
     def prepare(batch: Tensor) -> Tensor:
@@ -129,7 +142,7 @@ def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
 
 
 def _layers(run: RunFolder, model: Trunk) -> tuple[str, ...]:
-    """The layers to probe: those asked for, or every conv layer."""
+    """The layers to probe: `evaluate.layers`, or every convolutional layer."""
     conv = tuple(key for key in model.layers if key.startswith("conv"))
     return run.config.evaluate.layers or conv
 
