@@ -1,6 +1,8 @@
-"""Evaluation protocols, one per file: linear probe, also with few labels, nearest neighbours,
-clustering quality.
+"""Evaluation protocols, one per file, and the typed results that runs store and the report reads.
 
-Import the file of the protocol; `linear`, `low_label`, `softmax`, `knn` and `pooling` need torch,
-the rest needs only NumPy and scikit-learn.
+Import the file of a protocol: `linear` (linear probe), `low_label` (linear probe with few labels),
+`knn` (nearest neighbours), `clustering` (clusters against classes), `average_precision` (VOC).
+`pooling` computes the features that probes read. `results` holds the results, `paper` the published
+figures. `linear`, `low_label`, `softmax`, `knn` and `pooling` need torch; the other files need only
+NumPy and scikit-learn.
 """

@@ -1,7 +1,7 @@
-"""The two accuracies every protocol reports, and the label checks they share.
+"""The two accuracies that every protocol reports, and the check of labels.
 
-Top-1 counts images; the mean per-class accuracy counts every class the same, which is the honest
-figure where classes have 31 to 800 images each.
+Top-1 accuracy counts images. Mean per-class accuracy gives every class the same weight, which
+matters for data sets with classes of very different size.
 """
 
 from typing import Any
@@ -13,22 +13,29 @@ from ktfast.errors import InputError
 
 
 def label_vector(labels: Any, n_rows: int, name: str, *, n_classes: int) -> NDArray[np.int64]:
-    """Check class labels and return them as int64.
+    """Check class labels and convert them to int64.
 
     Parameters
     ----------
-    labels : integers [n_rows], NumPy, torch or a sequence.
-    n_rows : how many rows the features beside them have.
-    name : the argument's name, for messages.
-    n_classes : labels must lie in 0 .. n_classes - 1.
+    labels : array or sequence, int [n_rows]
+        Labels from NumPy, torch or a list.
+    n_rows : int
+        Number of rows of the features that belong to the labels.
+    name : str
+        Name of the argument, for the error message.
+    n_classes : int
+        Number of classes; labels must lie in 0 .. n_classes - 1.
 
     Returns
     -------
-    int64 [n_rows].
+    array, int64 [n_rows]
+        The labels.
 
     Raises
     ------
-    InputError : wrong shape, not integers, or a label out of range (-1, unknown, included).
+    InputError
+        The shape is wrong, the labels are not integers, or a label is out of range. The label -1
+        (unknown class) is out of range.
     """
     vector = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)
     if vector.shape != (n_rows,):
@@ -44,16 +51,27 @@ def label_vector(labels: Any, n_rows: int, name: str, *, n_classes: int) -> NDAr
 
 
 def top1_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    """Fraction of rows whose prediction is their label; both int64 [n], n > 0."""
+    """Fraction of rows whose prediction equals their label; both int64 [n], n > 0."""
     return float(np.mean(labels == predictions))
 
 
 def mean_per_class_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    """Mean over the classes present in `labels` of the fraction of their rows predicted right.
+    """Mean over classes of the fraction of the class's rows that are predicted right.
+
+    Classes without a row in `labels` do not count. scikit-learn's `balanced_accuracy_score` returns
+    the same value, but warns about every prediction of such a class.
 
     Parameters
     ----------
-    labels, predictions : int64 [n], labels >= 0, n > 0.
+    labels : array, int64 [n]
+        True classes, >= 0; n > 0.
+    predictions : array, int64 [n]
+        Predicted classes.
+
+    Returns
+    -------
+    float
+        Accuracy in [0, 1].
     """
     n_classes = int(labels.max()) + 1
     counts = np.bincount(labels, minlength=n_classes)

@@ -1,6 +1,7 @@
-"""Average precision of PASCAL VOC: over 11 recalls, as until 2009, and under the whole curve.
+"""Average precision of PASCAL VOC, in two versions.
 
-Figures on VOC2007 are of the first kind (Everingham et al. 2010); the second is scikit-learn's.
+The published figures on VOC2007 average the precision at 11 recalls (Everingham et al. 2010). The
+newer version is the area under the whole precision-recall curve, as scikit-learn computes it.
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from ktfast.errors import InputError
 
 @dataclass(frozen=True)
 class AveragePrecisions:
-    """One value per class in [0, 1], NaN for classes without a positive.
+    """Average precisions in [0, 1] of every class; NaN for a class without a positive.
 
     Attributes
     ----------
-    eleven_points, area : float64 [n_classes].
+    eleven_points : array, float64 [n_classes]
+        Mean precision at 11 recalls.
+    area : array, float64 [n_classes]
+        Area under the precision-recall curve.
     """
 
     eleven_points: NDArray[np.float64]
@@ -27,15 +31,16 @@ class AveragePrecisions:
     @property
     def mean(self) -> float:
         """Mean of `eleven_points` over the classes that have a positive; NaN without one."""
-        return _mean(self.eleven_points)
+        return mean_of_defined(self.eleven_points)
 
     @property
     def mean_area(self) -> float:
-        """Mean of `area` over the same classes."""
-        return _mean(self.area)
+        """Mean of `area` over the classes that have a positive; NaN without one."""
+        return mean_of_defined(self.area)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def mean_of_defined(values: NDArray[np.float64]) -> float:
+    """Mean of the values that are finite; NaN if none is."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -43,25 +48,33 @@ def _mean(values: NDArray[np.float64]) -> float:
 def classification_precisions(
     scores: NDArray[np.floating], presence: NDArray[np.integer]
 ) -> AveragePrecisions:
-    """Average precision of every class.
+    """Average precision of every class of a multi-label classification.
 
     Parameters
     ----------
-    scores : [n, n_classes], higher for images that rather show the class.
-    presence : [n, n_classes], 1 shown, -1 not; 0 does not count (difficult).
+    scores : array, float [n, n_classes]
+        Scores of the classes; a higher score means that the image more likely shows the class.
+    presence : array, int [n, n_classes]
+        1: the image shows the class. -1: it does not. 0: the image does not count for the class.
+
+    Returns
+    -------
+    AveragePrecisions
+        One value per class.
 
     Raises
     ------
-    InputError : shapes differ, or a score is not a number.
+    InputError
+        The shapes differ, or a score is NaN.
     """
     scores, presence = np.asarray(scores), np.asarray(presence)
     if scores.ndim != 2 or scores.shape != presence.shape:
         raise InputError(
-            f"scores {scores.shape} and presence {presence.shape} must be of one shape, "
-            "images by classes"
+            "scores and presence must be of one shape, images by classes; got scores "
+            f"{scores.shape} and presence {presence.shape}"
         )
     if np.isnan(scores).any():
-        raise InputError("scores must be numbers, got NaN")
+        raise InputError("scores must be numbers, got NaN; check the network's outputs")
     n_classes = scores.shape[1]
     eleven, area = np.full((2, n_classes), np.nan)
     for k in range(n_classes):
@@ -75,12 +88,19 @@ def classification_precisions(
 
 
 def eleven_points(hits: NDArray[np.bool_], n_positives: int) -> float:
-    """Mean of the best precision at or beyond recalls 0, 0.1, ..., 1.
+    """Mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or a higher one.
 
     Parameters
     ----------
-    hits : bool [m], whether each answer is right, the surest first.
-    n_positives : how many there are to find, found or not; at least 1.
+    hits : bool array [m]
+        Whether each answer is right, in descending order of scores.
+    n_positives : int
+        Number of positives, found or not; at least 1.
+
+    Returns
+    -------
+    float
+        Average precision in [0, 1].
     """
     recall, precision = _curve(hits, n_positives)
     best = [precision[recall >= level].max(initial=0.0) for level in np.arange(11) / 10]
@@ -88,7 +108,20 @@ def eleven_points(hits: NDArray[np.bool_], n_positives: int) -> float:
 
 
 def curve_area(hits: NDArray[np.bool_], n_positives: int) -> float:
-    """Sum of the precisions at every right answer, over `n_positives`; see `eleven_points`."""
+    """Area under the precision-recall curve: sum of the precisions at right answers / positives.
+
+    Parameters
+    ----------
+    hits : bool array [m]
+        Whether each answer is right, in descending order of scores.
+    n_positives : int
+        Number of positives, found or not; at least 1.
+
+    Returns
+    -------
+    float
+        Average precision in [0, 1].
+    """
     _, precision = _curve(hits, n_positives)
     return float(precision[hits].sum() / n_positives)
 
@@ -96,5 +129,6 @@ def curve_area(hits: NDArray[np.bool_], n_positives: int) -> float:
 def _curve(
     hits: NDArray[np.bool_], n_positives: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and precision after each answer, float64 [m]."""
     found = np.cumsum(hits, dtype=np.float64)
     return found / n_positives, found / np.arange(1, len(hits) + 1)

@@ -1,7 +1,7 @@
-"""k-nearest-neighbour accuracy: how well features alone, without any training, find the class."""
+"""Nearest-neighbour accuracy: how well features separate the classes without any training."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,18 @@ _ROWS_PER_BLOCK = 8192
 
 @dataclass(frozen=True)
 class KnnResult:
-    """Accuracy of a nearest-neighbour vote and the options that made it."""
+    """Accuracies of a nearest-neighbour vote, in [0, 1].
+
+    Attributes
+    ----------
+    top1 : float
+        Fraction of images that are classified right.
+    mean_per_class : float
+        Mean of this fraction over classes.
+    """
 
     top1: float
     mean_per_class: float
-    k: int
-    temperature: float | None
-    metric: str
-    n_train: int
-    n_test: int
-    dim: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary ready for JSON."""
-        return asdict(self)
 
 
 def knn_accuracy(
@@ -46,74 +44,90 @@ def knn_accuracy(
     temperature: float | None = 0.07,
     device: torch.device | str | None = None,
 ) -> KnnResult:
-    """Classify each test row by a vote of its k most similar training rows (cosine).
+    """Classify each test row by a vote of its k most similar training rows (cosine similarity).
 
-    A neighbour's vote weighs exp(similarity / temperature), as in Wu et al. (CVPR 2018) and DINO;
-    with temperature None every vote weighs the same.
+    A neighbour's vote has the weight exp(similarity / temperature), as in Wu et al. (CVPR 2018)
+    and DINO. The class with the largest sum wins; of equal sums, the lowest class. A row of zeros
+    has similarity 0 to every row.
 
     Parameters
     ----------
-    train_x, test_x : float32 or float16 [n, d] and [m, d].
-    train_y, test_y : int [n] and [m], >= 0.
-    k : neighbours, at most n.
-    temperature : of the weights, > 0, or None for a uniform vote.
-    device : where to compute; None: where `train_x` is.
+    train_x : array or Tensor, float32 or float16 [n, d]
+        Training features.
+    train_y : array or sequence, int [n]
+        Training labels, >= 0.
+    test_x : array or Tensor, float32 or float16 [m, d]
+        Test features.
+    test_y : array or sequence, int [m]
+        Test labels, >= 0.
+    k : int
+        Number of neighbours, at most n.
+    temperature : float, optional
+        Temperature of the weights, > 0. None gives every vote the same weight.
+    device : torch.device or str, optional
+        Where to compute. Default: the device of `train_x`.
 
     Returns
     -------
-    KnnResult; equal votes go to the lowest class. A row of zeros has similarity 0 to every row.
+    KnnResult
+        The accuracies.
 
     Raises
     ------
-    InputError : shapes, labels, values or options that cannot be used.
+    InputError
+        A shape, a label or an option is invalid, or a feature is NaN or infinite.
 
     Notes
     -----
-    Memory: one block of 1,024 x 8,192 similarities and a normalised float32 copy of one block
-    of rows of each side; never a matrix of m x n.
+    The function never allocates a matrix of m x n. It needs memory for one block of 1,024 x 8,192
+    similarities and for normalised float32 copies of one block of test rows and one of training
+    rows.
     """
     target = device if device is not None else getattr(train_x, "device", "cpu")
     train, test = torch.as_tensor(train_x), torch.as_tensor(test_x)
-    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
-        raise InputError(
-            "train_x and test_x must be [n, d] and [m, d], got "
-            f"{tuple(train.shape)} and {tuple(test.shape)}"
-        )
-    if not 1 <= k <= len(train) or not len(test):
-        raise InputError(f"k must lie in 1..{len(train)} and test_x hold rows, got k = {k}")
-    if temperature is not None and not temperature > 0:
-        raise InputError(f"temperature must be positive or None, got {temperature}")
+    _check(train, test, k, temperature)
     limit = int(np.iinfo(np.int64).max)
     labels = label_vector(train_y, len(train), "train_y", n_classes=limit)
     test_labels = label_vector(test_y, len(test), "test_y", n_classes=limit)
     classes, codes = np.unique(labels, return_inverse=True)
-    votes_of = torch.from_numpy(codes).to(target)
+    class_of_row = torch.from_numpy(codes).to(target)
     predictions = []
     for queries in torch.split(test, _QUERIES_PER_BLOCK):
         similarity, neighbour = _nearest(_unit_rows(queries, target), train, k)
-        if temperature is None:
-            weight = torch.ones_like(similarity)
-        else:
-            # Less the best similarity: the same ratios, and no overflow at small temperatures.
-            weight = ((similarity - similarity.amax(1, keepdim=True)) / temperature).exp()
-        votes = torch.zeros(len(queries), len(classes), device=weight.device)
-        votes.scatter_add_(1, votes_of[neighbour], weight)
+        votes = torch.zeros(len(queries), len(classes), device=similarity.device)
+        votes.scatter_add_(1, class_of_row[neighbour], _weights(similarity, temperature))
         predictions.append(classes[votes.cpu().numpy().argmax(1)])
     guess = np.concatenate(predictions)
     return KnnResult(
         top1=top1_accuracy(test_labels, guess),
         mean_per_class=mean_per_class_accuracy(test_labels, guess),
-        k=k,
-        temperature=temperature,
-        metric="cosine",
-        n_train=len(train),
-        n_test=len(test),
-        dim=train.shape[1],
     )
 
 
+def _check(train: Tensor, test: Tensor, k: int, temperature: float | None) -> None:
+    if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
+        raise InputError(
+            "train_x and test_x must be [n, d] and [m, d], got "
+            f"{tuple(train.shape)} and {tuple(test.shape)}"
+        )
+    if not 1 <= k <= len(train):
+        raise InputError(f"k must lie in 1..{len(train)}, the number of training rows, got {k}")
+    if not len(test):
+        raise InputError("test_x is empty; give at least one test row")
+    if temperature is not None and not temperature > 0:
+        raise InputError(f"temperature must be positive or None, got {temperature}")
+
+
+def _weights(similarity: Tensor, temperature: float | None) -> Tensor:
+    """Weight of each neighbour's vote, float32 [b, k]."""
+    if temperature is None:
+        return torch.ones_like(similarity)
+    # Subtracting the best similarity keeps the ratios and prevents overflow.
+    return ((similarity - similarity.amax(1, keepdim=True)) / temperature).exp()
+
+
 def _nearest(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k highest similarities float32 [b, k] and their rows int64 [b, k]."""
+    """The k highest similarities float32 [b, k] of each query and their rows int64 [b, k]."""
     best = torch.empty(len(queries), 0, device=queries.device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(train), _ROWS_PER_BLOCK):

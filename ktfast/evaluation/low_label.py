@@ -1,7 +1,7 @@
-"""Low-label regimes: a linear probe that sees only a share of the training labels.
+"""Low-label regimes: a linear probe that sees only a fraction of the training labels.
 
-The share is drawn class by class, and a smaller share is part of a larger one, so that regimes and
-models are compared on the same images.
+The fraction is drawn class by class. A smaller fraction is a subset of a larger one, and all models
+see the same images, so that results can be compared.
 """
 
 import math
@@ -14,30 +14,36 @@ from numpy.typing import NDArray
 
 from ktfast.errors import InputError
 from ktfast.evaluation.accuracy import label_vector
-from ktfast.evaluation.linear import WEIGHT_DECAYS, LinearProbeResult, linear_probe
+from ktfast.evaluation.linear import BATCH_SIZE, WEIGHT_DECAYS, LinearProbeResult, linear_probe
 
-_LEAST_TO_CHOOSE = 3  # images of a class, of which a fifth, rounded, is held out
+# A class needs 3 images before a fifth of its images, rounded, is at least one held-out image.
+_MIN_CLASS_TO_HOLD_OUT = 3
 
 
 def labelled_share(
     labels: NDArray[np.int64] | Sequence[int], fraction: float, *, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Draw a share of the rows of each class, at least one.
+    """Draw a fraction of the rows of each class, at least one row.
 
     Parameters
     ----------
-    labels : int [n].
-    fraction : of each class, in (0, 1]; the number of rows is rounded.
-    seed : of the draw; the global random state is untouched. With the same seed the rows of a
-        smaller fraction are among those of a larger one.
+    labels : array or sequence, int [n]
+        Class of each row.
+    fraction : float
+        Fraction of each class, in (0, 1]. The number of rows is rounded.
+    seed : int
+        Seed of the draw. With one seed, the rows of a smaller fraction are among the rows of a
+        larger one. The global random state does not change.
 
     Returns
     -------
-    sorted int64 vector of row numbers.
+    array, int64
+        Sorted row numbers.
 
     Raises
     ------
-    InputError : the fraction lies outside (0, 1].
+    InputError
+        The fraction lies outside (0, 1].
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction must lie in (0, 1], got {fraction!r}")
@@ -59,23 +65,52 @@ def low_label_probe(
     n_classes: int,
     fraction: float,
     epochs: int = 20,
-    batch_size: int = 256,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> LinearProbeResult:
-    """Train a linear probe on a share of the labels and test it on the whole test set.
+    """Train a linear probe on a fraction of the labels and test it on the whole test set.
 
-    It takes as many steps of SGD as `epochs` passes over all rows would, because as many passes
-    over a few rows are too few steps. Where no class has enough images to choose the weight decay
-    by, it is the largest candidate. Other parameters, shapes and errors are those of
-    `linear_probe`; `fraction` is as in `labelled_share`.
+    SGD takes as many steps as `epochs` passes over all rows would take; otherwise a small fraction
+    would be trained for too few steps. If no class has enough images to choose the weight decay,
+    the largest candidate is used.
+
+    Parameters
+    ----------
+    train_x : array, float32 or float16 [n, d]
+        Features of all training images.
+    train_y : array or sequence, int [n]
+        Training labels in 0 .. n_classes - 1.
+    test_x : array, float32 or float16 [m, d]
+        Test features.
+    test_y : array or sequence, int [m]
+        Test labels in 0 .. n_classes - 1.
+    n_classes : int
+        Number of classes.
+    fraction : float
+        Fraction of the labels of each class, in (0, 1].
+    epochs : int
+        Passes over all rows that take as many steps as this training.
+    seed : int
+        Seed of the draw and of the probe.
+    device : torch.device or str, optional
+        Where to compute. Default: the CPU.
+
+    Returns
+    -------
+    LinearProbeResult
+        Accuracies and protocol.
+
+    Raises
+    ------
+    InputError
+        See `linear_probe` and `labelled_share`.
     """
     labels = label_vector(train_y, len(train_x), "train_y", n_classes=n_classes)
     rows = labelled_share(labels, fraction, seed=seed)
-    can_choose = len(rows) and np.bincount(labels[rows]).max() >= _LEAST_TO_CHOOSE
+    can_choose = len(rows) and np.bincount(labels[rows]).max() >= _MIN_CLASS_TO_HOLD_OUT
 
     def steps(n: int) -> int:
-        return math.ceil(n / batch_size)
+        return math.ceil(n / BATCH_SIZE)
 
     return linear_probe(
         train_x[rows],
@@ -85,7 +120,6 @@ def low_label_probe(
         n_classes=n_classes,
         weight_decays=WEIGHT_DECAYS if can_choose else [max(WEIGHT_DECAYS)],
         epochs=round(epochs * steps(len(train_x)) / max(1, steps(len(rows)))),
-        batch_size=batch_size,
         seed=seed,
         device=device,
     )

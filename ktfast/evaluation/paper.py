@@ -1,8 +1,9 @@
-"""Published figures of the method, to stand beside ours; all for an AlexNet target.
+"""Published results of the method, in percent, that the report shows beside a run's results.
 
-Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
-Transfer", CVPR 2018, arXiv 1805.00385. Percent; None where nothing is published. They are for
-other data sets than a small run's, so they show the pattern over layers, not a target.
+Source: Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
+Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None: not published.
+The paper's data sets are larger than a small run's data set, so that only the course over the
+layers can be compared, not the values.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 
 SOURCES = {
     "printed": "a table printed in the paper",
-    "third party": "a statement about the paper by others (the authors' project page, a blog)",
+    "third party": "a statement about the paper elsewhere (the authors' project page, a blog)",
     "code": "another project's code or README",
     "derived": "recomputed from other figures",
     "remembered": "remembered, not checked against a source: a lead only",
@@ -22,7 +23,19 @@ CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """Top-1 accuracy in percent per layer conv1 .. conv5, with its source."""
+    """Top-1 accuracy of one method at the layers conv1 .. conv5.
+
+    Attributes
+    ----------
+    name : str
+        Name of the method in the paper.
+    accuracy : tuple of float
+        Accuracy in percent, one per layer.
+    source : str
+        Where the numbers come from, a key of `SOURCES`.
+    note : str
+        Remark on the numbers.
+    """
 
     name: str
     accuracy: tuple[float, ...]
@@ -32,7 +45,21 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class VocRow:
-    """Transfer to PASCAL VOC; each figure with its own source."""
+    """Results of one method on PASCAL VOC.
+
+    Attributes
+    ----------
+    name : str
+        Name of the method in the paper.
+    clustered : bool
+        Whether knowledge was transferred through clusters.
+    pretext_network : str
+        Network that learnt the pretext task.
+    classification, detection_single_scale, detection_multi_scale : pair, optional
+        Mean average precision in percent, and its source.
+    segmentation : pair, optional
+        Mean intersection over union in percent, and its source.
+    """
 
     name: str
     clustered: bool
@@ -60,10 +87,6 @@ IMAGENET_NONLINEAR = (
     LayerRow("CC+Jigsaw++", (55.3, 52.2, 51.4, 47.6, 41.1), "printed", "fc6 33.9, fc7 25.9"),
     LayerRow("CC+vgg-Jigsaw++", (55.9, 55.1, 52.4, 49.5, 43.9), "printed", "fc6 37.3, fc7 27.9"),
 )
-PLACES_LINEAR = (
-    LayerRow("CC+vgg-Jigsaw++", (22.9, 34.2, 37.5, 37.1, 34.4), "remembered",
-             "the best, 37.5 at conv3, is confirmed by a third party"),
-)
 VOC = (
     VocRow("Jigsaw", False, "AlexNet", (67.7, "third party"), (53.2, "third party"), None, None),
     VocRow("Jigsaw++", False, "AlexNet", (69.8, "third party"), (55.5, "third party"),
@@ -77,6 +100,4 @@ VOC = (
     VocRow("random", False, "AlexNet", (53.3, "remembered"), (43.4, "remembered"), None,
            (19.8, "remembered")),
 )
-# Clusters -> PASCAL VOC 2007 classification, mAP in percent; printed in the paper.
-CLUSTERS_VOC07 = {500: 69.1, 1000: 69.5, 2000: 69.9, 5000: 69.9, 10000: 70.0}
 # fmt: on

@@ -1,12 +1,13 @@
-"""Frozen convolutional maps, average-pooled to about 9,600 values each, for linear probes.
+"""Features for probes: maps of frozen convolutional layers, average-pooled to about 9,600 values.
 
-The grids reproduce the published 9600/9216/9600/9600/9216 values of AlexNet's conv1..conv5: a
-probe of a wide, shallow map then has as many inputs as one of a narrow, deep map.
+Pooling gives the probes of all layers about the same number of inputs. For AlexNet's conv1 .. conv5
+the pooled sizes are the published ones: 9600, 9216, 9600, 9600 and 9216 values.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,23 +18,23 @@ from torch.nn import functional
 from ktfast.errors import InputError
 
 PROBE_VALUES = 9600
+"""Largest number of pooled values of a layer."""
 
 
 class ConvModel(Protocol):
-    """What a network must offer to be probed: the maps of named layers in one pass."""
+    """A network that can be probed: it returns the maps of named layers in one pass."""
 
     def features_all(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Return the map float [B, C, h, w] of each named layer."""
         ...
 
 
-@runtime_checkable
 class ImageFeed(Protocol):
-    """The part of a feed that is used here: batches of images and their rows in the source."""
+    """A feed of images: the part of `ktfast.images.feeds.base.Feed` that this file uses."""
 
     @property
     def n(self) -> int:
-        """How many images one epoch delivers."""
+        """Number of images in one epoch."""
         ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterable[Any]:
@@ -42,29 +43,36 @@ class ImageFeed(Protocol):
 
 
 def pooled_size(channels: int, map_size: int) -> int:
-    """Side of the largest square grid with channels * side * side <= 9,600, at most the map's.
+    """Side of the largest square grid with channels * side * side <= 9,600.
 
     Parameters
     ----------
-    channels : channels of the map.
-    map_size : the map's side, in positions.
+    channels : int
+        Channels of the map.
+    map_size : int
+        Side of the map; the grid is not larger than the map.
 
     Returns
     -------
-    the side, at least 1.
+    int
+        Side of the grid, at least 1.
+
+    Raises
+    ------
+    InputError
+        The map has no channel or no position.
     """
     if channels < 1 or map_size < 1:
-        raise InputError(f"a map needs channels and positions, got {channels} and {map_size}")
+        raise InputError(f"channels and map_size must be at least 1, got {channels} and {map_size}")
     return max(1, min(map_size, math.isqrt(PROBE_VALUES // channels)))
 
 
 def conv_features(
     model: ConvModel,
-    images: NDArray[np.uint8] | Tensor | ImageFeed,
+    images: ImageFeed,
     layers: Sequence[str],
     *,
     prepare: Callable[[Tensor], Tensor],
-    batch_size: int = 64,
     dtype: str = "float32",
     memory_budget: int = 4 << 30,
 ) -> dict[str, NDArray[Any]]:
@@ -72,40 +80,42 @@ def conv_features(
 
     Parameters
     ----------
-    model : network whose `features_all(x, layers)` gives maps; a Module is put in evaluation mode
-        for the pass and back afterwards.
-    images : uint8 [N, S, S, 3], or a feed that delivers every row 0 .. n - 1 of its source once
-        in an epoch, in any order.
-    layers : names of the layers.
-    prepare : turns uint8 [B, S, S, 3] into the network's input float [B, 3, S', S'], with the
-        crop and the normalisation that training used; called on the model's device.
-    batch_size : images in a pass when `images` is an array; a feed has its own.
-    dtype : "float32" or "float16", of the result.
-    memory_budget : bytes the result may take.
+    model : ConvModel
+        Network to probe. A torch Module runs in evaluation mode; its mode is restored afterwards.
+    images : ImageFeed
+        Feed whose epoch delivers every row 0 .. n - 1 of its source once, in any order.
+    layers : sequence of str
+        Names of the layers.
+    prepare : callable
+        Turns images uint8 [B, S, S, 3] into the network's input float [B, 3, S', S']. It must crop
+        and normalise the images as in the network's training. It runs on the model's device.
+    dtype : {"float32", "float16"}
+        Dtype of the result.
+    memory_budget : int
+        Largest size of the result in bytes.
 
     Returns
     -------
-    for each layer an array [N, C * side * side] whose row i is image i (or the source's row i).
+    dict of str to array [n, C * side * side]
+        Features by layer. Row i belongs to row i of the feed's source.
 
     Raises
     ------
-    InputError : the result does not fit into the budget, a feed lost or repeated an image, or a
-        map is not finite.
+    InputError
+        The result exceeds the budget, the feed lost or repeated an image, or a map is not finite.
     """
-    n, batches = _batches(images, batch_size)
+    n = images.n
     if dtype not in ("float32", "float16"):
         raise InputError(f'dtype must be "float32" or "float16", got {dtype!r}')
-    training = bool(getattr(model, "training", False))
-    device = None
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-        device = next((parameter.device for parameter in model.parameters()), None)
     result: dict[str, NDArray[Any]] = {}
     seen = np.zeros(n, dtype=bool)
-    try:
-        for pixels, rows in batches:
+    with _evaluating(model) as device:
+        for batch in images.epoch(0):
+            pixels, rows = batch.images, np.asarray(batch.rows.cpu())
             if rows.size and (rows.min() < 0 or rows.max() >= n or seen[rows].any()):
-                raise InputError(f"the feed must deliver each of its {n} images once")
+                raise InputError(
+                    f"the feed must deliver each of its {n} images once; it repeated an image"
+                )
             pooled = _pooled(
                 model, prepare(pixels if device is None else pixels.to(device)), layers
             )
@@ -114,31 +124,11 @@ def conv_features(
             for layer, values in pooled.items():
                 result[layer][rows] = _finite(values.to(getattr(torch, dtype)), layer)
             seen[rows] = True
-    finally:
-        if isinstance(model, torch.nn.Module):
-            model.train(training)
     if not seen.all():
-        raise InputError(f"the feed delivered {int(seen.sum())} of its {n} images")
-    return result
-
-
-def _batches(
-    images: NDArray[np.uint8] | Tensor | ImageFeed, batch_size: int
-) -> tuple[int, Iterator[tuple[Tensor, NDArray[np.int64]]]]:
-    """Return the number of images and batches of (uint8 [B, S, S, 3], rows int64 [B])."""
-    if isinstance(images, ImageFeed):
-        feed = images
-        return feed.n, ((b.images, np.asarray(b.rows.cpu())) for b in feed.epoch(0))
-    pixels = torch.as_tensor(images)
-    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
         raise InputError(
-            f"images must be uint8 [N, S, S, 3], got {pixels.dtype} {tuple(pixels.shape)}"
+            f"the feed delivered {int(seen.sum())} of its {n} images; it must deliver all"
         )
-    if not len(pixels):
-        raise InputError("images is empty: there is nothing to compute features of")
-    starts = range(0, len(pixels), batch_size)
-    parts = ((pixels[s : s + batch_size], s) for s in starts)
-    return len(pixels), ((part, np.arange(s, s + len(part))) for part, s in parts)
+    return result
 
 
 @torch.inference_mode()
@@ -148,6 +138,20 @@ def _pooled(model: ConvModel, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
         side = pooled_size(values.shape[1], min(values.shape[2:]))
         pooled[layer] = functional.adaptive_avg_pool2d(values.float(), side).flatten(1)
     return pooled
+
+
+@contextmanager
+def _evaluating(model: ConvModel) -> Iterator[torch.device | None]:
+    """Put a torch Module into evaluation mode for the block; yield its device."""
+    if not isinstance(model, torch.nn.Module):
+        yield None
+        return
+    training = model.training
+    model.eval()
+    try:
+        yield next((parameter.device for parameter in model.parameters()), None)
+    finally:
+        model.train(training)
 
 
 def _allocate(

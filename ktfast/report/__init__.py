@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing but itself."""
+"""The report of a run: one HTML page that needs no other file and no network."""
 
 from ktfast.report.report import write_report
 

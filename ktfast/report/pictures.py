@@ -1,4 +1,4 @@
-"""The pictures of the report: puzzles with their cut rectangles, and images of clusters."""
+"""The pictures of the report: puzzles with the squares that were cut, and images of clusters."""
 
 import base64
 import io
@@ -22,12 +22,14 @@ PUZZLE_ARRAYS = {
     "gray": 1,
 }
 MONTAGE_ARRAYS = {"images": 5, "clusters": 1, "sizes": 1}
-_GREEN = 1  # the channel whose rectangle is drawn; the others differ by a pixel or two
+# The three channels of a tile are cut at slightly different offsets. The page shows the square of
+# the green channel.
+_GREEN = 1
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square on a picture, px, with what is written in it."""
+    """A square on a picture in pixels, and the text in the square."""
 
     x: int
     y: int
@@ -38,9 +40,28 @@ class Box:
 
 @dataclass(frozen=True)
 class Puzzle:
-    """A photograph with the squares cut from it, and the puzzle made of them.
+    """A photograph with the squares that were cut, and the puzzle made of the tiles.
 
-    `gaps` are (start, width) of the lines between the tiles, px, along both axes.
+    Attributes
+    ----------
+    source : str
+        The photograph, as a data URI.
+    height, width : int
+        Size of the photograph in pixels.
+    cuts : list of Box
+        Squares that were cut from the photograph.
+    mosaic : str
+        The puzzle, as a data URI.
+    mosaic_side : int
+        Side of the puzzle in pixels.
+    gaps : list of pairs of int
+        Start and width in pixels of the lines between the tiles, along both axes.
+    slots : list of Box
+        Tiles of the puzzle.
+    gray : bool
+        Whether the tiles are gray.
+    label : int
+        Number of the permutation.
     """
 
     source: str
@@ -56,7 +77,7 @@ class Puzzle:
 
     @property
     def n_occluded(self) -> int:
-        """How many tiles come from another image."""
+        """Number of tiles that come from another image (occluders)."""
         return sum(slot.occluded for slot in self.slots)
 
 
@@ -70,7 +91,7 @@ class Montage:
 
 
 def data_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
-    """An image uint8 [h, w, 3] as a JPEG with full colour resolution inside a data URI."""
+    """Encode an image uint8 [h, w, 3] as JPEG with full colour resolution, as a data URI."""
     buffer = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -82,14 +103,22 @@ def puzzles(arrays: dict[str, NDArray[Any]], limit: int) -> list[Puzzle]:
 
     Parameters
     ----------
-    arrays : the arrays named in PUZZLE_ARRAYS: tiles uint8 [m, n, t, t, 3] as the network sees
-        them, images uint8 [m, H, W, 3], cells int [m, n] (source cell of each slot),
-        offsets int [m, n, 3, 2] (y, x in the cell for each channel), occluded [m, n], gray [m].
-    limit : how many at most.
+    arrays : dict of str to array
+        The arrays named in PUZZLE_ARRAYS: tiles uint8 [m, n, t, t, 3] as the network sees them,
+        images uint8 [m, H, W, 3], cells int [m, n] (source cell of each slot), offsets int
+        [m, n, 3, 2] (y, x in the cell for each channel), occluded [m, n], gray [m], labels [m].
+    limit : int
+        Largest number of puzzles.
+
+    Returns
+    -------
+    list of Puzzle
+        The puzzles.
 
     Raises
     ------
-    DataError : the arrays do not fit each other.
+    DataError
+        The shapes or dtypes of the arrays do not fit each other.
     """
     n_tiles = arrays["tiles"].shape[1]
     grid = math.isqrt(n_tiles)
@@ -101,7 +130,9 @@ def puzzles(arrays: dict[str, NDArray[Any]], limit: int) -> list[Puzzle]:
         or arrays["images"].shape[3] != 3
         or arrays["tiles"].shape[2:] != (arrays["tiles"].shape[2],) * 2 + (3,)
     ):
-        raise DataError("pretext/examples.npz holds arrays that do not fit each other")
+        raise DataError(
+            "pretext/examples.npz holds arrays that do not fit each other; redo the stage pretext"
+        )
     return [
         _puzzle({key: array[row] for key, array in arrays.items()}, grid)
         for row in range(min(limit, len(arrays["labels"])))
@@ -109,20 +140,29 @@ def puzzles(arrays: dict[str, NDArray[Any]], limit: int) -> list[Puzzle]:
 
 
 def montages(arrays: dict[str, NDArray[Any]]) -> list[Montage]:
-    """Lay out `cluster/montage.npz`, largest cluster first.
+    """Lay out `cluster/montage.npz`, the largest cluster first.
 
     Parameters
     ----------
-    arrays : images uint8 [c, m, s, s, 3], clusters int [c], sizes int [c]; a cluster of fewer than
-        m images is padded, the padding is left out.
+    arrays : dict of str to array
+        images uint8 [c, m, s, s, 3], clusters int [c], sizes int [c]. A cluster of fewer than m
+        images is padded; the montage leaves the padding out.
+
+    Returns
+    -------
+    list of Montage
+        One montage per cluster.
 
     Raises
     ------
-    DataError : the images are not uint8 RGB.
+    DataError
+        The images are not uint8 RGB.
     """
     images, sizes = arrays["images"], arrays["sizes"]
     if images.dtype != np.uint8 or images.shape[-1] != 3:
-        raise DataError(f"cluster/montage.npz holds {images.dtype} images {images.shape}")
+        raise DataError(
+            f"cluster/montage.npz holds {images.dtype} images {images.shape}, not uint8 RGB images"
+        )
     return [
         Montage(
             cluster=int(arrays["clusters"][row]),
@@ -160,7 +200,7 @@ def _puzzle(example: dict[str, NDArray[Any]], grid: int) -> Puzzle:
         cuts=cuts,
         mosaic=data_uri(mosaic, 92),
         mosaic_side=mosaic_side,
-        gaps=[(place * (side + gap) - gap, gap) for place in range(1, grid)],
+        gaps=[(line * (side + gap) - gap, gap) for line in range(1, grid)],
         slots=slots,
         gray=bool(example["gray"]),
         label=int(example["labels"]),

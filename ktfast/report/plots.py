@@ -1,9 +1,9 @@
-"""The plots of the report: SVG text that takes its colours from the page (light or dark)."""
+"""The plots of the report, as SVG text. Text and axes take the page's colours, light or dark."""
 
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ktfast.report.words import amount, number
+from ktfast.evaluation.results import ByModel
+from ktfast.report.formats import amount
+from ktfast.report.summaries import MetricsRow
 
 COLORS = {
     "transfer": "#2f6fde",
@@ -25,7 +27,7 @@ COLORS = {
     "loss": "#2f6fde",
     "accuracy": "#2a9d6f",
 }
-# Stand-ins that the SVG text is rewritten from: matplotlib knows colours, not CSS variables.
+# matplotlib knows no CSS variables: `_svg` replaces these two colours by variables.
 _INK, _RULE = "#010203", "#010204"
 _STYLE = {
     "svg.fonttype": "none",
@@ -53,25 +55,30 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_WIDTH = 5.75  # inches: 552 px, half of the page's text at its natural size
+_WIDTH = 5.75  # inches, 552 px: half of the width of the page's text
 
 
 def training_curves(
-    rows: list[dict[str, Any]], *, chance: float | None, name: str
+    rows: Sequence[MetricsRow], *, chance: float | None, name: str
 ) -> tuple[str, ...]:
-    """Loss and accuracy of one training over its epochs.
+    """Draw loss and accuracy of one training over its epochs.
 
     Parameters
     ----------
-    rows : rows of metrics.jsonl with "epoch", "loss" and perhaps "accuracy" (0 to 1).
-    chance : accuracy of guessing, drawn as a line (and its loss, -ln chance), or None.
-    name : of the training, makes the SVGs' ids unique.
+    rows : sequence of MetricsRow
+        Rows of the training.
+    chance : float, optional
+        Accuracy of guessing. The plots show it, and its loss -ln(chance), as a line.
+    name : str
+        Name of the training; makes the ids in the SVGs unique.
 
     Returns
     -------
-    SVG texts: loss, accuracy; without what no row has.
+    tuple of str
+        SVG of the loss and SVG of the accuracy. A plot without any value is left out.
     """
-    loss, accuracy = _series(rows, "loss"), _series(rows, "accuracy")
+    loss = _series([(row.epoch, row.loss) for row in rows])
+    accuracy = _series([(row.epoch, row.accuracy) for row in rows])
     plots = []
     if len(loss):
         with _panel(f"{name}-loss", 2.35) as (axes, svgs):
@@ -92,25 +99,32 @@ def training_curves(
     return tuple(plots)
 
 
-def probe_curves(
-    models: dict[str, dict[str, float]], names: dict[str, str], *, title: str, unit: str
-) -> str:
-    """Accuracy of several models over layers, as SVG text.
+def probe_curves(models: ByModel, names: dict[str, str], *, title: str, unit: str) -> str:
+    """Draw the accuracy of several models over the layers.
 
     Parameters
     ----------
-    models : model -> layer -> accuracy in percent; a model has the same colour in every plot.
-    names : model -> its name in the legend.
-    title : of the plot, also makes its ids unique.
-    unit : label of the accuracy.
+    models : dict of str to dict of str to float
+        Accuracy in percent by model and layer. A model has the same colour in every plot.
+    names : dict of str to str
+        Name of each model in the legend.
+    title : str
+        Title of the plot; also makes the ids in the SVG unique.
+    unit : str
+        Label of the accuracy axis.
+
+    Returns
+    -------
+    str
+        The SVG.
     """
     layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
     with _panel(title, 3.1) as (axes, svgs):
         for model, row in models.items():
-            places = [layers.index(layer) for layer in row]
+            positions = [layers.index(layer) for layer in row]
             first = model == "transfer"
             axes.plot(
-                places, list(row.values()), color=COLORS.get(model, _INK), marker="o",
+                positions, list(row.values()), color=COLORS.get(model, _INK), marker="o",
                 markersize=4.5, label=names.get(model, model), linewidth=2.6 if first else 1.7,
                 zorder=3 if first else 2,
             )  # fmt: skip
@@ -121,15 +135,21 @@ def probe_curves(
     return svgs[0]
 
 
-def cluster_plots(sizes: NDArray[np.int64], history: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Histogram of cluster sizes and the course of inertia, as SVG texts.
+def cluster_plots(sizes: NDArray[np.int64], inertia: Sequence[float]) -> tuple[str, ...]:
+    """Draw a histogram of cluster sizes, and the inertia over the iterations.
 
     Parameters
     ----------
-    sizes : images in each cluster, int [k]; empty if unknown.
-    history : rows of history.json with "inertia".
+    sizes : array, int64 [k]
+        Number of images of each cluster; empty if unknown.
+    inertia : sequence of float
+        Inertia after each iteration of K-means; empty if unknown.
+
+    Returns
+    -------
+    tuple of str
+        SVG of the sizes and SVG of the inertia. A plot without any value is left out.
     """
-    inertia = [value for row in history if (value := number(row.get("inertia"))) is not None]
     plots = []
     if len(sizes):
         with _panel("cluster-sizes", 2.6) as (axes, svgs):
@@ -154,25 +174,20 @@ def cluster_plots(sizes: NDArray[np.int64], history: list[dict[str, Any]]) -> tu
 
 
 def _size_bins(sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Bins of whole width, so that no bin holds more integers than another."""
+    """Edges of bins that hold the same number of integers each."""
     width = max(1, math.ceil((int(sizes.max()) - int(sizes.min()) + 1) / 40))
     edges = np.arange(int(sizes.min()), int(sizes.max()) + 2 * width, width, dtype=np.float64)
     return edges - 0.5
 
 
-def _series(rows: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
-    """Rows (epoch, value) [m, 2] where both are finite numbers."""
-    pairs = [
-        (row["epoch"], row[key])
-        for row in rows
-        if isinstance(row.get("epoch"), int | float) and isinstance(row.get(key), int | float)
-    ]
-    series = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return series[np.isfinite(series).all(1)]
+def _series(pairs: Sequence[tuple[float | None, float | None]]) -> NDArray[np.float64]:
+    """Pairs (epoch, value) that have both numbers, float64 [m, 2]."""
+    known = [pair for pair in pairs if None not in pair]
+    return np.array(known, dtype=np.float64).reshape(-1, 2)
 
 
 def _curve(axes: Axes, series: NDArray[np.float64], color: str) -> None:
-    """Draw the values pale and their running mean on top."""
+    """Draw the values in a pale colour and their running mean on top."""
     x, y = series.T
     span = max(1, len(y) // 40)
     if span > 1:
@@ -193,7 +208,7 @@ def _level(axes: Axes, value: float, text: str, *, below: bool) -> None:
 
 @contextmanager
 def _panel(name: str, height: float) -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on, and a list that receives the SVG text when the block ends."""
+    """Yield axes, and a list that receives the SVG text of the drawing when the block ends."""
     style: Any = {**_STYLE, "svg.hashsalt": name}
     svgs: list[str] = []
     with matplotlib.rc_context(style):
@@ -204,14 +219,14 @@ def _panel(name: str, height: float) -> Iterator[tuple[Axes, list[str]]]:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element without prologue, metadata or ids of groups."""
+    """The figure as an <svg> element, without prologue, metadata and ids of groups."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    # The page's own font, which is narrower than the one the layout was measured with.
+    # Use the page's font. It is narrower than matplotlib's, so that texts still fit.
     text = re.sub(r"'[^']*DejaVu[^;\"]*", "inherit", text)
     size = r'width="[\d.]+pt" height="[\d.]+pt"'
     return re.sub(size, 'class="plot" role="img"', text, count=1)

@@ -1,15 +1,16 @@
-"""The report's tables of probes: this run's models by layer, and the published rows beside them."""
+"""The report's section on probes: tables of this run's models by layer, and published results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from ktfast.evaluation import paper
+from ktfast.evaluation.results import ByModel, EvaluationSummary, LowLabelRegime, Protocol
 from ktfast.report import plots
-from ktfast.report.words import MODEL_NAMES, number
+from ktfast.report.formats import MODEL_NAMES
 
-# The published row that each of our models corresponds to; they share a colour in the plot.
+# The published row that corresponds to each model of a run. Both have the same colour in the plots.
 _PUBLISHED = {
     "transfer": "CC+vgg-Jigsaw++",
     "pretext": "Jigsaw++",
@@ -20,7 +21,7 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One accuracy in percent, or None; and whether it is the best at its layer without labels."""
+    """A value in percent or None, and whether it is the column's best without labels."""
 
     value: float | None
     best: bool
@@ -28,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracies of one model over the table's layers."""
+    """One row of a table: the printed name, the model (sets the colour), the cells."""
 
     name: str
     model: str
@@ -37,119 +38,130 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Accuracies in percent, models by layers."""
+    """A table in percent: one row per model, one column per layer, class or protocol."""
 
     title: str
-    layers: list[str]
+    columns: list[str]
     rows: list[Row]
 
 
-def probe_section(summary: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Tables and plot of the probes.
+@dataclass(frozen=True)
+class ProbeSection:
+    """What the section on probes shows.
 
-    Parameters
+    Attributes
     ----------
-    summary : of the evaluate stage; accuracies as fractions.
-
-    Returns
-    -------
-    {"tables", "published", "plots", "metric", "protocols"}, or None without a summary.
+    tables : list of Table
+        This run's accuracies.
+    published : list of Table
+        Published accuracies.
+    plots : list of Markup
+        Accuracy over the layers, as SVG.
+    protocols : dict of str to dict
+        Details of each protocol by the protocol's printed name.
     """
+
+    tables: list[Table]
+    published: list[Table]
+    plots: list[Markup]
+    protocols: dict[str, Protocol]
+
+
+def probe_section(summary: EvaluationSummary | None) -> ProbeSection | None:
+    """Tables and plots of the probes; None if the stage evaluate was not run."""
     if summary is None:
         return None
-    metric = str(summary.get("metric", "accuracy"))
-    kinds = {"linear": "Linear probe", "linear_top1": "Linear probe", "knn": "Nearest neighbours"}
-    tables = []
-    for key, title in kinds.items():
-        values = percentages(summary.get(key))
-        if values:
-            measure = "top-1 accuracy" if key == "linear_top1" else metric
-            tables.append(comparison(f"{title}, {measure} (%)", values))
-    tables += _low_label_tables(summary.get("low_label"), metric)
+    metric, retraining = summary.metric, summary.retraining
+    candidates = [
+        (f"Linear probe, {metric} (%)", summary.linear),
+        ("Linear probe, top-1 accuracy (%)", summary.linear_top1),
+        (f"Nearest neighbours, {metric} (%)", summary.knn),
+        *(_low_label_table(regime, metric) for regime in summary.low_label),
+    ]
+    published = [("ImageNet, linear probe, top-1 accuracy (%)", paper.IMAGENET_LINEAR)]
+    protocols = {"the linear probe": summary.protocol}
+    if retraining is not None:
+        title = "All layers above the given one trained anew"
+        candidates.append((f"{title}, {metric} (%)", retraining.mean_per_class))
+        published.append((f"ImageNet, {title[0].lower()}{title[1:]}, top-1 (%)",
+                          paper.IMAGENET_NONLINEAR))  # fmt: skip
+        protocols["the trainings above a layer"] = retraining.protocol
+    return ProbeSection(
+        tables=[comparison(title, percentages(rows)) for title, rows in candidates if rows],
+        published=[comparison(title, _published_rows(rows)) for title, rows in published],
+        plots=_plots(percentages(summary.linear), metric),
+        protocols={name: protocol for name, protocol in protocols.items() if protocol},
+    )
+
+
+def _plots(linear: ByModel, metric: str) -> list[Markup]:
+    """Linear probes over the layers: this run's and the published ones."""
+    if not linear:
+        return []
     published = _published_rows(paper.IMAGENET_LINEAR)
-    beside_ours = [comparison("ImageNet, linear probe, top-1 accuracy (%)", published)]
-    retrained = percentages(summary.get("retrained"))
-    if retrained:
-        title = "All above the layer trained anew"
-        tables.append(comparison(f"{title}, {metric} (%)", retrained))
-        rows = _published_rows(paper.IMAGENET_NONLINEAR)
-        beside_ours.append(
-            comparison("ImageNet, all above the layer trained anew, top-1 (%)", rows)
-        )
-    linear = percentages(summary.get("linear"))
-    drawn = []
-    if linear:
-        beside = {model: published[name] for model, name in _PUBLISHED.items()}
-        drawn = [
-            plots.probe_curves(
-                linear, MODEL_NAMES, title="This run, its own data", unit=f"{metric} (%)"
-            ),
-            plots.probe_curves(
-                beside,
-                _PUBLISHED,
-                title="Published, ImageNet (different data)",
-                unit="top-1 accuracy (%)",
-            ),
-        ]
-    protocols = {
-        "the linear probe": summary.get("protocol"),
-        "the trainings above a layer": summary.get("retrained_protocol"),
-    }
-    return {
-        "tables": tables,
-        "published": beside_ours,
-        "plots": [Markup(plot) for plot in drawn],
-        "metric": metric,
-        "protocols": {name: how for name, how in protocols.items() if isinstance(how, dict)},
-    }
+    beside = {model: published[name] for model, name in _PUBLISHED.items()}
+    ours = plots.probe_curves(
+        linear, MODEL_NAMES, title="This run, its own data", unit=f"{metric} (%)"
+    )
+    theirs = plots.probe_curves(
+        beside,
+        _PUBLISHED,
+        title="Published, ImageNet (different data)",
+        unit="top-1 accuracy (%)",
+    )
+    # matplotlib escapes the text that it writes into an SVG.
+    return [Markup(ours), Markup(theirs)]
 
 
-def _published_rows(rows: tuple[paper.LayerRow, ...]) -> dict[str, dict[str, float]]:
+def _published_rows(rows: tuple[paper.LayerRow, ...]) -> ByModel:
     return {row.name: dict(zip(paper.CONV_LAYERS, row.accuracy, strict=True)) for row in rows}
 
 
-def _low_label_tables(regimes: Any, metric: str) -> list[Table]:
-    """A table for each share of the labels."""
-    tables = []
-    for regime in regimes if isinstance(regimes, list) else []:
-        known = regime if isinstance(regime, dict) else {}
-        fraction, images = number(known.get("fraction")), number(known.get("images"))
-        values = percentages(known.get("linear"))
-        if values and fraction is not None and images is not None:
-            share = f"{100 * fraction:g} % of the labels ({images:,.0f} images)"
-            tables.append(comparison(f"Linear probe with {share}, {metric} (%)", values))
-    return tables
+def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel]:
+    share = f"{100 * regime.fraction:g} % of the labels ({regime.images:,} images)"
+    return f"Linear probe with {share}, {metric} (%)", regime.linear
 
 
-def percentages(value: Any) -> dict[str, dict[str, float]]:
-    """Model -> layer -> percent, of what is a number in a summary."""
-    models: dict[str, dict[str, float]] = {}
-    for model, row in (value if isinstance(value, dict) else {}).items():
-        known = {key: number(item) for key, item in (row if isinstance(row, dict) else {}).items()}
-        layers = {key: 100 * item for key, item in known.items() if item is not None}
-        if layers:
-            models[str(model)] = layers
-    return models
+def percentages(rows: Mapping[str, Mapping[str, float | None]]) -> ByModel:
+    """Convert fractions by model and column into percent; leave out None and empty rows."""
+    known = {
+        model: {column: 100 * value for column, value in row.items() if value is not None}
+        for model, row in rows.items()
+    }
+    return {model: row for model, row in known.items() if row}
 
 
-def comparison(title: str, models: dict[str, dict[str, float]]) -> Table:
-    """A table of models by columns; the best of each column without labels is marked."""
-    layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
+def comparison(title: str, models: ByModel) -> Table:
+    """Make a table of models by columns, and mark the best value without labels per column.
+
+    Parameters
+    ----------
+    title : str
+        Caption of the table.
+    models : dict of str to dict of str to float
+        Value in percent by model and column. Models are names of a run or published names.
+
+    Returns
+    -------
+    Table
+        The table.
+    """
+    columns = list(dict.fromkeys(column for row in models.values() for column in row))
     model_of = {name: model for model, name in _PUBLISHED.items()}
     unlabelled = [row for name, row in models.items() if model_of.get(name, name) != "labels"]
     best = {
-        layer: max((row[layer] for row in unlabelled if layer in row), default=None)
-        for layer in layers
+        column: max((row[column] for row in unlabelled if column in row), default=None)
+        for column in columns
     }
     rows = [
         Row(
             name=MODEL_NAMES.get(name, name),
             model=name if name in MODEL_NAMES else model_of.get(name, ""),
             cells=[
-                Cell(row.get(layer), row in unlabelled and row.get(layer) == best[layer])
-                for layer in layers
+                Cell(row.get(column), row in unlabelled and row.get(column) == best[column])
+                for column in columns
             ],
         )
         for name, row in models.items()
     ]
-    return Table(title, layers, rows)
+    return Table(title, columns, rows)

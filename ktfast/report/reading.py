@@ -1,4 +1,7 @@
-"""Read a run folder for the report: what is missing or damaged becomes a note, never a crash."""
+"""Read a run folder for the report.
+
+A missing artifact is None or empty. A damaged artifact becomes a note on the page, not an error.
+"""
 
 import json
 import zipfile
@@ -11,6 +14,15 @@ from numpy.typing import NDArray
 
 from ktfast.durable import read_json
 from ktfast.errors import DataError
+from ktfast.evaluation.json_values import Json, mapping, number
+from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.report.summaries import (
+    ClusterSummary,
+    MetricsRow,
+    PreparedImages,
+    StageResult,
+    TrainingResult,
+)
 
 STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -21,30 +33,35 @@ class RunReader:
 
     Parameters
     ----------
-    folder : the run folder.
+    folder : Path
+        The run folder.
 
     Attributes
     ----------
-    notes : what could not be read, one sentence each.
+    notes : list of str
+        One sentence for each artifact that could not be read.
 
     Raises
     ------
-    DataError : there is no such folder, or it is not a run's.
+    DataError
+        The folder does not exist or is no run folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.notes: list[str] = []
+        self._results: dict[str, StageResult | None] = {}
         if not folder.is_dir():
             raise DataError(f"there is no run folder {folder}; give the folder of a run")
         known = ("config.toml", "environment.json", "metrics.jsonl")
         if not any((folder / name).is_file() for name in known) and not self.stages():
             raise DataError(
-                f"{folder} is no run folder: it holds neither {', '.join(known)} nor a stage"
+                f"{folder} is no run folder: it holds neither {', '.join(known)} nor a stage; give "
+                "the folder that was given as --run"
             )
 
     def stages(self) -> list[str]:
-        """Names of the stages that were begun, in the order of the pipeline."""
+        """Names of the stages that have a folder, in the order of the pipeline."""
         names = []
         for stage in STAGES:
             if stage in ("prepare", "features", "voc"):
@@ -56,17 +73,48 @@ class RunReader:
                 names.append(stage)
         return names
 
-    def result(self, stage: str) -> dict[str, Any] | None:
-        """Content of a stage's `result.json`, or None where it is not there or not readable."""
-        return self._json_object(f"{stage}/result.json")
+    def result(self, stage: str) -> StageResult | None:
+        """The result of a stage, or None if the stage has no readable `result.json`."""
+        if stage not in self._results:
+            value = self._json_object(f"{stage}/result.json")
+            self._results[stage] = None if value is None else StageResult.from_json(value)
+        return self._results[stage]
 
-    def summary(self, stage: str) -> dict[str, Any] | None:
-        """The summary in a stage's result, or None."""
-        result = self.result(stage)
-        summary = (result or {}).get("summary")
-        return summary if isinstance(summary, dict) else None
+    def evaluation(self) -> EvaluationSummary | None:
+        """Summary of the stage evaluate, or None."""
+        summary = self._summary("evaluate")
+        return None if summary is None else EvaluationSummary.from_json(summary)
 
-    def environment(self) -> dict[str, Any] | None:
+    def voc(self, protocol: str) -> VocSummary | None:
+        """Summary of a protocol of the stage voc, or None."""
+        summary = self._summary(f"voc/{protocol}")
+        return None if summary is None else VocSummary.from_json(summary)
+
+    def training(self, stage: str) -> TrainingResult | None:
+        """Summary of a stage that trains a network (pretext, transfer, a baseline), or None."""
+        summary = self._summary(stage)
+        return None if summary is None else TrainingResult.from_json(summary)
+
+    def clusters(self) -> ClusterSummary | None:
+        """Summary of the stage cluster, with the untrained network's scores, or None."""
+        summary, evaluation = self._summary("cluster"), self.evaluation()
+        untrained = evaluation.random_clusters if evaluation is not None else None
+        return None if summary is None else ClusterSummary.from_json(summary, untrained)
+
+    def prepared(self) -> dict[str, PreparedImages]:
+        """Summaries of the stage prepare by the name of the image set."""
+        summaries = {
+            stage.removeprefix("prepare/"): self._summary(stage)
+            for stage in self.stages()
+            if stage.startswith("prepare/")
+        }
+        return {
+            name: PreparedImages.from_json(summary)
+            for name, summary in summaries.items()
+            if summary is not None
+        }
+
+    def environment(self) -> Json | None:
         """Content of `environment.json`, or None."""
         return self._json_object("environment.json")
 
@@ -79,45 +127,54 @@ class RunReader:
             self._note("config.toml", f"cannot be read ({error})")
             return None
 
-    def json_list(self, name: str) -> list[dict[str, Any]]:
-        """Objects of a JSON list; empty where the file is missing or damaged."""
-        value = self._json(name)
-        if value is not None and not isinstance(value, list):
+    def inertia(self) -> list[float]:
+        """Inertia after each iteration of K-means; empty if the file is missing or damaged."""
+        name = "cluster/history.json"
+        history = self._json(name)
+        if history is not None and not isinstance(history, list):
             self._note(name, "should hold a list")
             return []
-        return [row for row in value or [] if isinstance(row, dict)]
+        values = [number(mapping(row).get("inertia")) for row in history or []]
+        return [value for value in values if value is not None]
 
-    def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of `metrics.jsonl` by stage, in the order of their first row."""
+    def metrics(self) -> dict[str, list[MetricsRow]]:
+        """Rows of `metrics.jsonl` by training, in the order of their first rows."""
         path = self.folder / "metrics.jsonl"
-        rows: dict[str, list[dict[str, Any]]] = {}
+        rows: dict[str, list[MetricsRow]] = {}
         damaged = 0
         if not path.is_file():
             return rows
         for line in path.read_bytes().splitlines():
             try:
                 row = json.loads(line)
-                rows.setdefault(str(row["stage"]), []).append(row)
+                rows.setdefault(str(row["stage"]), []).append(MetricsRow.from_json(row))
             except (ValueError, KeyError, TypeError):
                 damaged += 1
         if damaged:
-            self._note("metrics.jsonl", f"has {damaged} damaged lines; they are left out")
+            self._note("metrics.jsonl", f"has {damaged} damaged lines; the report leaves them out")
         return rows
 
     def arrays(self, name: str, shapes: dict[str, int]) -> dict[str, NDArray[Any]] | None:
-        """Arrays of an .npz file, or None where it is missing or damaged.
+        """Read arrays from an .npz file.
 
         Parameters
         ----------
-        name : path below the run folder.
-        shapes : required arrays and their number of dimensions; the first dimension of all of
-            them must be equal.
+        name : str
+            Path below the run folder.
+        shapes : dict of str to int
+            Names of the required arrays and their numbers of dimensions. All arrays must have the
+            same first dimension.
+
+        Returns
+        -------
+        dict of str to array, or None
+            The arrays, or None if the file is missing or damaged.
         """
         path = self.folder / name
         if not path.is_file():
             return None
         try:
-            # NumPy leaves a damaged file open when it gets a path, so it gets an open file.
+            # If NumPy opens the file itself, it does not close a damaged one.
             with open(path, "rb") as stream, NpzFile(stream, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in shapes}
         except _DAMAGE as error:
@@ -140,7 +197,11 @@ class RunReader:
             self._note(name, "is damaged and cannot be read as JSON")
             return None
 
-    def _json_object(self, name: str) -> dict[str, Any] | None:
+    def _summary(self, stage: str) -> Json | None:
+        result = self.result(stage)
+        return None if result is None else result.summary
+
+    def _json_object(self, name: str) -> Json | None:
         value = self._json(name)
         if value is None or isinstance(value, dict):
             return value
@@ -148,7 +209,7 @@ class RunReader:
         return None
 
     def _note(self, name: str, problem: str) -> None:
-        """Remember a problem, once."""
+        """Add a note, unless it is there already."""
         note = f"{name} {problem}."
         if note not in self.notes:
             self.notes.append(note)

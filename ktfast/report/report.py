@@ -1,4 +1,4 @@
-"""Write a run's report: read its artifacts, lay out the sections, render one HTML page."""
+"""Write the report of a run: read the artifacts, fill the sections, render one HTML page."""
 
 import os
 import time
@@ -11,34 +11,40 @@ from markupsafe import Markup
 import ktfast
 from ktfast.durable import write_bytes
 from ktfast.report import sections
+from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.probes import probe_section
 from ktfast.report.reading import RunReader
 from ktfast.report.voc import PROTOCOLS, voc_section
-from ktfast.report.words import amount, duration, moment, percent
 
 
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
-    """Write `report.html` into a run folder; it needs no network and no other file.
+    """Write `report.html` into a run folder.
+
+    The page needs no network and no other file.
 
     Parameters
     ----------
-    run_folder : folder of a run, finished or not. Stages that were not run and artifacts that
-        are damaged are named in the page.
+    run_folder : str or path
+        Folder of a run, finished or not. The page names stages that were not run and artifacts
+        that are damaged.
 
     Returns
     -------
-    path of the page.
+    Path
+        Path of the page.
 
     Raises
     ------
-    DataError : there is no such folder, or it is not a run's.
-    OSError : the page cannot be written.
+    DataError
+        The folder does not exist or is no run folder.
+    OSError
+        The page cannot be written.
     """
     run = RunReader(Path(run_folder))
     page = {
         "result": sections.result_section(run),
-        "probes": probe_section(run.summary("evaluate")),
-        "voc": voc_section({name: run.summary(f"voc/{name}") for name in PROTOCOLS}),
+        "probes": probe_section(run.evaluation()),
+        "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}),
         "puzzles": sections.puzzles_section(run),
         "clusters": sections.clusters_section(run),
         "trainings": sections.trainings_section(run),

@@ -1,15 +1,18 @@
-"""The sections of the report, as plain values for the template; one function a section."""
+"""Sections of the report other than probes and PASCAL VOC, as typed values for the template."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
 from ktfast.errors import DataError
+from ktfast.evaluation.results import ByModel, best_layer
 from ktfast.report import pictures, plots
+from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
 from ktfast.report.reading import RunReader
-from ktfast.report.words import MODEL_NAMES, amount, duration, moment, number, percent, verdict
+from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
+from ktfast.report.verdict import Verdict, verdict
 
 PUZZLES_SHOWN = 6
 SKIPPED_SHOWN = 50
@@ -22,51 +25,82 @@ _TRAININGS = {
 _PIPELINE = ("prepare", "pretext", "features", "cluster", "transfer", "evaluate")
 
 
-def result_section(run: RunReader) -> dict[str, Any]:
-    """The verdict and the figures at the top of the page."""
-    evaluation, cluster = run.summary("evaluate"), _cluster_summary(run)
-    pretext, test = run.summary("pretext"), run.summary("prepare/test")
-    n_test = number((evaluation or {}).get("n_test")) or number((test or {}).get("images"))
-    seconds = [number((run.result(stage) or {}).get("seconds")) for stage in run.stages()]
-    known = [value for value in seconds if value is not None]
-    figures = []
-    for key, title in (("linear", "Linear probe"), ("knn", "Nearest neighbours")):
-        table = (evaluation or {}).get(key)
-        rows = table if isinstance(table, dict) else {}
-        best = {model: _best(row) for model, row in rows.items()}
-        random = best.get("random")
-        beside = f"random weights {percent(random)}" if random is not None else "not run"
-        figures.append((title, percent(best.get("transfer")), beside))
-    puzzle, groups = pretext or {}, cluster or {}
-    chance = f"chance {percent(puzzle.get('chance'), 2)}" if pretext else "not run"
-    figures.append(("Puzzles solved", percent(puzzle.get("accuracy")), chance))
-    untrained = number(groups.get("nmi_random"))
-    beside = "not run" if cluster is None else f"{amount(groups.get('used'))} clusters used"
-    if untrained is not None:
-        beside = f"untrained network {untrained:.3f}"
-    nmi = number(groups.get("nmi"))
-    figures.append(("Mutual information", "–" if nmi is None else f"{nmi:.3f}", beside))
+@dataclass(frozen=True)
+class Figure:
+    """A number at the top of the page, with what to compare it with."""
+
+    title: str
+    value: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class ResultSection:
+    """The verdict and the numbers at the top of the page."""
+
+    verdict: Verdict
+    figures: list[Figure]
+
+
+def result_section(run: RunReader) -> ResultSection:
+    """The verdict and the numbers at the top of the page."""
+    evaluation, cluster, pretext = run.evaluation(), run.clusters(), run.training("pretext")
+    test = run.prepared().get("test")
+    linear, knn = ({}, {}) if evaluation is None else (evaluation.linear, evaluation.knn)
+    return ResultSection(
+        verdict=verdict(evaluation, cluster, pretext, None if test is None else test.images),
+        figures=[
+            _accuracy_figure("Linear probe", linear),
+            _accuracy_figure("Nearest neighbours", knn),
+            _puzzle_figure(pretext),
+            _cluster_figure(cluster),
+            _time_figure(run),
+        ],
+    )
+
+
+def _accuracy_figure(title: str, rows: ByModel) -> Figure:
+    """Accuracy of the transferred network at its best layer, beside random weights."""
+    transfer, random = best_layer(rows.get("transfer")), best_layer(rows.get("random"))
+    beside = "not run" if random is None else f"random weights {percent(random[1])}"
+    return Figure(title, percent(None if transfer is None else transfer[1]), beside)
+
+
+def _puzzle_figure(pretext: TrainingResult | None) -> Figure:
+    if pretext is None:
+        return Figure("Puzzles solved", "–", "not run")
+    return Figure(
+        "Puzzles solved", percent(pretext.accuracy), f"chance {percent(pretext.chance, 2)}"
+    )
+
+
+def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
+    title = "Mutual information"
+    if cluster is None:
+        return Figure(title, "–", "not run")
+    nmi, untrained = cluster.quality.nmi, cluster.untrained.nmi
+    used = f"{amount(cluster.used)} clusters used"
+    beside = used if untrained is None else f"untrained network {untrained:.3f}"
+    return Figure(title, "–" if nmi is None else f"{nmi:.3f}", beside)
+
+
+def _time_figure(run: RunReader) -> Figure:
+    results = [run.result(stage) for stage in run.stages()]
+    known = [r.seconds for r in results if r is not None and r.seconds is not None]
     finished = f"{len(known)} stages" if len(known) != 1 else "1 stage"
-    figures.append(("Time", duration(sum(known)) if known else "–", finished))
-    return {"verdict": verdict(evaluation, cluster, pretext, n_test), "figures": figures}
+    return Figure("Time", duration(sum(known)) if known else "–", finished)
 
 
-def _best(row: Any) -> float | None:
-    values = [number(value) for value in row.values()] if isinstance(row, dict) else []
-    return max((value for value in values if value is not None), default=None)
+@dataclass(frozen=True)
+class PuzzlesSection:
+    """Examples of puzzles, and whether the stage pretext was run."""
+
+    was_run: bool
+    examples: list[pictures.Puzzle]
 
 
-def _cluster_summary(run: RunReader) -> dict[str, Any] | None:
-    """The cluster stage's summary, with the untrained network's scores from the evaluation."""
-    summary = run.summary("cluster")
-    random = (run.summary("evaluate") or {}).get("random_clusters")
-    if summary is None or not isinstance(random, dict):
-        return summary
-    return {**{f"{key}_random": value for key, value in random.items()}, **summary}
-
-
-def puzzles_section(run: RunReader) -> dict[str, Any]:
-    """Examples of puzzles, with the pretext summary."""
+def puzzles_section(run: RunReader) -> PuzzlesSection:
+    """Examples of puzzles."""
     arrays = run.arrays("pretext/examples.npz", pictures.PUZZLE_ARRAYS)
     examples: list[pictures.Puzzle] = []
     if arrays is not None:
@@ -74,130 +108,200 @@ def puzzles_section(run: RunReader) -> dict[str, Any]:
             examples = pictures.puzzles(arrays, PUZZLES_SHOWN)
         except DataError as error:
             run.notes.append(f"{error}.")
-    return {"summary": run.summary("pretext"), "examples": examples}
+    return PuzzlesSection(run.training("pretext") is not None, examples)
 
 
-def clusters_section(run: RunReader) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ClustersSection:
+    """Scores, plots and pictures of the clusters.
+
+    Attributes
+    ----------
+    summary : ClusterSummary, optional
+        None if the stage cluster was not run.
+    plots : list of Markup
+        Cluster sizes and inertia, as SVG.
+    montages : list of Montage
+        Images of some clusters.
+    columns : int
+        Largest number of images of a montage.
+    """
+
+    summary: ClusterSummary | None
+    plots: list[Markup]
+    montages: list[pictures.Montage]
+    columns: int
+
+
+def clusters_section(run: RunReader) -> ClustersSection:
     """Scores, sizes, convergence and pictures of the clusters."""
-    summary = _cluster_summary(run)
+    summary = run.clusters()
     labels = run.arrays("cluster/labels.npz", {"sample_ids": 1, "labels": 1})
     sizes = np.zeros(0, np.int64)
     if labels is not None and len(labels["labels"]) and labels["labels"].min() >= 0:
-        n_clusters = number((summary or {}).get("n_clusters")) or 0
-        sizes = np.bincount(labels["labels"].astype(np.int64), minlength=int(n_clusters))
-    shown: list[pictures.Montage] = []
+        n_clusters = int((summary and summary.n_clusters) or 0)
+        sizes = np.bincount(labels["labels"].astype(np.int64), minlength=n_clusters)
+    montages: list[pictures.Montage] = []
     arrays = run.arrays("cluster/montage.npz", pictures.MONTAGE_ARRAYS)
     if arrays is not None:
         try:
-            shown = pictures.montages(arrays)
+            montages = pictures.montages(arrays)
         except DataError as error:
             run.notes.append(f"{error}.")
-    drawn = plots.cluster_plots(sizes, run.json_list("cluster/history.json"))
-    return {
-        "summary": summary,
-        # matplotlib escapes the text it writes into an SVG.
-        "plots": [Markup(plot) for plot in drawn],
-        "montages": shown,
-        "columns": max((len(montage.images) for montage in shown), default=1),
-    }
+    drawn = plots.cluster_plots(sizes, run.inertia())
+    return ClustersSection(
+        summary=summary,
+        # matplotlib escapes the text that it writes into an SVG.
+        plots=[Markup(plot) for plot in drawn],
+        montages=montages,
+        columns=max((len(montage.images) for montage in montages), default=1),
+    )
 
 
-def trainings_section(run: RunReader) -> list[dict[str, Any]]:
-    """Curves and throughput of each training in `metrics.jsonl`."""
-    trainings = []
-    for stage, rows in run.metrics().items():
-        summary = run.summary(stage) or {}
-        drawn = plots.training_curves(rows, chance=number(summary.get("chance")), name=stage)
-        rates = [number(row.get("images_per_second")) for row in rows]
-        known = [rate for rate in rates if rate is not None]
-        waits = [number(row.get("loader_wait")) for row in rows]
-        waited = [wait for wait in waits if wait is not None]
-        trainings.append(
-            {
-                "title": _training_title(stage),
-                "plots": [Markup(plot) for plot in drawn],
-                "steps": rows[-1].get("step"),
-                "epochs": rows[-1].get("epoch"),
-                "images_per_second": float(np.median(known)) if known else None,
-                "wait": float(np.mean(waited)) if waited else None,
-            }
-        )
-    return trainings
+@dataclass(frozen=True)
+class Training:
+    """Curves and speed of one training.
+
+    Attributes
+    ----------
+    title : str
+        Printed name.
+    plots : list of Markup
+        Loss and accuracy over the epochs, as SVG.
+    steps, epochs : float, optional
+        Length of the training.
+    images_per_second : float, optional
+        Median speed.
+    wait : float, optional
+        Mean fraction of the time that the training waited for images.
+    """
+
+    title: str
+    plots: list[Markup]
+    steps: float | None
+    epochs: float | None
+    images_per_second: float | None
+    wait: float | None
+
+
+def trainings_section(run: RunReader) -> list[Training]:
+    """Curves and speed of each training in `metrics.jsonl`."""
+    return [_training(run, stage, rows) for stage, rows in run.metrics().items()]
+
+
+def _training(run: RunReader, stage: str, rows: list[MetricsRow]) -> Training:
+    summary = run.training(stage)
+    chance = None if summary is None else summary.chance
+    rates = [row.images_per_second for row in rows if row.images_per_second is not None]
+    waits = [row.loader_wait for row in rows if row.loader_wait is not None]
+    return Training(
+        title=_training_title(stage),
+        plots=[Markup(plot) for plot in plots.training_curves(rows, chance=chance, name=stage)],
+        steps=rows[-1].step,
+        epochs=rows[-1].epoch,
+        images_per_second=float(np.median(rates)) if rates else None,
+        wait=float(np.mean(waits)) if waits else None,
+    )
 
 
 def _training_title(stage: str) -> str:
     kind, _, rest = stage.partition("_")
     if kind == "retrain" and "_" in rest:
         model, _, layer = rest.partition("_")
-        return f"All above {layer}, anew: {MODEL_NAMES.get(model, model)}"
+        return f"Layers above {layer} trained anew: {MODEL_NAMES.get(model, model)}"
     if kind == "voc" and "_" in rest:
         protocol, _, model = rest.partition("_")
         return f"PASCAL VOC, {protocol}: {MODEL_NAMES.get(model, model)}"
     return _TRAININGS.get(stage, stage)
 
 
-def stages_section(run: RunReader) -> list[dict[str, Any]]:
-    """Time and throughput of each stage in the order of the pipeline; also those not run."""
-    rows = [_stage_row(stage, run.result(stage)) for stage in run.stages()]
-    longest = max((row["seconds"] or 0 for row in rows), default=0) or 1
-    for row in rows:
-        row["share"] = round(100 * (row["seconds"] or 0) / longest, 2)
-    for stage in _PIPELINE:
-        if not any(row["name"].split("/")[0] == stage for row in rows):
-            rows.append({**_stage_row(stage, None), "state": "not run", "share": 0})
-    return sorted(rows, key=lambda row: _place(row["name"]))
+@dataclass(frozen=True)
+class StageRow:
+    """One stage in the table of stages.
+
+    Attributes
+    ----------
+    name, state, started, rate, unit : str
+        Printed values.
+    seconds : float, optional
+        Duration of the stage.
+    share : float
+        Duration in percent of the longest stage.
+    """
+
+    name: str
+    state: str
+    started: str
+    seconds: float | None
+    share: float
+    rate: str
+    unit: str
 
 
-def _place(stage: str) -> float:
-    """Where a stage stands in the pipeline; baselines come before the evaluation, VOC after it."""
+def stages_section(run: RunReader) -> list[StageRow]:
+    """Time and throughput of each stage in the order of the pipeline; also stages not run."""
+    results = {stage: run.result(stage) for stage in run.stages()}
+    times = [r.seconds for r in results.values() if r is not None and r.seconds]
+    longest = max(times, default=1.0)
+    rows = [
+        _stage_row(stage, result, "begun, not finished" if result is None else "done", longest)
+        for stage, result in results.items()
+    ]
+    begun = {stage.split("/")[0] for stage in results}
+    rows += [_stage_row(s, None, "not run", longest) for s in _PIPELINE if s not in begun]
+    return sorted(rows, key=lambda row: _position(row.name))
+
+
+def _position(stage: str) -> float:
+    """Position of a stage in the pipeline: baselines before the evaluation, VOC at the end."""
     kind = stage.split("/")[0]
     if kind == "voc":
         return len(_PIPELINE)
     return _PIPELINE.index(kind) if kind in _PIPELINE else _PIPELINE.index("evaluate") - 0.5
 
 
-def _stage_row(stage: str, result: dict[str, Any] | None) -> dict[str, Any]:
-    found = result or {}
-    throughput = found.get("throughput")
-    speed = throughput if isinstance(throughput, dict) else {}
-    return {
-        "name": stage,
-        "started": moment(found.get("started")),
-        "seconds": number(found.get("seconds")),
-        "rate": amount(speed.get("value")),
-        "unit": str(speed.get("unit", "")),
-        "state": "done" if result else "begun, not finished",
-    }
+def _stage_row(stage: str, result: StageResult | None, state: str, longest: float) -> StageRow:
+    found = result or StageResult(None, None, None, "", None)
+    return StageRow(
+        name=stage,
+        state=state,
+        started=moment(found.started),
+        seconds=found.seconds,
+        share=round(100 * (found.seconds or 0) / longest, 2),
+        rate=amount(found.rate),
+        unit=found.unit,
+    )
 
 
-def images_section(run: RunReader) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class ImageSet:
+    """One prepared image folder, with the first images that could not be used."""
+
+    name: str
+    folder: str
+    images: float | None
+    classes: float | None
+    n_skipped: int
+    skipped: list[tuple[str, str]]
+
+
+def images_section(run: RunReader) -> list[ImageSet]:
     """Images used and left out, with the reasons, for each prepared set."""
-    sets = []
-    for stage in run.stages():
-        summary = run.summary(stage) if stage.startswith("prepare/") else None
-        if summary is None:
-            continue
-        listed = summary.get("skipped")
-        skipped = [
-            (str(row[0]), str(row[1]))
-            for row in (listed if isinstance(listed, list) else [])
-            if isinstance(row, list) and len(row) == 2
-        ]
-        sets.append(
-            {
-                "name": stage.removeprefix("prepare/"),
-                "folder": str(summary.get("folder", "")),
-                "images": summary.get("images"),
-                "classes": summary.get("classes"),
-                "n_skipped": len(skipped),
-                "skipped": skipped[:SKIPPED_SHOWN],
-            }
+    return [
+        ImageSet(
+            name=name,
+            folder=found.folder,
+            images=found.images,
+            classes=found.classes,
+            n_skipped=len(found.skipped),
+            skipped=found.skipped[:SKIPPED_SHOWN],
         )
-    return sets
+        for name, found in run.prepared().items()
+    ]
 
 
 def environment_section(run: RunReader) -> list[tuple[str, str]]:
-    """Name and value of everything the environment records, nested names joined."""
+    """Name and value of each entry of `environment.json`; entries of inner objects come alone."""
     rows: list[tuple[str, str]] = []
     for key, value in (run.environment() or {}).items():
         if isinstance(value, dict):

@@ -1,11 +1,12 @@
-"""The report's tables of PASCAL VOC: this run's models by protocol, and the published rows."""
+"""The report's section on PASCAL VOC: tables of this run's models, and published results."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from ktfast.evaluation import paper
+from ktfast.evaluation.results import VocSummary
+from ktfast.report.formats import MODEL_NAMES, amount
 from ktfast.report.probes import Cell, Row, Table, comparison, percentages
-from ktfast.report.words import MODEL_NAMES, amount, number
 
 PROTOCOLS = ("classification", "detection", "segmentation")
 _COLUMNS = {
@@ -15,64 +16,77 @@ _COLUMNS = {
 }
 
 
-def voc_section(summaries: Mapping[str, dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Tables of what fine-tuning reached.
+@dataclass(frozen=True)
+class VocSection:
+    """What the section on PASCAL VOC shows.
+
+    Attributes
+    ----------
+    table : Table
+        Score of this run's models by protocol.
+    published : Table
+        Published scores.
+    classes : list of Table
+        Score of this run's models by class, one table per protocol.
+    protocols : list of list of pairs of str
+        Name and value of each protocol's details.
+    """
+
+    table: Table
+    published: Table
+    classes: list[Table]
+    protocols: list[list[tuple[str, str]]]
+
+
+def voc_section(summaries: Mapping[str, VocSummary | None]) -> VocSection | None:
+    """Tables of the scores after fine-tuning.
 
     Parameters
     ----------
-    summaries : of each protocol's stage, or None where it was not run; scores as fractions.
+    summaries : mapping of str to VocSummary or None
+        Summary of each protocol; None if the protocol was not run.
 
     Returns
     -------
-    {"table", "published", "classes", "protocols"}, or None if no protocol has a score.
+    VocSection or None
+        None if no protocol has a score.
     """
-    scores: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, float | None]] = {}
     classes, protocols = [], []
     for protocol in PROTOCOLS:
-        summary = summaries.get(protocol) or {}
-        models = summary.get("models")
-        rows = (
-            {k: v for k, v in models.items() if isinstance(v, dict)}
-            if isinstance(models, dict)
-            else {}
-        )
-        for name, row in rows.items():
-            scores.setdefault(name, {})[_COLUMNS[protocol]] = row.get("score")
-        values = percentages({name: row.get("classes") for name, row in rows.items()})
+        summary = summaries.get(protocol)
+        if summary is None or not summary.models:
+            continue
+        for name, row in summary.models.items():
+            scores.setdefault(name, {})[_COLUMNS[protocol]] = row.score
+        values = percentages({name: row.classes for name, row in summary.models.items()})
         if values:
-            measure = str(summary.get("measure", "")).removeprefix("mean ")
+            measure = summary.measure.removeprefix("mean ")
             classes.append(comparison(f"{protocol.capitalize()} by class, {measure} (%)", values))
-        facts = _facts(protocol, summary, rows)
-        protocols += [facts] if facts else []
+        protocols.append(_facts(protocol, summary))
     table = percentages(scores)
     if not table:
         return None
-    return {
-        "table": comparison("This run, its own data (%)", table),
-        "published": _published(),
-        "classes": classes,
-        "protocols": protocols,
-    }
+    return VocSection(
+        table=comparison("This run, its own data (%)", table),
+        published=_published(),
+        classes=classes,
+        protocols=protocols,
+    )
 
 
-def _facts(
-    protocol: str, summary: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[str, str]]:
-    """What a protocol's figures are of."""
-    if not rows:
-        return []
-    row = next(iter(rows.values()))
-    images, options = summary.get("images"), row.get("protocol")
-    facts = [(f"{protocol}:", str(summary.get("measure", "")))]
-    if isinstance(images, dict):
-        facts += [(f"{name} images", amount(images.get(name))) for name in ("train", "test")]
-    facts.append(("steps", amount(row.get("steps"))))
-    if isinstance(options, dict):
-        facts += [
+def _facts(protocol: str, summary: VocSummary) -> list[tuple[str, str]]:
+    """Measure, images, steps and options of a protocol; all models have the same options."""
+    row = next(iter(summary.models.values()))
+    return [
+        (f"{protocol}:", summary.measure),
+        *((f"{name} images", amount(n)) for name, n in summary.images.items()),
+        ("steps", amount(row.steps)),
+        *(
             (str(key), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-            for key, value in options.items()
-        ]
-    return facts
+            for key, value in row.protocol.items()
+        ),
+    ]
 
 
 def _published() -> Table:
@@ -92,7 +106,7 @@ def _published() -> Table:
             row.detection_multi_scale,
             row.segmentation,
         )
-        cells = [Cell(number(figure[0]) if figure else None, False) for figure in figures]
+        cells = [Cell(figure[0] if figure else None, best=False) for figure in figures]
         model = models.get((row.name, row.clustered, row.pretext_network), "")
         rows.append(Row(MODEL_NAMES.get(name, name), model, cells))
     return Table("Published, AlexNet on VOC2007 and VOC2012 (%)", columns, rows)

@@ -1,4 +1,7 @@
-"""Which of VOC's classes a photograph shows, several at a time (after Krähenbühl et al. 2016)."""
+"""Classification: which of VOC's classes a photograph shows (after Krähenbühl et al. 2016).
+
+A photograph may show several classes. The metric is in `ktfast.evaluation.average_precision`.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +15,19 @@ from ktfast.training.loop import StepOutput
 
 
 class MultiLabelTask:
-    """A sigmoid cross-entropy for each class, summed over classes.
+    """Training task of a classifier with one yes-or-no answer per class.
+
+    The loss of an image is the sigmoid cross-entropy summed over the classes.
 
     Parameters
     ----------
-    model : classifier with an output for each class.
-    presence : int8 [n, n_classes], 1 shown, -1 not, 0 does not count; one row per row of the
-        feed's source.
-    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+    model : Module
+        Classifier with one output per class.
+    presence : array, int8 [n, n_classes]
+        1: the image shows the class. -1: it does not. 0: the answer does not count. One row per
+        row of the feed's source.
+    normalization : Normalization
+        Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(
@@ -34,7 +42,7 @@ class MultiLabelTask:
         self.normalization = normalization
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Loss of a batch of views, and the share of its counted answers that are right."""
+        """Loss of a batch of views, and the fraction of counted answers that are right."""
         images = normalize_images(batch.images, self.normalization)
         self.presence = self.presence.to(images.device)
         truth = self.presence[batch.rows.to(images.device, non_blocking=True)]
@@ -50,18 +58,23 @@ class MultiLabelTask:
 def image_scores(
     model: nn.Module, feed: Feed, *, crops: int, normalization: Normalization = "imagenet"
 ) -> npt.NDArray[np.float32]:
-    """Scores of every photograph: the mean of the logits over several random views.
+    """Score every photograph: the mean of the logits over several random views.
 
     Parameters
     ----------
-    model : classifier; it is in evaluation mode afterwards.
-    feed : views in the source's order; each of its epochs is another view of all photographs.
-    crops : how many views.
-    normalization : as in training.
+    model : Module
+        Classifier. The function puts it into evaluation mode and leaves it there.
+    feed : Feed
+        Views in the order of the source. Each epoch delivers another view of every photograph.
+    crops : int
+        Number of views, at least 1.
+    normalization : Normalization
+        Normalisation of the images; the same as in training.
 
     Returns
     -------
-    float32 [n, n_classes].
+    array, float32 [n, n_classes]
+        Mean logits.
     """
     device = next(model.parameters()).device
     model.eval()

@@ -1,7 +1,9 @@
-"""A split of a PASCAL VOC year folder: photographs, boxes and masks, checked when it is opened.
+"""One split of a PASCAL VOC year folder: photographs, boxes and masks.
 
-Layout: `JPEGImages/ID.jpg`, `Annotations/ID.xml`, `SegmentationClass/ID.png`, and the lists of ids
-`ImageSets/Main/SPLIT.txt` and `ImageSets/Segmentation/SPLIT.txt` (Everingham et al. 2010).
+Layout of the folder (Everingham et al. 2010): photographs `JPEGImages/ID.jpg`, boxes
+`Annotations/ID.xml`, masks `SegmentationClass/ID.png`, and lists of ids
+`ImageSets/Main/SPLIT.txt` and `ImageSets/Segmentation/SPLIT.txt`. Opening a split checks that the
+files exist and that the annotations can be read.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 IGNORED = 255
-"""Value of mask pixels that do not count: borders of objects, and what was not annotated."""
+"""Mask value of pixels that do not count: borders of objects, and areas without annotation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +38,13 @@ class Objects:
 
     Attributes
     ----------
-    boxes : float32 [m, 4], left, top, right, bottom edge in pixels from 0; VOC's inclusive
-        coordinates from 1 become edges, so that areas are products of differences.
-    labels : int64 [m], index into the classes.
-    difficult : bool [m], objects that neither count as found nor as missed.
+    boxes : array, float32 [m, 4]
+        Edges left, top, right, bottom in pixels, counted from 0. VOC's own coordinates count from
+        1 and include the last pixel; edges make the area a product of two differences.
+    labels : array, int64 [m]
+        Index into the classes.
+    difficult : bool array [m]
+        Marks objects that the metric ignores.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -52,19 +57,26 @@ class VocSet(FolderSource):
 
     Parameters
     ----------
-    folder : of a year, such as `VOCdevkit/VOC2007`.
-    split : name of the list, such as "trainval".
-    kind : "Main" (boxes are read) or "Segmentation" (masks are).
-    classes : names of the objects, in the order of the masks' values from 1; empty: VOC's 20.
+    folder : str or path
+        Year folder, such as `VOCdevkit/VOC2007`.
+    split : str
+        Name of the list of images, such as "trainval".
+    kind : {"Main", "Segmentation"}
+        "Main" reads boxes, "Segmentation" reads masks.
+    classes : sequence of str
+        Names of the classes; the mask value of the first one is 1. Empty: the 20 classes of VOC.
 
     Attributes
     ----------
-    ids : image ids, length n.
-    objects : of each image, length n; empty for "Segmentation".
+    ids : tuple of str
+        Image ids, length n.
+    objects : tuple of Objects
+        Annotated objects of each image, length n. Empty for "Segmentation".
 
     Raises
     ------
-    DataError : a file is missing or wrong; names it.
+    DataError
+        A file is missing or damaged; the message names the file.
     """
 
     def __init__(
@@ -96,35 +108,46 @@ class VocSet(FolderSource):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the list, the classes, an annotation, or the size of an image or mask."""
+        """Hash of the list, the classes, the annotations, and the sizes of images and masks."""
         return self._fingerprint
 
     def shape(self, row: int) -> tuple[int, int]:
-        """(height, width) of an image in pixels; `DataError` names one that cannot be opened."""
+        """(height, width) of an image in pixels; raises `DataError` for an unreadable image."""
         if row not in self._shapes:
             self._shapes[row] = upright_shape(self.name(row))
         return self._shapes[row]
 
     def mask_path(self, row: int) -> Path:
-        """Where the mask of an image lies."""
+        """Path of the mask of an image."""
         return self.folder / "SegmentationClass" / f"{self.ids[row]}.png"
 
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
-        """Class of every pixel, uint8 [h, w]: 0 background, 1 .. n_classes, 255 ignored.
+        """Read the class of every pixel of an image.
 
-        Masks with a palette (VOC's own) and gray ones are read alike.
+        VOC's own masks have a palette. Masks without one, in 8-bit gray, can be read too.
+
+        Parameters
+        ----------
+        row : int
+            The image.
+
+        Returns
+        -------
+        array, uint8 [h, w]
+            0: background. 1 .. n_classes: classes. 255: ignored.
 
         Raises
         ------
-        DataError : the file is missing, damaged, of another kind, or holds other values.
+        DataError
+            The file is missing, damaged, in another format, or holds other values.
         """
         path = self.mask_path(row)
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 if image.mode not in ("P", "L"):
                     raise DataError(
-                        f"mask {path} is of mode {image.mode}; class numbers must be stored as a "
-                        "palette image or as 8-bit gray"
+                        f"mask {path} is of mode {image.mode}; store class numbers as a palette "
+                        "image or as 8-bit gray"
                     )
                 mask = np.array(image, np.uint8)
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
@@ -132,15 +155,19 @@ class VocSet(FolderSource):
         odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
         if odd.size:
             raise DataError(
-                f"mask {path} holds the value {odd[0]}; there are classes 0 .. "
-                f"{len(self.classes)}, and {IGNORED} for ignored pixels"
+                f"mask {path} holds the value {odd[0]}; values must be classes 0 .. "
+                f"{len(self.classes)}, or {IGNORED} for ignored pixels"
             )
         return mask
 
     def presence(self) -> npt.NDArray[np.int8]:
-        """Which classes each image shows, int8 [n, n_classes].
+        """Which classes each image shows.
 
-        1: an object that is not difficult; -1: none; 0: difficult ones only, which do not count.
+        Returns
+        -------
+        array, int8 [n, n_classes]
+            1: the image has an object of the class that is not difficult. -1: it has no object of
+            the class. 0: it has only difficult ones, so that the class does not count.
         """
         shown = np.full((self.n, len(self.classes)), -1, np.int8)
         for row, objects in enumerate(self.objects):
@@ -153,9 +180,9 @@ def _read_ids(folder: Path, split: str, kind: str) -> tuple[str, ...]:
     lists = folder / "ImageSets" / kind
     path = lists / f"{split}.txt"
     if not path.is_file():
-        # Lists such as cat_train.txt flag each image for one class.
+        # Files such as cat_train.txt flag the images of one class; they are not lists of a split.
         known = sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem)
-        there = f"it has {', '.join(known)}" if known else "it has no such list at all"
+        there = f"it has {', '.join(known)}" if known else f"{lists} has no list"
         raise DataError(
             f"{path} does not exist: {folder} must be a PASCAL VOC year folder with that list of "
             f"images; {there}"
@@ -165,9 +192,9 @@ def _read_ids(folder: Path, split: str, kind: str) -> tuple[str, ...]:
             line.split()[0] for line in path.read_text("utf-8").splitlines() if line.split()
         )
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no list of image ids: {error}") from error
+        raise DataError(f"{path} must be a text file of image ids: {error}") from error
     if not ids:
-        raise DataError(f"{path} lists no image")
+        raise DataError(f"{path} lists no image; give one image id per line")
     return ids
 
 
@@ -175,14 +202,14 @@ def _parse_objects(text: bytes, path: Path, classes: Sequence[str]) -> Objects:
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise DataError(f"annotation {path} is no XML: {error}") from error
+        raise DataError(f"annotation {path} is no XML file: {error}") from error
     found: list[tuple[list[float], int, bool]] = []
     for item in root.findall("object"):
         name = (item.findtext("name") or "").strip()
         if name not in classes:
             raise DataError(
-                f"annotation {path} has an object of class {name!r}; voc.classes are "
-                f"{', '.join(classes)}"
+                f"annotation {path} has an object of class {name!r}; voc.classes must name it, and "
+                f"are {', '.join(classes)}"
             )
         difficult = (item.findtext("difficult") or "0").strip() == "1"
         found.append((_box(item, path), classes.index(name), difficult))
@@ -194,7 +221,7 @@ def _parse_objects(text: bytes, path: Path, classes: Sequence[str]) -> Objects:
 
 
 def _box(item: ElementTree.Element, path: Path) -> list[float]:
-    """Edges of an object's own box, not of its parts."""
+    """Edges of the object's own box; the boxes of its parts (head, hand) are not read."""
     sides = ("xmin", "ymin", "xmax", "ymax")
     values = [item.findtext(f"bndbox/{side}") for side in sides]
     try:
@@ -202,7 +229,7 @@ def _box(item: ElementTree.Element, path: Path) -> list[float]:
     except ValueError as error:
         said = ", ".join(f"{a} {b!r}" for a, b in zip(sides, values, strict=True))
         raise DataError(
-            f"annotation {path} has a box of {said}; four numbers are needed"
+            f"annotation {path} has a box of {said}; all four must be numbers"
         ) from error
     if not (right >= left and bottom >= top and np.isfinite([left, top, right, bottom]).all()):
         raise DataError(

@@ -1,4 +1,7 @@
-"""Where the objects of VOC's classes are: Fast R-CNN (Girshick 2015)."""
+"""Detection: find the objects of VOC's classes with Fast R-CNN (Girshick 2015).
+
+The file holds the training task, the test of a trained network, and VOC's average precision.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,37 +15,45 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from ktfast.errors import InputError
+from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, eleven_points
 from ktfast.images.augment import Normalization, normalize_images
 from ktfast.images.feeds.base import Batch
 from ktfast.training.loop import StepOutput
-from ktfast.voc.boxes import overlaps
-from ktfast.voc.detection_metric import Detections
+from ktfast.voc.boxes import Boxes, corrected, corrections, numbered, overlaps
+from ktfast.voc.data import Objects
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FastRCNN
-from ktfast.voc.proposals import Boxes, Proposals
+from ktfast.voc.proposals import Proposals
 from ktfast.voc.views import Rescaled
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
-"""Regions that overlap an object by the first are its; from the second on they are background."""
-CORRECTION_SCALE = (0.1, 0.1, 0.2, 0.2)
-"""Corrections of boxes are learnt in these units."""
+"""A region that overlaps an object by at least FOREGROUND gets the object's class. A region whose
+best overlap lies in [BACKGROUND, FOREGROUND) is background. Other regions are not used."""
 REGION_SIDE = 224
-"""With several scales, a region is looked at where it is nearest to so many pixels squared."""
-LEAST_SCORE = 0.001
-SAME_OBJECT = 0.3
-"""Of two detections of a class that overlap by more, the surer one stays."""
-MOST_DETECTIONS = 100
+"""With several scales, each region is classified at the scale where its area is nearest to
+224 x 224 pixels."""
+MIN_SCORE = 0.001
+"""Detections with a lower score are dropped."""
+NMS_OVERLAP = 0.3
+"""If two detections of a class overlap by more, only the one with the higher score is kept."""
+MAX_DETECTIONS = 100
+"""Detections kept per photograph."""
+MATCH_OVERLAP = 0.5
+"""A detection is right if it overlaps an object by at least this much (intersection over union)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Regions that are learnt from, of one photograph.
+    """Regions of one photograph that a training step uses.
 
     Attributes
     ----------
-    boxes : float32 [r, 4], edges in the photograph's pixels.
-    labels : int64 [r], 0 background, else 1 + the object's class.
-    objects : float32 [r, 4], the object that each shows; of background its own box.
+    boxes : array, float32 [r, 4]
+        Edges in pixels of the photograph.
+    labels : array, int64 [r]
+        0 for background, otherwise 1 + the class of the object.
+    objects : array, float32 [r, 4]
+        Box of the object that each region shows. For background: the region itself.
     """
 
     boxes: Boxes
@@ -50,17 +61,45 @@ class Regions:
     objects: Boxes
 
 
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one photograph.
+
+    Attributes
+    ----------
+    boxes : array, float32 [m, 4]
+        Edges left, top, right, bottom in pixels.
+    labels : array, int64 [m]
+        Class of each detection.
+    scores : array, float32 [m]
+        Probability of the class.
+    """
+
+    boxes: Boxes
+    labels: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+
 class DetectionTask:
-    """Cross-entropy over regions, and a smooth distance of the boxes of those that show objects.
+    """Training task of Fast R-CNN.
+
+    The loss is the cross-entropy of every region's class, plus a smooth L1 distance between
+    predicted and true box corrections for regions that show an object.
 
     Parameters
     ----------
-    model : network.
-    view : photographs as the feed shows them.
-    proposals : regions of every row; the objects themselves are added.
-    regions : drawn from each photograph.
-    foreground : share of them that may show an object.
-    normalization : of the images, as in `ktfast.images.augment.normalize_images`.
+    model : FastRCNN
+        Network to train.
+    view : Rescaled
+        The view that the feed delivers; the task asks it where regions lie in the view.
+    proposals : Proposals
+        Regions of every photograph. The task adds the true boxes of the objects to them.
+    regions : int
+        Regions drawn from each photograph.
+    foreground : float
+        Largest fraction of the drawn regions that show an object.
+    normalization : Normalization
+        Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(
@@ -81,12 +120,12 @@ class DetectionTask:
         self.normalization = normalization
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Loss of a batch of photographs, and the share of its regions whose class is right."""
+        """Loss of a batch of photographs, and the fraction of regions classified right."""
         rows = batch.rows.tolist()
         drawn = [self.draw(row, epoch) for row in rows]
-        places = [self.view.place(row, epoch) for row in rows]
-        boxes = [place.into_view(r.boxes) for place, r in zip(places, drawn, strict=True)]
-        objects = [place.into_view(r.objects) for place, r in zip(places, drawn, strict=True)]
+        views = [self.view.geometry(row, epoch) for row in rows]
+        boxes = [view.into_view(r.boxes) for view, r in zip(views, drawn, strict=True)]
+        objects = [view.into_view(r.objects) for view, r in zip(views, drawn, strict=True)]
         images = normalize_images(batch.images, self.normalization)
 
         def moved(array: npt.NDArray[np.generic]) -> Tensor:
@@ -96,7 +135,7 @@ class DetectionTask:
         targets = moved(
             np.concatenate(list(starmap(corrections, zip(boxes, objects, strict=True))))
         )
-        # Each photograph counts the same, however few regions it has.
+        # Every photograph has the same weight, however many regions were drawn from it.
         weights = moved(
             np.concatenate([np.full(len(b), 1 / (len(b) * len(rows)), np.float32) for b in boxes])
         )
@@ -111,19 +150,20 @@ class DetectionTask:
         return StepOutput((losses * weights).sum(), {"accuracy": (right * weights).sum()})
 
     def draw(self, row: int, epoch: int) -> Regions:
-        """The regions of a photograph that are learnt from in an epoch."""
+        """Draw the regions of a photograph for one epoch.
+
+        A photograph without objects (difficult ones do not count) gives background only.
+        """
         objects = self.view.source.objects[row]
         plain = ~objects.difficult
         truth, classes = objects.boxes[plain], objects.labels[plain]
         boxes = np.concatenate([truth, self.proposals.boxes(row)])
+        order = self._order(row, epoch, len(boxes))
         if not len(truth):
-            # An image without objects is all background.
-            order = self._order(row, epoch, len(boxes))[: self.regions]
-            nothing = np.zeros(len(order), np.int64)
-            return Regions(boxes[order], nothing, boxes[order])
+            order = order[: self.regions]
+            return Regions(boxes[order], np.zeros(len(order), np.int64), boxes[order])
         shared = overlaps(boxes, truth)
         nearest, share = shared.argmax(1), shared.max(1)
-        order = self._order(row, epoch, len(boxes))
         share_of = share[order]
         most = max(1, round(self.foreground * self.regions))
         shown = order[share_of >= FOREGROUND][:most]
@@ -134,42 +174,11 @@ class DetectionTask:
         return Regions(boxes[chosen], labels.astype(np.int64), own)
 
     def _order(self, row: int, epoch: int, n: int) -> npt.NDArray[np.int64]:
-        """A random order of n regions, a function of (seed, epoch, sample id) alone."""
+        """A random order of n regions that depends only on (seed, epoch, sample id)."""
         sample = int(self.view.source.sample_ids[row])
         key = np.array([self.view.seed, sample], np.uint64)
         stream = np.random.Philox(key=key, counter=[0, 0, 0, epoch])
         return np.argsort(np.asarray(stream.random_raw(n)), kind="stable").astype(np.int64)
-
-
-def numbered(boxes: Sequence[Boxes]) -> Boxes:
-    """Regions of several images as one array [R, 5], the number of the image before the edges."""
-    numbers = np.repeat(np.arange(len(boxes), dtype=np.float32), [len(b) for b in boxes])
-    return np.concatenate([numbers[:, None], np.concatenate(boxes)], 1)
-
-
-def corrections(boxes: Boxes, objects: Boxes) -> Boxes:
-    """What moves boxes onto objects, float32 [r, 4]: shift in sizes, and logarithm of growth."""
-    center, size = _center_size(boxes)
-    goal, goal_size = _center_size(objects)
-    moves = np.concatenate([(goal - center) / size, np.log(goal_size / size)], 1)
-    scaled: Boxes = (moves / np.array(CORRECTION_SCALE)).astype(np.float32)
-    return scaled
-
-
-def corrected(boxes: Tensor, moves: Tensor) -> Tensor:
-    """Boxes [R, 1, 4] moved by corrections [R, C, 4]; the inverse of `corrections`."""
-    moves = moves * moves.new_tensor(CORRECTION_SCALE)
-    size = boxes[..., 2:] - boxes[..., :2]
-    center = boxes[..., :2] + size / 2 + moves[..., :2] * size
-    # A box may grow to at most 62 times its side, which keeps it finite.
-    half = size * moves[..., 2:].clamp(max=4.135).exp() / 2
-    return torch.cat([center - half, center + half], -1)
-
-
-def _center_size(boxes: Boxes) -> tuple[Boxes, Boxes]:
-    size: Boxes = boxes[:, 2:] - boxes[:, :2]
-    center: Boxes = boxes[:, :2] + size * np.float32(0.5)
-    return center, size
 
 
 @torch.inference_mode()
@@ -184,18 +193,25 @@ def detect(
 
     Parameters
     ----------
-    model : network; it is in evaluation mode afterwards.
-    feeds : the photographs in order, one at a time, not mirrored, each feed at another scale.
-    proposals : regions of every row.
-    normalization : as in training.
+    model : FastRCNN
+        Network to test. The function puts it into evaluation mode and leaves it there.
+    feeds : sequence of ViewFeed
+        One feed per scale. Each delivers `Rescaled` views in order, one photograph per batch, not
+        mirrored.
+    proposals : Proposals
+        Regions of every photograph.
+    normalization : Normalization
+        Normalisation of the images; the same as in training.
 
     Returns
     -------
-    of each photograph at most 100 detections, the surest first.
+    list of Detections
+        At most 100 detections for each photograph, in descending order of their scores.
 
     Raises
     ------
-    InputError : a feed shows something else than whole photographs of one scale.
+    InputError
+        A feed delivers other views, several photographs per batch, or several scales.
     """
     views = [feed.view for feed in feeds]
     scaled = [v for v in views if isinstance(v, Rescaled) and len(v.short_sides) == 1]
@@ -206,15 +222,15 @@ def detect(
     for batches in zip(*(feed.epoch(0) for feed in feeds), strict=True):
         row = int(batches[0].rows[0])
         boxes = proposals.boxes(row)
-        places = [view.place(row, 0) for view in scaled]
+        geometries = [view.geometry(row, 0) for view in scaled]
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        sides = [np.sqrt(areas * place.scale_y * place.scale_x) for place in places]
+        sides = [np.sqrt(areas * view.scale_y * view.scale_x) for view in geometries]
         level = np.abs(np.stack(sides) - REGION_SIDE).argmin(0)
         parts = []
-        for i, (batch, place) in enumerate(zip(batches, places, strict=True)):
+        for i, (batch, view) in enumerate(zip(batches, geometries, strict=True)):
             mine = boxes[level == i]
             if len(mine):
-                parts.append((mine, *_answers(model, batch, place.into_view(mine), normalization)))
+                parts.append((mine, *_answers(model, batch, view.into_view(mine), normalization)))
         height, width = scaled[0].source.shape(row)
         found.append(_kept(parts, height, width))
     return found
@@ -223,7 +239,7 @@ def detect(
 def _answers(
     model: FastRCNN, batch: Batch, boxes: Boxes, normalization: Normalization
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities [R, C + 1] and corrections [R, C + 1, 4] of regions of a view."""
+    """Probabilities [R, C + 1] and corrections [R, C + 1, 4] of the regions of a view."""
     device = next(model.parameters()).device
     images = normalize_images(batch.images.to(device), normalization)
     logits, moves = model(images, torch.from_numpy(numbered([boxes])).to(device))
@@ -231,18 +247,96 @@ def _answers(
 
 
 def _kept(parts: Sequence[tuple[Boxes, Tensor, Tensor]], height: int, width: int) -> Detections:
-    """The detections of a photograph: sure enough, and not of an object that is found already."""
+    """Correct the regions of a photograph, then drop low scores and repeated objects."""
     scores = torch.cat([part[1] for part in parts])[:, 1:]
     moves = torch.cat([part[2] for part in parts])[:, 1:]
     regions = torch.from_numpy(np.concatenate([part[0] for part in parts])).to(scores.device)
     boxes = corrected(regions[:, None], moves)
     limits = boxes.new_tensor([width, height, width, height])
     boxes = torch.minimum(boxes.clamp_min(0), limits)
-    sure = scores >= LEAST_SCORE
+    sure = scores >= MIN_SCORE
     boxes, labels, scores = boxes[sure], sure.nonzero()[:, 1], scores[sure]
-    kept = batched_nms(boxes, scores, labels, SAME_OBJECT)[:MOST_DETECTIONS]
+    kept = batched_nms(boxes, scores, labels, NMS_OVERLAP)[:MAX_DETECTIONS]
     return Detections(
         boxes=boxes[kept].cpu().numpy(),
         labels=labels[kept].cpu().numpy(),
         scores=scores[kept].cpu().numpy(),
     )
+
+
+def detection_precisions(
+    found: Sequence[Detections], truth: Sequence[Objects], n_classes: int
+) -> AveragePrecisions:
+    """Average precision of every class, by VOC's rules (Everingham et al. 2010).
+
+    The detection with the highest score of an object is right, further detections of the object
+    are wrong. Detections of a difficult object do not count.
+
+    Parameters
+    ----------
+    found : sequence of Detections
+        Detections in each image.
+    truth : sequence of Objects
+        Annotated objects of each image, in the same order.
+    n_classes : int
+        Number of classes; labels lie in 0 .. n_classes - 1.
+
+    Returns
+    -------
+    AveragePrecisions
+        One value per class.
+
+    Raises
+    ------
+    InputError
+        `found` and `truth` have different lengths.
+    """
+    if len(found) != len(truth):
+        raise InputError(f"there are detections of {len(found)} images, objects of {len(truth)}")
+    eleven, area = np.full((2, n_classes), np.nan)
+    for k in range(n_classes):
+        n_objects = sum(int(((o.labels == k) & ~o.difficult).sum()) for o in truth)
+        if n_objects:
+            hits = _hits(found, truth, k)
+            eleven[k], area[k] = eleven_points(hits, n_objects), curve_area(hits, n_objects)
+    return AveragePrecisions(eleven, area)
+
+
+def _hits(
+    found: Sequence[Detections], truth: Sequence[Objects], label: int
+) -> npt.NDArray[np.bool_]:
+    """Whether each counted detection of a class is right, in descending order of scores."""
+    scores: list[npt.NDArray[np.float32]] = []
+    outcomes: list[npt.NDArray[np.int8]] = []
+    for detections, objects in zip(found, truth, strict=True):
+        mine = detections.labels == label
+        own = np.argsort(-detections.scores[mine], kind="stable")
+        scores.append(detections.scores[mine][own])
+        outcomes.append(_outcomes(detections.boxes[mine][own], objects, label))
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    outcome = np.concatenate(outcomes)[order]
+    hits: npt.NDArray[np.bool_] = outcome[outcome >= 0] == 1
+    return hits
+
+
+def _outcomes(boxes: Boxes, objects: Objects, label: int) -> npt.NDArray[np.int8]:
+    """Outcome of each detection of one image, in descending order of scores, int8 [m].
+
+    1: right. 0: wrong. -1: does not count.
+    """
+    outcome = np.zeros(len(boxes), np.int8)
+    there = np.flatnonzero(objects.labels == label)
+    if not len(there):
+        return outcome
+    shared = overlaps(boxes, objects.boxes[there])
+    taken = np.zeros(len(there), np.bool_)
+    for i, row in enumerate(shared):
+        best = int(row.argmax())
+        if row[best] < MATCH_OVERLAP:
+            continue
+        if objects.difficult[there[best]]:
+            outcome[i] = -1
+        elif not taken[best]:
+            taken[best] = True
+            outcome[i] = 1
+    return outcome

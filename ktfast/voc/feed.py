@@ -1,4 +1,4 @@
-"""The feed of views: photographs are decoded in threads and, where sizes differ, padded."""
+"""A feed of views: threads decode the photographs; batches of different sizes are padded."""
 
 from concurrent.futures import Future
 
@@ -14,12 +14,24 @@ from ktfast.voc.views import FILL, View
 
 
 class ViewFeed(TorchFeed):
-    """Batches [B, H, W, C] of views; smaller ones are filled up below and to the right.
+    """Delivers batches of views, uint8 [B, H, W, C].
+
+    A view that is smaller than the largest one of its batch is padded below and on the right.
 
     Parameters
     ----------
-    view : what is shown of a row in an epoch.
-    batch_size, shuffle, seed, device, n_threads : as in `ktfast.images.feeds.make.make_feed`.
+    view : View
+        Makes the pixels of a row in an epoch.
+    batch_size : int
+        Views per batch.
+    shuffle : bool
+        Deliver the rows in random order.
+    seed : int
+        Seed of the order.
+    device : str or torch.device
+        Device of the batches.
+    n_threads : int, optional
+        Threads that decode. Default: all usable cores.
     """
 
     kind = "views"
@@ -50,7 +62,7 @@ class ViewFeed(TorchFeed):
         self.view = view
 
     def describe(self) -> str:
-        """One line for the log."""
+        """Describe the feed in one line for the log."""
         plan = self.plan
         return f"{self.kind} feed: {plan.n:,} photographs, batches of {plan.batch_size}"
 
@@ -77,7 +89,7 @@ class ViewFeed(TorchFeed):
 
 
 class _Views:
-    """One batch in work."""
+    """One batch whose views are being decoded."""
 
     def __init__(
         self, rows: npt.NDArray[np.int64], tasks: list[Future[npt.NDArray[np.uint8]]]

@@ -1,8 +1,9 @@
-"""Networks on whole photographs, made of a trunk: Fast R-CNN and the fully convolutional network.
+"""Networks for whole photographs, built on a trunk: Fast R-CNN and a fully convolutional network.
 
-Both take over the trunk's convolutions and the two hidden fully connected layers of its
-classifier, the first as a layer over regions or as a convolution, and end in layers of their own.
-Batch-norm keeps the averages it has: batches of one or two images say too little.
+Both networks reuse the trunk's convolutions and the hidden fully connected layers of its
+classifier, and add their own output layers. Fast R-CNN applies the hidden layers to pooled regions;
+the fully convolutional network turns the hidden layers into convolutions. Batch-norm layers keep
+the trunk's running averages, because batches of one or two images give poor averages.
 """
 
 from typing import Any
@@ -15,14 +16,14 @@ from ktfast.errors import ConfigError
 from ktfast.models.trunk import LayerStack, Trunk
 
 FCN_PADDING = 100
-"""Pixels around the image, as published: from any image the last map is not empty."""
+"""Zero pixels around the image, as published. They keep the last map non-empty for small images."""
 
 
 class FixedNorms(nn.Module):
-    """A network whose batch-norm is always in evaluation mode."""
+    """A network whose batch-norm layers stay in evaluation mode."""
 
     def train(self, mode: bool = True) -> "FixedNorms":
-        """Training or evaluation mode, but for batch-norm."""
+        """Set the mode of every layer except batch-norm, which stays in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -31,16 +32,20 @@ class FixedNorms(nn.Module):
 
 
 class FastRCNN(FixedNorms):
-    """Classes and boxes of regions (Girshick 2015).
+    """Fast R-CNN: class and corrected box of given regions (Girshick 2015).
 
     Parameters
     ----------
-    trunk : with a classifier, whose last layer is left out; it is taken apart.
-    n_classes : without the background, which is class 0 of the scores.
+    trunk : Trunk
+        Trunk with a classifier. Its layers move into this network, except the classifier's last
+        layer; do not use the trunk afterwards.
+    n_classes : int
+        Number of classes without the background. The background is class 0 of the scores.
 
     Attributes
     ----------
-    stride : image pixels per map pixel.
+    stride : int
+        Image pixels per pixel of the last convolution's map.
     """
 
     def __init__(self, trunk: Trunk, n_classes: int) -> None:
@@ -49,7 +54,8 @@ class FastRCNN(FixedNorms):
         self.hidden, width = _hidden_layers(trunk)
         self.features = trunk.features
         self.features.cut(last_convolution(self.features))
-        # Maps whose first pixel lies over the image's first, as in Girshick's networks.
+        # This padding puts the centre of the map's first pixel on the image's first pixel, as in
+        # Girshick's networks.
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 module.padding = (_one(module.kernel_size) // 2,) * 2
@@ -63,18 +69,27 @@ class FastRCNN(FixedNorms):
             nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [R, n_classes + 1] and box corrections [R, 4 (n_classes + 1)].
+        """Classify regions and correct their boxes.
 
         Parameters
         ----------
-        images : float32 [B, 3, H, W].
-        regions : float32 [R, 5], number of the image in the batch, and edges in pixels.
+        images : Tensor, float32 [B, 3, H, W]
+            Normalised images.
+        regions : Tensor, float32 [R, 5]
+            Number of the image in the batch, then the edges in pixels.
+
+        Returns
+        -------
+        logits : Tensor [R, n_classes + 1]
+            One per class and region.
+        corrections : Tensor [R, 4 * (n_classes + 1)]
+            Four per class and region, see `ktfast.voc.boxes.corrections`.
         """
         return self.heads(self.features(images), regions)
 
     def heads(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from the maps of images; see `forward`."""
-        # Caffe's pooling, which torchvision's is, takes corners of pixels, the last one inclusive.
+        """Do what `forward` does, from the convolution maps of the images."""
+        # torchvision's pooling follows Caffe's: it wants pixel indices, the last one inclusive.
         corners = regions.float() - regions.new_tensor([0, 0, 0, 1, 1])
         pooled = roi_pool(maps.float(), corners, self.grid, 1 / self.stride)
         hidden = self.hidden(pooled.flatten(1))
@@ -82,18 +97,25 @@ class FastRCNN(FixedNorms):
 
 
 class FCN(FixedNorms):
-    """Class of every pixel, from one map of stride 32 (FCN-32s; Long, Shelhamer, Darrell 2015).
+    """FCN-32s: class of every pixel, from one map of stride 32 (Long, Shelhamer, Darrell 2015).
+
+    The network computes scores on a coarse grid. Pixels between grid points get bilinearly
+    interpolated scores.
 
     Parameters
     ----------
-    trunk : with a classifier, whose last layer is left out; it is taken apart.
-    n_classes : with the background, class 0.
+    trunk : Trunk
+        Trunk with a classifier. Its layers move into this network, except the classifier's last
+        layer; do not use the trunk afterwards.
+    n_classes : int
+        Number of classes, the background (class 0) included.
 
     Attributes
     ----------
-    stride : pixels between scores.
-    center : where in the image the first score lies, pixels; between the scores lies a bilinear
-        interpolation.
+    stride : int
+        Image pixels between neighbouring grid points.
+    center : float
+        Position of the first grid point in the image, in pixels.
     """
 
     def __init__(self, trunk: Trunk, n_classes: int) -> None:
@@ -104,7 +126,7 @@ class FCN(FixedNorms):
         self.scores = nn.Conv2d(width, n_classes, 1)
         for parameter in self.scores.parameters():
             nn.init.zeros_(parameter)
-        # Caffe's pooling rounds up: only so do the scores cover every image.
+        # Caffe's pooling rounds sizes up. Rounding down would leave the image's edge uncovered.
         for module in self.features:
             if isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True
@@ -123,9 +145,9 @@ class FCN(FixedNorms):
         return logits
 
     def _weights(self, side: int, scores: Tensor) -> Tensor:
-        """Bilinear interpolation of rows of scores for each pixel, [side, rows].
+        """Matrix [side, rows] that interpolates rows of scores for each pixel.
 
-        Pixels outside of all scores have the nearest one.
+        A pixel outside the grid gets the nearest grid point's score.
         """
         pixels = torch.arange(side, dtype=torch.float32, device=scores.device)
         rows = torch.arange(scores.shape[-2], dtype=torch.float32, device=scores.device)
@@ -134,12 +156,12 @@ class FCN(FixedNorms):
 
 
 def last_convolution(features: LayerStack) -> str:
-    """Name of the last layer that is a convolution."""
+    """Name of the last convolution."""
     return next(reversed(features.convolutions()))
 
 
 def _hidden_layers(trunk: Trunk) -> tuple[nn.Sequential, int]:
-    """The classifier without its last layer, and how many numbers it gives."""
+    """The classifier without its last layer, and the number of its outputs."""
     modules = list(trunk.classifier)
     last = modules.pop()
     if not isinstance(last, nn.Linear):
@@ -148,7 +170,10 @@ def _hidden_layers(trunk: Trunk) -> tuple[nn.Sequential, int]:
 
 
 def _convolutional(hidden: nn.Sequential, grid: int) -> nn.Sequential:
-    """Fully connected layers as convolutions: the first of `grid` pixels, the others of one."""
+    """Turn fully connected layers into convolutions.
+
+    The first one gets kernels of grid x grid pixels, the others kernels of one pixel.
+    """
     modules: list[nn.Module] = []
     side = grid
     for module in hidden:
@@ -166,7 +191,7 @@ def _convolutional(hidden: nn.Sequential, grid: int) -> nn.Sequential:
 
 
 def _one(size: Any) -> int:
-    """A size along one side."""
+    """The size along one axis of a layer option that is a number or a pair."""
     return int(size[0]) if isinstance(size, tuple) else int(size)
 
 
@@ -180,7 +205,7 @@ def _stride(*stacks: nn.Sequential) -> int:
 
 
 def _first_center(*stacks: nn.Sequential) -> float:
-    """Centre of what the first pixel of the last map sees, in pixels of the image."""
+    """Centre of the receptive field of the last map's first pixel, in image pixels."""
     center, jump = 0.0, 1
     for stack in stacks:
         for module in stack:

@@ -1,7 +1,7 @@
-"""Regions of photographs that may show an object, which Fast R-CNN classifies.
+"""Proposals: regions of photographs that may show an object. Fast R-CNN classifies them.
 
-Published ones (selective search) are read; where there are none, windows of many sizes and shapes
-all over the photograph stand in for them.
+Published proposals (selective search) are read from a file. Without a file, windows of many sizes
+and shapes that cover the photograph serve as proposals.
 """
 
 import hashlib
@@ -11,33 +11,34 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ktfast.errors import DataError
+from ktfast.voc.boxes import Boxes
 from ktfast.voc.data import VocSet
 
-Boxes = npt.NDArray[np.float32]
-
 WINDOW_SIDES = (0.08, 0.14, 0.24, 0.4, 0.65, 1.0)
-"""Sides of windows, as shares of the photograph's; each is about 1.6 times the one before."""
+"""Sides of windows as fractions of the photograph's side; each is about 1.6 times the last."""
 WINDOW_STEP = 0.45
-"""From one window to the next at most, as a share of its side."""
-GREATEST_RATIO = 2.5
-"""Of a window's longer side to its shorter.
+"""Largest distance between neighbouring windows, as a fraction of the window's side."""
+MAX_ASPECT_RATIO = 2.5
+"""Largest ratio of a window's longer side to its shorter side.
 
-With these about 2,400 windows overlap 93 % of the objects of 100 photographs of VOC2012 by half or
-more, and 60 % of those of COCO, many of which are small."""
+These constants give about 2,400 windows per photograph. In 100 photographs of VOC2012, 93 % of the
+objects overlap a window by 0.5 or more; in COCO, where many objects are small, 60 % do."""
 
 
 class Proposals:
-    """Regions by row of a set.
+    """Proposals of every photograph of a set.
 
     Parameters
     ----------
-    source : photographs.
-    boxes : edges float [m, 4] in pixels by image id, cut off at the photograph's edges; None:
-        windows.
-    fingerprint : that changes when the regions do.
+    source : VocSet
+        Photographs.
+    boxes : mapping of str to array float [m, 4], optional
+        Proposals by image id, edges in pixels. Parts outside the photograph are cut off. Default:
+        windows, see `windows`.
+    fingerprint : str
+        Identifies the proposals; differs if the proposals differ.
     """
 
     def __init__(
@@ -49,18 +50,26 @@ class Proposals:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], source: VocSet) -> "Proposals":
-        """Read published regions.
+        """Read proposals from a file.
 
         Parameters
         ----------
-        path : .mat file with cells `images` (ids) and `boxes` (top, left, bottom, right,
-            inclusive and counted from 1), as those of Fast R-CNN; or .npz file with `ids`
-            [n], `counts` int [n] and `boxes` [sum of counts, 4] (edges left, top, right, bottom).
-        source : photographs; each must have regions.
+        path : str or path
+            Either a .mat file in the format of Fast R-CNN: cells `images` (ids) and `boxes` (top,
+            left, bottom, right; inclusive and counted from 1). Or a .npz file: `ids` [n], `counts`
+            int [n], and `boxes` [sum of counts, 4] (edges left, top, right, bottom).
+        source : VocSet
+            Photographs; each must have proposals in the file.
+
+        Returns
+        -------
+        Proposals
+            The proposals of every photograph.
 
         Raises
         ------
-        DataError : the file is missing or of another form, or an image has no regions.
+        DataError
+            The file is missing or has another format, or a photograph has no proposals.
         """
         path = Path(path)
         try:
@@ -77,7 +86,7 @@ class Proposals:
         return cls(source, boxes, hashlib.sha256(content).hexdigest())
 
     def boxes(self, row: int) -> Boxes:
-        """Regions of a photograph, edges float32 [m, 4] in pixels, none of them empty."""
+        """Proposals of a photograph, edges float32 [m, 4] in pixels; none is empty."""
         height, width = self.source.shape(row)
         if self._boxes is None:
             return windows(height, width)
@@ -88,12 +97,25 @@ class Proposals:
 
 
 def windows(height: int, width: int) -> Boxes:
-    """Windows of every size and shape, evenly over an image, edges float32 [m, 4]."""
+    """Windows of every size and shape, spread evenly over an image.
+
+    Parameters
+    ----------
+    height : int
+        Height of the image in pixels.
+    width : int
+        Width of the image in pixels.
+
+    Returns
+    -------
+    array, float32 [m, 4]
+        Edges in pixels.
+    """
     found = []
     for high in WINDOW_SIDES:
         for wide in WINDOW_SIDES:
             h, w = high * height, wide * width
-            if max(h, w) > GREATEST_RATIO * min(h, w):
+            if max(h, w) > MAX_ASPECT_RATIO * min(h, w):
                 continue
             top, left = (
                 np.linspace(0, side - size, 1 + int(np.ceil((side - size) / (WINDOW_STEP * size))))
@@ -121,12 +143,15 @@ def _read_mat(path: Path) -> dict[str, Boxes]:
         IndexError,
     ) as error:
         raise DataError(
-            f"{path} is no file of proposals ({error!r}); it must hold cells `images` and `boxes`, "
-            "in a MATLAB format before 7.3"
+            f"{path} is not a file of proposals ({error!r}); give a .mat file of a MATLAB format "
+            "before 7.3 with the cells `images` and `boxes`"
         ) from error
     if len(ids) != len(cells):
-        raise DataError(f"{path} names {len(ids)} images, but has boxes of {len(cells)}")
-    # Top, left, bottom, right from 1 become edges from 0.
+        raise DataError(
+            f"{path} has {len(ids)} cells in `images` and {len(cells)} in `boxes`; it must have "
+            "one cell of boxes for each image"
+        )
+    # The file counts pixels from 1 and includes the last one; edges count from 0.
     return {
         key: boxes[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32)
         for key, boxes in zip(ids, cells, strict=True)
@@ -140,13 +165,14 @@ def _read_npz(path: Path) -> dict[str, Boxes]:
         boxes = boxes.astype(np.float32).reshape(-1, 4)
     except (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is no file of proposals ({error}); it must be a .mat file, or a .npz file "
-            "with ids, counts and boxes"
+            f"{path} is not a file of proposals ({error}); give a .mat file, or a .npz file with "
+            "ids, counts and boxes"
         ) from error
     if counts.shape != ids.shape or counts.sum() != len(boxes):
         raise DataError(
             f"{path} has {len(ids)} ids, {counts.size} counts that add up to {counts.sum()}, and "
-            f"{len(boxes)} boxes; one count for each id, and one box for each count, are needed"
+            f"{len(boxes)} boxes; it must have one count for each id, and the counts must add up "
+            "to the number of boxes"
         )
     ends = np.cumsum(counts)
     return {

@@ -1,7 +1,7 @@
-"""What a network is shown of a photograph that is not cut to one size beforehand.
+"""Views: the pixels of a photograph that a network sees, cropped, resized or mirrored.
 
-A view is a function of (row, epoch) alone, so that whoever needs the geometry again, to move boxes
-with the pixels, asks for it instead of passing it along.
+A view depends only on (row, epoch). Code that moves boxes along with the pixels therefore asks the
+view for its geometry again; nothing has to be passed along with the pixels.
 """
 
 import math
@@ -16,23 +16,32 @@ from ktfast.errors import DataError
 from ktfast.images.augment import draw_one
 from ktfast.voc.data import IGNORED, VocSet
 
-# Colours that become about zero when images are normalised; of a mask's channel, what is ignored.
+# Padding: colours that normalisation turns into about zero, and for a mask the ignored class.
 FILL = (124, 116, 104, IGNORED)
 _TOP, _LEFT, _MIRROR, _AREA, _SCALE = range(5)
-_FINE = 1 << 24  # steps of a draw that stands for a real number
+_FINE = 1 << 24  # number of values of a draw that becomes a fraction
 
 
 class View(ABC):
-    """Pixels of a row in an epoch.
+    """Makes the pixels of a row in an epoch.
+
+    Parameters
+    ----------
+    source : VocSet
+        Photographs.
+    seed : int
+        Seed of the random choices.
+    mirror : bool
+        Mirror half of the views.
 
     Attributes
     ----------
-    source : photographs.
-    channels : 3, or 4 where the last is a mask.
-    largest : no side is longer, pixels; 0: not known.
+    channels : int
+        3, or 4 if the last channel is a mask.
+    largest : int
+        Longest possible side of a view in pixels; 0 if unknown.
     """
 
-    source: VocSet
     channels = 3
     largest = 0
 
@@ -43,10 +52,10 @@ class View(ABC):
 
     @abstractmethod
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
-        """The view, uint8 [h, w, channels]; `DataError` names an image that cannot be read."""
+        """The view, uint8 [h, w, channels]; raises `DataError` for an unreadable image."""
 
     def mirrored(self, row: int, epoch: int) -> bool:
-        """Whether left and right are exchanged."""
+        """Whether the view is mirrored, that is, left and right are exchanged."""
         return self.mirror and self._draw(row, epoch, 2, _MIRROR) == 1
 
     def _draw(self, row: int, epoch: int, n: int, number: int) -> int:
@@ -61,16 +70,21 @@ class View(ABC):
 
 
 class AreaCrops(View):
-    """A random square of the photograph, resized.
+    """Random squares of the photographs, resized to one size.
 
     Parameters
     ----------
-    source : photographs.
-    crop : side of the view, pixels.
-    area : least and greatest share of the photograph's area that the square covers, uniform; one
-        that does not fit is as large as the shorter side.
-    seed : of the choices.
-    mirror : mirror half of the views.
+    source : VocSet
+        Photographs.
+    crop : int
+        Side of the view in pixels.
+    area : pair of float
+        Smallest and largest fraction of the photograph's area that the square covers; the fraction
+        is drawn uniformly. The square's side is at most the photograph's shorter side.
+    seed : int
+        Seed of the random choices.
+    mirror : bool
+        Mirror half of the views.
     """
 
     def __init__(
@@ -96,14 +110,17 @@ class AreaCrops(View):
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a photograph's pixels lie in a view.
+class ViewGeometry:
+    """Size of a view, and where the photograph's pixels lie in the view.
 
     Attributes
     ----------
-    height, width : of the view, pixels.
-    scale_y, scale_x : view pixels per pixel of the photograph.
-    mirrored : left and right are exchanged.
+    height, width : int
+        Size of the view in pixels.
+    scale_y, scale_x : float
+        View pixels per pixel of the photograph.
+    mirrored : bool
+        Left and right are exchanged.
     """
 
     height: int
@@ -113,7 +130,7 @@ class Placement:
     mirrored: bool
 
     def into_view(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes of the photograph, edges float32 [m, 4], as boxes of the view."""
+        """Convert boxes of the photograph, edges float32 [m, 4], into boxes of the view."""
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         moved = boxes * scale
         if self.mirrored:
@@ -124,15 +141,20 @@ class Placement:
 
 
 class Rescaled(View):
-    """The whole photograph, resized to one of several shorter sides.
+    """Whole photographs, resized to a shorter side that is drawn from a list.
 
     Parameters
     ----------
-    source : photographs.
-    short_sides : pixels; one is drawn for each view.
-    longest : the longer side is at most this, pixels, and the shorter one shorter if need be.
-    seed : of the choices.
-    mirror : mirror half of the views.
+    source : VocSet
+        Photographs.
+    short_sides : tuple of int
+        Shorter sides in pixels; one is drawn for each view.
+    longest : int
+        Largest longer side in pixels. This limit takes precedence over the shorter side.
+    seed : int
+        Seed of the random choices.
+    mirror : bool
+        Mirror half of the views.
     """
 
     def __init__(
@@ -148,35 +170,35 @@ class Rescaled(View):
         self.short_sides = short_sides
         self.largest = longest
 
-    def place(self, row: int, epoch: int) -> Placement:
-        """The geometry of a view."""
+    def geometry(self, row: int, epoch: int) -> ViewGeometry:
+        """Size of a view, and where the photograph's pixels lie in the view."""
         height, width = self.source.shape(row)
         short_side = self.short_sides[self._draw(row, epoch, len(self.short_sides), _SCALE)]
         scale = min(short_side / min(height, width), self.largest / max(height, width))
         new_height, new_width = (max(1, round(scale * side)) for side in (height, width))
-        return Placement(
+        return ViewGeometry(
             new_height, new_width, new_height / height, new_width / width, self.mirrored(row, epoch)
         )
 
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
         """The view, uint8 [h, w, 3]."""
-        place, image = self.place(row, epoch), self.source.image(row)
-        size = (place.width, place.height)
+        geometry, image = self.geometry(row, epoch), self.source.image(row)
+        size = (geometry.width, geometry.height)
         view = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
         return self._turned(np.asarray(view), row, epoch)
 
 
 class Masked(View):
-    """The whole photograph as it is, and its mask as a fourth channel."""
+    """Whole photographs in their own size, with the mask as a fourth channel."""
 
     channels = 4
 
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
-        """The view, uint8 [h, w, 4]; `DataError` if mask and photograph differ in size."""
+        """The view, uint8 [h, w, 4]; raises `DataError` if the mask has another size."""
         image, mask = np.asarray(self.source.image(row)), self.source.mask(row)
         if mask.shape != image.shape[:2]:
             raise DataError(
                 f"mask {self.source.mask_path(row)} has {mask.shape[1]} x {mask.shape[0]} pixels, "
-                f"its photograph {image.shape[1]} x {image.shape[0]}"
+                f"its photograph {image.shape[1]} x {image.shape[0]}; both must have the same size"
             )
         return self._turned(np.dstack([image, mask]), row, epoch)

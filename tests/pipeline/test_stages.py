@@ -19,6 +19,7 @@ from ktfast.config import load_config
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information
+from ktfast.evaluation.results import RetrainedScores
 from ktfast.images.source import PreparedSet
 from support.tiny_recipe import TINY
 
@@ -427,7 +428,7 @@ def test_an_interrupted_evaluation_keeps_the_retrained_layers_it_has(
             checkpoint.touch()
             raise KeyboardInterrupt
         trained.append((name, layer))
-        return {"top1": 0.5, "mean_per_class": 0.25, "steps": 1, "protocol": {}}
+        return RetrainedScores(top1=0.5, mean_per_class=0.25, steps=1, protocol={})
 
     monkeypatch.setattr(evaluate, "retrain_above", retrain)
     assert main([*command, "--redo", "evaluate"]) == 130

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from ktfast.errors import DataError
-from ktfast.report import pictures, plots, words, write_report
+from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.report import formats, pictures, plots, verdict, write_report
+from ktfast.report.summaries import MetricsRow
 from support.fake_run import (
     CELL,
     GRID,
@@ -21,6 +23,7 @@ from support.fake_run import (
     make_run,
     puzzle_arrays,
     result,
+    voc,
     write,
 )
 
@@ -99,8 +102,8 @@ def test_page_says_what_was_found(page):
         "clusters gained 2.1 points",
         "true labels gives 47.1\u00a0%",
         "solves 70.6\u00a0% of its puzzles",
-        "0.412 (0.371 for those of an untrained network)",
-        "with 2,845 test images a difference of up to about 2.2 points",
+        "0.412 (0.371 for the clusters of an untrained network)",
+        "With 2,845 test images, a difference of up to about 2.2 points",
     ):
         assert words_in_page in page.text
     assert "a different data set" in page.text
@@ -256,12 +259,12 @@ def small_run(folder):
     return folder
 
 
-# -- words
+# -- verdict and formats
 
 
 def summary_of(transfer, random, **more):
     table = {"transfer": {"conv1": transfer}, "random": {"conv1": random}, **more}
-    return {"metric": "top-1 accuracy", "linear": table}
+    return EvaluationSummary(metric="top-1 accuracy", linear=table)
 
 
 @pytest.mark.parametrize(
@@ -275,23 +278,24 @@ def summary_of(transfer, random, **more):
     ],
 )
 def test_verdict_is_honest(transfer, random, n_test, outcome, headline):
-    found = words.verdict(summary_of(transfer, random), None, None, n_test)
+    found = verdict.verdict(summary_of(transfer, random), None, None, n_test)
     assert found.outcome == outcome
     assert headline in found.headline
 
 
 def test_verdict_error_worked_by_hand():
     # sqrt((0.3 * 0.7 + 0.2 * 0.8) / 1000) = 0.01924; twice that is 3.8 points
-    found = words.verdict(summary_of(0.3, 0.2), None, None, 1000)
+    found = verdict.verdict(summary_of(0.3, 0.2), None, None, 1000)
     assert "up to about 3.8 points" in found.caveat
 
 
 def test_verdict_without_evaluation_or_baseline_claims_nothing():
-    assert words.verdict(None, None, None, None).outcome == "open"
-    alone = words.verdict({"linear": {"transfer": {"conv1": 0.5}}}, None, None, None)
+    assert verdict.verdict(None, None, None, None).outcome == "open"
+    alone = EvaluationSummary(linear={"transfer": {"conv1": 0.5}})
+    alone = verdict.verdict(alone, None, None, None)
     assert alone.outcome == "open"
     assert "not compared with random weights" in alone.headline
-    lost = words.verdict(summary_of(0.3, 0.2, pretext={"conv1": 0.35}), None, None, None)
+    lost = verdict.verdict(summary_of(0.3, 0.2, pretext={"conv1": 0.35}), None, None, None)
     assert "going through clusters lost 5.0 points" in " ".join(lost.sentences)
 
 
@@ -301,11 +305,11 @@ def test_verdict_without_evaluation_or_baseline_claims_nothing():
      (None, "–"), (float("nan"), "–"), ("x", "–")],
 )  # fmt: skip
 def test_durations(seconds, text):
-    assert words.duration(seconds) == text
+    assert formats.duration(seconds) == text
 
 
 def test_amounts():
-    assert [words.amount(v) for v in (5784, 1234.5, 0.4123, 7.0, True, "", 1e300)] == [
+    assert [formats.amount(v) for v in (5784, 1234.5, 0.4123, 7.0, True, "", 1e300)] == [
         "5,784", "1,234", "0.412", "7", "–", "–", f"{1e300:,.0f}"
     ]  # fmt: skip
 
@@ -363,7 +367,8 @@ def test_montage_leaves_padding_out_and_puts_large_clusters_first():
 
 
 def test_plots_are_svg_in_the_colours_of_the_page():
-    loss, accuracy = plots.training_curves(curve("x", 900, 5.0, 1.0, 0.5), chance=0.01, name="x")
+    rows = [MetricsRow.from_json(row) for row in curve("x", 900, 5.0, 1.0, 0.5)]
+    loss, accuracy = plots.training_curves(rows, chance=0.01, name="x")
     for svg in (loss, accuracy):
         assert svg.startswith("<svg")
         assert "var(--ink)" in svg
@@ -376,9 +381,9 @@ def test_plots_are_svg_in_the_colours_of_the_page():
 
 def test_plots_of_nothing_are_none_and_of_one_point_are_one():
     assert plots.training_curves([], chance=None, name="x") == ()
-    assert len(plots.training_curves([{"epoch": 1, "loss": 2.0}], chance=None, name="x")) == 1
+    assert len(plots.training_curves([MetricsRow(epoch=1, loss=2.0)], chance=None, name="x")) == 1
     assert plots.cluster_plots(np.zeros(0, np.int64), []) == ()
-    assert len(plots.cluster_plots(np.array([3]), [{"inertia": 1.0}])) == 2
+    assert len(plots.cluster_plots(np.array([3]), [1.0])) == 2
 
 
 def test_size_bins_hold_equally_many_sizes():
@@ -396,9 +401,9 @@ def test_low_label_regimes_have_a_table_each(tmp_path):
 
 def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     text = page_of(make_run(tmp_path)).text
-    assert "All above the layer trained anew, mean per-class accuracy (%)" in text
-    assert "ImageNet, all above the layer trained anew" in text
-    assert "All above conv5, anew: random weights" in text
+    assert "All layers above the given one trained anew, mean per-class accuracy (%)" in text
+    assert "ImageNet, all layers above the given one trained anew" in text
+    assert "Layers above conv5 trained anew: random weights" in text
     assert "Protocol of the trainings above a layer:" in text
     (tmp_path / "other").mkdir()
     folder = make_run(tmp_path / "other")
@@ -406,8 +411,20 @@ def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     result = json.loads(path.read_text())
     del result["summary"]["retrained"]
     path.write_text(json.dumps(result))
-    assert "trained anew" not in page_of(folder).text
+    assert "the given one trained anew" not in page_of(folder).text
 
 
-def test_evaluation_factory_is_what_the_report_reads():
-    assert set(evaluation()) >= {"linear", "knn", "low_label", "retrained", "metric", "models"}
+def test_typed_results_keep_what_is_stored():
+    """The JSON of a summary survives being read and written, key by key and in order."""
+    stored = evaluation()
+    stored["low_label"] = [{**regime, "protocol": {"epochs": 9}} for regime in stored["low_label"]]
+    stored["retrained_top1"] = stored["retrained"]
+    again = EvaluationSummary.from_json(stored).to_json()
+    assert again == stored
+    short = {key: value for key, value in stored.items() if "retrained" not in key}
+    short["random_clusters"] = {}  # of images without classes
+    assert EvaluationSummary.from_json(short).to_json() == short
+    stored = voc("detection")
+    for row in stored["models"].values():
+        row["mean_area"] = None
+    assert VocSummary.from_json(stored).to_json() == stored

@@ -12,7 +12,7 @@ from ktfast.voc.boxes import overlaps
 from ktfast.voc.data import CLASSES, VocSet
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.proposals import Proposals, windows
-from ktfast.voc.views import AreaCrops, Masked, Placement, Rescaled
+from ktfast.voc.views import AreaCrops, Masked, Rescaled, ViewGeometry
 from support.voc_folder import VALUES, annotation, voc_folder
 
 
@@ -177,19 +177,21 @@ def test_views_are_mirrored_half_of_the_time(photographs):
 def test_boxes_move_with_the_pixels(photographs):
     view = Rescaled(photographs, short_sides=(200,), longest=250, seed=0, mirror=True)
     for row, epoch in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2)):
-        place, pixels = view.place(row, epoch), view(row, epoch)
-        assert pixels.shape == (place.height, place.width, 3)
+        geometry, pixels = view.geometry(row, epoch), view(row, epoch)
+        assert pixels.shape == (geometry.height, geometry.width, 3)
         assert max(pixels.shape) <= 250
         objects = photographs.objects[row]
-        left, top, right, bottom = place.into_view(objects.boxes)[0].round().astype(int)
+        left, top, right, bottom = geometry.into_view(objects.boxes)[0].round().astype(int)
         color = (250, 30, 30) if objects.labels[0] == CLASSES.index("cat") else (30, 30, 250)
         inside = pixels[top + 3 : bottom - 3, left + 3 : right - 3].reshape(-1, 3)
         assert np.abs(inside.astype(int) - color).mean() < 10
 
 
 def test_mirrored_boxes_keep_left_before_right():
-    place = Placement(height=100, width=200, scale_y=1.0, scale_x=2.0, mirrored=True)
-    assert place.into_view(np.array([[0, 5, 10, 20]], np.float32)).tolist() == [[180, 5, 200, 20]]
+    geometry = ViewGeometry(height=100, width=200, scale_y=1.0, scale_x=2.0, mirrored=True)
+    assert geometry.into_view(np.array([[0, 5, 10, 20]], np.float32)).tolist() == [
+        [180, 5, 200, 20]
+    ]
 
 
 def test_a_mask_of_another_size_is_named(folder):

@@ -12,8 +12,8 @@ from ktfast.evaluation.average_precision import (
 )
 from ktfast.voc.boxes import overlaps
 from ktfast.voc.data import Objects
-from ktfast.voc.detection_metric import Detections, detection_precisions
-from ktfast.voc.segmentation_metric import Confusion
+from ktfast.voc.detection import Detections, detection_precisions
+from ktfast.voc.segmentation import Confusion
 
 
 def test_eleven_points_by_hand():

@@ -14,11 +14,10 @@ from ktfast.images.feeds.base import Batch
 from ktfast.models import build_trunk, initialize
 from ktfast.models.data_init import fit_to_data
 from ktfast.training.loop import train
-from ktfast.voc.boxes import overlaps
+from ktfast.voc.boxes import corrected, corrections, numbered, overlaps
 from ktfast.voc.classification import MultiLabelTask, image_scores
 from ktfast.voc.data import CLASSES, VocSet
-from ktfast.voc.detection import DetectionTask, corrected, corrections, detect, numbered
-from ktfast.voc.detection_metric import detection_precisions
+from ktfast.voc.detection import DetectionTask, detect, detection_precisions
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals

@@ -1,7 +1,7 @@
-"""Stage 6: probes on the frozen layers of the target, beside baselines on the same images.
+"""Stage 6: probe the frozen layers of the target network and of baselines on the same images.
 
-The baselines share the target's architecture: random weights, the same network trained on the
-puzzle itself (no clustering), and trained on the true labels.
+The baselines have the target's architecture: random weights, weights trained on the puzzle itself
+(no clustering), and weights trained on the true labels.
 """
 
 import logging
@@ -14,6 +14,15 @@ import torch
 
 from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
+from ktfast.evaluation.results import (
+    ByModel,
+    ClusterQuality,
+    EvaluationSummary,
+    LowLabelRegime,
+    ProbeRow,
+    RetrainedScores,
+    Retraining,
+)
 from ktfast.features.teachers import trunk_teacher
 from ktfast.models import initialize
 from ktfast.pipeline.environment import resolve_device
@@ -31,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
-    """Train the baselines that are asked for, then probe every model layer by layer."""
+    """Train the configured baselines, then probe every model layer by layer."""
     config = run.config
     if "test" not in config.data.folders():
-        raise ConfigError("data.test is not set: give labelled images that probes are tested on")
+        raise ConfigError("data.test is not set: give labelled images to test the probes on")
     inputs = {
         "train": set_fingerprint(run, "train"),
         "test": set_fingerprint(run, "test"),
@@ -54,30 +63,23 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 
 def _evaluate(run: RunFolder, folder: Path) -> Outcome:
-    names = ("transfer", *run.config.evaluate.baselines)
-    rows = {}
-    for name in names:
-        # Each model's row is kept as soon as it is known, so that an interrupted call loses none.
-        path = folder / f"probe-{name}.json"
-        if not path.is_file():
-            logger.info("evaluate: probing %s", name)
-            write_json(path, probe_model(run, name))
-        rows[name] = read_json(path)
-    summary: dict[str, Any] = {
-        "metric": "mean per-class accuracy",
-        "models": list(names),
-        "linear": {name: row["linear"] for name, row in rows.items()},
-        "knn": {name: row["knn"] for name, row in rows.items()},
-        "linear_top1": {name: row["linear_top1"] for name, row in rows.items()},
-        "low_label": _low_label(rows),
-        "protocol": next(iter(rows.values()))["protocol"],
-    }
     config = run.config
-    if config.evaluate.retrain:
-        summary |= _retrain(run, folder, names)
+    names = ("transfer", *config.evaluate.baselines)
+    rows = {name: _probe(run, folder, name) for name in names}
     of_puzzle = config.features.source == "pretext" and config.cluster.features is None
-    if config.evaluate.random_clusters and of_puzzle:
-        summary["random_clusters"] = _random_clusters(run, folder)
+    summary = EvaluationSummary(
+        metric="mean per-class accuracy",
+        models=list(names),
+        linear={name: row.linear for name, row in rows.items()},
+        knn={name: row.knn for name, row in rows.items()},
+        linear_top1={name: row.linear_top1 for name, row in rows.items()},
+        low_label=_low_label(rows),
+        protocol=rows["transfer"].protocol,
+        retraining=_retrain(run, folder, names) if config.evaluate.retrain else None,
+        random_clusters=(
+            _random_clusters(run, folder) if config.evaluate.random_clusters and of_puzzle else None
+        ),
+    ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),
         outputs={"probes": "probe-*.json", "retrained": "retrained-*.json"},
@@ -85,46 +87,53 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     )
 
 
-def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracies of every model with the layers above each asked one trained anew."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
+    """Probe a model, or read its accuracies if an interrupted call has stored them."""
+    path = folder / f"probe-{name}.json"
+    if not path.is_file():
+        logger.info("evaluate: probing %s", name)
+        write_json(path, probe_model(run, name).to_json())
+    return ProbeRow.from_json(read_json(path))
+
+
+def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:
+    """Train the layers above each configured layer of every model anew, and test them."""
+    mean_per_class: ByModel = {name: {} for name in names}
+    top1: ByModel = {name: {} for name in names}
+    protocols = []
     for name in names:
         for layer in run.config.evaluate.retrain:
-            path = folder / f"retrained-{name}-{layer}.json"
-            checkpoints = folder / f"retraining-{name}-{layer}"
-            if not path.is_file():
-                logger.info("evaluate: training %s above %s", name, layer)
-                write_json(path, retrain_above(run, name, layer, checkpoints))
-            if checkpoints.exists():
-                shutil.rmtree(checkpoints)
-            found[name][layer] = read_json(path)
-            accuracy = 100 * found[name][layer]["mean_per_class"]
+            scores = _retrain_above(run, folder, name, layer)
+            mean_per_class[name][layer], top1[name][layer] = scores.mean_per_class, scores.top1
+            protocols.append(scores.protocol)
+            accuracy = 100 * scores.mean_per_class
             logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
-
-    def by_model(measure: str) -> dict[str, dict[str, float]]:
-        return {
-            name: {layer: scores[measure] for layer, scores in row.items()}
-            for name, row in found.items()
-        }
-
-    return {
-        "retrained": by_model("mean_per_class"),
-        "retrained_top1": by_model("top1"),
-        "retrained_protocol": next(iter(found[names[0]].values()))["protocol"],
-    }
+    return Retraining(mean_per_class, top1, protocols[0])
 
 
-def _low_label(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The regimes, each with the accuracies of all models, which saw the same images."""
-    regimes = next(iter(rows.values()))["low_label"]
-    return [
-        {**regime, "linear": {name: row["low_label"][i]["linear"] for name, row in rows.items()}}
-        for i, regime in enumerate(regimes)
-    ]
+def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> RetrainedScores:
+    """Retrain one model above one layer, or read the scores that an interrupted call has stored."""
+    path = folder / f"retrained-{name}-{layer}.json"
+    checkpoints = folder / f"retraining-{name}-{layer}"
+    if not path.is_file():
+        logger.info("evaluate: training %s above %s", name, layer)
+        write_json(path, retrain_above(run, name, layer, checkpoints).to_json())
+    if checkpoints.exists():
+        shutil.rmtree(checkpoints)
+    return RetrainedScores.from_json(read_json(path))
 
 
-def _random_clusters(run: RunFolder, folder: Path) -> dict[str, float]:
-    """Quality of the clusters of an untrained trunk's features, made as those of the run."""
+def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
+    """Join the low-label probes of all models, which saw the same images, by fraction."""
+    regimes = []
+    for i, regime in enumerate(rows["transfer"].low_label):
+        linear = {name: row.low_label[i].linear for name, row in rows.items()}
+        regimes.append(LowLabelRegime(regime.fraction, linear, regime.images, regime.protocol))
+    return regimes
+
+
+def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
+    """Quality of clusters of an untrained trunk's features, made with the run's options."""
     images = open_set(run, "transfer")
     torch.manual_seed(run.config.seed)
     trunk = pretext_trunk(run.config.pretext)
@@ -141,4 +150,4 @@ def _random_clusters(run: RunFolder, folder: Path) -> dict[str, float]:
     clusters = cluster_images(run, places["cluster"], places["transfer"], images, folder)
     for place in set(places.values()):
         shutil.rmtree(place)
-    return clustering_quality(images, clusters.labels)
+    return ClusterQuality.from_json(clustering_quality(images, clusters.labels))

@@ -1,5 +1,7 @@
-"""Stage 7: the target fine-tuned on PASCAL VOC, beside baselines: classification, detection,
-segmentation. Each protocol that has a folder is a stage of its own, so that one can be done again.
+"""Stage 7: fine-tune the target network and baselines on PASCAL VOC.
+
+The protocols are classification, detection and segmentation. Each protocol with a configured folder
+is a stage of its own, so that one protocol can be repeated without the others.
 """
 
 import logging
@@ -11,6 +13,7 @@ from typing import Any
 from ktfast.config import result_options
 from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError
+from ktfast.evaluation.results import VocRow, VocSummary
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
@@ -20,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
-    """Fine-tune every model by every protocol that has a folder; results by protocol."""
+    """Fine-tune every model by every protocol with a folder; return the results by protocol."""
     config = run.config
     if not config.voc.protocols():
         raise ConfigError(
@@ -57,22 +60,19 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
 
 
 def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outcome:
-    models: dict[str, dict[str, Any]] = {}
+    models: dict[str, VocRow] = {}
     for name in run.config.voc.models:
-        # Each model's row is kept as soon as it is known, so that an interrupted call loses none.
+        # Each row is stored at once, so that an interrupted call loses no finished model.
         path, checkpoints = folder / f"{name}.json", folder / f"training-{name}"
         if not path.is_file():
             logger.info("voc: %s, %s", protocol, name)
-            write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints))
+            write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints).to_json())
         if checkpoints.exists():
             shutil.rmtree(checkpoints)
-        models[name] = read_json(path)
-        score = models[name]["score"]
+        models[name] = VocRow.from_json(read_json(path))
+        score = models[name].score
         shown = "not defined" if score is None else f"{100 * score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)
-    summary = {
-        "measure": MEASURES[protocol],
-        "models": models,
-        "images": {"train": sets.train.n, "test": sets.test.n},
-    }
+    images = {"train": sets.train.n, "test": sets.test.n}
+    summary = VocSummary(MEASURES[protocol], models, images).to_json()
     return Outcome(fingerprint=sha256_json(summary), outputs={"models": "*.json"}, summary=summary)

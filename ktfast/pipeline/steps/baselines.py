@@ -1,7 +1,8 @@
-"""The networks that the target is compared with, trained once whoever needs them.
+"""Train the baselines that the target network is compared with.
 
-They share the target's architecture: trained on the puzzle itself (no clustering), and on the true
-labels. The third baseline, random weights, needs no training.
+A baseline has the target's architecture and is trained on the puzzle itself (no clustering) or on
+the true labels. The stages evaluate and voc share the trained baselines. The third baseline, random
+weights, needs no training.
 """
 
 from functools import partial
@@ -20,7 +21,20 @@ from ktfast.pipeline.steps.train_networks import (
 
 
 def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
-    """Train a baseline once, "pretext" or "labels"; its stage's result."""
+    """Train the baseline "pretext" or "labels" if it is not trained yet.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        "pretext" or "labels".
+
+    Returns
+    -------
+    dict
+        Content of the baseline's `result.json`.
+    """
     config = run.config
     target = config.transfer.model_dump(mode="json")
     if name == "pretext":

@@ -1,10 +1,10 @@
-"""One model of a run, fine-tuned and tested on PASCAL VOC by one of three protocols."""
+"""Fine-tune one model of a run on PASCAL VOC and test it, by one of three protocols."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
+from ktfast.evaluation.results import Protocol, VocRow
 from ktfast.images.augment import Normalization
 from ktfast.models import Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
@@ -24,8 +25,7 @@ from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.loop import Task, TrainingSummary
 from ktfast.voc.classification import MultiLabelTask, image_scores
 from ktfast.voc.data import VocSet
-from ktfast.voc.detection import DetectionTask, detect
-from ktfast.voc.detection_metric import detection_precisions
+from ktfast.voc.detection import DetectionTask, detect, detection_precisions
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals
@@ -33,18 +33,19 @@ from ktfast.voc.segmentation import SegmentationTask, segment
 from ktfast.voc.views import AreaCrops, Masked, Rescaled, View
 
 INIT_IMAGES = 160
+"""Photographs that new layers are fitted to."""
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Photographs of a protocol, learnt from and tested on."""
+    """Training and test photographs of a protocol."""
 
     train: VocSet
     test: VocSet
 
 
 def open_sets(config: Config, protocol: str) -> Sets:
-    """Read a protocol's lists and annotations; `DataError` names what is wrong."""
+    """Read a protocol's lists and annotations; raises `DataError` for a missing or damaged file."""
     section: VocSection = getattr(config.voc, protocol)
     assert section.folder is not None
     kind: Literal["Main", "Segmentation"] = "Segmentation" if protocol == "segmentation" else "Main"
@@ -56,26 +57,30 @@ def open_sets(config: Config, protocol: str) -> Sets:
 
 
 def open_proposals(config: VocDetectionConfig, sets: Sets) -> tuple[Proposals, Proposals]:
-    """The regions of the photographs that are learnt from and of those tested on."""
+    """Proposals of the training and of the test photographs."""
     pairs = ((config.train_proposals, sets.train), (config.test_proposals, sets.test))
     train, test = (Proposals.read(p, s) if p else Proposals(s) for p, s in pairs)
     return train, test
 
 
-def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
-    """Fine-tune a model for classification and test it.
+def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
+    """Fine-tune a model for classification and test it (after Krähenbühl et al. 2016).
 
     Parameters
     ----------
-    run : the run.
-    sets : photographs.
-    name : of the model, as in `voc.models`.
-    folder : where checkpoints go, from which an interrupted training continues.
+    run : RunFolder
+        The run.
+    sets : Sets
+        Photographs.
+    name : str
+        Name of the model, one of `voc.models`.
+    folder : Path
+        Folder of the checkpoints. An interrupted training continues from them.
 
     Returns
     -------
-    {"score", "classes"}: mean and per class, in [0, 1], None where it is not defined; further
-    figures; {"steps", "protocol"}.
+    VocRow
+        Average precisions.
     """
     config = run.config.voc.classification
     model, normalization = _network(run, name, len(sets.train.classes))
@@ -84,18 +89,17 @@ def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, A
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
     _initialize(run, task, model.classifier, view, batch_size=16)
     summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
-    # Other crops than those of the training, if it is the same photographs that are tested.
+    # Another seed gives other crops, in case training and test photographs are the same.
     view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
     with _feed(run, view, batch_size=64) as feed:
         scores = image_scores(model, feed, crops=config.test_crops, normalization=normalization)
     precisions = classification_precisions(scores, sets.test.presence())
-    return _precisions(precisions, sets, summary) | {
-        "protocol": {"test_crops": config.test_crops, "area": list(config.area)}
-    }
+    protocol = {"test_crops": config.test_crops, "area": list(config.area)}
+    return _precisions(precisions, sets, summary, protocol)
 
 
-def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
-    """Fine-tune a model for detection (Fast R-CNN) and test it; see `classify`."""
+def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
+    """Fine-tune a model for detection (Fast R-CNN) and test it; parameters as in `classify`."""
     config, seed = run.config.voc.detection, run.config.seed
     n_classes = len(sets.train.classes)
     trunk, normalization = _network(run, name, 1)
@@ -129,16 +133,15 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[
         for feed in feeds:
             feed.close()
     precisions = detection_precisions(found, sets.test.objects, n_classes)
-    return _precisions(precisions, sets, summary) | {
-        "protocol": {
-            "short_sides": list(config.short_sides),
-            "proposals": "published" if config.test_proposals else "windows",
-        }
+    protocol = {
+        "short_sides": list(config.short_sides),
+        "proposals": "published" if config.test_proposals else "windows",
     }
+    return _precisions(precisions, sets, summary, protocol)
 
 
-def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[str, Any]:
-    """Fine-tune a model for segmentation (FCN-32s) and test it; see `classify`."""
+def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
+    """Fine-tune a model for segmentation (FCN-32s) and test it; parameters as in `classify`."""
     config = run.config.voc.segmentation
     classes = ("background", *sets.train.classes)
     trunk, normalization = _network(run, name, 1)
@@ -149,16 +152,16 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> dict[
     summary = _train(run, task, view, config.training, folder, f"voc_segmentation_{name}")
     with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
         confusion = segment(model, feed, len(classes), normalization=normalization)
-    return {
-        "score": _defined(confusion.mean()),
-        "classes": _by_class(classes, confusion.intersection_over_union()),
-        "pixel_accuracy": _defined(confusion.pixel_accuracy()),
-        "steps": summary.steps,
-        "protocol": {"scales": 1},
-    }
+    return VocRow(
+        score=_defined(confusion.mean()),
+        classes=_by_class(classes, confusion.intersection_over_union()),
+        more={"pixel_accuracy": _defined(confusion.pixel_accuracy())},
+        steps=summary.steps,
+        protocol={"scales": 1},
+    )
 
 
-PROTOCOLS: dict[str, Callable[[RunFolder, Sets, str, Path], dict[str, Any]]] = {
+PROTOCOLS: dict[str, Callable[[RunFolder, Sets, str, Path], VocRow]] = {
     "classification": classify,
     "detection": detect_objects,
     "segmentation": segment_images,
@@ -171,7 +174,7 @@ MEASURES = {
 
 
 def _network(run: RunFolder, name: str, n_classes: int) -> tuple[Trunk, Normalization]:
-    """The target's architecture with a model's convolutions; what lies above begins at random."""
+    """The target's architecture with a model's convolutions and a random classifier."""
     trunk, normalization = load_model(run, name)
     torch.manual_seed(run.config.seed)
     network = target_network(run.config.transfer, n_classes)
@@ -182,12 +185,12 @@ def _network(run: RunFolder, name: str, n_classes: int) -> tuple[Trunk, Normaliz
 def _initialize(
     run: RunFolder, task: Task, new: nn.Sequential, view: View, *, batch_size: int = 1
 ) -> None:
-    """Fit the new hidden layers to some photographs, if that is asked for."""
+    """Fit the new hidden layers to some photographs if `voc.data_init` is set."""
     if not run.config.voc.data_init:
         return
     layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
     if new and new[-1] is layers[-1]:
-        layers.pop()  # the answers themselves begin near zero
+        layers.pop()  # the output layer keeps its small initial weights
     task.model.to(resolve_device(run.config.device))
     with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
 
@@ -217,14 +220,15 @@ def _feed(run: RunFolder, view: View, *, batch_size: int = 1, shuffle: bool = Fa
 
 
 def _precisions(
-    precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary
-) -> dict[str, Any]:
-    return {
-        "score": _defined(precisions.mean),
-        "classes": _by_class(sets.train.classes, precisions.eleven_points),
-        "mean_area": _defined(precisions.mean_area),
-        "steps": summary.steps,
-    }
+    precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary, protocol: Protocol
+) -> VocRow:
+    return VocRow(
+        score=_defined(precisions.mean),
+        classes=_by_class(sets.train.classes, precisions.eleven_points),
+        more={"mean_area": _defined(precisions.mean_area)},
+        steps=summary.steps,
+        protocol=protocol,
+    )
 
 
 def _by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:

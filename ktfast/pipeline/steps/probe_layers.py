@@ -1,4 +1,4 @@
-"""Probe the conv layers of one model of a run on its labelled images."""
+"""Probe the convolutional layers of one model of a run on the run's labelled images."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ktfast.errors import ConfigError
 from ktfast.evaluation.knn import knn_accuracy
-from ktfast.evaluation.linear import linear_probe
+from ktfast.evaluation.linear import LinearProbeResult, linear_probe
 from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
+from ktfast.evaluation.results import Layers, LowLabelRow, ProbeRow
 from ktfast.images.augment import Normalization, center_crop, normalize_images
 from ktfast.models import Trunk
 from ktfast.pipeline.environment import resolve_device
@@ -23,13 +24,13 @@ from ktfast.pipeline.steps.networks import WEIGHTS, load_all, target_network
 
 logger = logging.getLogger(__name__)
 
-# Bytes of probed features that are kept in memory even if data.memory_budget_gb is less.
-LEAST_BUDGET = 4 << 30
+MIN_BUDGET = 4 << 30
+"""Bytes that probed features may take even if data.memory_budget_gb is smaller."""
 DTYPE = "float16"
 
 
 def check_probe_memory(run: RunFolder) -> None:
-    """Refuse layers whose features do not fit into memory one at a time."""
+    """Raise `ConfigError` if the features of a single layer do not fit into memory."""
     with torch.device("meta"):
         model = target_network(run.config.transfer, 0)
     for layer in _layers(run, model):
@@ -42,13 +43,28 @@ def check_probe_memory(run: RunFolder) -> None:
             )
 
 
-def probe_model(run: RunFolder, name: str) -> dict[str, Any]:
-    """Probe every asked layer of one model; accuracies in [0, 1] by layer."""
+def probe_model(run: RunFolder, name: str) -> ProbeRow:
+    """Probe the configured layers of one model: linear, nearest neighbours, few labels.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run. Images and labels come from its roles "train" and "test".
+    name : str
+        Name of the model: "transfer" or a baseline.
+
+    Returns
+    -------
+    ProbeRow
+        Accuracies by layer.
+    """
     config = run.config.evaluate
     model, normalization = load_model(run, name)
-    classes = open_set(run, "train").classes
-    row: dict[str, Any] = {"linear": {}, "linear_top1": {}, "knn": {}}
-    row["low_label"] = [{"fraction": part, "linear": {}} for part in config.label_fractions]
+    n_classes = len(open_set(run, "train").classes)
+    linear: dict[str, LinearProbeResult] = {}
+    knn: Layers = {}
+    few: list[tuple[float, dict[str, LinearProbeResult]]]
+    few = [(fraction, {}) for fraction in config.label_fractions]
     for layers in _passes(run, model):
         train_features, train_labels = _features(run, "train", model, layers, normalization)
         test_features, test_labels = _features(run, "test", model, layers, normalization)
@@ -56,28 +72,35 @@ def probe_model(run: RunFolder, name: str) -> dict[str, Any]:
             x, test_x = train_features.pop(layer), test_features.pop(layer)
             data = (x, train_labels, test_x, test_labels)
             common: dict[str, Any] = {
-                "n_classes": len(classes),
+                "n_classes": n_classes,
                 "epochs": config.probe_epochs,
                 "seed": run.config.seed,
                 "device": _device(run, x.nbytes + test_x.nbytes),
             }
-            probe = linear_probe(*data, **common)
-            row["linear"][layer] = probe.mean_per_class
-            row["linear_top1"][layer] = probe.top1
-            row["knn"][layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
-            row["protocol"] = probe.protocol
-            for regime in row["low_label"]:
-                few = low_label_probe(*data, fraction=regime["fraction"], **common)
-                regime["linear"][layer] = few.mean_per_class
-                regime["images"], regime["protocol"] = few.n_train, few.protocol
-            logger.info(
-                "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
-                name,
-                layer,
-                100 * probe.mean_per_class,
-                100 * row["knn"][layer],
-            )
-    return row
+            linear[layer] = linear_probe(*data, **common)
+            knn[layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
+            for fraction, probes in few:
+                probes[layer] = low_label_probe(*data, fraction=fraction, **common)
+            accuracies = 100 * linear[layer].mean_per_class, 100 * knn[layer]
+            logger.info("evaluate: %s %s linear %.1f %%, k-NN %.1f %%", name, layer, *accuracies)
+    return ProbeRow(
+        linear={layer: probe.mean_per_class for layer, probe in linear.items()},
+        linear_top1={layer: probe.top1 for layer, probe in linear.items()},
+        knn=knn,
+        low_label=[_low_label_row(fraction, probes) for fraction, probes in few],
+        protocol=_last(linear).protocol,
+    )
+
+
+def _low_label_row(fraction: float, probes: dict[str, LinearProbeResult]) -> LowLabelRow:
+    last = _last(probes)
+    linear = {layer: probe.mean_per_class for layer, probe in probes.items()}
+    return LowLabelRow(fraction, linear, last.n_train, last.protocol)
+
+
+def _last(probes: dict[str, LinearProbeResult]) -> LinearProbeResult:
+    """The probe of the last layer; the probes of all layers have the same protocol."""
+    return list(probes.values())[-1]
 
 
 def _features(
@@ -87,7 +110,7 @@ def _features(
     layers: Sequence[str],
     normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
-    """Pooled maps of a role's images by layer, and their labels as classes of "train"."""
+    """Pooled maps of a role's images by layer, and the labels of the images."""
     images, transfer = open_set(run, role), run.config.transfer
 
     def prepare(batch: Tensor) -> Tensor:
@@ -101,7 +124,7 @@ def _features(
 
 
 def labels_of(run: RunFolder, role: str) -> npt.NDArray[np.int64]:
-    """Labels of a role's images, as classes of "train"."""
+    """Labels of a role's images, as indices into the classes of the role "train"."""
     images, classes = open_set(run, role), open_set(run, "train").classes
     translate = np.array([classes.index(key) for key in images.classes])
     translated: npt.NDArray[np.int64] = translate[images.labels]
@@ -109,7 +132,7 @@ def labels_of(run: RunFolder, role: str) -> npt.NDArray[np.int64]:
 
 
 def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
-    """A model with its weights and no classifier, and how the images it saw were normalised."""
+    """Load a model without its classifier; also return the normalisation of its images."""
     torch.manual_seed(run.config.seed)
     model = target_network(run.config.transfer, 0)
     if name != "random":
@@ -120,13 +143,13 @@ def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
 
 
 def _layers(run: RunFolder, model: Trunk) -> tuple[str, ...]:
-    """The layers to probe: those asked for, or every conv layer."""
+    """The layers to probe: `evaluate.layers`, or every convolutional layer."""
     conv = tuple(key for key in model.layers if key.startswith("conv"))
     return run.config.evaluate.layers or conv
 
 
 def _passes(run: RunFolder, model: Trunk) -> Iterator[tuple[str, ...]]:
-    """The layers in groups whose features fit into memory together."""
+    """Yield groups of layers whose features fit into memory together."""
     group: tuple[str, ...] = ()
     taken = 0
     for layer in _layers(run, model):
@@ -139,7 +162,7 @@ def _passes(run: RunFolder, model: Trunk) -> Iterator[tuple[str, ...]]:
 
 
 def _layer_bytes(run: RunFolder, model: Trunk, layer: str) -> int:
-    """Bytes that the features of a layer take, of all images that are probed."""
+    """Bytes of a layer's features of all training and test images."""
     channels = model.channels[layer]
     side = pooled_size(channels, model.features.side(run.config.transfer.crop, layer))
     n = sum(open_set(run, role).n for role in ("train", "test"))
@@ -147,11 +170,11 @@ def _layer_bytes(run: RunFolder, model: Trunk, layer: str) -> int:
 
 
 def _budget(run: RunFolder) -> int:
-    return max(LEAST_BUDGET, int(run.config.data.memory_budget_gb * 1e9))
+    return max(MIN_BUDGET, int(run.config.data.memory_budget_gb * 1e9))
 
 
 def _device(run: RunFolder, needed: int) -> str:
-    """Where to fit the probe: the run's GPU if the features fit beside a working copy."""
+    """Device of the probe: the run's GPU if the features and a copy of them fit, else the CPU."""
     device = resolve_device(run.config.device)
     if device.startswith("cuda") and 2 * needed > torch.cuda.mem_get_info(device)[0]:
         return "cpu"

@@ -1,14 +1,14 @@
-"""Train the target's upper layers anew over frozen lower ones: the paper's non-linear probes.
+"""Train the target's upper layers anew above frozen lower layers: the paper's non-linear probes.
 
-Everything up to a layer comes from a model of the run and stays as it is; what lies above begins
-at random and learns the true labels as the target learns its pseudo-labels.
+The layers up to a given layer come from a model of the run and are frozen. The layers above start
+from random weights and learn the true labels, with the options of the stage transfer.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ktfast.evaluation.results import RetrainedScores
 from ktfast.models import Trunk, load_weights
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
@@ -18,19 +18,24 @@ from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.classification import ClassificationTask, classification_scores
 
 
-def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> dict[str, Any]:
+def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> RetrainedScores:
     """Train all layers above `layer` of a model and test the network once, after the last epoch.
 
     Parameters
     ----------
-    run : the run; images and labels come from its roles "train" and "test".
-    name : of the model, as in the evaluation's summary.
-    layer : the last layer that is frozen.
-    folder : where checkpoints go, from which an interrupted training continues.
+    run : RunFolder
+        The run. Images and labels come from its roles "train" and "test".
+    name : str
+        Name of the model: "transfer" or a baseline.
+    layer : str
+        The last frozen layer.
+    folder : Path
+        Folder of the checkpoints. An interrupted training continues from them.
 
     Returns
     -------
-    {"top1", "mean_per_class"} in [0, 1], {"steps", "protocol"}.
+    RetrainedScores
+        Accuracies on the images of the role "test".
     """
     config, images = run.config.transfer, open_set(run, "train")
     epochs = run.config.evaluate.retrain_epochs or config.training.epochs
@@ -57,20 +62,35 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> dict[s
             crop=config.crop,
             normalization=normalization,
         )
-    return {
-        "top1": scores.top1,
-        "mean_per_class": scores.mean_per_class,
-        "steps": summary.steps,
-        "protocol": {"epochs": epochs, "epoch_reported": "last", "crops": 1},
-    }
+    return RetrainedScores(
+        top1=scores.top1,
+        mean_per_class=scores.mean_per_class,
+        steps=summary.steps,
+        protocol={"epochs": epochs, "epoch_reported": "last", "crops": 1},
+    )
 
 
 def frozen_network(trunk: Trunk, layer: str, network: Trunk) -> Trunk:
-    """Put all of `trunk` up to `layer` into `network`, in place, and freeze it there.
+    """Copy the layers of `trunk` up to `layer` into `network` and freeze them there.
+
+    Parameters
+    ----------
+    trunk : Trunk
+        Source of the weights. The function cuts off its layers above `layer`.
+    layer : str
+        The last layer to copy and freeze.
+    network : Trunk
+        Network of the same architecture; changed in place.
+
+    Returns
+    -------
+    Trunk
+        `network`.
 
     Raises
     ------
-    ConfigError : there is no such layer.
+    ConfigError
+        The network has no such layer.
     """
     trunk.truncate(layer)
     load_weights(network, trunk.state_dict())

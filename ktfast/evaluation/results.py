@@ -1,0 +1,360 @@
+"""Typed results of evaluations: written by the pipeline, read by the report.
+
+`to_json` returns what the run folder stores. `from_json` reads it back. The readers of stage
+summaries (`EvaluationSummary`, `VocSummary`) skip values of an unexpected type, so that the report
+of a damaged or older run still shows the rest. All accuracies are fractions in [0, 1].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ktfast.evaluation.json_values import Json, mapping, number, numbers
+
+Protocol = dict[str, Any]
+"""The details of a protocol that make two figures comparable or not. Each protocol has its own."""
+Layers = dict[str, float]
+"""Accuracy by layer."""
+ByModel = dict[str, Layers]
+"""Accuracy by model and layer."""
+
+
+def by_model(value: object) -> ByModel:
+    """Accuracies by model and layer; models without an accuracy are left out."""
+    rows = {str(model): numbers(row) for model, row in mapping(value).items()}
+    return {model: row for model, row in rows.items() if row}
+
+
+def best_layer(row: Mapping[str, float] | None) -> tuple[str, float] | None:
+    """Layer with the highest accuracy, and the accuracy; of equal ones, the first layer."""
+    return max(row.items(), key=lambda item: item[1]) if row else None
+
+
+@dataclass(frozen=True)
+class LowLabelRow:
+    """One model's linear probes on a fraction of the labels.
+
+    Attributes
+    ----------
+    fraction : float
+        Fraction of the labels of each class.
+    linear : dict of str to float
+        Mean per-class accuracy by layer.
+    images : int
+        Number of training images.
+    protocol : dict of str to value
+        How the probes were trained.
+    """
+
+    fraction: float
+    linear: Layers
+    images: int
+    protocol: Protocol
+
+    def to_json(self) -> Json:
+        """JSON object of the row."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: Json) -> "LowLabelRow":
+        """Read what `to_json` returned."""
+        return cls(value["fraction"], value["linear"], value["images"], value["protocol"])
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One model's probes: the content of `evaluate/probe-MODEL.json`.
+
+    Attributes
+    ----------
+    linear, linear_top1 : dict of str to float
+        Mean per-class and top-1 accuracy of the linear probe, by layer.
+    knn : dict of str to float
+        Mean per-class accuracy of nearest neighbours, by layer.
+    low_label : list of LowLabelRow
+        Linear probes with few labels.
+    protocol : dict of str to value
+        How the linear probes were trained.
+    """
+
+    linear: Layers
+    linear_top1: Layers
+    knn: Layers
+    low_label: list[LowLabelRow]
+    protocol: Protocol
+
+    def to_json(self) -> Json:
+        """JSON object of the row."""
+        return {**vars(self), "low_label": [row.to_json() for row in self.low_label]}
+
+    @classmethod
+    def from_json(cls, value: Json) -> "ProbeRow":
+        """Read what `to_json` returned."""
+        low_label = [LowLabelRow.from_json(row) for row in value["low_label"]]
+        linear, top1, knn = (value[key] for key in ("linear", "linear_top1", "knn"))
+        return cls(linear, top1, knn, low_label, value["protocol"])
+
+
+@dataclass(frozen=True)
+class RetrainedScores:
+    """Accuracies of one model whose layers above a frozen layer were trained anew.
+
+    The content of `evaluate/retrained-MODEL-LAYER.json`.
+
+    Attributes
+    ----------
+    top1, mean_per_class : float
+        Accuracies on the test images.
+    steps : int
+        Steps of the training.
+    protocol : dict of str to value
+        How the layers were trained.
+    """
+
+    top1: float
+    mean_per_class: float
+    steps: int
+    protocol: Protocol
+
+    def to_json(self) -> Json:
+        """JSON object of the scores."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: Json) -> "RetrainedScores":
+        """Read what `to_json` returned."""
+        return cls(value["top1"], value["mean_per_class"], value["steps"], value["protocol"])
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Accuracies of all models whose layers above a frozen layer were trained anew.
+
+    Attributes
+    ----------
+    mean_per_class, top1 : dict of str to dict of str to float
+        Accuracy by model and last frozen layer.
+    protocol : dict of str to value
+        How the layers were trained.
+    """
+
+    mean_per_class: ByModel
+    top1: ByModel
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class ClusterQuality:
+    """Agreement of clusters with true classes; None without true classes.
+
+    Attributes
+    ----------
+    nmi : float, optional
+        Normalised mutual information.
+    purity : float, optional
+        Fraction of images that belong to the most frequent class of their cluster.
+    """
+
+    nmi: float | None = None
+    purity: float | None = None
+
+    def to_json(self) -> Json:
+        """JSON object of the scores that are known."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: object) -> "ClusterQuality":
+        """Read what `to_json` returned."""
+        known = mapping(value)
+        return cls(nmi=number(known.get("nmi")), purity=number(known.get("purity")))
+
+
+@dataclass(frozen=True)
+class LowLabelRegime:
+    """Linear probes of all models on the same fraction of the labels.
+
+    Attributes
+    ----------
+    fraction : float
+        Fraction of the labels of each class.
+    linear : dict of str to dict of str to float
+        Mean per-class accuracy by model and layer.
+    images : int
+        Number of training images.
+    protocol : dict of str to value
+        How the probes were trained.
+    """
+
+    fraction: float
+    linear: ByModel
+    images: int
+    protocol: Protocol = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """JSON object of the regime."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: object) -> "LowLabelRegime | None":
+        """Read what `to_json` returned; None without a fraction or a number of images."""
+        known = mapping(value)
+        fraction, images = number(known.get("fraction")), number(known.get("images"))
+        if fraction is None or images is None:
+            return None
+        linear, protocol = by_model(known.get("linear")), mapping(known.get("protocol"))
+        return cls(fraction, linear, int(images), protocol)
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """Summary of the stage evaluate.
+
+    Attributes
+    ----------
+    metric : str
+        Name of the accuracy in `linear`, `knn` and `low_label`.
+    models : list of str
+        The transferred network and its baselines.
+    linear, linear_top1, knn : dict of str to dict of str to float
+        Accuracy by model and layer, see `ProbeRow`.
+    low_label : list of LowLabelRegime
+        Linear probes with few labels.
+    protocol : dict of str to value
+        How the linear probes were trained.
+    retraining : Retraining, optional
+        Accuracies with the layers above a frozen layer trained anew.
+    random_clusters : ClusterQuality, optional
+        Quality of the clusters of an untrained network's features.
+    """
+
+    metric: str = "accuracy"
+    models: list[str] = field(default_factory=list)
+    linear: ByModel = field(default_factory=dict)
+    knn: ByModel = field(default_factory=dict)
+    linear_top1: ByModel = field(default_factory=dict)
+    low_label: list[LowLabelRegime] = field(default_factory=list)
+    protocol: Protocol = field(default_factory=dict)
+    retraining: Retraining | None = None
+    random_clusters: ClusterQuality | None = None
+
+    def to_json(self) -> Json:
+        """JSON object of the summary; without `retraining` and `random_clusters` if not run."""
+        value = dict(vars(self))
+        retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
+        value["low_label"] = [regime.to_json() for regime in self.low_label]
+        if retraining is not None:
+            value["retrained"] = retraining.mean_per_class
+            value["retrained_top1"] = retraining.top1
+            value["retrained_protocol"] = retraining.protocol
+        if clusters is not None:
+            value["random_clusters"] = clusters.to_json()
+        return value
+
+    @classmethod
+    def from_json(cls, value: Json) -> "EvaluationSummary":
+        """Read a stored summary; values of an unexpected type are left out."""
+        models, regimes = value.get("models"), value.get("low_label")
+        read = [LowLabelRegime.from_json(r) for r in regimes] if isinstance(regimes, list) else []
+        retraining = Retraining(
+            by_model(value.get("retrained")),
+            by_model(value.get("retrained_top1")),
+            mapping(value.get("retrained_protocol")),
+        )
+        clusters = value.get("random_clusters")
+        return cls(
+            metric=str(value.get("metric", "accuracy")),
+            models=[str(name) for name in models] if isinstance(models, list) else [],
+            linear=by_model(value.get("linear")),
+            knn=by_model(value.get("knn")),
+            linear_top1=by_model(value.get("linear_top1")),
+            low_label=[regime for regime in read if regime is not None],
+            protocol=mapping(value.get("protocol")),
+            retraining=retraining if retraining.mean_per_class else None,
+            random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class VocRow:
+    """Scores of one model fine-tuned by one protocol of PASCAL VOC: content of `voc/*/MODEL.json`.
+
+    Attributes
+    ----------
+    score : float, optional
+        Mean over the classes; None if no class has a score.
+    classes : dict of str to float or None
+        Score of each class.
+    more : dict of str to float or None
+        Further measures: `mean_area` of average precisions, `pixel_accuracy` of segmentations.
+    steps : int, optional
+        Steps of the training.
+    protocol : dict of str to value
+        How the model was trained and tested.
+    """
+
+    score: float | None
+    classes: dict[str, float | None]
+    more: dict[str, float | None]
+    steps: int | None
+    protocol: Protocol
+
+    def to_json(self) -> Json:
+        """JSON object of the row."""
+        return {
+            "score": self.score,
+            "classes": self.classes,
+            **self.more,
+            "steps": self.steps,
+            "protocol": self.protocol,
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> "VocRow":
+        """Read a stored row; values of an unexpected type are left out."""
+        steps = number(value.get("steps"))
+        known = ("score", "classes", "steps", "protocol")
+        return cls(
+            score=number(value.get("score")),
+            classes={str(k): number(v) for k, v in mapping(value.get("classes")).items()},
+            more={str(k): number(v) for k, v in value.items() if k not in known},
+            steps=None if steps is None else int(steps),
+            protocol=mapping(value.get("protocol")),
+        )
+
+
+@dataclass(frozen=True)
+class VocSummary:
+    """Summary of one protocol of the stage voc.
+
+    Attributes
+    ----------
+    measure : str
+        Name of the score.
+    models : dict of str to VocRow
+        Scores of each model.
+    images : dict of str to int
+        Number of "train" and "test" images.
+    """
+
+    measure: str
+    models: dict[str, VocRow]
+    images: dict[str, int]
+
+    def to_json(self) -> Json:
+        """JSON object of the summary."""
+        models = {name: row.to_json() for name, row in self.models.items()}
+        return {"measure": self.measure, "models": models, "images": self.images}
+
+    @classmethod
+    def from_json(cls, value: Json) -> "VocSummary":
+        """Read a stored summary; values of an unexpected type are left out."""
+        models = mapping(value.get("models"))
+        return cls(
+            measure=str(value.get("measure", "")),
+            models={
+                str(name): VocRow.from_json(row)
+                for name, row in models.items()
+                if isinstance(row, dict)
+            },
+            images={key: int(n) for key, n in numbers(value.get("images")).items()},
+        )

@@ -1,0 +1,179 @@
+"""Typed results of the stages that the report shows, except evaluate and voc.
+
+A value that is missing or has an unexpected type becomes None, so that the report of a damaged or
+older run still shows the rest. The results of evaluate and voc are in `ktfast.evaluation.results`.
+"""
+
+from dataclasses import dataclass, field
+
+from ktfast.evaluation.json_values import Json, mapping, number
+from ktfast.evaluation.results import ClusterQuality
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The part of a `result.json` that all stages share.
+
+    Attributes
+    ----------
+    started : float, optional
+        Seconds since 1970.
+    seconds : float, optional
+        Duration of the stage.
+    rate : float, optional
+        Throughput.
+    unit : str
+        Unit of the throughput.
+    summary : dict, optional
+        What the stage found; each stage has its own keys.
+    """
+
+    started: float | None
+    seconds: float | None
+    rate: float | None
+    unit: str
+    summary: Json | None
+
+    @classmethod
+    def from_json(cls, value: Json) -> "StageResult":
+        """Read the content of a `result.json`."""
+        throughput, summary = mapping(value.get("throughput")), value.get("summary")
+        return cls(
+            started=number(value.get("started")),
+            seconds=number(value.get("seconds")),
+            rate=number(throughput.get("value")),
+            unit=str(throughput.get("unit", "")),
+            summary=summary if isinstance(summary, dict) else None,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Summary of the stage prepare for one image folder.
+
+    Attributes
+    ----------
+    folder : str
+        The image folder.
+    images, classes : float, optional
+        Number of images used, and of their classes.
+    skipped : list of pairs of str
+        Path and reason for every image that could not be used.
+    """
+
+    folder: str
+    images: float | None
+    classes: float | None
+    skipped: list[tuple[str, str]]
+
+    @classmethod
+    def from_json(cls, value: Json) -> "PreparedImages":
+        """Read the summary of a `result.json`."""
+        listed = value.get("skipped")
+        return cls(
+            folder=str(value.get("folder", "")),
+            images=number(value.get("images")),
+            classes=number(value.get("classes")),
+            skipped=[
+                (str(row[0]), str(row[1]))
+                for row in (listed if isinstance(listed, list) else [])
+                if isinstance(row, list) and len(row) == 2
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Summary of a stage that trains a network: pretext, transfer or a baseline.
+
+    Attributes
+    ----------
+    accuracy : float, optional
+        Accuracy of the network. For puzzles: on held-out images.
+    chance : float, optional
+        Accuracy of guessing; only puzzles have one.
+    """
+
+    accuracy: float | None
+    chance: float | None
+
+    @classmethod
+    def from_json(cls, value: Json) -> "TrainingResult":
+        """Read the summary of a `result.json`."""
+        return cls(number(value.get("accuracy")), number(value.get("chance")))
+
+
+@dataclass(frozen=True)
+class ClusterSummary:
+    """Summary of the stage cluster.
+
+    Attributes
+    ----------
+    n_clusters, used : float, optional
+        Number of clusters, and of clusters with an image.
+    largest, smallest, median : float, optional
+        Images per cluster.
+    inertia : float, optional
+        Sum of the squared distances to the nearest centres.
+    n_iter : float, optional
+        Iterations of K-means.
+    quality : ClusterQuality
+        Agreement with the true classes.
+    untrained : ClusterQuality
+        Agreement of the clusters of an untrained network; the stage evaluate computes it.
+    """
+
+    n_clusters: float | None = None
+    used: float | None = None
+    largest: float | None = None
+    smallest: float | None = None
+    median: float | None = None
+    inertia: float | None = None
+    n_iter: float | None = None
+    quality: ClusterQuality = field(default_factory=ClusterQuality)
+    untrained: ClusterQuality = field(default_factory=ClusterQuality)
+
+    @classmethod
+    def from_json(cls, value: Json, untrained: ClusterQuality | None) -> "ClusterSummary":
+        """Read the summary of a `result.json`, and add the clusters of an untrained network."""
+        return cls(
+            n_clusters=number(value.get("n_clusters")),
+            used=number(value.get("used")),
+            largest=number(value.get("largest")),
+            smallest=number(value.get("smallest")),
+            median=number(value.get("median")),
+            inertia=number(value.get("inertia")),
+            n_iter=number(value.get("n_iter")),
+            quality=ClusterQuality.from_json(value),
+            untrained=untrained or ClusterQuality(),
+        )
+
+
+@dataclass(frozen=True)
+class MetricsRow:
+    """One line of `metrics.jsonl`: the state of a training after a number of steps.
+
+    Attributes
+    ----------
+    step, epoch : float, optional
+        Progress of the training.
+    loss, accuracy : float, optional
+        Means over the batches since the last line.
+    images_per_second : float, optional
+        Speed of the training.
+    loader_wait : float, optional
+        Fraction of the time that the training waited for images.
+    """
+
+    step: float | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    images_per_second: float | None = None
+    loader_wait: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Json) -> "MetricsRow":
+        """Read one line."""
+        names = ("step", "epoch", "loss", "accuracy", "images_per_second", "loader_wait")
+        return cls(**{name: number(value.get(name)) for name in names})

@@ -1,0 +1,159 @@
+"""The verdict of the report: whether transfer beats random weights, in one paragraph."""
+
+import math
+from dataclasses import dataclass, field
+
+from ktfast.evaluation.results import EvaluationSummary, Layers, best_layer
+from ktfast.report.formats import amount, percent
+from ktfast.report.summaries import ClusterSummary, TrainingResult
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the run shows.
+
+    Attributes
+    ----------
+    outcome : str
+        "ahead", "behind", "even" or "open".
+    headline : str
+        One short sentence.
+    sentences : list of str
+        The paragraph.
+    caveat : str
+        What limits the conclusion; may be empty.
+    """
+
+    outcome: str
+    headline: str
+    sentences: list[str] = field(default_factory=list)
+    caveat: str = ""
+
+
+def verdict(
+    evaluation: EvaluationSummary | None,
+    cluster: ClusterSummary | None,
+    pretext: TrainingResult | None,
+    n_test: float | None,
+) -> Verdict:
+    """Say whether the transferred network beats random weights, and by how much.
+
+    Parameters
+    ----------
+    evaluation : EvaluationSummary, optional
+        Summary of the stage evaluate.
+    cluster : ClusterSummary, optional
+        Summary of the stage cluster.
+    pretext : TrainingResult, optional
+        Summary of the stage pretext.
+    n_test : float, optional
+        Number of test images. It decides which difference counts as noise.
+
+    Returns
+    -------
+    Verdict
+        The conclusion.
+    """
+    others = _other_findings(cluster, pretext)
+    linear = {} if evaluation is None else evaluation.linear
+    best = {name: best_layer(row) for name, row in linear.items()}
+    transfer, random = best.get("transfer"), best.get("random")
+    if evaluation is None or transfer is None:
+        reason = "the evaluation was not run" if evaluation is None else "the evaluation has none"
+        return Verdict(
+            "open",
+            "Not evaluated: it is unknown how good the transferred network is",
+            [f"There is no linear probe of the transferred network ({reason}).", *others],
+        )
+    first = (
+        f"A linear probe on the frozen layers of the transferred network reaches "
+        f"{percent(transfer[1])} {evaluation.metric} at its best layer ({transfer[0]})"
+    )
+    if random is None:
+        return Verdict(
+            "open",
+            "No baseline: the transfer was not compared with random weights",
+            [f"{first}. Without the random baseline, this accuracy says little.", *others],
+        )
+    error = _standard_error(transfer[1], random[1], n_test)
+    outcome, headline = _headline(transfer[1] - random[1], error)
+    ahead, shared = _layers_ahead(linear["transfer"], linear["random"])
+    sentences = [
+        f"{first}. The same network with random weights reaches {percent(random[1])} "
+        f"({random[0]}). Transfer is ahead at {ahead} of {shared} layers."
+    ]
+    sentences += [*_baselines(best, transfer[1]), *others]
+    return Verdict(outcome, headline, sentences, _caveat(error, n_test))
+
+
+def _headline(gap: float, error: float | None) -> tuple[str, str]:
+    points = f"{abs(100 * gap):.1f} points"
+    if error is not None and abs(gap) < 2 * error:
+        return "even", f"Transfer and random weights cannot be told apart ({100 * gap:+.1f} points)"
+    if gap > 0:
+        return "ahead", f"Transfer beat random weights by {points}"
+    return "behind", f"Transfer did not beat random weights: it is {points} behind"
+
+
+def _baselines(best: dict[str, tuple[str, float] | None], transfer: float) -> list[str]:
+    sentences = []
+    pretext, labels = best.get("pretext"), best.get("labels")
+    if pretext is not None:
+        gap = 100 * (transfer - pretext[1])
+        effect = f"gained {gap:.1f}" if gap >= 0 else f"lost {-gap:.1f}"
+        sentences.append(
+            f"Learning the puzzle with the target network itself gives {percent(pretext[1])} "
+            f"({pretext[0]}), so going through clusters {effect} points."
+        )
+    if labels is not None:
+        sentences.append(f"Training on the true labels gives {percent(labels[1])} ({labels[0]}).")
+    return sentences
+
+
+def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | None) -> list[str]:
+    sentences = []
+    if pretext is not None and pretext.accuracy is not None and pretext.chance is not None:
+        sentences.append(
+            f"The puzzle network solves {percent(pretext.accuracy)} of its puzzles (chance "
+            f"{percent(pretext.chance, 2)})."
+        )
+    if cluster is not None and cluster.quality.nmi is not None:
+        random = cluster.untrained.nmi
+        beside = (
+            "" if random is None else f" ({random:.3f} for the clusters of an untrained network)"
+        )
+        sentences.append(
+            f"The clusters agree with the true classes with a normalised mutual information of "
+            f"{cluster.quality.nmi:.3f}{beside}."
+        )
+    return sentences
+
+
+def _caveat(error: float | None, n_test: float | None) -> str:
+    caveat = (
+        "This is one run with one seed. Each model is taken at the layer that is best on the test "
+        "images."
+    )
+    if error is not None:
+        caveat += (
+            f" With {amount(n_test)} test images, a difference of up to about "
+            f"{200 * error:.1f} points is within the noise."
+        )
+    return caveat
+
+
+def _layers_ahead(ours: Layers, theirs: Layers) -> tuple[int, int]:
+    """At how many layers our accuracy is higher, and how many layers both models have."""
+    pairs = [(ours[layer], theirs[layer]) for layer in ours if layer in theirs]
+    return sum(a > b for a, b in pairs), len(pairs)
+
+
+def _standard_error(a: float, b: float, n_test: float | None) -> float | None:
+    """Standard error of the difference of two accuracies on n_test images.
+
+    The formula assumes independent images for the two models. Both models see the same images, so
+    that the true error is smaller and the verdict is cautious.
+    """
+    if not n_test:
+        return None
+    return math.sqrt((a * (1 - a) + b * (1 - b)) / n_test)
