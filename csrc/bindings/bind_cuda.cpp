@@ -1,5 +1,6 @@
-// The module ktfast.native._cuda: the same functions as ktfast.native._cpu, on the caller's device and stream.
-// The CUDA runtime is linked statically, so the module also loads where there is no driver.
+// The module ktfast.native._cuda: the same functions as ktfast.native._cpu, on the caller's device
+// and stream. The CUDA runtime is linked statically, so the module also loads where there is no
+// driver.
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 

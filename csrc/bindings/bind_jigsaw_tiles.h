@@ -1,11 +1,12 @@
 // From Python arguments to the params of jigsaw_tiles, for both modules.
 #pragma once
 
+#include "jigsaw_tiles/jigsaw_tiles.h"
+
 #include <optional>
 #include <string>
 
 #include "bindings/array.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 
 namespace ktfast {
 

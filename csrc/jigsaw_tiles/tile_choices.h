@@ -11,12 +11,13 @@
 //   64 + i     occluder i: its slot among those left, its donor cell among those left, (unused) x 2
 #pragma once
 
+#include "jigsaw_tiles/jigsaw_tiles.h"
+
 #include <cstdint>
 
 #include "common/check.h"
 #include "common/host_device.h"
 #include "common/philox.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 
 namespace ktfast {
 

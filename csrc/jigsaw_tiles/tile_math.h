@@ -7,12 +7,13 @@
 // backend.
 #pragma once
 
+#include "jigsaw_tiles/jigsaw_tiles.h"
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "common/host_device.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 #include "jigsaw_tiles/tile_choices.h"
 
 namespace ktfast {

@@ -5,10 +5,11 @@
 // compared; where they are many, the row is left to kmeans_assign. The answer is the same.
 #pragma once
 
+#include "kmeans_assign/kmeans_assign.h"
+
 #include <cstdint>
 
 #include "common/element.h"
-#include "kmeans_assign/kmeans_assign.h"
 
 namespace ktfast {
 

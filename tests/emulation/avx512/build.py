@@ -69,26 +69,36 @@ def compile_one(source, target, flags):
 
 
 def flags_of(source):
-    """What the emulation or the kernels of a file need."""
-    if "avx512" in source.name or "amx" in source.name:
+    """The compiler flags of a file's folder, or those with which the emulation replaces them."""
+    folder = source.parent.name
+    if folder.startswith("avx512") or folder == "amx":
         return EMULATION_FLAGS
-    if "avx2" in source.name:
+    if folder == "avx2":
         return AVX2_FLAGS
     if source.name == "cpu_features.cpp":
         return ["-include", EMULATION / "processor.h"]
     return []
 
 
+def object_name(source):
+    """The name of a file's object: files of one name lie in several folders."""
+    return "_".join(source.with_suffix(".o").parts)
+
+
 def build(folder):
     """A folder for PYTHONPATH, with a copy of the package and another ktfast.native._cpu."""
     compiler()
-    sources = [s for s in (ROOT / "csrc").glob("*/*.cpp") if s.name != "bind_cuda.cpp"]
+    csrc = ROOT / "csrc"
+    sources = [s for s in csrc.rglob("*.cpp") if s.name != "bind_cuda.cpp"]
     package = folder / "ktfast"
     left_out = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(Path(ktfast.__file__).parent, package, ignore=left_out, dirs_exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(
-            pool.map(lambda s: compile_one(s, folder / f"{s.stem}.o", flags_of(s)), sources)
+            pool.map(
+                lambda s: compile_one(s, folder / object_name(s.relative_to(csrc)), flags_of(s)),
+                sources,
+            )
         )
     link(objects, package / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
     return folder

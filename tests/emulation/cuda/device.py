@@ -41,7 +41,7 @@ def build(folder):
         pytest.skip("the CUDA emulation needs g++ on x86-64")
 
     def compile_one(source):
-        target = folder / (source.stem + ".o")
+        target = folder / "_".join(source.relative_to(ROOT).with_suffix(".o").parts)
         kernels = source.suffix == ".cu"
         flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O1"])]
         command = [compiler, "-x", "c++", *flags, "-c", source, "-o", target]
@@ -49,7 +49,7 @@ def build(folder):
         assert done.returncode == 0, done.stderr
         return target
 
-    kernels = [*(ROOT / "csrc").glob("*/*_cuda.cu"), EMULATION / "self_test.cu"]
+    kernels = [*(ROOT / "csrc").glob("*/cuda/**/*.cu"), EMULATION / "self_test.cu"]
     with ThreadPoolExecutor(2) as pool:
         # The emulation first: of functions that several files hold, the linker keeps the first.
         objects = list(pool.map(compile_one, [*EMULATION.glob("*.cpp"), *kernels]))

@@ -1,9 +1,10 @@
 // The CUDA entry points as C functions on host pointers, for ctypes. Each returns nullptr, or what
 // went wrong.
-#include "entry_point.h"
 #include "jigsaw_tiles/jigsaw_tiles.h"
 #include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_update/kmeans_update.h"
+
+#include "entry_point.h"
 #include "machine.h"
 
 EXPORT void emulation_set(uint64_t seed, int capability) {
