@@ -1,4 +1,4 @@
-// The sums that follow the labels as C functions; see entry_points.cpp.
+// The integer sums of K-means as C functions; see entry_points.cpp.
 #include "kmeans_update/kmeans_update.h"
 
 #include "entry_point.h"
