@@ -1,5 +1,5 @@
-// The two inner loops of a tile on the CPU, one implementation per instruction-set level, and what
-// lies between them.
+// The two inner loops of a tile on the CPU, one implementation per instruction-set level, and the
+// data that the first loop keeps for the second.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,13 @@
 
 namespace ktfast::cpu {
 
-// A level keeps a tile's numerators in a layout of its own; vectors may spill this many numbers
-// beyond a channel's plane.
+// Each level has its own layout of a tile's kept numerators. A store of a vector may write this
+// many numbers beyond a channel's plane.
 inline constexpr int64_t kPlaneSpill = 32;
 inline constexpr int64_t kKeptAlignment = 64;  // bytes
 
-// Numbers (int16) from one channel's plane to the next, and in a tile's whole buffer.
+// The distance between the planes of two channels, and the size of a tile's buffer, in int16
+// numbers.
 KTFAST_HD int64_t plane_pitch(int32_t tile_size) {
   return int64_t{tile_size} * tile_size + kPlaneSpill;
 }
@@ -23,8 +24,8 @@ KTFAST_HD int64_t kept_size(int32_t tile_size) {
   return (3 * plane_pitch(tile_size) + kStep - 1) / kStep * kStep;
 }
 
-// Prefetches every cache line of a row of bytes, wherever it starts; `locality` 3 means the first
-// level, 2 the second.
+// Prefetches every cache line of a row of bytes. `locality` 3 means the first-level cache, 2 the
+// second-level cache.
 template <int locality>
 KTFAST_HD void fetch_row(const uint8_t* first, int64_t bytes) {
   for (int64_t at = 0; at < bytes + 64; at += 64) __builtin_prefetch(first + at, 0, locality);
@@ -35,7 +36,7 @@ KTFAST_HD void fetch_row(const uint8_t* first, int64_t bytes) {
 // streams: one Zen 4 core takes 4.5 us to read a tile of 64 px as it lies, and 1.3 us while it
 // fetches a ninth of the next image, unused pixels included.
 struct FetchAhead {
-  const uint8_t* next = nullptr;  // of the stream, up to `end`
+  const uint8_t* next = nullptr;  // next byte to fetch, up to `end`
   const uint8_t* end = nullptr;
   int64_t bytes_per_row = 0;
   const uint8_t* lent = nullptr;  // next row of a tile lent by another image; nullptr: none
@@ -44,7 +45,7 @@ struct FetchAhead {
 
   KTFAST_HD void row() {
     const uint8_t* stop = end - next > bytes_per_row ? next + bytes_per_row : end;
-    const uint8_t* at = next;  // a register, as no store can alias it
+    const uint8_t* at = next;  // a local copy can stay in a register
     for (; at < stop; at += 64) __builtin_prefetch(at, 0, 2);
     next = at;
     if (lent == nullptr) return;
@@ -53,12 +54,12 @@ struct FetchAhead {
   }
 };
 
-// Where a tile is written.
+// The memory that a tile is written to.
 struct TileTarget {
   void* out;
   TileDtype dtype;
   bool channels_last;
-  bool stream;  // past the caches; a store fence must follow before other threads may read
+  bool stream;  // bypass the caches; a store fence must follow before other threads read the tile
 };
 
 // Rows first .. last - 1 of a tile.
@@ -67,10 +68,10 @@ struct TileRows {
   int32_t last;
 };
 
-// The sums of the rows read so far: a level's lanes, and what they were emptied into.
+// The sums of the rows read so far: 32-bit lanes, and the 64-bit sums that the lanes are added to.
 struct RowSums {
-  alignas(64) int32_t lanes[3][2][16] = {};  // of numbers and squares, per channel
-  int32_t steps = 0;                         // since the lanes were empty
+  alignas(64) int32_t lanes[3][2][16] = {};  // sums of numbers and of squares, per channel
+  int32_t steps = 0;                         // since the lanes were set to 0
   TileSums total;
 };
 
@@ -78,12 +79,12 @@ struct TileKernels {
   // Keeps the numerators of some rows of a tile in `kept` and adds them to the sums.
   void (*read)(const TileSource& source, TileRows rows, FetchAhead* ahead, int16_t* kept,
                RowSums* sums);
-  // Sums of all rows.
+  // Returns the sums of all rows.
   TileSums (*total)(const TileSource& source, RowSums* sums);
   // Writes the outputs of some rows of a tile that was read.
   void (*write)(const TileSource& source, TileRows rows, const int16_t* kept,
                 const TileScaling& scaling, const TileTarget& target);
-  // Rows that `read` and `write` take at a time, and so take turns in.
+  // How many rows `read` and `write` process at a time, in turn.
   int32_t rows_in_turn;
 };
 

@@ -1,16 +1,21 @@
-// The two inner loops of a tile over the vectors of an instruction set. An ISA file instantiates
-// them with a type V of its own, in an unnamed namespace:
-//   kPixels                pixels of a step: as many int16 as a register holds
-//   kLanes                 floats in a register, kPixels / 2
-//   Words                  kPixels int16: zero, load, store, add, sub, times
-//   load_channel<c>(from)  byte c of the kPixels pixels at `from`
-//   interleave(v)          three channels, one after the other, to r0 g0 b0 r1 ...
-//   repeat(v)              the same where all three are v[0]
-//   Sums                   of numbers and of their squares, in 32-bit lanes: load, save, add,
-//   across Scale                  the means and inverses of kLanes neighbouring outputs
-//   outputs<dtype>         of kPixels numbers in memory: Words of 16-bit types, registers of floats
-//   floats                 of kPixels numbers in a register, with a scale for each half
-//   put(outputs, stream, to)  streamed outputs must lie on a register's boundary
+// The two inner loops of a tile, for any SIMD instruction set. The file of an instruction set
+// instantiates them with a type V, in an unnamed namespace. V has these members:
+//
+//   kPixels                   pixels per step, as many as int16 numbers fill a register
+//   kLanes                    floats in a register, kPixels / 2
+//   Words                     kPixels int16 numbers: zero, load, store, add, sub, times
+//   load_channel<c>(from)     byte c of the kPixels pixels at `from`
+//   interleave(v)             reorders three channels to r0 g0 b0 r1 ...
+//   repeat(v)                 the same if all three channels are v[0]
+//   Sums                      sums of numbers and of their squares, in 32-bit lanes: load, save,
+//   add,
+//                             across
+//   Scale                     the means and inverses of kLanes neighbouring outputs
+//   outputs<dtype>            outputs of kPixels numbers in memory: Words for 16-bit types,
+//   registers
+//                             of floats
+//   floats                    outputs of kPixels numbers in a register, with a scale for each half
+//   put(outputs, stream, to)  stores outputs; streamed outputs must be aligned to a register
 #pragma once
 
 #include <cstdint>
@@ -21,16 +26,18 @@
 
 namespace ktfast::cpu {
 
-// A step adds at most 2 * 1785^2 to a lane of the sums, so they are emptied in time.
+// A step adds at most 2 * 1785^2 to a 32-bit lane of the sums. After this many steps the lanes are
+// added to 64-bit sums, before they can overflow.
 inline constexpr int32_t kStepsBetweenEmptying = 300;
-// Rows that are brought from the second-level cache to the first before they are used.
+// A row is fetched from the second-level cache to the first this many rows before its use.
 inline constexpr int32_t kRowsAhead = 12;
-// Rows that are read before as many of the tile before are written: while a part of one waits for
-// memory, a part of the other can go on. Whole tiles in turn: 39k and 55k images/s to float32 and
-// float16; 4, 8 and 16 rows: 45k and 55k, 46k and 57k, 44k and 59k (128 images of 255 px, Zen 4).
+// This many rows of a tile are read before as many rows of the previous tile are written. While
+// reads wait for memory, the processor can go on with writes, and vice versa. Images/s to float32
+// and to float16 (128 images of 255 px, Zen 4): whole tiles 39k and 55k; 4 rows 45k and 55k; 8 rows
+// 46k and 57k; 16 rows 44k and 59k.
 inline constexpr int32_t kRowsInTurn = 16;
 
-// numerators() of tile_math.h for a vector of pixels; gray ones are all in v[0].
+// numerators() of tile_math.h for a vector of pixels. Gray numerators are in v[0] only.
 template <class V, Color color>
 KTFAST_HD void color_vectors(typename V::Words (&v)[3]) {
   if (color == Color::gray) v[0] = V::add(V::add(v[0], v[1]), v[2]);
@@ -42,8 +49,8 @@ KTFAST_HD void color_vectors(typename V::Words (&v)[3]) {
   }
 }
 
-// Colours kPixels pixels, adds them to the sums and keeps them; what spills over the end of a row
-// is written again.
+// Colours kPixels pixels, adds the numerators to the sums and keeps them. Numbers that are written
+// beyond the end of a row are overwritten by the next row.
 template <class V, Color color, int channels>
 KTFAST_HD void keep_pixels(const uint8_t* red, const uint8_t* green, const uint8_t* blue,
                            int64_t pitch, typename V::Sums (&sums)[channels], int16_t* kept) {
@@ -56,7 +63,7 @@ KTFAST_HD void keep_pixels(const uint8_t* red, const uint8_t* green, const uint8
   }
 }
 
-// The last pixels of a row, fewer than kPixels, followed by black ones.
+// Copies the last pixels of a row, fewer than kPixels, and appends black pixels.
 template <class V>
 struct RestOfRow {
   uint8_t bytes[3 * V::kPixels] = {};
@@ -128,7 +135,7 @@ void read_tile(const TileSource& s, TileRows rows, FetchAhead* ahead, int16_t* k
   }
 }
 
-// Gray tiles have summed up one channel, which stands for all.
+// A gray tile has the sums of one channel, which are valid for all three.
 template <class V>
 TileSums total_sums(const TileSource& s, RowSums* state) {
   typename V::Sums sums[3];
@@ -142,7 +149,8 @@ TileSums total_sums(const TileSource& s, RowSums* state) {
   return total;
 }
 
-// Of kLanes outputs, the first of channel `first`, each next one `step` channels on.
+// The scale of kLanes outputs. The first output is of channel `first`, and each next output `step`
+// channels further.
 template <class V>
 KTFAST_HD typename V::Scale scale_of(const TileScaling& f, int first, int step) {
   float mean[V::kLanes];
@@ -154,7 +162,7 @@ KTFAST_HD typename V::Scale scale_of(const TileScaling& f, int first, int step) 
   return V::load_scale(mean, inverse);
 }
 
-// Elements before the first that lies on a register's boundary.
+// The number of elements before the first element that is aligned to a register.
 template <class V, class T>
 KTFAST_HD int32_t to_boundary(const T* to) {
   constexpr uintptr_t kBytes = 2 * V::kPixels;
@@ -170,9 +178,10 @@ __attribute__((noinline)) void put_part(const Registers& outputs, int32_t n, T* 
   memcpy(to, all, static_cast<size_t>(n) * sizeof(T));
 }
 
-// One plane of numerators to `copies` planes of outputs that lie alike on registers' boundaries. A
-// step fills a cache line of each plane, so that none waits half written in the processor's buffers
-// while other planes take their turn: up to 5 % of 16-bit tiles (Zen 3, AVX2, busy memory).
+// Writes one plane of numerators to `copies` planes of outputs with the same alignment. A step
+// fills a cache line of each plane, so that the processor's write buffers hold no partly written
+// lines of other planes. That saves up to 5 % of the time for 16-bit tiles (Zen 3, AVX2, busy
+// memory).
 template <class V, TileDtype dtype, int copies, class T>
 void write_plane(const int16_t* kept, int32_t n, const typename V::Scale& scale, bool stream,
                  T* const (&to)[copies]) {
@@ -222,9 +231,9 @@ void write_planar(const TileSource& s, TileRows rows, const int16_t* kept, const
   }
 }
 
-// Three registers' worth of outputs: kPixels pixels, interleaved. 16-bit outputs are made channel
-// by channel and then mixed, which converts gray ones once; floats are made from mixed numerators,
-// as they would fill twice as many registers to mix.
+// Writes three registers of interleaved outputs, of kPixels pixels. 16-bit outputs are computed per
+// channel and then interleaved, so that gray outputs are converted once. For floats the numerators
+// are interleaved first, because floats would fill twice as many registers.
 template <class V, TileDtype dtype, bool gray, class Put>
 KTFAST_HD void mix_pixels(const int16_t* kept, int64_t pitch, const typename V::Scale (&scale)[3],
                           Put put) {
@@ -268,7 +277,7 @@ void write_interleaved(int32_t size, TileRows rows, const int16_t* kept, const T
       if (left > 0) put_part<V>(outputs, left < V::kPixels ? left : V::kPixels, to);
     });
   };
-  // 3 * 11 is 1 modulo 8, 16 and 32: after `head` pixels an output lies on a register's boundary.
+  // 3 * 11 is 1 modulo 8, 16 and 32, so the outputs are aligned to a register after `head` pixels.
   constexpr int32_t kOutputs = static_cast<int32_t>(2 * V::kPixels / sizeof(T));
   const int32_t start = to_boundary<V>(out) * 11 % kOutputs;
   const int32_t head = start < n ? start : n;

@@ -8,22 +8,22 @@
 namespace ktfast::cuda {
 namespace {
 
-// A block of 256 threads owns one tile. Its first thread draws what chance decides; all copy the
-// tile's bytes to shared memory by aligned 16 bytes, sum them up there, and write the outputs from
-// there, 16 bytes at a time. Tiles above kMaxStage, whose bytes exceed what every device grants,
-// are read from the image twice.
+// A block of 256 threads makes one tile. The first thread draws the random choices. All threads
+// copy the tile's bytes to shared memory, 16 aligned bytes at a time, compute the sums from the
+// copy, and write the outputs from the copy, 16 bytes at a time. A tile of more than kMaxStage
+// bytes may not fit the shared memory of every device, so its block reads the image twice instead.
 //
-// As compiled by nvcc 13.0 for sm_75, 80, 90, 100 and 120: 63 or 64 registers (without the bound
-// on the blocks up to 72), no spills, no stack; 1 KB of static shared memory and, staged at
-// t = 64, 16.1 KB more. So registers allow 4 blocks a multiprocessor, and on sm_75 its 64 KB of
-// shared memory 3: enough bytes in flight to cover the memory's latency, by arithmetic. It has not
-// been timed.
+// nvcc 13.0 compiles the kernel for sm_75, 80, 90, 100 and 120 to 63 or 64 registers (up to 72
+// without the bound on the blocks), without spills or stack. A block uses 1 KB of static shared
+// memory, and 16.1 KB more for the copy of a tile of 64 px. So the registers allow 4 blocks per
+// multiprocessor, and the 64 KB of shared memory of sm_75 allow 3. By calculation the reads in
+// flight cover the latency of the memory. The kernel has not been timed.
 constexpr int kThreads = 256;
-constexpr int kBlocks = 4;  // on a multiprocessor
+constexpr int kBlocks = 4;  // per multiprocessor
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kMaxStage = 47 << 10;
 
-// What one thread finds out for all.
+// What one thread computes for all threads.
 struct TilePlan {
   TileSource source;
   TileStage stage;
@@ -47,7 +47,7 @@ __device__ __forceinline__ int64_t warp_sum(int64_t value) {
   return value;
 }
 
-using WarpSums = int64_t[2][3];  // of numbers and of their squares, per channel
+using WarpSums = int64_t[2][3];  // sums of numbers and of their squares, per channel
 
 __device__ __forceinline__ void leave_sums(const TileSums& mine, WarpSums* of_warps) {
   for (int c = 0; c < 3; ++c) {
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) tile_kernel(const JigsawTil
   }
   leave_sums(sum_lane(source, lane, kThreads), of_warps);
   __syncthreads();
-  // By one thread: double-precision division and root are slow on most devices.
+  // One thread divides and takes the root, because double precision is slow on most devices.
   if (lane == 0) {
     plan.scaling = tile_scaling(added(of_warps), p.statistics, source.color, p.tile_size);
   }

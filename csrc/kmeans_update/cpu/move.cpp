@@ -1,4 +1,4 @@
-// Cluster sums as integers, which follow the rows that change their cluster.
+// Integer sums of the clusters, updated by the rows that change their cluster.
 #include "kmeans_update/kmeans_update.h"
 
 #include <algorithm>
@@ -13,17 +13,18 @@ namespace {
 
 constexpr int64_t kTaskFeatures = 256;
 constexpr int64_t kTaskRows = 4096;
-// Sums so few that every thread may have its own, in its second-level cache; and rows a thread
-// should have for that.
+// If the sums are at most this many numbers, every thread gets its own sums, which fit its
+// second-level cache. A thread must have at least the second number of rows for that.
 constexpr int64_t kFewSums = 1 << 15;
 constexpr int64_t kThreadRows = 4096;
-// Rows that move are few and far between: the processor does not foresee them.
+// Rows that change their cluster are far apart, so the hardware prefetcher does not fetch them. The
+// loop fetches a row this many rows ahead.
 constexpr int64_t kRowsAhead = 16;
 constexpr int64_t kPrefetchBytes = 512;
 constexpr int64_t kLineBytes = 64;
 
-// Counting sort of departures and arrivals by cluster. A row stands as 2 row, or 2 row + 1 where it
-// leaves. Keeps the clusters' counts.
+// Sorts the rows that leave and join clusters by cluster, by counting. The entry of a row is 2 row
+// if the row joins and 2 row + 1 if it leaves. Also updates the clusters' counts.
 void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order) {
   std::fill_n(starts, p.n_clusters + 2, 0);
   const auto each = [&](auto visit) {
@@ -48,10 +49,9 @@ void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order)
   });
 }
 
-// Where there are few sums: a thread goes through its share of the rows in their order, with sums
-// of its own.
+// With few sums, each thread adds its share of the rows, in their order, to its own sums.
 struct Shares {
-  int64_t threads, stride;  // of a thread's sums and counts
+  int64_t threads, stride;  // stride: the length of a thread's sums and counts
 
   explicit Shares(const KmeansMoveParams& p)
       : threads(std::clamp<int64_t>(p.n_rows / kThreadRows, 1, p.n_threads)),
@@ -153,7 +153,7 @@ void kmeans_move(const KmeansMoveParams& p) {
 #pragma omp parallel num_threads(p.n_threads)
   {
     const DefaultFloatEnvironment environment;
-    // One by one over the threads, because clusters differ in size.
+    // Tasks alternate between the threads, because clusters differ in size.
 #pragma omp for schedule(static, 1)
     for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
       const int64_t k = task / slices;

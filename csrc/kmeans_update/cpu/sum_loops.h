@@ -7,7 +7,7 @@
 #include "kmeans_update/sum_math.h"
 
 namespace ktfast::cpu {
-namespace {  // each including file is built for its own instructions
+namespace {  // unnamed, because each including file is built with its own flags
 
 void add(const void* values, ElementType type, const double* __restrict__ scale, int64_t length,
          bool leaves, int64_t* __restrict__ sums) {

@@ -9,11 +9,10 @@
 namespace ktfast::cpu {
 namespace {
 
-// A task adds up this many features of one cluster's rows; its sums stay in the first-level cache.
+// A task adds this many features of one cluster's rows. The sums stay in the first-level cache.
 constexpr int64_t kTaskFeatures = 256;
 
-// Counting sort: the rows of cluster k, in their order, are order[starts[k]] .. order[starts[k + 1]
-// - 1].
+// A stable counting sort: the rows of cluster k are order[starts[k]] .. order[starts[k + 1] - 1].
 void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order) {
   std::fill_n(starts, p.n_clusters + 2, 0);
   for (int64_t row = 0; row < p.n_rows; ++row) {
@@ -23,7 +22,8 @@ void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order)
     ++starts[label + 2];
   }
   for (int64_t k = 2; k <= p.n_clusters + 1; ++k) starts[k] += starts[k - 1];
-  // starts[k + 1] is where the next row of cluster k goes, and ends as the start of cluster k + 1.
+  // starts[k + 1] is the position of the next row of cluster k. At the end it is the start of
+  // cluster k + 1.
   for (int64_t row = 0; row < p.n_rows; ++row) order[starts[p.labels[row] + 1]++] = row;
 }
 
@@ -51,7 +51,7 @@ void kmeans_update(const KmeansUpdateParams& p) {
 #pragma omp parallel num_threads(p.n_threads)
   {
     const DefaultFloatEnvironment environment;
-    // One by one over the threads, because clusters differ in size.
+    // Tasks alternate between the threads, because clusters differ in size.
 #pragma omp for schedule(static, 1)
     for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
       const int64_t k = task / slices;

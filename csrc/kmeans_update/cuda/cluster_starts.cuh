@@ -1,5 +1,5 @@
-// From how many entries each cluster has to where they begin; shared by the kernels that sort rows
-// by cluster.
+// Computes where the entries of each cluster begin from the number of entries per cluster. The
+// kernels that sort rows by cluster share this header.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,8 +11,8 @@
 
 namespace ktfast::cuda {
 
-// One warp turns starts [k + 1], which hold each cluster's number of entries one place too late,
-// into the places where they begin, 32 clusters at a time.
+// starts[i + 1] holds the number of entries of cluster i. One warp replaces the numbers by the
+// positions where the entries of each cluster begin, 32 clusters at a time.
 static __global__ void __launch_bounds__(32) start_kernel(int64_t* starts, int64_t n_clusters) {
   constexpr unsigned kFullWarp = 0xFFFFFFFFu;
   const int lane = static_cast<int>(threadIdx.x);
@@ -30,7 +30,7 @@ static __global__ void __launch_bounds__(32) start_kernel(int64_t* starts, int64
   }
 }
 
-// Integers: in whatever order they are added, the result is the same.
+// Integer additions give the same result in any order.
 __device__ inline long long add_integer(int64_t* to, int64_t value) {
   return static_cast<long long>(
       atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value)));
@@ -46,7 +46,7 @@ inline unsigned grid_size(int64_t work, int64_t per_block) {
   return static_cast<unsigned>(blocks > 0 ? blocks : 1);
 }
 
-// Blocks along the features, which are the second dimension of a grid.
+// The number of blocks along the features, the second dimension of a grid.
 inline unsigned feature_blocks(int64_t n_features, int64_t per_block) {
   const unsigned blocks = grid_size(n_features, per_block);
   KTFAST_CHECK(blocks <= 65535, "x has more features than one launch can take");

@@ -12,18 +12,19 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-// A block adds up slices of entries for a feature per thread; a cluster of many rows takes several
-// slices. At most so many blocks stand side by side, because few rows move in most iterations.
+// A block adds slices of entries, one feature per thread. A cluster with many rows takes several
+// slices. The grid has at most this many blocks along the slices, because few rows change their
+// cluster in most iterations.
 constexpr int kMoveThreads = 128;
 constexpr int kSliceEntries = 128;
 constexpr int64_t kMoveBlocks = 4096;
 constexpr int kAhead = 8;  // rows that a thread reads before it adds the first
 constexpr int64_t kRangeRows = 1024;
 
-// Departures and arrivals sorted by cluster, in any order within one.
+// Rows that leave and join clusters, sorted by cluster, in any order within a cluster.
 struct Layout {
   int64_t starts;  // [k + 1]: where each cluster's entries begin in the order
-  int64_t taken;   // [k]: how many of them have found their place
+  int64_t taken;   // [k]: how many of the cluster's entries have been placed
   int64_t order;   // [2 n]: 2 row, or 2 row + 1 where the row leaves
   int64_t size;
 
@@ -31,7 +32,8 @@ struct Layout {
       : starts(0), taken(n_clusters + 1), order(taken + n_clusters), size(order + 2 * n_rows) {}
 };
 
-// Calls visit(cluster, entry) for what the thread's row leaves and joins.
+// Calls visit(cluster, entry) for the cluster that the thread's row leaves and for the one it
+// joins.
 template <class Visit>
 __device__ void visit_changes(const KmeansMoveParams& p, Visit visit) {
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -66,7 +68,8 @@ struct Slice {
   int32_t cluster[kSliceEntries];
 };
 
-// A thread adds its feature of a slice's rows in registers, and to the sums where clusters end.
+// A thread adds its feature of a slice's rows in a register, and adds the register to the sums at
+// the end of each cluster.
 template <class T>
 __device__ void add_slice(const KmeansMoveParams& p, const Slice& slice, int length,
                           int64_t feature, double scale) {
@@ -97,7 +100,7 @@ __device__ void add_slice(const KmeansMoveParams& p, const Slice& slice, int len
   add_integer(p.sums + cluster * p.n_features + feature, sum);
 }
 
-// Grid: slices by groups of features.
+// The grid has slices by groups of features.
 template <class T>
 __global__ void __launch_bounds__(kMoveThreads) add_changes_kernel(const KmeansMoveParams p) {
   __shared__ Slice slice;
@@ -110,7 +113,7 @@ __global__ void __launch_bounds__(kMoveThreads) add_changes_kernel(const KmeansM
        first += int64_t{gridDim.x} * kSliceEntries) {
     const int64_t left = n_entries - first;
     const int length = left < kSliceEntries ? static_cast<int>(left) : kSliceEntries;
-    __syncthreads();  // the slice before has been added
+    __syncthreads();  // every thread has added the previous slice
     for (int i = static_cast<int>(threadIdx.x); i < length; i += kMoveThreads) {
       const int64_t entry = p.workspace[at.order + first + i];
       slice.entry[i] = entry;
@@ -121,7 +124,7 @@ __global__ void __launch_bounds__(kMoveThreads) add_changes_kernel(const KmeansM
   }
 }
 
-// Grid: slices of rows by groups of features; a thread owns a feature.
+// The grid has slices of rows by groups of features. Each thread reads one feature.
 template <class T>
 __global__ void __launch_bounds__(kMoveThreads) range_kernel(const KmeansRangeParams p) {
   const int64_t feature = int64_t{blockIdx.y} * kMoveThreads + threadIdx.x;
@@ -135,13 +138,13 @@ __global__ void __launch_bounds__(kMoveThreads) range_kernel(const KmeansRangePa
     const double size = magnitude(to_double(x[row * p.n_features]));
     largest = size > largest ? size : largest;
   }
-  // Doubles that are not negative are ordered as their bits.
+  // Non-negative doubles have the order of their bits.
   long long bits;
   memcpy(&bits, &largest, sizeof bits);
   atomicMax(reinterpret_cast<long long*>(p.largest + feature), bits);
 }
 
-// A warp owns a cluster.
+// Each warp computes one centre.
 __global__ void __launch_bounds__(kThreads) means_kernel(const KmeansMeansParams p) {
   constexpr unsigned kFullWarp = 0xFFFFFFFFu;
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -162,7 +165,7 @@ __global__ void __launch_bounds__(kThreads) means_kernel(const KmeansMeansParams
   if (lane == 0) p.shifts[k] = shift;
 }
 
-// Adds up each thread's pair as a tree, for thread 0.
+// Adds the threads' pairs as a tree. Thread 0 gets the sums.
 __device__ void block_sum(double (&shared)[2][kTotalLanes], double& first, double& second) {
   const int lane = static_cast<int>(threadIdx.x);
   shared[0][lane] = first;
@@ -178,7 +181,7 @@ __device__ void block_sum(double (&shared)[2][kTotalLanes], double& first, doubl
   second = shared[1][0];
 }
 
-// A block owns 4,096 rows.
+// Each block adds 4,096 rows.
 __global__ void __launch_bounds__(kTotalLanes) part_totals_kernel(const KmeansTotalsParams p) {
   __shared__ double shared[2][kTotalLanes];
   const int64_t first = int64_t{blockIdx.x} * kTotalRows;

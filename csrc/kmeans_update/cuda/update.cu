@@ -7,11 +7,11 @@
 namespace ktfast::cuda {
 namespace {
 
-// Stable counting sort: a warp owns a chunk of rows, at least kChunkRows and at least k, so that
-// the table of counts [chunks, k] is never longer than the rows are many (or one row of it).
+// A stable counting sort. A warp sorts a chunk of rows. A chunk has at least kChunkRows rows and at
+// least k rows, so that the table of counts [chunks, k] has at most n entries or one row.
 constexpr int64_t kChunkRows = 4096;
 constexpr int kThreads = 256;
-constexpr int kSumThreads = 128;  // a thread owns a feature of a cluster and adds its rows in order
+constexpr int kSumThreads = 128;  // each thread adds one feature of a cluster's rows in order
 constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 
 struct Layout {
@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const KmeansUpdateParam
   add_integer(p.workspace + at.table + row / at.chunk_rows * p.n_clusters + p.labels[row], 1);
 }
 
-// A thread owns a cluster: its counts become each chunk's first place, its total goes to starts[k +
-// 1].
+// Each thread replaces the counts of one cluster by each chunk's first position within the cluster,
+// and writes the total to starts[k + 1].
 __global__ void __launch_bounds__(kThreads) place_kernel(const KmeansUpdateParams p) {
   const Layout at(p.n_rows, p.n_clusters);
   const int64_t k = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) place_kernel(const KmeansUpdateParam
   p.workspace[at.starts + k + 1] = total;
 }
 
-// A warp walks its chunk 32 rows at a time; lanes with the same label line up in the order of the
+// A warp sorts 32 rows of its chunk at a time. Lanes with the same label keep the order of the
 // rows.
 __global__ void __launch_bounds__(32) scatter_kernel(const KmeansUpdateParams p) {
   const Layout at(p.n_rows, p.n_clusters);
@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(32) scatter_kernel(const KmeansUpdateParams p)
   }
 }
 
-// Grid: clusters by groups of features. The order of additions is the CPU's, without contraction.
+// The grid has clusters by groups of features. The order of additions is that of the CPU, and no
+// multiply-adds are fused.
 template <class T>
 __global__ void __launch_bounds__(kSumThreads) sum_kernel(const KmeansUpdateParams p) {
   const Layout at(p.n_rows, p.n_clusters);

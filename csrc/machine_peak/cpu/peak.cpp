@@ -10,7 +10,7 @@
 
 namespace ktfast::cpu {
 
-// The baseline instructions of the build; the compiler uses what vectors they have.
+// The loop of the scalar level. The compiler may use the vectors of the baseline instruction set.
 float peak_fp32_scalar(int64_t rounds) {
   constexpr int kWidth = 4;
   const volatile float factor = 1.0F;
@@ -29,9 +29,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// About 0.2 ms, of tiles 2: the clock is read rarely, and the time overrun by little.
+// This many rounds take about 0.2 ms, or 2 ms with AMX. So the clock is read rarely, and a thread
+// exceeds its time by little.
 constexpr int64_t kRounds = 100000;
-// Each thread copies its part of this much in blocks that no cache holds.
+// The threads copy this many bytes together, in blocks that exceed every cache.
 constexpr int64_t kCopyBytes = int64_t{256} << 20;
 constexpr int64_t kCopyBlock = int64_t{32} << 20;
 
@@ -45,7 +46,7 @@ PeakLoop peak_loop(PeakKind kind) {
 #if defined(KTFAST_X86_SIMD)
 #if defined(KTFAST_X86_AMX)
   if (level == SimdLevel::amx) {
-    // Of four products of 16 by 16 by 64 bytes.
+    // A round has four products of 16 by 16 by 64 bytes.
     constexpr int64_t kTileOperations = 4 * 2 * 16 * 16;
     if (kind == PeakKind::bf16) return {peak_bf16_amx, kTileOperations * 32};
     if (kind == PeakKind::int8) return {peak_int8_amx, kTileOperations * 64};
@@ -64,7 +65,7 @@ PeakLoop peak_loop(PeakKind kind) {
   return {nullptr, 0};
 }
 
-// Operations a second of one thread.
+// The operations per second of one thread.
 double compute(const PeakLoop& loop, double seconds) {
   volatile float sink = loop.run(kRounds);  // wakes the vector units
   const auto start = Clock::now();
@@ -76,7 +77,7 @@ double compute(const PeakLoop& loop, double seconds) {
   return static_cast<double>(operations) / seconds_since(start);
 }
 
-// Bytes a second of one thread that copies its part over and over.
+// The bytes per second of one thread that copies its part repeatedly.
 double copy(const char* from, char* to, int64_t length, double seconds) {
   const auto start = Clock::now();
   int64_t copied = 0;
@@ -93,7 +94,7 @@ double copy_peak(const MachinePeakParams& p) {
   const int64_t length = kCopyBytes / p.n_threads;
   KTFAST_CHECK(length > 0, "n_threads is too large");
   const std::unique_ptr<char[]> memory(new char[static_cast<size_t>(2 * length * p.n_threads)]);
-  // The thread that first writes a page has it near, and copies it below.
+  // A page lies near the thread that first writes to it, so each thread initialises its own part.
 #pragma omp parallel for num_threads(p.n_threads) schedule(static)
   for (int thread = 0; thread < p.n_threads; ++thread) {
     std::memset(memory.get() + 2 * length * thread, 1, static_cast<size_t>(2 * length));

@@ -5,12 +5,12 @@
 
 namespace ktfast::cpu {
 
-// A multiply-add takes at most 5 cycles and two start in each: 12 accumulators keep them all busy
-// and fit the 16 registers of AVX2 beside the two factors.
+// A multiply-add takes at most 5 cycles, and two start per cycle. So 12 accumulators keep the units
+// busy, and with the two factors they fit the 16 registers of AVX2.
 constexpr int kAccumulators = 12;
 
-// Multiplies and adds `rounds` times into each of kAccumulators vectors; returns their sum, which
-// keeps the work from being optimised away.
+// Runs `rounds` multiply-adds on each of kAccumulators vectors. Returns their sum, so that the
+// compiler cannot remove the loop.
 using PeakKernel = float (*)(int64_t rounds);
 
 struct PeakLoop {

@@ -1,6 +1,6 @@
 #include "jigsaw_tiles/jigsaw_tiles.h"
 
-// Registers of 16 pixels for the loops of tile_simd.h.
+// The vector type of AVX2 for the loops of tile_simd.h: registers of 16 pixels.
 
 #include <immintrin.h>
 
@@ -11,8 +11,8 @@
 namespace ktfast::cpu {
 namespace {
 
-// Shuffles of a channel's bytes to words: those in the first 16 of a lane's 24 bytes, and in the
-// last 16; -1 gives zero.
+// Shuffles that widen a channel's bytes to words: one for the first 16 of a lane's 24 bytes, one
+// for the last 16. An index of -1 gives zero.
 struct ChannelBytes {
   alignas(32) int8_t first[32];
   alignas(32) int8_t last[32];
@@ -29,12 +29,12 @@ constexpr ChannelBytes channel_bytes(int c) {
   return b;
 }
 
-// Word w of three interleaved channels is of channel w % 3. A lane's three registers of them take
-// that channel's eight words from places that are all different, so one shuffle puts each where the
-// register that takes it wants it, and blends pick them.
+// Word w of three interleaved channels belongs to channel w % 3. Each of a lane's three output
+// registers takes words of a channel at different positions. So one shuffle per channel puts every
+// word at its final position, and blends select the words of each register.
 struct InterleavedBytes {
-  alignas(32) int8_t own[3][32];  // of each channel: to those places
-  alignas(32) int8_t all[3][32];  // of each register: from gray words, which go to all three
+  alignas(32) int8_t own[3][32];  // the shuffle of each channel
+  alignas(32) int8_t all[3][32];  // the shuffle of each output register, for gray tiles
 };
 
 constexpr InterleavedBytes interleaved_bytes() {
@@ -48,7 +48,7 @@ constexpr InterleavedBytes interleaved_bytes() {
   return b;
 }
 
-// Bit p: word p of register j is of channel c.
+// Bit p is set if word p of register j belongs to channel c.
 constexpr int interleaved_words(int j, int c) {
   int bits = 0;
   for (int p = 0; p < 8; ++p) bits |= (8 * j + p) % 3 == c ? 1 << p : 0;
@@ -117,7 +117,7 @@ struct Avx2 {
     return _mm256_mullo_epi16(a, _mm256_set1_epi16(n));
   }
 
-  // Each lane takes 8 pixels, 24 bytes, by two loads that overlap.
+  // Each lane reads 8 pixels, 24 bytes, with two overlapping loads.
   template <int c>
   static KTFAST_HD Words load_channel(const uint8_t* from) {
     const __m256i first = load_lanes(from, from + 24);
@@ -126,7 +126,7 @@ struct Avx2 {
                            _mm256_shuffle_epi8(last, load_aligned(kChannelBytes[c].last)));
   }
 
-  // From the lanes' registers, each with its part of both lanes, to registers in order.
+  // Brings the parts of both lanes into the order of memory.
   static KTFAST_HD void join_lanes(const Words (&lanes)[3], Words (&v)[3]) {
     v[0] = _mm256_permute2x128_si256(lanes[0], lanes[1], 0x20);
     v[1] = _mm256_permute2x128_si256(lanes[2], lanes[0], 0x30);
@@ -167,18 +167,19 @@ struct Avx2 {
     return normalise(_mm256_cvtepi16_epi32(words), s);
   }
 
-  // bfloat16_from() of tile_math.h, its bits in the upper half and zeros below. The product with
-  // 65535 is rounded to steps of 2^16 times x's own last place, which are bfloat16's, and what
-  // rounding took away is what x must lose: 65536 x less that product is exact. Ties go to even as
-  // 65536 x is a whole and even number of steps there. Where 65535 x falls into a binade below
-  // 65536 x, x is within 2^-16 of a power of two, and the finer steps give that, too.
+  // bfloat16_from() of tile_math.h, with the bits in the upper half and zeros in the lower half.
+  // The product 65535 x is rounded to multiples of 2^16 times the last place of x, which is the
+  // last place of bfloat16. The difference 65536 x - product is exact and is 65536 times the
+  // rounded x. Ties go to even, because 65536 x is an even multiple of that step. If 65535 x lies
+  // in the binade below 65536 x, then x is within 2^-16 of a power of two, and the finer steps give
+  // the same result.
   static KTFAST_HD __m256 round_to_bfloat16(__m256 x) {
     const __m256 scale = _mm256_set1_ps(65536.0f);
     return _mm256_fmadd_ps(x, scale, _mm256_fnmadd_ps(x, scale, x));
   }
 
-  // Numbers at even and at odd places are computed apart, so that upper halves of floats fall into
-  // place without a pack across lanes.
+  // Numbers at even and at odd positions are computed separately, so that no pack across lanes is
+  // needed to bring the upper halves of the floats into place.
   static KTFAST_HD Words bfloat16(Words words, const Scale& s) {
     const __m256i even = _mm256_madd_epi16(words, _mm256_set1_epi32(1));
     const __m256i odd = _mm256_srai_epi32(words, 16);

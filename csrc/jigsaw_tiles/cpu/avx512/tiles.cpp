@@ -1,6 +1,6 @@
 #include "jigsaw_tiles/jigsaw_tiles.h"
 
-// Registers of 32 pixels for the loops of tile_simd.h.
+// The vector type of AVX-512 for the loops of tile_simd.h: registers of 32 pixels.
 
 #include <immintrin.h>
 
@@ -11,8 +11,8 @@
 namespace ktfast::cpu {
 namespace {
 
-// Among the 48 words of 32 pixels those that hold a channel's bytes; and 1 for those bytes, by
-// which a multiplication of bytes and addition of pairs leaves them alone.
+// `word` lists which of the 48 words of 32 pixels hold a channel's bytes. `select` is 1 for these
+// bytes and 0 for their neighbours; multiplying by it and adding pairs extracts the bytes.
 struct ChannelWords {
   alignas(64) int16_t word[32];
   alignas(64) int8_t select[64];
@@ -27,8 +27,8 @@ constexpr ChannelWords channel_words(int c) {
   return w;
 }
 
-// For word i of register j of three interleaved channels: its pixel, and where that stands in red
-// followed by green, and in those followed by blue.
+// For word i of register j of three interleaved channels: the pixel of the word, its position in
+// red followed by green, and its position when blue is added.
 struct InterleavedWords {
   alignas(64) int16_t pixel[32];
   alignas(64) int16_t red_green[32];
@@ -47,7 +47,7 @@ constexpr InterleavedWords interleaved_words(int j) {
   return w;
 }
 
-// The upper and lower words of 32 floats in two registers.
+// Separates the upper and the lower words of 32 floats in two registers.
 struct FloatWords {
   alignas(64) int16_t upper[32];
   alignas(64) int16_t lower[32];
@@ -151,8 +151,8 @@ struct Avx512 {
       return _mm512_inserti64x4(_mm512_castsi256_si512(halves),
                                 _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
     } else {
-      // bfloat16_from() of tile_math.h on the words of 32 floats: the upper ones go up where the
-      // lower ones, plus one if the upper is odd, exceed half.
+      // bfloat16_from() of tile_math.h for 32 floats: an upper word is raised by one if the lower
+      // word, plus one for an odd upper word, exceeds half.
       const __m512i a = _mm512_castps_si512(low);
       const __m512i b = _mm512_castps_si512(high);
       const __m512i upper = _mm512_permutex2var_epi16(a, _mm512_load_si512(kFloatWords.upper), b);

@@ -4,7 +4,7 @@
 namespace ktfast::cpu {
 namespace {
 
-// Four products into registers 0 to 3. What is in them does not matter: zeros take as long.
+// Four products into registers 0 to 3. The time does not depend on the numbers in the registers.
 template <class Multiply>
 float peak(int64_t rounds, Multiply multiply) {
   const TileScope scope;

@@ -2,7 +2,8 @@
 
 #include "machine_peak/cpu/peak_kernels.h"
 
-// The extensions are asked for function by function, so that the file needs no flags of its own.
+// Attributes of the functions enable the extensions, so that this file can be built with the flags
+// of avx512/.
 #define KTFAST_TARGET(extension) __attribute__((target("avx512f,avx512bw,avx512vl," extension)))
 
 namespace ktfast::cpu {
