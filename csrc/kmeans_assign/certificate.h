@@ -1,7 +1,9 @@
-// The arithmetic of kmeans_assign that its backends share: the exact distance and the certificate.
+// The exact distance of kmeans_assign, and the error bounds of its approximate comparisons. Both
+// backends share them; README.md derives them.
 //
-// Rows and centres are shifted by a float32 vector near their mean, x' = x - m and c' = c - m, so
-// the score of a centre is |c'|^2 / 2 - x'.c' = (|x - c|^2 - |x'|^2) / 2.
+// A float32 vector m near the mean is subtracted from rows and centres: x' = x - m, c' = c - m. The
+// score of a centre is |c'|^2 / 2 - x'.c' = (|x - c|^2 - |x'|^2) / 2. So the nearest centre has the
+// least score.
 #pragma once
 
 #include "kmeans_assign/kmeans_assign.h"
@@ -14,19 +16,21 @@
 
 namespace ktfast {
 
-// The exact distance adds feature p to partial sum p mod 32, and then the partial sums as a tree:
-// wide enough for SIMD, and one warp's natural order. It is never contracted to fused
-// multiply-adds.
+// The exact distance adds the square of feature p to partial sum p mod 32, and then adds the
+// partial sums as a tree. This order suits SIMD registers and one warp of a GPU. Fused
+// multiply-adds, which round differently, are never used.
 constexpr int kDistanceLanes = 32;
 
-// Twice the largest error of a score difference: centres whose float32 scores differ by more are
-// ordered as their exact distances are. Infinite where float32 may overflow.
+// Returns a gap such that two centres whose float32 scores differ by more are in the order of their
+// exact distances. The gap is infinite where float32 may overflow.
 //
-// With u = 2^-24, a product summed in chains of L roundings, m chains, makes a score err by at most
-//   u |x'| |c'| (L + m + 4)   the chains, their sum, the roundings of x', c' and the difference
-//   + u |c'|^2 / 2            rounding of the first term
-//   + 2^-149 (d + ...)        underflow of products
-// and half an exact distance by (d / 32 + 8) 2^-53 (|x'| + |c'|)^2 / 2. Each is taken generously.
+// The gap is twice the largest error of a score. With u = 2^-24, and a product that is summed in m
+// chains of L roundings each, the error of a float32 score is at most
+//   u |x'| |c'| (L + m + 4)   for the chains, their sum, the roundings of x' and c', the difference
+//   + u |c'|^2 / 2            for the rounding of the first term
+//   + 2^-149 (d + ...)        for products that underflow.
+// The error of half an exact distance is at most (d / 32 + 8) 2^-53 (|x'| + |c'|)^2 / 2. The code
+// rounds every constant up.
 KTFAST_HD float certified_gap(double x_norm, double c_norm, int64_t n_features,
                               int64_t chain_length) {
   if (!(x_norm < 1e18 && c_norm < 1e18)) return static_cast<float>(HUGE_VAL);
@@ -42,19 +46,21 @@ KTFAST_HD float certified_gap(double x_norm, double c_norm, int64_t n_features,
 
 // --- CPU: codes of rows and centres -----------------------------------------------------------
 //
-// With the code xq of x' and cq of c', and with the lengths of what the codes leave out,
+// With the code xq of x' and the code cq of c',
 //   x'.c' <= xq.cq + |x' - xq| |c'| + |xq| |c' - cq|.
-// With an orthonormal basis the codes stand for coordinates in it, and the parts outside of it, of
-// lengths t(x) and t(c), add at most t(x) t(c). So a product of codes bounds the score from below.
+// With an orthonormal basis the codes are those of the coordinates in the basis. The parts of x'
+// and c' outside the basis have lengths t(x) and t(c) and add at most t(x) t(c) to x'.c'. So a
+// product of codes gives a lower bound of the score.
 
-// Partial sums of the float32 products of single pairs, and of sums of squares.
+// How many partial sums the float32 product of two vectors has, and the sum of squares of one.
 constexpr int kDotLanes = 16;
 constexpr int kSquareLanes = 64;
 
-// Features per chain of roundings where float codes are multiplied; longer products add up chains.
+// A product of float codes is summed in chains of this many features. A longer product adds up
+// several chains.
 constexpr int64_t kChainLength = 256;
 
-// Scale of int8 codes; positive for a row of zeros, so that its inverse is finite.
+// The scale of int8 codes. The scale of a row of zeros is positive, so that its inverse is finite.
 KTFAST_HD float int8_scale(float reach) {
   const float scale = reach * (1.0f / 127);
   return scale > 1e-18f ? scale : 1e-18f;
@@ -67,13 +73,14 @@ KTFAST_HD uint32_t bfloat16_rounded(float value) {
   return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 
-// Relative error of a float32 sum of squares over kSquareLanes chains, with some to spare.
+// Upper bound of the relative error of a float32 sum of squares in kSquareLanes chains.
 KTFAST_HD double square_error(int64_t n_features) {
   return 6.0e-8 * (static_cast<double>(n_features) / kSquareLanes + 16);
 }
 
-// Roundings of a product of codes, per |xq| |cq|. Products of int8 codes are exact, but they and
-// the offset of the centres' codes, up to sqrt(d) times as large, are converted to float.
+// Upper bound of the rounding error of a product of codes, as a multiple of |xq| |cq|. Products of
+// int8 codes are exact integers. The product, and the share that comes from the offset of the
+// centres' codes and is up to sqrt(d) times as large, are rounded when they are converted to float.
 KTFAST_HD double product_error(int64_t n_coordinates, CodeType code) {
   const double d = static_cast<double>(n_coordinates);
   if (code == CodeType::int8) return 1.8e-7 * (sqrt(d) + 8);
@@ -81,10 +88,11 @@ KTFAST_HD double product_error(int64_t n_coordinates, CodeType code) {
   return 6.0e-8 * ((d < chain ? d : chain) + d / chain + 8);
 }
 
-// Roundings of a screened score, besides those of the product: of x', of the half norm and of three
-// float32 operations, each a few 2^-24 of (|x'| + |c'|)^2.
+// Upper bound of the other rounding errors of a screened score, as a multiple of (|x'| + |c'|)^2:
+// the errors of x', of the half norm and of three float32 operations, each a few times 2^-24.
 constexpr double kScoreRounding = 1e-6;
-// Lengths between which none of the screen's float32 arithmetic can over- or underflow.
+// For vectors of lengths between these two, the float32 arithmetic of the screen neither overflows
+// nor underflows.
 constexpr float kLeastLength = 1e-10f;
 constexpr float kGreatestLength = 1e15f;
 

@@ -1,4 +1,4 @@
-// Codes of centres and of rows: what the screen of kmeans_assign multiplies.
+// Codes centres (kmeans_prepare) and rows (kmeans_encode) for the screen of kmeans_assign.
 #include "kmeans_assign/kmeans_assign.h"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Four sums of bytes, without what they carry.
+// Adds four pairs of bytes without carries between them.
 uint32_t add_bytes(uint32_t a, uint32_t b) {
   constexpr uint32_t kHigh = 0x80808080u;
   return ((a & ~kHigh) + (b & ~kHigh)) ^ ((a ^ b) & kHigh);
@@ -74,7 +74,7 @@ void Preparation::shift() {
     const double norm = std::sqrt(square) * (1 + 1e-12);
     start_[at_.norms + k] = rounded_up(norm);
     start_[at_.halves + k] = static_cast<float>(square / 2);
-    // Not std::max: a norm that is not a number must make every comparison exact.
+    // Not std::max, because a norm of NaN must make every comparison exact.
     if (!(norm <= longest)) longest = std::isnan(norm) ? HUGE_VAL : norm;
   }
   start_[0] = rounded_up(longest);
@@ -91,7 +91,7 @@ void Preparation::project_all() {
   }
 }
 
-// The order of the centres in the panels, by their largest number.
+// Sorts the centres by their largest number. Slots without a centre get the number -1.
 void Preparation::sort() {
   float* key = keys();
 #pragma omp parallel for schedule(static) num_threads(p_.n_threads)

@@ -14,15 +14,16 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// So many centres are few in any dimension, for they fill no more than one panel of the screen.
+// This many centres count as few in any dimension, because they fill at most one panel of the
+// screen.
 constexpr int64_t kFewCenters = kPanelWidth;
-// And others while the scores of a row take about so many multiplications: what bounds save in a
-// fit of 20 iterations then takes longer than the scores (measured on Zen 3). A score costs as much
-// as kScoreCost features besides.
+// More centres count as few while the scores of a row take at most about this many multiplications.
+// Up to this number distance bounds save nothing in a fit of 20 iterations (measured on Zen 3). A
+// score costs as much as the multiplication of kScoreCost features, besides its own features.
 constexpr int64_t kFewProducts = 3 << 13;
 constexpr int64_t kScoreCost = 16;
 
-// One thread's work.
+// One thread's work on one block of rows.
 class FewBlock {
  public:
   FewBlock(const KmeansAssignParams& params, float* workspace)
@@ -36,7 +37,8 @@ class FewBlock {
         panel_(row_ + round_up(p_.n_features, 16)),
         products_(panel_ + kFewRows * chunk_) {}
 
-  // Products are kept from chunk to chunk; those of a single chunk only until they are ranked.
+  // With several chunks of features, the products of all centres are kept from chunk to chunk. With
+  // one chunk, the products of a tile are ranked at once.
   static int64_t scored_centers(int64_t n_features, int64_t n_clusters) {
     return n_features <= kChainLength ? kTileRows : round_up(n_clusters, kTileRows);
   }
@@ -80,7 +82,7 @@ void FewBlock::label(int64_t first, int64_t count) {
   std::fill_n(ranking_.best, kFewRows, kInfinity);
   std::fill_n(ranking_.second, kFewRows, kInfinity);
   std::fill_n(ranking_.nearest, kFewRows, 0);
-  double square = 0;  // at least that of the longest row
+  double square = 0;  // at least the sum of squares of the longest row
   for (int64_t f = 0; f < p_.n_features; f += chunk_) {
     const int64_t length = std::min(chunk_, p_.n_features - f);
     square += static_cast<double>(
@@ -94,12 +96,12 @@ void FewBlock::label(int64_t first, int64_t count) {
       certified_gap(norm, static_cast<double>(centers_.longest), p_.n_features, kChainLength);
   for (int64_t r = 0; r < count; ++r) {
     p_.labels[first + r] = ranking_.nearest[r];
-    // Negated, so that what is not a number is not taken for certain.
+    // The comparison is negated so that a row with NaN counts as undecided.
     if (!(ranking_.second[r] - ranking_.best[r] > gap)) settle(first + r);
   }
 }
 
-// Adds the products of a chunk of the features; with the last chunk the scores are complete.
+// Adds the products of a chunk of the features. After the last chunk, ranks the centres.
 void FewBlock::rank(int64_t feature, int64_t length) {
   const auto stride = static_cast<int64_t>(sizeof(float)) * p_.n_features;
   for (int64_t k = 0; k < p_.n_clusters; k += kTileRows) {
@@ -112,7 +114,7 @@ void FewBlock::rank(int64_t feature, int64_t length) {
   }
 }
 
-// Compares a row with every centre: a float32 score of each, the close ones exactly.
+// Compares an undecided row with every centre.
 void FewBlock::settle(int64_t row) {
   kernels_.shift(x(row, 0), p_.x_type, centers_.mean, p_.n_features, row_);
   p_.labels[row] = nearest_of_all(kernels_, centers_, p_, x(row, 0), row_).label;

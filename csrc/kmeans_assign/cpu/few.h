@@ -1,19 +1,19 @@
-// kmeans_assign for few centres: every centre is scored for every row, and no row is coded.
+// kmeans_assign for few centres: computes a float32 score of every centre for every row.
 //
-// With so few, what the screen does for each row (its code, lengths, limits) takes longer than the
-// scores themselves. A row whose two best float32 scores differ by more than their error has its
-// label; the others compare all centres. The answer is the same.
+// With few centres the screen's work per row (code, lengths, limits) takes longer than the scores
+// themselves. If a row's two least scores differ by more than their error, the least score decides.
+// Other rows are compared with all centres exactly. The labels and distances are the same.
 #pragma once
 
 #include "kmeans_assign/kmeans_assign.h"
 
 namespace ktfast::cpu {
 
-// Whether kmeans_few may stand in for the screen here, and is faster.
+// Whether kmeans_few can do this assignment and is faster than the screen.
 bool has_few_centers(const KmeansAssignParams& p);
 
-// `p.workspace` is aligned; everything else is as for kmeans_assign, which checks it. Returns how
-// many centres were compared exactly, besides the nearest.
+// Assigns the rows. kmeans_assign has checked the parameters and aligned `p.workspace`. Returns how
+// many centres the undecided rows were compared with, added up.
 int64_t kmeans_few(const KmeansAssignParams& p);
 
 }  // namespace ktfast::cpu

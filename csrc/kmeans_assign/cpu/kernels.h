@@ -1,8 +1,9 @@
-// The inner loops of the CPU's kmeans_assign, one table per instruction set.
+// The inner loops of the CPU's kmeans_assign: one table of functions per instruction set.
 //
-// A code is a string of 4-byte words: one float32, two bfloat16 or four int8 numbers each. A panel
-// holds the codes of 64 centres in columns of 16, each of them word by word, so that a kernel reads
-// memory in order whether its registers take 16 centres or 64; a tile is six rows by a panel.
+// A code is a string of 4-byte words. A word holds one float32, two bfloat16 or four int8 numbers.
+// A panel holds the codes of 64 centres in four columns of 16. A column holds word 0 of its 16
+// centres, then word 1 of them, and so on. So a kernel reads memory in order, whether its registers
+// take 16 centres or 64. A tile is six rows by one panel.
 #pragma once
 
 #include "kmeans_assign/kmeans_assign.h"
@@ -13,24 +14,25 @@
 
 namespace ktfast::cpu {
 
-// Six rows by four AVX-512 registers fill 24 of 32 accumulators.
+// The sums of six rows and 64 centres fill 24 of the 32 registers of AVX-512.
 constexpr int kTileRows = 6;
 constexpr int kPanelWidth = 64;
 constexpr int kColumnWidth = 16;
 constexpr int kColumns = kPanelWidth / kColumnWidth;
 constexpr int kWordBytes = 4;
-constexpr int kColumnBytes = kColumnWidth * kWordBytes;  // of one word
-constexpr int kLineBytes = 64;                           // of a cache
-// What a product fetches for what comes after it, for each word that it multiplies.
+constexpr int kColumnBytes = kColumnWidth * kWordBytes;  // one word of 16 centres
+constexpr int kLineBytes = 64;                           // a cache line
+// How many bytes of other memory (PanelProduct::soon) a product fetches per word of the panel.
 constexpr int kSoonBytes = 8;
 constexpr int kDots = 4;
-// int8 codes are padded to so many words, which some kernels multiply before they widen.
+// int8 codes are padded to a multiple of this many words. Some kernels add up the products of four
+// words in 16 bits before they widen the sum to 32 bits.
 constexpr int kInt8Words = 4;
 
 struct Encoded {
-  float scale;            // numbers are approximated by scale times codes
-  float residual_square;  // of what is left
-  int32_t sum;            // of int8 codes
+  float scale;            // a number is approximated by the scale times its code
+  float residual_square;  // sum of the squared errors of this approximation
+  int32_t sum;            // sum of the int8 codes
 };
 
 struct Magnitude {
@@ -38,7 +40,7 @@ struct Magnitude {
   float largest;
 };
 
-// Products of a tile, and what makes scores of them.
+// The products of a tile, and the values that turn a product into a bound of a score.
 struct ScreenTile {
   const void* products;      // [kTileRows, kPanelWidth] int32 or float
   const float* half_norms;   // [kPanelWidth]
@@ -48,21 +50,22 @@ struct ScreenTile {
   const float* row_limit;    // [kTileRows]
 };
 
-// The products of a stretch of the words of a panel and of rows.
+// A task: multiply a range of the words of a panel by the same words of rows.
 struct PanelProduct {
   const void* panel;  // [kPanelWidth / kColumnWidth, panel_words, kColumnWidth] words
   int64_t panel_words;
-  int64_t first, words;  // of the stretch; of int8 codes, multiples of kInt8Words
+  int64_t first, words;  // the range; multiples of kInt8Words for int8 codes
   const void* rows;      // codes of n_tiles x kTileRows rows, `stride` bytes apart
   int64_t stride;
   int64_t n_tiles;
   bool accumulate;
-  void* out;  // [n_tiles x kTileRows, kPanelWidth] int32 or float, written or added to
-  // Columns that are wanted, from the first; a kernel may write the others all the same.
+  void* out;  // [n_tiles x kTileRows, kPanelWidth] int32 or float; written, or added to
+  // How many columns are needed, from the first. A kernel may write the other columns too.
   int columns = kColumns;
-  // The stretch that is read after this one, as its panel lies: a kernel may fetch it ahead.
+  // The range that the next task multiplies, in the layout of a panel. A kernel may fetch it ahead.
   const void* next = nullptr;
-  // [n_tiles] Further memory that is read soon: kSoonBytes for each word of the panel.
+  // [n_tiles] Addresses of other memory that is read soon. A kernel may fetch kSoonBytes of it for
+  // each word of the panel.
   const void* const* soon = nullptr;
 
   const char* column(int c) const {
@@ -88,32 +91,33 @@ struct AssignKernels {
   Magnitude (*magnitude)(const float* values, int64_t length);
   // Sums over kDotLanes chains, or more.
   float (*dot)(const float* a, const float* b, int64_t length);
-  // With each of kDots vectors.
+  // The products of x with each of kDots vectors.
   void (*dots)(const float* x, const float* const* vectors, int64_t length, float* products);
   // The exact distance of assign_math.h.
   double (*squared_distance)(const void* x, ElementType type, const double* c, int64_t length);
-  // int8 codes take numbers up to `reach`, which those of centres do not use up.
+  // Codes a vector. int8 codes represent numbers up to `reach`; other codes ignore `reach`.
   Encoded (*encode)(const float* values, int64_t length, float reach, CodeType code, void* codes);
-  // The least reach of a row's int8 codes with which no product overflows.
+  // The smallest reach of a row's int8 codes with which no sum of products overflows.
   float (*row_reach)(const float* values, int64_t length, float largest);
-  // int8 codes of centres lie between -center_levels and center_levels; in panels they are offset
-  // by one more, and unsigned.
+  // int8 codes of centres lie between -center_levels and center_levels. Panels store them as
+  // unsigned bytes, with center_levels + 1 added.
   int center_levels;
   Product product;
-  // Bit c of masks[r] is set unless centre c is certainly beyond the row's limit:
-  //   product + row_tail * tail - row_inverse * half_norm < row_limit.
-  // Returns whether any bit is set.
+  // Clears bit c of masks[r] if the screen proves that the score of centre c exceeds the row's
+  // limit, which is the case if
+  //   product + row_tail * tail - row_inverse * half_norm < row_limit,
+  // and sets it otherwise. Returns whether any bit is set.
   bool (*select)(const ScreenTile& tile, uint64_t* masks);  // [kTileRows]
 };
 
-// The fastest for this machine, within KTFAST_SIMD.
+// The fastest kernels that this processor and KTFAST_SIMD allow.
 AssignKernels assign_kernels(CodeType code);
 
 AssignKernels assign_kernels_scalar(CodeType code);
 AssignKernels assign_kernels_avx2(CodeType code);
-void set_row_kernels_avx2(AssignKernels& kernels);   // all but products, dots and select
-void set_int8_kernels_avx2(AssignKernels& kernels);  // product, levels and reach
-AssignKernels assign_kernels_avx512(CodeType code);  // with the product of float32
+void set_row_kernels_avx2(AssignKernels& kernels);   // sets all but product, dot, dots and select
+void set_int8_kernels_avx2(AssignKernels& kernels);  // sets product, center_levels and row_reach
+AssignKernels assign_kernels_avx512(CodeType code);  // its product is that of float32 codes
 Product product_avx512_vnni();
 Product product_avx512_bf16();
 Product product_amx_int8();

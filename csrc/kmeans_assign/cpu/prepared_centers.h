@@ -1,4 +1,4 @@
-// The CPU's prepared centres: where things lie in them, and lengths of vectors, rounded outwards.
+// The layout of the CPU's prepared centres, and bounds of vectors' lengths.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@ inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// Buffers come from Python with 16 floats of slack, because a panel's words should not straddle
-// cache lines.
+// Aligns a buffer to a cache line, so that a word of a column lies within one line. Python
+// allocates every buffer with 16 floats more than it needs.
 template <class T>
 T* aligned(T* buffer) {
   const auto address = reinterpret_cast<uintptr_t>(buffer);
@@ -34,8 +34,8 @@ inline int64_t code_words(int64_t length, CodeType code) {
   return code == CodeType::int8 ? round_up(words, kInt8Words) : words;
 }
 
-// Centres lie in panels in the order of their largest number, so that what holds for a panel, its
-// scale and its longest centre, nearly holds for each of its centres.
+// Bounds that hold for every centre of a panel. Centres are sorted into panels by their largest
+// number, so that the bounds of a panel are nearly those of each of its centres.
 struct PanelConstants {
   float scale;
   float norm;      // longest |c'|
@@ -72,7 +72,7 @@ struct Prepared {
   const float* norms;               // [k] |c'|, rounded up
   const float* halves;              // [k] |c'|^2 / 2
   const float* half_norms;          // [slots] the same, infinite where there is no centre
-  const float* tails;               // [slots] length outside of the basis
+  const float* tails;               // [slots] length of the part of c' outside the basis
   const int32_t* ids;               // [slots] the centre, or -1
   const PanelConstants* constants;  // [panels]
   const float* panels;              // [panels, words, kPanelWidth]
@@ -95,14 +95,14 @@ inline float rounded_up(double value) {
   return std::nextafter(static_cast<float>(value), std::numeric_limits<float>::infinity());
 }
 
-// What the squares below 2^-126 may add to a length, although float32 loses them.
+// Upper bound of the length that is lost because squares below 2^-126 underflow in float32.
 inline double lost_length(int64_t n) { return 1.1e-19 * std::sqrt(static_cast<double>(n)); }
 
-// Lengths of a float32 vector.
+// Bounds of the length of a float32 vector.
 struct Lengths {
-  double norm;    // at least the length
-  double square;  // at most its square
-  float largest;  // magnitude
+  double norm;    // upper bound of the length
+  double square;  // lower bound of the squared length
+  float largest;  // the largest magnitude of a number
 
   Lengths(const AssignKernels& kernels, const float* vector, int64_t n) {
     const Magnitude magnitude = kernels.magnitude(vector, n);
@@ -113,13 +113,14 @@ struct Lengths {
   }
 };
 
-// Two float32 scores of `AssignKernels::dot` that differ by more are in the order of the distances.
+// If two float32 scores of `AssignKernels::dot` differ by more than this gap, the distances are in
+// the order of the scores.
 inline double pair_gap(double x_norm, float c_norm, int64_t n_features) {
   const int64_t chain = std::max<int64_t>(n_features / kDotLanes, 1);
   return static_cast<double>(certified_gap(x_norm, static_cast<double>(c_norm), n_features, chain));
 }
 
-// Scores of some centres for a row x', shifted like them; see assign_math.h.
+// The float32 scores of some centres for a row x' (certificate.h).
 inline void score_centers(const AssignKernels& kernels, const Prepared& centers,
                           const float* shifted, int64_t n_features, const int32_t* ids, int n,
                           float* scores) {
@@ -139,22 +140,23 @@ inline void score_centers(const AssignKernels& kernels, const Prepared& centers,
   }
 }
 
-// How far a code may be from what it stands for; the numbers come from a vector of length `norm`
-// and are themselves off by `error` times that.
+// Upper bound of the distance between coded numbers and their code. The numbers come from a vector
+// of length `norm` and have an error of up to `error` times that length themselves.
 inline double residual_length(const Encoded& encoded, int64_t length, double norm, double error) {
   const double roundings = 6.0e-8 * (static_cast<double>(length) + 16);
   return std::sqrt(static_cast<double>(encoded.residual_square)) * (1 + roundings) +
          (3e-7 + error) * norm + lost_length(length);
 }
 
-// The part of a vector outside of a basis; both lengths as `error` allows.
+// Upper bound of the length of the part of a vector outside the basis, for coordinates with an
+// error of up to `error` times the vector's length.
 inline double tail_length(double norm, const Lengths& coordinates, double error) {
   const double square = norm * norm - coordinates.square + 2 * error * norm * coordinates.norm;
   return std::sqrt(std::max(0.0, square)) * (1 + 1e-6);
 }
 
-// Error of coordinates in a basis relative to the vector's length: the basis is not quite
-// orthonormal, and products are rounded.
+// Upper bound of the error of coordinates in a basis, as a multiple of the vector's length. The
+// basis is not exactly orthonormal, and the products are rounded.
 inline double projection_error(const KmeansBasis& basis, int64_t n_features) {
   if (basis.n_coordinates == 0) return 0;
   return 1.01 * (static_cast<double>(basis.error) +
@@ -163,7 +165,8 @@ inline double projection_error(const KmeansBasis& basis, int64_t n_features) {
                  2e-7);
 }
 
-// Coordinates [.., width] of `count` vectors [.., n_features]; both have room for whole tiles.
+// Computes the coordinates [.., width] of `count` vectors [.., n_features]. Both arrays have room
+// for whole tiles.
 inline void project(Product product, const KmeansBasis& basis, const float* vectors, int64_t count,
                     int64_t n_features, float* coordinates) {
   const int64_t width = round_up(basis.n_coordinates, kPanelWidth);

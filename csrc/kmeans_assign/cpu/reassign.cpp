@@ -15,11 +15,11 @@ namespace {
 // Rows of one task of a thread.
 constexpr int64_t kTaskRows = 512;
 
-// Bounds are lowered and reaches raised by this much, which covers the roundings of their float32
-// arithmetic and of exact distances.
+// Lower bounds are lowered and upper bounds raised by this share. It covers the rounding errors of
+// their float32 arithmetic and of exact distances.
 constexpr double kOutwards = 1e-6;
 
-// Names those of `centers` with the largest drift, largest first.
+// Lists the centres of largest drift, the largest first, and then -1.
 void name_farthest(const float* drift, std::vector<int32_t>& centers, int32_t* farthest) {
   const auto n = std::min<int64_t>(kFarthest, static_cast<int64_t>(centers.size()));
   std::partial_sort(centers.begin(), centers.begin() + n, centers.end(), [=](int32_t a, int32_t b) {
@@ -29,7 +29,7 @@ void name_farthest(const float* drift, std::vector<int32_t>& centers, int32_t* f
   std::fill(farthest + n, farthest + kFarthest, -1);
 }
 
-// Which other centres a row must be compared with.
+// The centres, besides the row's own, that a row must be compared with.
 struct Candidates {
   int32_t ids[kNearCenters + kFarthest];
   int n = 0;
@@ -85,8 +85,9 @@ void Rows::reassign(int64_t row) {
   if (found.n > 0) compare(row, found);
 }
 
-// Left out are centres that must lie farther than the row's own, their drift allowed for, and,
-// where the row's own has not moved, those that have not moved either and lost before.
+// Collects the centres that may have become nearer than the row's own centre. A centre is skipped
+// if its bound less its drift exceeds the row's distance. If the row's own centre has not moved,
+// centres that have not moved either are skipped too, because they were farther before.
 Candidates Rows::candidates(int64_t row) const {
   Candidates found;
   const int32_t label = p_.labels[row];
@@ -112,7 +113,7 @@ Candidates Rows::candidates(int64_t row) const {
   return found;
 }
 
-// As kmeans_assign does: float32 scores, and exact distances where these cannot tell.
+// Computes float32 scores, and the exact distances of the centres whose scores are too close.
 void Rows::compare(int64_t row, const Candidates& found) {
   kernels_.shift(x(row), p_.x_type, centers_.mean, p_.n_features, shifted_);
   const int32_t own = p_.labels[row];
@@ -141,7 +142,7 @@ void Rows::compare(int64_t row, const Candidates& found) {
   }
 }
 
-// What is used as an index comes from outside.
+// Labels and epochs come from the caller and are used as indices.
 void check_rows(const KmeansReassignParams& p) {
   for (int64_t row = 0; row < p.n_rows; ++row) {
     KTFAST_CHECK(p.labels[row] >= 0 && p.labels[row] < p.n_clusters,
@@ -214,7 +215,7 @@ void kmeans_reassign(const KmeansReassignParams& p) {
   {
     const DefaultFloatEnvironment environment;
     Rows rows(p, kernels, aligned(p.workspace) + thread_index() * stride);
-    // One by one over the threads, because rows differ in work.
+    // Tasks alternate between the threads, because some rows take more work than others.
 #pragma omp for schedule(static, 1)
     for (int64_t task = 0; task < n_tasks; ++task) {
       const int64_t last = std::min((task + 1) * kTaskRows, p.n_rows);

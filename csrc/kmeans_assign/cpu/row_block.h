@@ -1,4 +1,4 @@
-// A thread's workspace for a block of rows, and the codes of rows.
+// A thread's workspace for a block of rows, the coding of a row, and the exact search of one row.
 #pragma once
 
 #include "kmeans_assign/cpu/prepared_centers.h"
@@ -17,15 +17,15 @@ inline int thread_index() {
 #endif
 }
 
-// A block of so many rows goes past every panel, which is then read once for all of them; fewer
-// rows where they would take more than a thread's share of a third-level cache.
+// A thread multiplies a block of this many rows by every panel, so that each panel is read once per
+// block. A block has fewer rows if they would not fit a thread's share of a third-level cache.
 constexpr int64_t kBlockRows = 96;
 constexpr int64_t kBlockFloats = 1 << 20;
-// Centres that may pass the screen of one row. Where more do, every centre is compared.
-constexpr int64_t kPassing = 128;
+// The most candidates that are kept for one row. A row with more is compared with every centre.
+constexpr int64_t kMaxCandidates = 128;
 
 struct BlockLayout {
-  int64_t rows, shifted, codes, products, passed, scores, size;
+  int64_t rows, shifted, codes, products, candidates, bounds, size;
 
   BlockLayout(int64_t n_features, int64_t n_coordinates)
       : rows(std::clamp<int64_t>(
@@ -35,20 +35,20 @@ struct BlockLayout {
         codes(shifted + round_up(rows * n_features, 16)),
         products(codes +
                  rows * (round_up(coded_length(n_features, n_coordinates), kPanelWidth) + 16)),
-        passed(products + rows * kPanelWidth),
-        scores(passed + rows * kPassing),
-        size(round_up(scores + rows * kPassing, 16)) {}
+        candidates(products + rows * kPanelWidth),
+        bounds(candidates + rows * kMaxCandidates),
+        size(round_up(bounds + rows * kMaxCandidates, 16)) {}
 };
 
-// What is known of a row besides its code; lengths are rounded up.
+// The numbers that the screen needs beside a row's code. Lengths are rounded up.
 struct RowCode {
   float scale;
-  float residual;  // length of what the code leaves out of the coded numbers
-  float length;    // of the code
-  float tail;      // outside of the basis
+  float residual;  // length of the difference between the coded numbers and their code
+  float length;    // length of the code
+  float tail;      // length of the part of x' outside the basis
   float norm;      // |x'|
   float square;    // |x'|^2, rounded down
-  int32_t bias;    // what the offset of int8 centres adds to a product
+  int32_t bias;    // what the offset of the centres' int8 codes adds to every product
 };
 static_assert(sizeof(RowCode) == kRowConstants * sizeof(float));
 
@@ -63,7 +63,7 @@ class RowEncoder {
         has_basis_(n_coordinates > 0),
         projection_(projection) {}
 
-  // `coordinates` only with a basis; `codes` takes code_words() words.
+  // `coordinates` is read only with a basis. `codes` has room for code_words() words.
   RowCode encode(const float* shifted, const float* coordinates, void* codes) const {
     const Lengths whole(kernels_, shifted, n_features_);
     const Lengths part = has_basis_ ? Lengths(kernels_, coordinates, length_) : whole;
@@ -97,7 +97,8 @@ struct Nearest {
   double distance;
 };
 
-// Compares a row with every centre: a float32 score of each, the close ones exactly.
+// Compares a row with every centre: computes all float32 scores, and then the exact distances of
+// the centres whose scores are too close to the least.
 inline Nearest nearest_of_all(const AssignKernels& kernels, const Prepared& centers,
                               const KmeansAssignParams& p, const void* x, const float* shifted) {
   const int64_t d = p.n_features;
@@ -113,7 +114,7 @@ inline Nearest nearest_of_all(const AssignKernels& kernels, const Prepared& cent
   const double limit = static_cast<double>(best) + pair_gap(norm, centers.longest, d);
   Nearest found{0, exact(0)};
   for (int64_t k = 1; k < p.n_clusters; ++k) {
-    // Whatever overflowed to NaN is compared as well.
+    // A score of NaN is not above the limit, so its centre is compared.
     if (static_cast<double>(score(k)) > limit) continue;
     const double distance = exact(k);
     if (distance < found.distance) found = {static_cast<int32_t>(k), distance};

@@ -1,4 +1,5 @@
-// The exact distance on a GPU, and the nearest by it: what settles a row, whatever the screen.
+// The exact distance on a GPU, and the search for the least one. Both GPU screens decide their rows
+// with these functions.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace ktfast::cuda {
 
 constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 
-// As a tree; every lane returns it.
+// Adds the lanes' values as a tree. Every lane returns the sum.
 __device__ inline double warp_sum(double value) {
   for (int width = 16; width > 0; width /= 2) {
     value = __dadd_rn(value, __shfl_down_sync(kFullWarp, value, width));
@@ -18,7 +19,8 @@ __device__ inline double warp_sum(double value) {
   return __shfl_sync(kFullWarp, value, 0);
 }
 
-// The exact distance of assign_math.h: lane l of the warp is partial sum l. Every lane returns it.
+// The exact distance of certificate.h: lane l of the warp is partial sum l. Every lane returns the
+// distance.
 template <class T>
 __device__ double exact_distance(const T* x, const double* c, int64_t n_features, int lane) {
   double sum = 0;
@@ -29,7 +31,7 @@ __device__ double exact_distance(const T* x, const double* c, int64_t n_features
   return warp_sum(sum);
 }
 
-// The nearest centre a warp has seen; ties go to the lowest index.
+// The nearest of the centres that a warp has compared. Ties go to the lowest index.
 struct Nearest {
   double distance;
   int64_t label;
@@ -42,7 +44,7 @@ struct Nearest {
   }
 };
 
-// A row's element shifted by the mean, as the screens multiply it.
+// An element of a row less the mean, as the screens multiply it.
 template <class T>
 __device__ float shifted_value(T value, float mean) {
   if constexpr (sizeof(T) == sizeof(double)) {

@@ -1,5 +1,5 @@
-// Products of int8 and bfloat16 codes with AMX: of 16 rows and 16 centres at a time, and of 64
-// bytes of their codes. A column of a panel is what the instructions want of their second operand.
+// The products of int8 and bfloat16 codes with AMX. An instruction multiplies 64 bytes of the codes
+// of 16 rows and 16 centres. A column of a panel has the layout of its second operand.
 #include <immintrin.h>
 
 #include "common/amx.h"
@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kStepWords = 16;  // words of a row of a tile register
 constexpr int kTile = 16;           // rows of a tile register
-// Two by two registers of sums take one load per product. Rows come in groups that both these and
-// kTileRows divide.
+// Two by two registers of sums need one load per product. Rows are taken in groups whose size is a
+// multiple of both 32 rows and kTileRows.
 constexpr int kGroupTiles = 16;
 constexpr int kGroupRows = kGroupTiles * kTileRows;
 static_assert(kGroupRows % (2 * kTile) == 0 && kColumns % 2 == 0 && kColumnWidth == kTile);
@@ -34,7 +34,7 @@ struct Bfloat16Codes {
   }
 };
 
-// Products of 32 rows and the 32 centres of two columns; `words` is a multiple of kStepWords.
+// Multiplies 32 rows by the 32 centres of two columns. `words` is a multiple of kStepWords.
 template <class Codes>
 void square(const char* rows, int64_t stride, const char* column, int64_t column_bytes,
             int64_t words, bool accumulate, char* out) {
@@ -67,7 +67,8 @@ void square(const char* rows, int64_t stride, const char* column, int64_t column
   _tile_stored(3, out_below + kColumnStride, kOutStride);
 }
 
-// Whole groups and steps here; words and rows that are left with AVX-512.
+// Multiplies whole groups of rows and whole steps of words with AMX, and the remaining rows and
+// words with AVX-512.
 template <class Codes>
 void product_amx(const PanelProduct& p, Product rest) {
   const int64_t tiles = p.n_tiles / kGroupTiles * kGroupTiles;

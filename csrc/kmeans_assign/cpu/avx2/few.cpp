@@ -6,11 +6,12 @@ namespace ktfast::cpu {
 namespace {
 
 constexpr int kLanes = 8;
-// Eight rows at a time: of rows of at most so many bytes, the processor does not foresee the next.
+// load_of() reads eight rows at a time. The hardware prefetcher does not fetch the next eight rows
+// if a row has at most this many bytes, so load_of() fetches them.
 constexpr int64_t kShortRow = 4096;
 constexpr int kVectors = kFewRows / kLanes;
 
-// Eight registers of eight numbers, transposed.
+// Transposes eight registers of eight numbers.
 void transpose_8(__m256 v[8]) {
   __m256 t[8];
 #pragma GCC unroll 4
@@ -83,7 +84,7 @@ void rank(const float* products, const float* halves, int32_t first, int count, 
       const __m256 product = _mm256_loadu_ps(products + c * kFewRows + v * kLanes);
       const __m256 score = _mm256_sub_ps(_mm256_set1_ps(halves[c]), product);
       const __m256 id = _mm256_castsi256_ps(_mm256_set1_epi32(first + c));
-      // The second operand of a minimum or maximum wins where one is not a number.
+      // The minimum and the maximum return their second operand if either operand is NaN.
       second = _mm256_min_ps(_mm256_max_ps(score, best), second);
       nearest = _mm256_blendv_ps(nearest, id, _mm256_cmp_ps(score, best, _CMP_LT_OQ));
       best = _mm256_min_ps(score, best);

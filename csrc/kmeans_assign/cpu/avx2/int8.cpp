@@ -1,9 +1,9 @@
-// int8 codes with AVX2, which multiplies bytes but adds their products up in 16 bits.
+// The product of int8 codes with AVX2, whose instruction adds up products of bytes in 16 bits.
 //
-// A step adds four words, eight products of each of two sums, before it widens them to 32 bits. So
-// that nothing overflows, codes of centres lie between -63 and 63, at most 127 as they are offset,
-// and a row's scale is chosen such that any eight of its codes that meet in a sum have magnitudes
-// of at most 258 together: 127 x 258 < 2^15.
+// A step multiplies four words. It adds eight products to each 16-bit sum before it widens the sum
+// to 32 bits. To prevent an overflow, codes of centres lie between -63 and 63, so that the offset
+// bytes are at most 127. A row's scale is chosen such that the magnitudes of the eight codes that
+// meet in a sum add up to at most 258, because 127 x 258 < 2^15.
 #include <immintrin.h>
 
 #include "kmeans_assign/certificate.h"
@@ -14,15 +14,15 @@ namespace {
 
 constexpr int kCenterLevels = 63;
 constexpr int kStepBytes = kInt8Words * kWordBytes;
-// Rounding adds up to 1/2 to each of eight magnitudes.
+// 258 less 4.5, because rounding to a code raises each of eight magnitudes by up to 1/2.
 constexpr float kLargestSum = 253.5f;
 
-// Of the magnitudes of 16 features, those that meet in a sum are added up: the ones with an even i
-// / 2 in lane 0, the others in lane 2.
+// Adds the magnitudes of those of 16 features whose products meet in one sum. Lane 0 gets the sum
+// of the features i with an even i / 2, lane 2 the sum of the others.
 __m128 meeting(__m256 low, __m256 high) {
-  const __m256 sums = _mm256_add_ps(low, high);  // i and i + 8
+  const __m256 sums = _mm256_add_ps(low, high);  // adds i and i + 8
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
-  return _mm_add_ps(four, _mm_movehdup_ps(four));  // lanes 0 and 2 hold what counts
+  return _mm_add_ps(four, _mm_movehdup_ps(four));  // lanes 1 and 3 are unused
 }
 
 __m256 magnitudes(const float* values) {
@@ -45,7 +45,8 @@ float row_reach(const float* values, int64_t length, float largest) {
   return reach > largest ? reach : largest;
 }
 
-// Six rows by eight centres. Four words of the centres stay in registers while they meet each row.
+// Multiplies six rows by eight centres. Four words of the centres stay in registers while they are
+// multiplied by each row.
 __attribute__((noinline)) void product_half_column(const char* centers, const char* row,
                                                    int64_t stride, int64_t words, bool accumulate,
                                                    int32_t* to) {
@@ -81,7 +82,7 @@ __attribute__((noinline)) void product_half_column(const char* centers, const ch
   }
 }
 
-// A column, which fits a first-level cache, goes past all rows before the next.
+// Multiplies a column, which fits a first-level cache, by all rows before the next column.
 void product(const PanelProduct& p) {
   for (int column = 0; column < p.columns; ++column) {
     auto* to = static_cast<int32_t*>(p.out) + column * kColumnWidth;

@@ -6,13 +6,14 @@
 namespace ktfast::cpu {
 namespace {
 
-// While so many words are multiplied, a line of the next column is fetched and one of what else is
-// read soon. The loop takes four words at a time: counters would take the multipliers' ports, and
-// all 16 are slower again (by 3 to 5 % both, on a Xeon).
+// For every 16 words that it multiplies, the product fetches one cache line of the next column and
+// one line of other memory. The loop is unrolled by four words. Without unrolling, the loop counter
+// competes with the multiplications for execution ports; unrolled by all 16 words, the loop is slow
+// again. Both are 3 to 5 % slower on a Xeon.
 constexpr int kFetchWords = 16;
 
-// Six rows by one column of 16 centres: 12 of 16 registers accumulate. Out of line, or GCC 12
-// spills them when it is inlined into its caller.
+// Multiplies six rows by one column of 16 centres, with 12 of 16 registers for the sums. The
+// function is not inlined, because GCC 12 spills the sums when it inlines the function.
 __attribute__((noinline)) void product_column(const char* centers, const char* row, int64_t stride,
                                               int64_t words, bool accumulate, float* to,
                                               const char* next, const char* soon) {
@@ -50,8 +51,9 @@ __attribute__((noinline)) void product_column(const char* centers, const char* r
   }
 }
 
-// A column, which fits a first-level cache, goes past all rows before the next. The 16
-// tiles of a whole block fetch the whole next one; two columns are enough for what else is read.
+// Multiplies a column, which fits a first-level cache, by all rows before the next column. The 16
+// tiles of a whole block together fetch the whole next column. The first two columns fetch the
+// other memory.
 void product(const PanelProduct& p) {
   const int64_t part = p.words / kFetchWords * kLineBytes;
   for (int column = 0; column < p.columns; ++column) {

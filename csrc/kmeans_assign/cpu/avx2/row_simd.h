@@ -1,4 +1,4 @@
-// Elements of rows in AVX2 registers. Only files built with AVX2 flags include this.
+// Loads elements of rows into AVX2 registers. Only files in avx2/ include this header.
 #pragma once
 
 #include <immintrin.h>
@@ -10,7 +10,8 @@
 namespace ktfast::cpu {
 namespace {
 
-// Calls f with a null `const T*` for the C++ type; element.h throws, which brings in std templates.
+// Like with_element of element.h, which is not used here because its exception instantiates
+// standard templates.
 template <class F>
 auto by_type(ElementType type, F f) {
   switch (type) {
@@ -30,7 +31,7 @@ auto by_type(ElementType type, F f) {
   return f(static_cast<const float*>(nullptr));
 }
 
-// The first `count` of eight 32-bit lanes, 0 to 8; of four 64-bit lanes likewise.
+// Masks of the first `count` of eight 32-bit lanes, and of four 64-bit lanes.
 inline __m256i first_of_8(int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -39,7 +40,7 @@ inline __m256i first_of_4(int64_t count) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
 }
 
-// Eight elements as float.
+// Loads eight elements as float.
 inline __m256 load_8(const float* x) { return _mm256_loadu_ps(x); }
 inline __m256 load_8(const float16_bits* x) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
@@ -57,7 +58,7 @@ inline __m256 load_8(const int8_t* x) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 }
 
-// Four elements as double.
+// Loads four elements as double.
 inline __m256d load_4(const double* x) { return _mm256_loadu_pd(x); }
 inline __m256d load_4(const float* x) { return _mm256_cvtps_pd(_mm_loadu_ps(x)); }
 inline __m256d load_4(const float16_bits* x) {
@@ -79,7 +80,8 @@ inline __m256d load_4(const int8_t* x) {
   return _mm256_cvtepi32_pd(_mm_cvtepi8_epi32(four_bytes(x)));
 }
 
-// Fewer, with zeros behind them. AVX2 has no masks for narrow elements, so those are copied.
+// Loads fewer elements, followed by zeros. AVX2 has no masked loads of 8 or 16 bits, so narrow
+// elements are copied first.
 template <class T>
 __m256 load_first_8(const T* x, int64_t count) {
   T padded[8] = {};
@@ -103,13 +105,13 @@ inline __m256d load_first_4(const double* x, int64_t count) {
   return _mm256_maskload_pd(x, first_of_4(count));
 }
 
-// x - mean for the first `count` of eight features, with zeros behind them.
+// x - mean for the first `count` of eight features, followed by zeros.
 template <class T>
 __m256 shifted_8(const T* x, const float* mean, int64_t count) {
   if (count >= 8) return _mm256_sub_ps(load_8(x), load_8(mean));
   return _mm256_sub_ps(load_first_8(x, count), load_first_8(mean, count));
 }
-// Subtracted in float64, and then rounded.
+// The same for float64 rows: subtracts in float64 and then rounds.
 inline __m128 shifted_4(const double* x, const float* mean, int64_t count) {
   if (count <= 0) return _mm_setzero_ps();
   if (count >= 4) return _mm256_cvtpd_ps(_mm256_sub_pd(load_4(x), load_4(mean)));
@@ -120,8 +122,8 @@ inline __m256 shifted_8(const double* x, const float* mean, int64_t count) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
 }
 
-// The partial sums and their tree are those of assign_math.h: lane l of register i is partial sum
-// 4 i + l. Never contracted to fused multiply-adds.
+// The exact distance of certificate.h: lane l of register i is partial sum 4 i + l. Fused
+// multiply-adds are never used.
 template <class T>
 double exact_distance(const T* x, const double* c, int64_t length) {
   __m256d sums[8];
@@ -153,7 +155,7 @@ double exact_distance(const T* x, const double* c, int64_t length) {
   return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
-// The same for at most four features, where all other partial sums are zero.
+// The exact distance for at most four features, where all other partial sums are zero.
 template <class T>
 double exact_short_distance(const T* x, const double* c, int64_t length) {
   const __m256d rest = _mm256_sub_pd(load_first_4(x, length), load_first_4(c, length));

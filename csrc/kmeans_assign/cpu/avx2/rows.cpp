@@ -1,4 +1,4 @@
-// What kmeans_assign does to single rows, with AVX2: shift, lengths, exact distance, codes.
+// The functions of kmeans_assign for single rows, with AVX2: shift, lengths, exact distance, codes.
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/avx2/row_simd.h"
 #include "kmeans_assign/cpu/kernels.h"
@@ -46,8 +46,8 @@ Magnitude magnitude(const float* values, int64_t length) {
   int64_t p = 0;
   const auto add = [&](int i, __m256 value) {
     squares[i] = _mm256_fmadd_ps(value, value, squares[i]);
-    // The second operand wins where one is not a number, so NaN stays until a number follows; the
-    // sum of squares tells of it.
+    // The maximum returns its second operand if either operand is NaN, so a later number hides a
+    // NaN. The sum of squares keeps the NaN.
     largest = _mm256_max_ps(largest, _mm256_and_ps(value, no_sign));
   };
   for (; p + 64 <= length; p += 64) {

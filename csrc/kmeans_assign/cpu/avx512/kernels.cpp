@@ -1,5 +1,5 @@
-// The inner loops of kmeans_assign with AVX-512; the products of bfloat16 and int8 codes have
-// files of their own, because they need further instructions.
+// The inner loops of kmeans_assign with AVX-512. The products of bfloat16 and int8 codes need
+// further instruction set extensions and lie in avx512bf16/ and avx512vnni/.
 #include "kmeans_assign/cpu/kernels.h"
 
 #include <immintrin.h>
@@ -14,7 +14,7 @@ __mmask16 first(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xffff : (1 << count) - 1);
 }
 
-// Sixteen elements, or fewer with zeros behind them, as float.
+// Loads the elements of the mask as float, and zeros for the others.
 template <class T>
 __m512 load(const T* x, __mmask16 mask);
 template <>
@@ -144,8 +144,7 @@ void dots(const float* x, const float* const* vectors, int64_t length, float* pr
   for (int i = 0; i < kDots; ++i) products[i] = _mm512_reduce_add_ps(sums[i]);
 }
 
-// The partial sums and their tree are those of assign_math.h: lane l of register i is partial sum
-// 8 i + l.
+// The exact distance of certificate.h: lane l of register i is partial sum 8 i + l.
 template <class T>
 double squared_distance_of(const void* x, const double* c, int64_t length) {
   static_assert(kDistanceLanes == 32, "four registers");

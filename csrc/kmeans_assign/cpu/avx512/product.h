@@ -1,4 +1,5 @@
-// Products of codes with AVX-512: one loop for every code, included by one file per extension.
+// The product of codes with AVX-512. One loop serves every code; the file of each instruction set
+// extension instantiates the loop.
 #pragma once
 
 #include <immintrin.h>
@@ -6,11 +7,11 @@
 #include "kmeans_assign/cpu/kernels.h"
 
 namespace ktfast::cpu {
-namespace {  // each including file is built for its own instructions
+namespace {  // unnamed, because each including file is built with its own flags
 
 inline __m512 zero(__m512) { return _mm512_setzero_ps(); }
 inline __m512i zero(__m512i) { return _mm512_setzero_si512(); }
-// A tile's 16 products, added to what is there or not.
+// Stores 16 products, or adds them to the stored sums.
 inline void put(float* to, __m512 sum, bool accumulate) {
   _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum) : sum);
 }
@@ -18,12 +19,12 @@ inline void put(int32_t* to, __m512i sum, bool accumulate) {
   _mm512_storeu_si512(to, accumulate ? _mm512_add_epi32(_mm512_loadu_si512(to), sum) : sum);
 }
 
-// While so many words are multiplied, two lines of the next stretch are fetched and one of what
-// else is read soon.
+// For every eight words that it multiplies, the product fetches two cache lines of the next range
+// and one line of other memory.
 constexpr int kFetchWords = 8;
 
-// Codes::multiply(sum, x, c) adds the products of 16 words to 16 sums of type Codes::Product. Out
-// of line, or GCC 12 spills the accumulators when it is inlined into its caller.
+// Codes::multiply(sum, x, c) adds the products of 16 words to 16 sums of type Codes::Product. The
+// function is not inlined, because GCC 12 spills the sums when it inlines the function.
 template <class Codes, int kCount>
 __attribute__((noinline)) void product_tile(const char* centers, int64_t column_bytes,
                                             const char* row, int64_t stride, int64_t words,
@@ -65,7 +66,7 @@ __attribute__((noinline)) void product_tile(const char* centers, int64_t column_
   }
 }
 
-// The 16 tiles of a whole block fetch the whole next stretch, each a quarter of a column.
+// The 16 tiles of a whole block together fetch the whole next range, a quarter of a column each.
 template <class Codes, int kCount>
 void product_columns(const PanelProduct& p) {
   auto* to = static_cast<typename Codes::Product*>(p.out);

@@ -1,4 +1,4 @@
-// Product of bfloat16 codes with AVX-512 BF16.
+// The product of bfloat16 codes with AVX-512 BF16.
 #include "kmeans_assign/cpu/avx512/product.h"
 
 namespace ktfast::cpu {

@@ -1,4 +1,4 @@
-// Product of int8 codes with AVX-512 VNNI.
+// The product of int8 codes with AVX-512 VNNI.
 #include "kmeans_assign/cpu/avx512/product.h"
 
 namespace ktfast::cpu {

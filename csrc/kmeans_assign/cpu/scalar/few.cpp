@@ -1,4 +1,4 @@
-// The inner loops of kmeans_few in plain C++: the fallback, and what the others must equal.
+// The inner loops of kmeans_few in plain C++, for processors without AVX2.
 #include <algorithm>
 
 #include "kmeans_assign/certificate.h"

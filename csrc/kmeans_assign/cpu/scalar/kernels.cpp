@@ -1,4 +1,5 @@
-// The inner loops of kmeans_assign in plain C++: the fallback, and what the others must equal.
+// The inner loops of kmeans_assign in plain C++, for processors without AVX2. The other instruction
+// sets give the same labels and distances.
 #include "kmeans_assign/cpu/kernels.h"
 
 #include <algorithm>
@@ -170,7 +171,7 @@ bool select(const ScreenTile& tile, uint64_t* masks) {
       float value = static_cast<float>(products[c]);
       if (tile.tails != nullptr) value += tile.row_tail[r] * tile.tails[c];
       value -= tile.row_inverse[r] * tile.half_norms[c];
-      // Negated, so that what is not a number passes.
+      // The comparison is negated so that NaN sets the bit.
       if (!(value < tile.row_limit[r])) masks[r] |= uint64_t{1} << c;
     }
     any |= masks[r];

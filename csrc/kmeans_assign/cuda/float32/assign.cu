@@ -14,8 +14,8 @@ namespace {
 constexpr int kWarps = kScreenThreads / 32;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The prepared centres, in floats: largest |c'|, padding, mean [d], half norms [k padded], panels
-// [k / 128, d, 128].
+// The layout of the prepared centres, in floats: largest |c'|, padding, mean [d], half norms
+// [k padded], panels [k / 128, d, 128].
 struct Prepared {
   int64_t n_panels;
   int64_t mean;
@@ -31,7 +31,7 @@ struct Prepared {
         size(panels + n_panels * kScreenCenters * n_features) {}
 };
 
-// A thread owns a feature, so that a warp reads neighbouring elements of each centre.
+// Each thread computes the mean of one feature, so that a warp reads neighbouring elements.
 __global__ void __launch_bounds__(kScreenThreads) mean_kernel(const KmeansPrepareParams p) {
   const int64_t feature = int64_t{blockIdx.x} * kScreenThreads + threadIdx.x;
   if (feature == 0) p.prepared[0] = 0;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kScreenThreads) mean_kernel(const KmeansPrepar
       static_cast<float>(sum / static_cast<double>(p.n_clusters));
 }
 
-// A warp owns a centre.
+// Each warp arranges one centre.
 __global__ void __launch_bounds__(kScreenThreads) pack_kernel(const KmeansPrepareParams p) {
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -63,14 +63,14 @@ __global__ void __launch_bounds__(kScreenThreads) pack_kernel(const KmeansPrepar
   norm = warp_sum(norm);
   if (lane != 0) return;
   p.prepared[at.half_norms + k] = static_cast<float>(norm / 2);
-  // Rounded up; a norm that is not a number must make every comparison exact.
+  // Rounded up. A norm of NaN must make every comparison exact.
   const float bound = norm == norm ? __double2float_ru(sqrt(norm)) : kInfinity;
-  // Floats that are not negative are ordered as their bits.
+  // Non-negative floats have the order of their bits.
   atomicMax(reinterpret_cast<int*>(p.prepared), __float_as_int(bound));
 }
 
-// A warp settles a row as the CPU does: the best centre of the screen, or one of those that the
-// screen could not tell from it, compared in float64.
+// A warp decides one row, as the CPU does: it compares the centre of the least screened score, and
+// the centres whose scores are too close to the least, in float64.
 template <class T>
 __device__ void settle(const KmeansAssignParams& p, const ScreenShared& shared, int r, int64_t row,
                        int lane) {
@@ -91,7 +91,7 @@ __device__ void settle(const KmeansAssignParams& p, const ScreenShared& shared, 
   const double c_norm = static_cast<double>(p.prepared[0]);
   // |x'| <= |x - c| + |c'|
   const float limit = best + certified_gap(sqrt(nearest.distance) + c_norm, c_norm, d, d);
-  // Negated comparisons, so that whatever overflowed to NaN is compared as well.
+  // The comparisons are negated so that centres with a score of NaN are compared as well.
   unsigned unclear = __ballot_sync(kFullWarp, owns && !(second > limit));
   unsigned close = __ballot_sync(kFullWarp, owns && !(least > limit) && lane != best_class);
   close &= ~unclear;
@@ -116,7 +116,7 @@ __device__ void settle(const KmeansAssignParams& p, const ScreenShared& shared, 
   }
 }
 
-// What a thread loads for the next step while the present one is multiplied.
+// The numbers of the next step, which a thread loads while it multiplies the present step.
 struct Staged {
   float x[kStageFloats];
   float c[kStageFloats];
@@ -169,8 +169,8 @@ __device__ void multiply_stage(const ScreenShared& shared, int row_group, int ce
   }
 }
 
-// Enters a tile's scores into the states of the thread's rows. The state is the thread's own, so no
-// other thread waits for it.
+// Updates the least scores of the thread's rows with the scores of a tile. Every thread has its own
+// class of centres, so no synchronisation is needed.
 __device__ void screen_tile(const float (&sum)[kThreadRows][kThreadCenters],
                             const float* half_norms, int64_t first_center, int row_group,
                             int center_group, ScreenShared& shared) {
@@ -198,8 +198,8 @@ __device__ void screen_tile(const float (&sum)[kThreadRows][kThreadCenters],
   }
 }
 
-// A block owns 128 rows and takes every tile of 128 centres past them; a thread owns an 8 x 8 piece
-// of the tile. Shared memory: 16 KB for a step of 16 features, 24 KB for the rows' states.
+// A block compares 128 rows with every tile of 128 centres. A thread computes 8 x 8 scores of a
+// tile. Shared memory: 16 KB for a step of 16 features, 24 KB for the least scores of the rows.
 template <class T>
 __global__ void __launch_bounds__(kScreenThreads, 2) assign_kernel(const KmeansAssignParams p) {
   __shared__ ScreenShared shared;
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kScreenThreads, 2) assign_kernel(const KmeansA
     Staged staged;
     load_stage<T>(p, at, first_row, panel, 0, staged);
     for (int64_t start = 0; start < p.n_features; start += kScreenFeatures) {
-      __syncthreads();  // the step before has been multiplied
+      __syncthreads();  // every thread has multiplied the previous step
       store_stage(staged, shared);
       __syncthreads();
       if (start + kScreenFeatures < p.n_features) {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kManyWarps = 16;  // that compare one row with every centre
+constexpr int kManyWarps = 16;  // warps that compare one row with every centre
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The parts of a call's workspace.
@@ -23,7 +23,7 @@ struct Workspace {
   unsigned long long* candidates;  // [n, kCandidates] packed
   float* limits;                   // [n]
   int32_t* counts;                 // [n]
-  int32_t* queue;                  // length, then rows
+  int32_t* queue;                  // length, then the rows to compare with every centre
 
   __host__ __device__ Workspace(int64_t* words, const TensorWorkspace& at)
       : best(reinterpret_cast<unsigned long long*>(words + at.best)),
@@ -37,8 +37,8 @@ __device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
   return p.guessed && p.labels[row] >= 0 && p.labels[row] < p.n_clusters;
 }
 
-// A warp owns a row: from its guess, what its nearest centre's score is at most. `distances` keeps
-// the guess's.
+// Each warp computes, from the guess of one row, an upper bound of the score of the row's nearest
+// centre. `distances` keeps the distance to the guess.
 template <class T>
 __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssignParams p) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
   const Workspace to(p.workspace, TensorWorkspace(p.n_rows));
   const float longest = *TensorPrepared(p.n_clusters, d, p.code).longest_in(p.prepared);
   const float norm = reinterpret_cast<const RowConstants*>(p.constants)[row].norm;
-  // Where the screen's arithmetic might over- or underflow, every centre is compared.
+  // If the screen's arithmetic could overflow or underflow, the row is compared with every centre.
   const bool usable =
       longest >= kLeastLength && longest <= kGreatestLength && norm <= kGreatestLength;
   float limit = usable ? kInfinity : -kInfinity;
@@ -75,7 +75,8 @@ __device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) 
             static_cast<unsigned long long>(passed));
 }
 
-// A warp compares the candidates of a row that the final limit leaves, one a lane.
+// Each warp compares the candidates of one row that are within the final limit. A lane holds one
+// candidate.
 template <class T>
 __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssignParams p) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssi
   const unsigned long long candidate =
       lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
   unsigned left = __ballot_sync(kFullWarp, candidate != kNoScore && !(score_of(candidate) > limit));
-  if (left == 0) {  // too many, or the row is not to be screened
+  if (left == 0) {  // there were too many candidates, or the screen skipped the row
     if (lane == 0) enqueue(from.queue, row);
     return;
   }
@@ -103,13 +104,13 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssi
                                                  p.centers + k * d, d, lane),
                      k);
   }
-  __syncwarp();  // the guess has been read
+  __syncwarp();  // every lane has read the guess
   if (lane != 0) return;
   p.labels[row] = static_cast<int32_t>(nearest.label);
   p.distances[row] = nearest.distance;
 }
 
-// Without a certificate the least score decides. A thread owns a row.
+// Without certification the least score decides. Each thread decides one row.
 __global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssignParams p) {
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (row >= p.n_rows) return;
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssi
   p.distances[row] = distance > 0 ? distance : 0;
 }
 
-// The rows that the screen could not decide: a block compares one with every centre.
+// Each block compares one undecided row with every centre, and then the next.
 template <class T>
 __global__ void __launch_bounds__(32 * kManyWarps, 1)
     exhaust_kernel(const KmeansTensorAssignParams p) {
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(32 * kManyWarps, 1)
     for (int64_t k = warp; k < p.n_clusters; k += kManyWarps) {
       nearest.consider(exact_distance(x, p.centers + k * d, d, lane), k);
     }
-    __syncthreads();  // the row before has been read
+    __syncthreads();  // thread 0 has read the results of the previous row
     if (lane == 0) {
       distances[warp] = nearest.distance;
       labels[warp] = nearest.label;
@@ -167,8 +168,9 @@ void screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream) {
   }
 }
 
-// What a look at some of the centres costs, as a share of a screen, to have limits for the rest.
-constexpr int64_t kLookShare = 8;
+// Without guesses, one of this many centre tiles is screened first. That gives the rows limits for
+// the screen of all centres.
+constexpr int64_t kFirstShare = 8;
 
 void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
   const TensorPrepared at(p.n_clusters, p.n_features, p.code);
@@ -191,7 +193,7 @@ void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
   s.product_error = tensor_product_error(p.n_features, p.code);
   s.certify = p.certify;
   if (p.certify && !p.guessed && at.n_tiles > 1) {
-    s.n_center_tiles = ceil_divide(at.n_tiles, kLookShare);
+    s.n_center_tiles = ceil_divide(at.n_tiles, kFirstShare);
     screen(s, p.code, stream);
     s.n_center_tiles = at.n_tiles;
   }

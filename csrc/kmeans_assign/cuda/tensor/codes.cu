@@ -1,4 +1,4 @@
-// Codes of rows and of centres for the tensor-core screen. A warp owns a vector.
+// Codes rows and centres for the tensor-core screen. Each warp codes one vector.
 #include <limits>
 #include <type_traits>
 
@@ -11,7 +11,8 @@
 namespace ktfast::cuda {
 namespace {
 
-// Two blocks a multiprocessor at least, so that no kernel is short of registers.
+// The launch bounds ask for two blocks per multiprocessor, which leaves every kernel enough
+// registers.
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -32,7 +33,7 @@ struct RowSource {
 
 struct Size {
   double square;
-  float largest;  // magnitude
+  float largest;  // the largest magnitude of a number
 };
 
 template <class Source>
@@ -46,7 +47,7 @@ __device__ Size size_of(Source source, int64_t n_features, int lane) {
   return {warp_sum(size.square), warp_most(size.largest)};
 }
 
-// One number's code, and what it leaves out.
+// The code of one number, and the error of the code.
 struct Rounded {
   uint32_t bits;
   float rest;
@@ -54,7 +55,7 @@ struct Rounded {
 
 __device__ Rounded round_to(float value, float scale, float inverse, TensorCode code) {
   if (code == TensorCode::int8) {
-    // Also keeps what is not a number within range.
+    // The limits also bring NaN into the range of an int8.
     const float rounded = fminf(fmaxf(rintf(value * inverse), -127.0f), 127.0f);
     return {static_cast<uint32_t>(static_cast<int>(rounded)) & 0xffu, fmaf(-scale, rounded, value)};
   }
@@ -62,7 +63,7 @@ __device__ Rounded round_to(float value, float scale, float inverse, TensorCode 
   return {half, fmaf(-scale, to_float(float16_bits{half}), value)};
 }
 
-// Writes a vector's code and zeros behind it. Returns the sum of squares of what it leaves out.
+// Writes a vector's code, followed by zeros. Returns the sum of the squared errors of the code.
 template <class Source>
 __device__ double write_code(Source source, int64_t n_features, int64_t n_stages, float scale,
                              TensorCode code, int tile_height, int64_t index, int8_t* codes,
@@ -88,7 +89,7 @@ __device__ double write_code(Source source, int64_t n_features, int64_t n_stages
   return warp_sum(rest);
 }
 
-// Rows behind the last, to the end of its tile, are zeros.
+// Codes the rows. Missing rows of the last tile become zeros.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) code_rows_kernel(const KmeansTensorEncodeParams p) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -109,8 +110,7 @@ __global__ void __launch_bounds__(kThreads, 2) code_rows_kernel(const KmeansTens
       1 / scale, rounded_up(residual), rounded_up(norm + residual), rounded_up(norm)};
 }
 
-// --- Centres
-// --------------------------------------------------------------------------------------
+// --- Centres ---
 
 struct CenterSource {
   const double* c;
@@ -119,7 +119,7 @@ struct CenterSource {
   __device__ float operator()(int64_t f) const { return static_cast<float>(exact(f)); }
 };
 
-// Floats that are not negative are ordered as their bits.
+// Raises a maximum. Non-negative floats have the order of their bits.
 __device__ void raise(float* most, float value) {
   atomicMax(reinterpret_cast<int*>(most), __float_as_int(value));
 }
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
   if (i < at.half_norms / int64_t{sizeof(float)}) reinterpret_cast<float*>(prepared)[i] = 0;
 }
 
-// Lengths of the centres, and the most of each tile.
+// Computes the lengths of the centres and the largest values of each tile.
 __global__ void __launch_bounds__(kThreads, 2)
     measure_centers_kernel(const KmeansTensorPrepareParams p, const TensorPrepared at) {
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (lane != 0) return;
   half_norms[k] = static_cast<float>(square / 2);
   const float norm = rounded_up(code_norm(square));
-  // A norm that is not a number must make every comparison exact.
+  // A norm of NaN must make every comparison exact.
   const float bound = norm == norm ? norm : kInfinity;
   auto* tile = reinterpret_cast<TileConstants*>(p.prepared + at.tiles) + k / kCenterTile;
   raise(reinterpret_cast<float*>(p.prepared), bound);

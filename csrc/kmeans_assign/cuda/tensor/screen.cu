@@ -1,4 +1,4 @@
-// The screen on tensor cores by mma.sync, for every GPU that has them.
+// The tensor-core screen with mma.sync, for every GPU with tensor cores.
 #include "kmeans_assign/cuda/tensor/screen.cuh"
 
 #include <algorithm>
@@ -9,10 +9,10 @@
 namespace ktfast::cuda {
 namespace {
 
-// A block multiplies 128 rows by 256 centres, a warp 64 by 64 of them: 128 sums a thread, and as
-// many bytes read from shared memory as half of its bandwidth gives in the time of the products.
-// Chunks of 64 bytes of every vector go through a ring in shared memory, 24 KiB each: four where a
-// block may have 96 KiB (capability 8.0 on), else two. Not measured on a GPU.
+// A block multiplies 128 rows by 256 centres, and a warp 64 by 64 of them. A thread has 128 sums.
+// Reading the operands takes half of the bandwidth of shared memory. Chunks of 64 bytes of every
+// vector, 24 KiB each, pass through a ring in shared memory. The ring has four chunks if a block
+// may have 96 KiB (capability 8.0 or more), else two. Not measured on a GPU.
 constexpr int kThreads = 256;
 constexpr int kWarpRows = 64;
 constexpr int kWarpCenters = 64;
@@ -39,7 +39,7 @@ struct Float16 {
   }
 };
 
-// The block's chunks, one tile after the other.
+// Copies the block's chunks, one tile after another.
 class Chunks {
  public:
   __device__ Chunks(const TensorScreenParams& p, unsigned char* ring, int depth)
@@ -82,7 +82,7 @@ class Chunks {
 template <class Code>
 __device__ void multiply_chunk(const unsigned char* chunk, int lane, int warp,
                                typename Code::Sum (&sums)[kFragments][kWidth][4]) {
-  // Lane l gives the address of row l % 8 of the l / 8-th of four 8 x 16 byte matrices.
+  // Lane l passes the address of row l % 8 of matrix l / 8, one of four matrices of 8 x 16 bytes.
   const int matrix = lane / 8;
   const unsigned char* rows =
       chunk + (matrix / 2) * leading_bytes(kRowTile) +
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       } else {
         copy_async_wait<2>();
       }
-      __syncthreads();  // the chunk is there for all, and the one before has been multiplied
+      __syncthreads();  // the chunk has arrived, and every warp has multiplied the previous one
       chunks.copy_next();
       multiply_chunk<Code>(ring + slot * kChunk, lane, warp, sums);
       slot = slot + 1 == depth ? 0 : slot + 1;

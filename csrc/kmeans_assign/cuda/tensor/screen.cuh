@@ -1,5 +1,5 @@
-// What the two kernels that multiply codes share: their parameters, and what becomes of a tile of
-// products while it is in registers.
+// What the two product kernels share: their parameters, and the screening of a tile of products
+// that lies in registers.
 #pragma once
 
 #include <cstdint>
@@ -15,41 +15,42 @@ struct TensorScreenParams {
   int64_t n_clusters;
   int64_t n_stages;
   int64_t n_row_tiles;
-  int64_t n_center_tiles;      // to screen, from the first on
-  const int8_t* row_codes;     // [n_row_tiles, n_stages, 128 x 128]
-  const RowConstants* rows;    // [n_rows]
-  const float* limits;         // [n_rows] the nearest's score is at most this; -infinite: leave it
-  const int8_t* center_codes;  // [tiles, n_stages, 256 x 128]
-  const float* half_norms;     // [tiles, 256]
-  const TileConstants* tiles;  // [tiles]
-  unsigned long long* best;    // [n_rows] packed: the least score, or upper bound of one
-  int32_t* counts;             // [n_rows] centres that passed
+  int64_t n_center_tiles;    // how many to screen, from the first on
+  const int8_t* row_codes;   // [n_row_tiles, n_stages, 128 x 128]
+  const RowConstants* rows;  // [n_rows]
+  const float* limits;       // [n_rows] upper bound of the nearest's score; -infinite: skip the row
+  const int8_t* center_codes;      // [tiles, n_stages, 256 x 128]
+  const float* half_norms;         // [tiles, 256]
+  const TileConstants* tiles;      // [tiles]
+  unsigned long long* best;        // [n_rows] packed: the least score, or the least upper bound
+  int32_t* counts;                 // [n_rows] number of candidates
   unsigned long long* candidates;  // [n_rows, kCandidates] packed: lower bound, centre
   float product_error;
-  bool certify;  // `best` takes upper bounds, not scores
-  bool collect;  // candidates
+  bool certify;  // `best` takes upper bounds instead of scores
+  bool collect;  // candidates are collected
 };
 
-// Of the current device.
+// Properties of the current device.
 int multiprocessors();
 int compute_capability();  // times ten
 
-// For every device, and for compute capability 9.0.
+// The first works on every device, the second on compute capability 9.0.
 void launch_mma_screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream);
 void launch_wgmma_screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream);
 
-// A thread's products of one row: of every eight centres two neighbours, as the matrix instructions
-// leave them.
+// A thread's products of one row. Of every eight centres the thread has two neighbours, as the
+// matrix instructions distribute them.
 template <int kWidth>
 struct RowProducts {
-  float values[2 * kWidth];  // product - inverse x half norm: the larger, the nearer
+  float values[2 * kWidth];  // product - inverse x half norm; larger for a nearer centre
   float most;
   float inverse;
 
-  // The centre of values[i], from the thread's first.
+  // The centre of values[i], counted from the thread's first centre.
   __device__ static int center(int i) { return i / 2 * 8 + i % 2; }
 
-  // Selected without an array's address, which would put it into memory.
+  // Selects without indexing, because an array that is indexed at run time lies in memory instead
+  // of registers.
   __device__ float at(int index) const {
     float value = values[0];
 #pragma unroll
@@ -57,7 +58,7 @@ struct RowProducts {
     return value;
   }
 
-  // Bit i: values[i] is not below the threshold.
+  // Sets bit i if values[i] is not below the threshold.
   __device__ uint64_t reaching(float threshold) const {
     uint64_t mask = 0;
 #pragma unroll
@@ -68,8 +69,8 @@ struct RowProducts {
   }
 };
 
-// Four neighbouring threads share a row. Lowers its limit by the best of the tile, and notes what
-// passes. `first` is the thread's first centre.
+// Lowers the limit of a row with the best product of a tile, and collects the row's candidates.
+// Four neighbouring threads share the row. `first` is the thread's first centre.
 template <int kWidth>
 __device__ void screen_row(const TensorScreenParams& p, const RowProducts<kWidth>& products,
                            const TileConstants& tile, int64_t row, int64_t first) {
@@ -103,8 +104,9 @@ __device__ void screen_row(const TensorScreenParams& p, const RowProducts<kWidth
   }
 }
 
-// A fragment of 16 rows by 8 kWidth centres: a thread has rows lane / 4 and 8 more, and of each 8
-// centres 2 (lane % 4) and the next. `row` and `first` are its first row and centre.
+// Screens a fragment of 16 rows by 8 kWidth centres. A thread has the rows lane / 4 and lane / 4 +
+// 8, and of each eight centres 2 (lane % 4) and the next. `row` and `first` are the thread's first
+// row and centre.
 template <int kWidth, class Sum>
 __device__ void screen_products(const TensorScreenParams& p, const Sum (&sums)[kWidth][4],
                                 int64_t center_tile, int64_t row, int64_t first) {

@@ -1,9 +1,10 @@
-// The certificate of the tensor-core screen, and what its kernels agree upon.
+// The error bounds of the tensor-core screen, and the data that its kernels share.
 //
-// With the code xq of x' and cq of c', and with the lengths of what the codes leave out,
-//   x'.c' <= xq.cq + |x' - xq| |c'| + |xq| |c' - cq|,
-// so a product of codes bounds the score |c'|^2 / 2 - x'.c' from below and, with the other sign,
-// from above. A centre whose lower bound exceeds any upper bound of the row's is not the nearest.
+// With the code xq of x' and the code cq of c',
+//   x'.c' <= xq.cq + |x' - xq| |c'| + |xq| |c' - cq|.
+// So a product of codes gives a lower bound of the score |c'|^2 / 2 - x'.c' and, with the opposite
+// sign of the error, an upper bound. A centre whose lower bound exceeds the upper bound of another
+// centre is not the nearest.
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,7 @@
 
 namespace ktfast::cuda {
 
-// What is known of a row besides its code; lengths are rounded up.
+// The numbers that the screen needs beside a row's code. Lengths are rounded up.
 struct alignas(16) RowConstants {
   float inverse_scale;
   float residual;  // |x' - xq|
@@ -25,12 +26,12 @@ struct alignas(16) RowConstants {
 };
 static_assert(sizeof(RowConstants) == kTensorConstants * sizeof(float));
 
-// And of a tile of centres: the most of each.
+// The numbers of a tile of centres: the largest value of any of its centres.
 struct alignas(16) TileConstants {
   float inverse_scale;
   float norm;
   float residual;
-  float largest;  // magnitude of a number
+  float largest;  // the largest magnitude of a number
 };
 
 KTFAST_HD float rounded_up(double value) {
@@ -45,15 +46,16 @@ KTFAST_HD uint32_t bits_of(float value) {
 
 KTFAST_HD int feature_bytes(TensorCode code) { return code == TensorCode::int8 ? 1 : 2; }
 
-// Scale of codes of numbers up to `largest`. float16: the power of two that makes the largest lie
-// between 1 and 2, so that nothing overflows and what becomes subnormal is negligible.
+// The scale of codes of numbers up to `largest`. The scale of float16 is the power of two that
+// brings the largest number between 1 and 2. So nothing overflows, and numbers that become
+// subnormal are negligible.
 KTFAST_HD float code_scale(float largest, TensorCode code) {
   if (code == TensorCode::int8) return int8_scale(largest);
   const float bounded = largest < 1e-18f ? 1e-18f : largest > 1e18f ? 1e18f : largest;
   return float_from_bits(bits_of(bounded) & 0x7f800000u);
 }
 
-// A float rounded to float16, ties to even; beyond its range infinite.
+// A float rounded to float16, ties to even. A number beyond the range becomes infinite.
 KTFAST_HD uint16_t float16_rounded(float value) {
 #if defined(__CUDA_ARCH__)
   uint16_t half;
@@ -65,7 +67,7 @@ KTFAST_HD uint16_t float16_rounded(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7fffu);
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
-  if (magnitude < 0x38800000u) {  // subnormal: the sum's rounding is the half's
+  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 rounds as float16 does
     const float shifted = float_from_bits(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (bits_of(shifted) - 0x3f000000u));
   }
@@ -77,30 +79,34 @@ KTFAST_HD uint16_t float16_rounded(float value) {
 // |x'| from the float64 sum of squares of its float32 elements.
 KTFAST_HD double code_norm(double square) { return sqrt(square) * (1 + 2e-7); }
 
-// |x' - xq| from the float64 sum of squares of x' - xq; besides x' itself, a difference is rounded.
+// |x' - xq| from the float64 sum of squares of x' - xq. The rounding errors of x' and of each
+// difference are added.
 KTFAST_HD double code_residual(double square, double norm) {
   return sqrt(square) * (1 + 1e-11) + 2.5e-7 * norm + 1e-30;
 }
 
-// A row's |x'|^2 at least, from its norm.
+// A lower bound of |x'|^2, from the upper bound of |x'|.
 KTFAST_HD double least_square(float norm) {
   const double length = static_cast<double>(norm) * (1 - 6e-7);
   return length * length;
 }
 
-// Roundings of a product of codes, per |xq| |cq|. int8: exact, then converted to float.
+// Upper bound of the rounding error of a product of codes, as a multiple of |xq| |cq|.
 //
-// float16: products are exact. A tensor core adds blocks of at least four of them to the sum so far
-// at once: each addend is cut off 23 binary places below the largest, and so is the result. (M.
-// Fasi, N. J. Higham, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor cores", 2021,
-// found this on three generations; later ones are taken to be no worse.) No addend exceeds
-// |xq| |cq|, so a block of four errs by at most 6 x 2^-23 of that, 1.8e-7 a feature.
+// A product of int8 codes is exact, and is rounded once when it is converted to float.
+//
+// The products of two float16 numbers are exact. A tensor core adds blocks of at least four of them
+// to the sum at once. It truncates each addend, and the result, 23 binary places below the largest
+// addend. M. Fasi, N. J. Higham, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor
+// cores", 2021, found this on three generations. The code assumes that later generations are no
+// less accurate. No addend exceeds |xq| |cq|, so the error of a block of four is at most 6 x 2^-23
+// times that, or 1.8e-7 per feature.
 KTFAST_HD float tensor_product_error(int64_t n_features, TensorCode code) {
   if (code == TensorCode::int8) return 1.2e-7f;
   return 2.0e-7f * static_cast<float>(n_features + 32);
 }
 
-// How far a score may be from what the product of codes makes of it.
+// Upper bound of the difference between a score and the score computed from the product of codes.
 KTFAST_HD float screen_error(const RowConstants& row, const TileConstants& tile,
                              float product_error) {
   const float reach = row.norm + tile.norm;
@@ -111,10 +117,9 @@ KTFAST_HD float screen_error(const RowConstants& row, const TileConstants& tile,
   return error * 1.00001f;
 }
 
-// --- The least score of a row, kept by an atomic minimum of 64 bits
-// -------------------------------
+// --- The least score of a row, updated by an atomic minimum of 64 bits ---
 
-// Ordered as the floats are, but for NaN.
+// Bits in the order of the floats, except for NaN.
 KTFAST_HD uint32_t ordered_bits(float value) {
   const uint32_t bits = bits_of(value);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
@@ -129,12 +134,12 @@ KTFAST_HD float score_of(unsigned long long packed) {
   return float_from_bits((bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits);
 }
 
-constexpr unsigned long long kNoScore = 0xff800000ffffffffull;  // infinite, of no centre
+constexpr unsigned long long kNoScore = 0xff800000ffffffffull;  // infinite, no centre
 
-// --- Workspace of one call, in 8-byte words
-// -------------------------------------------------------
+// --- Workspace of one call, in 8-byte words ---
 
-// Centres that may pass the screen of one row; where more do, all are compared. One per lane.
+// The most candidates of one row: one per lane of a warp. A row with more is compared with every
+// centre.
 constexpr int64_t kCandidates = 32;
 
 struct TensorWorkspace {
@@ -145,7 +150,7 @@ struct TensorWorkspace {
         candidates(best + n_rows),                  // [n, kCandidates] packed lower bound
         limits(candidates + n_rows * kCandidates),  // [n] float
         counts(limits + (n_rows + 1) / 2),          // [n] int32
-        queue(counts + (n_rows + 1) / 2),           // int32: length, rows that all are compared for
+        queue(counts + (n_rows + 1) / 2),           // int32: length, then rows to compare in full
         size(queue + (n_rows + 2) / 2) {}
 };
 

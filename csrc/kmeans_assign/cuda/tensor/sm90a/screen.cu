@@ -1,4 +1,4 @@
-// The screen on tensor cores by wgmma, for compute capability 9.0 only.
+// The tensor-core screen with wgmma, for compute capability 9.0 only.
 #include "kmeans_assign/cuda/tensor/screen.cuh"
 
 #include <algorithm>
@@ -9,9 +9,10 @@
 namespace ktfast::cuda {
 namespace {
 
-// A block multiplies 128 rows by 256 centres: two warpgroups 64 rows each, 128 sums a thread, while
-// one thread of a third keeps a ring of four stages in shared memory full, 48 KiB each, also with
-// the next tile's while this one's products are screened. Not measured on a GPU.
+// A block multiplies 128 rows by 256 centres. Two warpgroups multiply 64 rows each, with 128 sums
+// per thread. One thread of a third warpgroup fills a ring of four stages in shared memory, 48 KiB
+// each. While the products of a tile are screened, it copies stages of the next tile. Not measured
+// on a GPU.
 constexpr int kGroup = 128;
 constexpr int kMultiplyingGroups = 2;
 constexpr int kThreads = (1 + kMultiplyingGroups) * kGroup;
@@ -22,7 +23,7 @@ constexpr int kCenterStage = kCenterTile * kStageBytes;
 constexpr int kStage = kRowStage + kCenterStage;
 constexpr int kShared = kDepth * kStage + 2 * kDepth * static_cast<int>(sizeof(uint64_t));
 constexpr int kWidth = kCenterTile / 8;
-// Of 65,536 registers: 128 x 24 + 256 x 240.
+// Registers per thread. A multiprocessor has 65,536; the block uses 128 x 24 + 256 x 240.
 constexpr int kCopyingRegisters = 24;
 constexpr int kMultiplyingRegisters = 240;
 
@@ -39,14 +40,14 @@ struct Float16 {
   }
 };
 
-// The stages in shared memory, and who waits for whom: `full` once a stage's bytes have come,
-// `empty` once every warp has multiplied it.
+// The stages in shared memory with two barriers each. `full` completes when the bytes of the stage
+// have arrived, `empty` when every warp has multiplied the stage.
 struct Ring {
   unsigned char* stages;
   uint64_t* full;
   uint64_t* empty;
   int slot = 0;
-  uint32_t round = 0;  // parity of the present round through the slots
+  uint32_t round = 0;  // parity of the number of completed rounds through the slots
 
   __device__ explicit Ring(unsigned char* shared)
       : stages(shared),
@@ -69,7 +70,7 @@ __device__ void copy_tiles(const TensorScreenParams& p, Ring ring) {
     const int8_t* rows = p.row_codes + tile.row_tile * tile_bytes(kRowTile, p.n_stages);
     const int8_t* centers = p.center_codes + tile.center_tile * tile_bytes(kCenterTile, p.n_stages);
     for (int64_t stage = 0; stage < p.n_stages; ++stage) {
-      barrier_wait(&ring.empty[ring.slot], ring.round ^ 1);  // the first round waits for nobody
+      barrier_wait(&ring.empty[ring.slot], ring.round ^ 1);  // returns at once in the first round
       barrier_expect_bytes(&ring.full[ring.slot], kStage);
       bulk_copy(ring.stage(), rows + stage * kRowStage, kRowStage, &ring.full[ring.slot]);
       bulk_copy(ring.stage() + kRowStage, centers + stage * kCenterStage, kCenterStage,
@@ -82,7 +83,7 @@ __device__ void copy_tiles(const TensorScreenParams& p, Ring ring) {
 template <class Code>
 __device__ void multiply_tile(int64_t n_stages, int group, Ring& ring,
                               typename Code::Sum (&sums)[128]) {
-  uint64_t* multiplied = nullptr;  // of the stage before
+  uint64_t* multiplied = nullptr;  // the `empty` barrier of the previous stage
   for (int64_t stage = 0; stage < n_stages; ++stage) {
     barrier_wait(&ring.full[ring.slot], ring.round);
     wgmma_fence();
