@@ -7,14 +7,14 @@ iteration.
 from typing import Any, NamedTuple
 
 from ktfast.native.arrays import as_like, empty, on_device, stream_of
-from ktfast.native.modules import native_of
+from ktfast.native.modules import cpu, native_of
 from ktfast.ops.vectors import row_blocks
 
 CODES = ("int8", "float16")
-TILE_ROWS = 128
-# The longest vectors whose int8 products cannot overflow.
-MOST_FEATURES = 131072
-ROW_CONSTANTS = 4
+TILE_ROWS = cpu.KMEANS_TENSOR_TILE_ROWS
+# With more features the sum of int8 products could overflow.
+MOST_FEATURES = cpu.KMEANS_TENSOR_MOST_FEATURES
+ROW_CONSTANTS = cpu.KMEANS_TENSOR_ROW_CONSTANTS
 # What one call takes: the workspace is 290 bytes a row, and 76 MB at most.
 _CALL_ROWS = 1 << 18
 # Codes that are made on the way take as many bytes at most (or those of 128 rows).
