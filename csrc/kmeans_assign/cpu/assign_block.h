@@ -103,7 +103,7 @@ class AssignBlock {
   float product(int64_t r, int c) const;
   // Adds the centres of the mask's bits to the row's candidates, each with a bound of its score.
   void collect_candidates(int64_t r, int64_t panel, uint64_t mask);
-  // Keeps the candidates that may be the nearest centre and those that record_bounds() will name.
+  // Drops the candidates that can neither be the nearest centre nor be named by record_bounds().
   void drop_far_candidates(int64_t r);
   void plan_fetches(int64_t next, int64_t n_next);
 

@@ -1,10 +1,11 @@
-// What an assignment pass costs on a CPU, in clock cycles, as a table per instruction set.
+// A table of the clock cycles that the parts of an assignment pass take, per instruction set.
 //
 // ktfast.KMeans estimates the cost of a screen from this table and from a sample of the rows. With
-// the estimate, KMeans decides whether the screen uses a basis and whether distance bounds save
-// time. The table cannot change a label, because every screen gives the same labels.
+// the estimate, KMeans chooses the code of the screen, decides whether the screen uses a basis, and
+// decides whether distance bounds save time. The table cannot change a label, because every screen
+// gives the same labels. KMeans does not measure times, because times of a small sample are noisy.
 //
-// The estimate is a table and not a measurement, because times of a small sample are noisy.
+// A comment names the processor on which a number was set.
 #pragma once
 
 #include "common/cpu_features.h"

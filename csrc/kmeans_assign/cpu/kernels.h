@@ -93,7 +93,7 @@ struct AssignKernels {
   float (*dot)(const float* a, const float* b, int64_t length);
   // The products of x with each of kDots vectors.
   void (*dots)(const float* x, const float* const* vectors, int64_t length, float* products);
-  // The exact distance of assign_math.h.
+  // The exact distance of certificate.h.
   double (*squared_distance)(const void* x, ElementType type, const double* c, int64_t length);
   // Codes a vector. int8 codes represent numbers up to `reach`; other codes ignore `reach`.
   Encoded (*encode)(const float* values, int64_t length, float reach, CodeType code, void* codes);
