@@ -2,6 +2,8 @@
 // with these functions.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "common/element.h"
