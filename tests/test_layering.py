@@ -148,6 +148,8 @@ def test_importing_ktfast_is_light(tmp_path):
 # --- C++ ------------------------------------------------------------------------------------------
 OPS = sorted(p.name for p in CSRC.iterdir() if p.is_dir() and p.name not in ("common", "bindings"))
 SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cuh", ".cpp", ".cu"})
+# Folders whose files are built with the flags of an instruction set that not every processor has.
+ISA_FOLDERS = {"avx2", "avx512", "avx512vnni", "avx512bf16", "amx"}
 
 
 def includes_of(path):
@@ -156,7 +158,7 @@ def includes_of(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CSRC)))
 def test_includes_point_down(path):
-    folder = path.parent.name
+    folder = path.relative_to(CSRC).parts[0]
     own = {name.split("/")[0] for name in includes_of(path) if "/" in name} & {
         "bindings", "common", *OPS
     }  # fmt: skip
@@ -172,14 +174,26 @@ def test_an_op_starts_with_its_contract(op):
     contract = f"{op}/{op}.h"
     assert (CSRC / contract).exists()
     assert not any("cuda" in name for name in includes_of(CSRC / contract))
-    for path in (CSRC / op).glob(f"{op}_c*.c*"):
-        assert includes_of(path)[0] == contract, path.name
+    for backend in {p.name for p in (CSRC / op).iterdir() if p.is_dir()}:
+        sources = [p for p in (CSRC / op / backend).rglob("*") if p.suffix in {".cpp", ".cu"}]
+        users = [p for p in sources if contract in includes_of(p)]
+        assert users != [], f"no file of {op}/{backend} includes {contract}"
+        for path in users:
+            assert includes_of(path)[0] == contract, str(path)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_backend_includes_nothing_of_the_other(op):
+    for path in (p for p in SOURCES if p.is_relative_to(CSRC / op)):
+        backend = path.relative_to(CSRC / op).parts[0]
+        others = {"cpu": "cuda", "cuda": "cpu"}.get(backend)
+        assert others is None or not any(f"/{others}/" in name for name in includes_of(path))
 
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SOURCES if re.search(r"_avx\w*\.(cpp|h)$", p.name)],
-    ids=lambda p: p.name,
+    [p for p in SOURCES if p.parent.name in ISA_FOLDERS],
+    ids=lambda p: str(p.relative_to(CSRC)),
 )
 def test_isa_files_instantiate_no_shared_templates(path):
     """Library templates compiled with ISA flags could be the copy the linker keeps for everyone."""

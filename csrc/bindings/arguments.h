@@ -1,4 +1,4 @@
-// Arrays of vectors, and the keyword arguments of calls that take many arrays.
+// Reads the keyword arguments of calls that take many arrays.
 #pragma once
 
 #include <string>
@@ -36,7 +36,8 @@ Array<T> at_least(const py::object& object, const char* name, Device device, int
   return array;
 }
 
-// The keyword arguments of a call, which keep the arrays alive; all must lie on one device.
+// The keyword arguments of a call. The object keeps the arrays alive and checks that all of them
+// are on one device.
 class Arguments {
  public:
   explicit Arguments(const py::kwargs& given, Device device = Device::cpu)
@@ -50,7 +51,7 @@ class Arguments {
   T value(const char* name) const {
     return (*this)[name].cast<T>();
   }
-  // An array of this shape (-1: any length).
+  // Returns a contiguous array of this shape. A length of -1 accepts any length.
   template <class T>
   Array<T> checked(const char* name, std::initializer_list<int64_t> shape) {
     auto array = contiguous<T>((*this)[name], name, kind_, shape);
@@ -76,7 +77,7 @@ class Arguments {
     expect_device(array);
     return array;
   }
-  // Of the arrays that were read.
+  // The device of the arrays that were read.
   int device_index() const { return device_; }
 
  private:
@@ -97,7 +98,7 @@ class Arguments {
   int device_ = 0;
 };
 
-// x [n_rows, n_features], for every params struct with rows.
+// Reads x [n_rows, n_features] into a params struct with rows.
 template <class Params>
 void set_rows(Arguments& a, Params& p) {
   const AnyArray x = a.rows("x");

@@ -1,4 +1,4 @@
-// Checked views of DLPack arrays: every problem becomes a TypeError or ValueError naming the
+// Checked views of DLPack arrays. A failed check becomes a TypeError or ValueError that names the
 // argument.
 #pragma once
 
@@ -53,8 +53,8 @@ inline bool is_on(DLDevice d, Device wanted) {
   return d.device_type == kDLCUDA || d.device_type == kDLCUDAManaged;
 }
 
-// An array of any dtype, borrowed from its producer for the length of a call. Needs the GIL to be
-// made and destroyed, not to be read.
+// An array of any dtype, borrowed from its producer for the length of a call. Construction and
+// destruction need the GIL; reading does not.
 class AnyArray {
  public:
   AnyArray(const py::object& object, const char* name, Device device, bool writable) : name_(name) {
@@ -74,7 +74,7 @@ class AnyArray {
   DLDataType dtype() const { return tensor_->dtype; }
   int device_index() const { return tensor_->device.device_id; }
 
-  // Distance between neighbours along an axis, in elements.
+  // The distance between neighbours along an axis, in elements.
   int64_t stride(int axis) const {
     if (tensor_->strides != nullptr) return tensor_->strides[axis];
     int64_t step = 1;
@@ -95,7 +95,7 @@ class AnyArray {
     return got.code == want.code && got.bits == want.bits && got.lanes == 1;
   }
 
-  // Raises unless the shape is `wanted`; -1 accepts any length.
+  // Raises an error unless the shape is `wanted`. A length of -1 accepts any length.
   void expect_shape(std::initializer_list<int64_t> wanted) const {
     bool same = static_cast<int>(wanted.size()) == ndim();
     int axis = 0;
@@ -110,7 +110,7 @@ class AnyArray {
     }
   }
 
-  // Raises unless the elements lie row-major without gaps.
+  // Raises an error unless the elements are in row-major order without gaps.
   void expect_contiguous() const {
     int64_t step = 1;
     for (int i = ndim() - 1; i >= 0; --i) {
@@ -136,13 +136,13 @@ class AnyArray {
     return text + (last - first == 1 ? ",)" : ")");
   }
 
-  // Runs a call into the producer; its complaint becomes a ValueError that names the argument.
+  // Calls the producer and turns its exceptions into a ValueError that names the argument.
   template <class Call>
   py::object ask(Call call) const {
     try {
       return call();
     } catch (py::error_already_set& error) {
-      if (!error.matches(PyExc_Exception)) throw;  // Ctrl-C must pass
+      if (!error.matches(PyExc_Exception)) throw;  // KeyboardInterrupt is no Exception
       throw py::value_error(name_ + " could not be read through DLPack: " +
                             py::str(error.value()).cast<std::string>());
     }
@@ -158,8 +158,8 @@ class AnyArray {
     }
   }
 
-  // max_version (1, 1): without it NumPy refuses read-only arrays. stream -1: the kernel runs on
-  // the caller's own stream, so the producer need not synchronise.
+  // Without max_version (1, 1) NumPy refuses read-only arrays. Stream -1 tells the producer not to
+  // synchronise, because the kernel runs on the caller's own stream.
   py::capsule export_capsule(const py::object& object, Device device) const {
     const py::object method = object.attr("__dlpack__");
     py::dict arguments;
@@ -170,7 +170,7 @@ class AnyArray {
       try {
         return method(**versioned);
       } catch (py::error_already_set& error) {
-        if (!error.matches(PyExc_TypeError)) throw;  // a producer older than version 1
+        if (!error.matches(PyExc_TypeError)) throw;  // a TypeError: DLPack before version 1
         return method(**arguments);
       }
     });
@@ -180,7 +180,7 @@ class AnyArray {
     return py::reinterpret_borrow<py::capsule>(capsule);
   }
 
-  // The capsule keeps its name, so that its own destructor frees the export after the call.
+  // The capsule keeps its name, so that its destructor frees the exported array after the call.
   void read_capsule(bool writable) {
     if (PyCapsule_IsValid(capsule_.ptr(), "dltensor_versioned")) {
       auto* managed = static_cast<DLManagedTensorVersioned*>(
@@ -217,7 +217,7 @@ class AnyArray {
   const DLTensor* tensor_ = nullptr;
 };
 
-// An array of one dtype: Array<const float> accepts read-only producers, Array<float> rejects them.
+// An array of one dtype. Array<const float> accepts read-only arrays, Array<float> rejects them.
 template <class T>
 class Array : public AnyArray {
  public:
@@ -232,7 +232,7 @@ class Array : public AnyArray {
   T* data() const { return static_cast<T*>(address()); }
 };
 
-// Raises unless all arrays lie on the device of the first.
+// Raises an error unless all arrays are on the device of the first.
 inline void expect_one_device(std::initializer_list<const AnyArray*> arrays) {
   const AnyArray* first = *arrays.begin();
   for (const AnyArray* array : arrays) {
@@ -244,7 +244,7 @@ inline void expect_one_device(std::initializer_list<const AnyArray*> arrays) {
   }
 }
 
-// A contiguous array of exactly this shape (-1: any length), the usual case.
+// Returns a contiguous array of this shape. A length of -1 accepts any length.
 template <class T>
 Array<T> contiguous(const py::object& object, const char* name, Device device,
                     std::initializer_list<int64_t> shape) {

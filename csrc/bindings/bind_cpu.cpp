@@ -1,4 +1,5 @@
-// The module ktfast.native._cpu: one block per op, no logic. It never loads the CUDA runtime.
+// The module ktfast.native._cpu, with the functions of every op. The module never loads the CUDA
+// runtime.
 #include <pybind11/pybind11.h>
 
 #include "bindings/bind_jigsaw_tiles.h"
@@ -15,7 +16,7 @@ PYBIND11_MODULE(_cpu, m) {
 
   m.def(
       "simd_level", [] { return simd_name(simd_level()); },
-      "The instruction-set level the kernels use: scalar, avx2 or avx512.");
+      "The instruction-set level that the kernels use: scalar, avx2, avx512 or amx.");
 
   m.def("jigsaw_tiles_workspace_size", &cpu::jigsaw_tiles_workspace_size,
         "Length of jigsaw_tiles's workspace, in int16.", py::kw_only(), py::arg("tile_size"),
@@ -25,6 +26,10 @@ PYBIND11_MODULE(_cpu, m) {
     with_jigsaw_tiles_workspace(a, [](const JigsawTilesParams& p) { cpu::jigsaw_tiles(p); });
   });
 
+  export_kmeans_constants(m);
+  m.def("kmeans_assign_costs", &kmeans_assign_costs,
+        "Clock cycles that the parts of an assignment pass take, by name, on this processor.",
+        py::kw_only(), py::arg("code"));
   m.def(
       "kmeans_prepared_size",
       [](int64_t n_clusters, int64_t n_features, int64_t n_coordinates, const std::string& code) {
@@ -45,10 +50,10 @@ PYBIND11_MODULE(_cpu, m) {
   m.def(
       "kmeans_has_fast",
       [](const std::string& code) { return cpu::kmeans_has_fast(code_type(code)); },
-      "Whether this processor has an instruction that multiplies such codes.", py::kw_only(),
-      py::arg("code"));
+      "Whether this processor has an instruction that multiplies codes of this type.",
+      py::kw_only(), py::arg("code"));
   m.def("kmeans_is_few", &cpu::kmeans_is_few,
-        "Whether so few centres are all compared, in float32, without a screen.", py::kw_only(),
+        "Whether kmeans_assign scores every centre in float32 instead of screening.", py::kw_only(),
         py::arg("n_clusters"), py::arg("n_features"));
   m.def("kmeans_prepare", &bind_kmeans_prepare);
   m.def("kmeans_encode", &bind_kmeans_encode);
@@ -120,7 +125,7 @@ PYBIND11_MODULE(_cpu, m) {
         const py::gil_scoped_release release;
         return cpu::machine_peak(p);
       },
-      "Operations (or copied bytes) a second; 0 where the processor lacks the instructions.",
+      "Operations (or copied bytes) per second; 0 if the processor lacks the instructions.",
       py::kw_only(), py::arg("kind"), py::arg("seconds"), py::arg("n_threads"));
 }
 

@@ -1,5 +1,5 @@
-// The module ktfast.native._cuda: the same functions as ktfast.native._cpu, on the caller's device and stream.
-// The CUDA runtime is linked statically, so the module also loads where there is no driver.
+// The module ktfast.native._cuda. Its functions run on the caller's device and stream. The CUDA
+// runtime is linked statically, so the module also loads on machines without a driver.
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
@@ -13,7 +13,7 @@
 namespace ktfast {
 namespace {
 
-// 0 without a driver or a device: that is an answer, not an error.
+// The number of devices. 0, and no error, without a driver.
 int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
@@ -23,7 +23,7 @@ int device_count() {
   return count;
 }
 
-// Such as 90; the number of a device starts at 0.
+// Ten times the compute capability, such as 90. Devices are numbered from 0.
 int compute_capability(int device) {
   int major = 0;
   int minor = 0;

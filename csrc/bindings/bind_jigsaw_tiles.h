@@ -1,11 +1,12 @@
 // From Python arguments to the params of jigsaw_tiles, for both modules.
 #pragma once
 
+#include "jigsaw_tiles/jigsaw_tiles.h"
+
 #include <optional>
 #include <string>
 
 #include "bindings/array.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 
 namespace ktfast {
 
@@ -24,9 +25,8 @@ inline TileDtype tile_dtype(const AnyArray& tiles) {
                        dtype_name(tiles.dtype()));
 }
 
-// Calls run(params, device index) without the GIL. The arguments are keywords (two dozen of them:
-// the arrays of the params struct, indices None or an array, and its numbers); a missing one is a
-// KeyError.
+// Calls run(params, device index) without the GIL. The keyword arguments are the arrays and numbers
+// of the params struct; `indices` may be None. A missing argument raises KeyError.
 template <class Run>
 void with_jigsaw_tiles(Device device, const py::kwargs& a, Run run) {
   const auto given = [&a](const char* name) { return py::object(a[name]); };
@@ -112,7 +112,7 @@ void with_jigsaw_tiles(Device device, const py::kwargs& a, Run run) {
   run(p, images.device_index());
 }
 
-// The CPU's own arguments: buffers of numerators, one per thread.
+// Reads the arguments that only the CPU has: a workspace with a buffer per thread.
 template <class Run>
 void with_jigsaw_tiles_workspace(const py::kwargs& a, Run run) {
   const int n_threads = a["n_threads"].cast<int>();

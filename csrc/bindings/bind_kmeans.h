@@ -1,12 +1,13 @@
 // From Python arguments to the params of the k-means ops, for both modules.
 #pragma once
 
+#include "kmeans_assign/kmeans_assign.h"
+#include "kmeans_update/kmeans_update.h"
+
 #include <optional>
 #include <utility>
 
 #include "bindings/arguments.h"
-#include "kmeans_assign/kmeans_assign.h"
-#include "kmeans_update/kmeans_update.h"
 
 namespace ktfast {
 

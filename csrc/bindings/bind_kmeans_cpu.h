@@ -5,7 +5,9 @@
 
 #include "bindings/arguments.h"
 #include "bindings/bind_kmeans.h"
+#include "kmeans_assign/cpu/costs.h"
 #include "kmeans_assign/kmeans_reassign.h"
+#include "kmeans_assign/kmeans_tensor.h"
 
 namespace ktfast {
 
@@ -27,14 +29,42 @@ inline KmeansBasis basis_of(Arguments& a, int64_t n_features) {
   basis.n_coordinates = a.value<int64_t>("n_coordinates");
   if (basis.n_coordinates < 0) throw py::value_error("n_coordinates must be 0 or more");
   if (basis.n_coordinates > 0) {
-    const int64_t n_panels = (basis.n_coordinates + 63) / 64;
-    basis.vectors = a.array<const float>("basis", {n_panels, 4, n_features, 16});
+    const int64_t n_panels = (basis.n_coordinates + cpu::kPanelWidth - 1) / cpu::kPanelWidth;
+    basis.vectors =
+        a.array<const float>("basis", {n_panels, cpu::kColumns, n_features, cpu::kColumnWidth});
     basis.error = a.value<float>("basis_error");
   }
   return basis;
 }
 
-// Centres and their preparation, for every params struct with both.
+// The constants that Python needs to allocate the arrays of the k-means functions. The sizes of a
+// GPU's codes are here too, because every build has this module.
+inline void export_kmeans_constants(py::module_& m) {
+  m.attr("KMEANS_PANEL_WIDTH") = cpu::kPanelWidth;
+  m.attr("KMEANS_COLUMN_WIDTH") = cpu::kColumnWidth;
+  m.attr("KMEANS_ROW_CONSTANTS") = kRowConstants;
+  m.attr("KMEANS_NEAR_CENTERS") = kNearCenters;
+  m.attr("KMEANS_FARTHEST") = kFarthest;
+  m.attr("KMEANS_TENSOR_TILE_ROWS") = kTensorTileRows;
+  m.attr("KMEANS_TENSOR_ROW_CONSTANTS") = kTensorConstants;
+  m.attr("KMEANS_TENSOR_MOST_FEATURES") = kMostTensorFeatures;
+}
+
+// The table of costs.h for the instruction set in use and one code.
+inline py::dict kmeans_assign_costs(const std::string& code) {
+  const cpu::AssignCosts costs = cpu::assign_costs(simd_level(), code_type(code));
+  py::dict table;
+  table["products_per_cycle"] = costs.products_per_cycle;
+  table["slot_cycles"] = costs.slot_cycles;
+  table["feature_cycles"] = costs.feature_cycles;
+  table["pair_features_per_cycle"] = costs.pair_features_per_cycle;
+  table["pair_cycles"] = costs.pair_cycles;
+  table["bounds_cycles"] = costs.bounds_cycles;
+  table["bounds_pairs"] = costs.bounds_pairs;
+  return table;
+}
+
+// Reads centres and their preparation into a params struct with both.
 template <class Params>
 void set_centers(Arguments& a, Params& p) {
   p.code = code_type(a.value<std::string>("code"));
@@ -91,7 +121,7 @@ inline void bind_kmeans_encode(const py::kwargs& given) {
   cpu::kmeans_encode(p);
 }
 
-// Returns how many centres passed the screen, over all rows.
+// Returns how many candidates the screen left and how many centres were compared, for all rows.
 inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   Arguments a(given);
   KmeansAssignParams p{};
@@ -121,7 +151,7 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   return n_passed;
 }
 
-// Returns how far a rounded centre may be from what it was.
+// Returns an upper bound of the distance between a centre and its rounded copy.
 inline float bind_kmeans_snapshot(const py::kwargs& given) {
   Arguments a(given);
   KmeansSnapshotParams p{};

@@ -1,8 +1,9 @@
 // From Python arguments to the params of the sums that follow the labels, for both modules.
 #pragma once
 
-#include "bindings/arguments.h"
 #include "kmeans_update/kmeans_update.h"
+
+#include "bindings/arguments.h"
 
 namespace ktfast {
 

@@ -36,7 +36,8 @@ void with_kmeans_tensor_prepare(Arguments& a, Run run) {
 
 template <class Params>
 auto tensor_codes_shape(const Params& p) {
-  return std::pair((p.n_rows + 127) / 128, cuda::kmeans_tensor_tile_bytes(p.n_features, p.code));
+  return std::pair((p.n_rows + kTensorTileRows - 1) / kTensorTileRows,
+                   cuda::kmeans_tensor_tile_bytes(p.n_features, p.code));
 }
 
 template <class Run>

@@ -1,11 +1,11 @@
 // From Python arguments to the params of machine_peak.
 #pragma once
 
+#include "machine_peak/machine_peak.h"
+
 #include <pybind11/pybind11.h>
 
 #include <string>
-
-#include "machine_peak/machine_peak.h"
 
 namespace ktfast {
 

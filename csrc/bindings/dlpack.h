@@ -1,7 +1,8 @@
-// The part of the DLPack ABI (versions 0 and 1, https://dmlc.github.io/dlpack) that a consumer
-// needs.
+// The part of the DLPack ABI (versions 0 and 1, https://dmlc.github.io/dlpack) that a consumer of
+// arrays needs.
 //
-// Written out here so that the build needs no third-party header; the field order is the contract.
+// The structs are declared here so that the build needs no third-party header. The order of the
+// fields is the order of the ABI.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ enum DLDeviceType : int32_t {
 };
 
 struct DLDevice {
-  int32_t device_type;  // DLDeviceType, but a producer may send others
+  int32_t device_type;  // a DLDeviceType, or a number that is not listed there
   int32_t device_id;
 };
 

@@ -1,4 +1,4 @@
-// AMX's tile registers, for files that are built for them.
+// The tile registers of AMX. Only files in amx/ include this header.
 #pragma once
 
 #include <immintrin.h>
@@ -6,9 +6,9 @@
 #include <cstdint>
 
 namespace ktfast::cpu {
-namespace {  // each including file is built for its own instructions
+namespace {  // unnamed, because each including file is built with its own flags
 
-// All eight registers with 16 rows of 64 bytes.
+// Configures eight registers of 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -18,7 +18,8 @@ struct alignas(64) TileConfig {
 };
 constexpr TileConfig kWholeTiles;
 
-// While it lives, this thread may use them; afterwards they cost nothing at a change of threads.
+// A thread may use the tile registers while its TileScope lives. Without a scope, the system need
+// not save the registers when it switches threads.
 struct TileScope {
   TileScope() { _tile_loadconfig(&kWholeTiles); }
   ~TileScope() { _tile_release(); }

@@ -1,9 +1,9 @@
-// Argument checks of the C++ entry points: they throw, never abort.
+// Argument checks of the C++ entry points. A failed check throws an exception.
 #pragma once
 
 #include <stdexcept>
 
-// `message` completes the sentence the caller sees in Python as a ValueError.
+// A failed check becomes a ValueError with this message in Python.
 #define KTFAST_CHECK(condition, message)                    \
   do {                                                      \
     if (!(condition)) throw std::invalid_argument(message); \

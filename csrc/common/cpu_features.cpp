@@ -13,7 +13,8 @@ namespace ktfast {
 namespace {
 
 #if defined(KTFAST_X86_AMX)
-// Linux gives tile registers, 8 KiB that a thread may have to save, to processes that ask for them.
+// Linux lets a process use tile registers only if the process asks, because their 8 KiB enlarge the
+// state of a thread.
 bool may_use_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;

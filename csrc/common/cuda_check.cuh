@@ -1,4 +1,4 @@
-// CUDA error handling: every call is checked and throws with its expression, file and line.
+// CUDA error handling. A failed call throws an exception with its expression, file and line.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,15 +14,14 @@ namespace ktfast {
 
 inline void cuda_check(cudaError_t error, const char* expression, const char* file, int line) {
   if (error == cudaSuccess) return;
-  // The runtime also keeps the error for cudaGetLastError, where the next launch would find it.
+  // Clears the error that the runtime keeps, which the check of the next launch would report again.
   static_cast<void>(cudaGetLastError());
   if (error == cudaErrorMemoryAllocation) throw std::bad_alloc();
   throw std::runtime_error(std::string(cudaGetErrorName(error)) + " (" + cudaGetErrorString(error) +
                            ") from " + expression + " at " + file + ":" + std::to_string(line));
 }
 
-// Makes `device` current for a scope; entry points hold one so that the caller's device is
-// restored.
+// Makes `device` current for a scope, and then restores the caller's device.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
@@ -33,7 +32,7 @@ class DeviceGuard {
     previous_ = current;
   }
   ~DeviceGuard() {
-    // A destructor must not throw; a device that was current before can be made current again.
+    // A destructor must not throw. The call cannot fail, because this device was current before.
     if (previous_ >= 0) static_cast<void>(cudaSetDevice(previous_));
   }
   DeviceGuard(const DeviceGuard&) = delete;

@@ -1,5 +1,5 @@
-// How kernels are launched, and how they name their dynamic shared memory: on a GPU, or, where
-// KTFAST_CUDA_EMULATION is defined, on the emulation that tests run on a CPU.
+// Launches kernels and names their dynamic shared memory. With KTFAST_CUDA_EMULATION defined,
+// kernels run on the emulated GPU of tests/emulation/cuda.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,13 +12,13 @@
 #define KTFAST_DYNAMIC_SHARED(name) \
   unsigned char* const name = ::cuda_emulation::machine.dynamic_shared()
 #else
-// Aligned for every use: bulk copies and matrix descriptors ask for most.
+// Bulk copies and matrix descriptors need this alignment.
 #define KTFAST_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #endif
 
 namespace ktfast::cuda {
 
-// kernel<<<grid, block, shared_bytes, stream>>>(args...), checked.
+// Launches kernel<<<grid, block, shared_bytes, stream>>>(args...) and checks for errors.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
             const A&... args) {
@@ -26,7 +26,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, CU
   static_cast<void>(stream);
   ::cuda_emulation::launch(kernel, grid, block, shared_bytes, args...);
 #else
-  constexpr size_t kGranted = 48 << 10;  // more has to be asked for
+  constexpr size_t kGranted = 48 << 10;  // a kernel must request more than this
   if (shared_bytes > kGranted) {
     KTFAST_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                            cudaFuncAttributeMaxDynamicSharedMemorySize,

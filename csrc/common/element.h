@@ -11,7 +11,7 @@
 
 namespace ktfast {
 
-// 16-bit floats have no standard C++ type; kernels see their bits.
+// C++17 has no 16-bit float types, so kernels read the bits.
 struct float16_bits {
   uint16_t bits;
 };
@@ -21,7 +21,7 @@ struct bfloat16_bits {
 
 enum class ElementType { float32, float64, float16, bfloat16, uint8, int8 };
 
-// The float with these bits.
+// The float that has these bits.
 KTFAST_HD float float_from_bits(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
@@ -34,7 +34,8 @@ KTFAST_HD float to_float(int8_t value) { return static_cast<float>(value); }
 KTFAST_HD float to_float(bfloat16_bits value) {
   return float_from_bits(static_cast<uint32_t>(value.bits) << 16);
 }
-// Subnormal halves become 2^-14 (1 + m) - 2^-14, so flush-to-zero modes cannot lose them.
+// A subnormal float16 is computed as 2^-14 (1 + m) - 2^-14, which flush-to-zero modes do not
+// change.
 KTFAST_HD float to_float(float16_bits value) {
 #if defined(__CUDA_ARCH__)
   float converted;
@@ -58,7 +59,7 @@ KTFAST_HD double to_double(T value) {
   return static_cast<double>(to_float(value));
 }
 
-// Calls f with a null `const T*` for the C++ type of `type`, so that a kernel is written once.
+// Calls f with a null `const T*`, where T is the C++ type of `type`.
 template <class F>
 void with_element(ElementType type, F f) {
   switch (type) {
@@ -78,7 +79,7 @@ void with_element(ElementType type, F f) {
   throw std::invalid_argument("unknown element type");
 }
 
-// Bytes.
+// The size of an element in bytes.
 inline int64_t element_size(ElementType type) {
   int64_t size = 0;
   with_element(type, [&](auto* element) {

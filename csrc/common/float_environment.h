@@ -1,13 +1,14 @@
-// The floating-point environment that exact results need.
+// Sets the floating-point environment that the kernels need for exact results.
 #pragma once
 
 #include <cfenv>
 
 namespace ktfast {
 
-// Gives the calling thread the default environment for a scope: round to nearest, and subnormal
-// numbers kept. Other libraries flush them to zero (torch.set_flush_denormal, any library linked
-// with -ffast-math), and threads inherit that; the error bounds of the kernels assume they count.
+// Gives the calling thread the default environment for a scope: rounding to nearest, and subnormal
+// numbers. The error bounds of the kernels assume subnormal numbers. A library may have switched
+// them off (torch.set_flush_denormal, or any library linked with -ffast-math), and new threads
+// inherit that setting.
 class DefaultFloatEnvironment {
  public:
   DefaultFloatEnvironment() {

@@ -1,7 +1,7 @@
-// Marks arithmetic that the CPU and the CUDA backends share.
+// Marks functions that the CPU and the CUDA backends share.
 //
-// Such functions are force-inlined: the files built with ISA flags include them too, and an
-// out-of-line copy compiled for AVX-512 must never be the one the linker keeps for every caller.
+// These functions are always inlined. Files that are built with flags for AVX-512 include them too.
+// If such a file had a copy of its own, the linker could keep that copy for every caller.
 #pragma once
 
 #if defined(__CUDACC__)

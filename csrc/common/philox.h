@@ -1,7 +1,8 @@
-// Philox4x32-10, the counter-based generator behind every random choice of an op.
+// Philox4x32-10, the counter-based random number generator of the ops.
 //
-// A draw is a pure function of (key, counter), so batch size, thread count and backend cannot
-// change it. Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+// A random number is a function of key and counter only, so it does not depend on the batch size,
+// the number of threads or the backend. Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as
+// easy as 1, 2, 3", SC 2011.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,7 @@ KTFAST_HD PhiloxBlock philox4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_
   return {{c0, c1, c2, c3}};
 }
 
-// Maps 32 random bits to 0..n-1; the bias is below n / 2^32.
+// Maps 32 random bits to 0..n-1 with a bias below n / 2^32.
 KTFAST_HD int32_t bounded(uint32_t bits, int32_t n) {
   return static_cast<int32_t>((uint64_t{bits} * static_cast<uint32_t>(n)) >> 32);
 }

@@ -1,16 +1,17 @@
-// Tensor cores, asynchronous copies and the barriers between them: thin names for PTX, one function
-// an instruction. Tests that run kernels on a CPU get the emulation of the same.
+// Functions for the PTX instructions of tensor cores, asynchronous copies and barriers, one
+// function per instruction. Tests that run kernels on a CPU use the functions of the emulation
+// instead.
 //
-// All pointers called `shared` must point into the block's shared memory. Functions that the
-// compiled architecture lacks trap when they are called.
+// Pointers called `shared` must point into the block's shared memory. A function whose instruction
+// the compiled architecture lacks traps when it is called.
 #pragma once
 
 #include <cstdint>
 
 #include "common/cuda_launch.cuh"
 
-// Whether bulk copies and transaction barriers (sm_90), and wgmma (sm_90a), can be used: for code
-// that should not be compiled without them.
+// Whether this compilation has bulk copies and transaction barriers (sm_90), and wgmma (sm_90a).
+// Code that needs them can be left out otherwise.
 #if defined(KTFAST_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define KTFAST_HAS_BULK_COPY 1
 #else
@@ -23,7 +24,7 @@
 #endif
 
 #if defined(KTFAST_CUDA_EMULATION)
-#include "emulated_tensor_core.h"  // all of the following but matrix_descriptor
+#include "emulated_tensor_core.h"  // everything below except matrix_descriptor
 #endif
 
 namespace ktfast::cuda {

@@ -1,8 +1,8 @@
-// Contract of jigsaw_tiles: from a batch of images to normalised, shuffled, partly occluded puzzle
-// tiles.
+// Contract of jigsaw_tiles: makes normalised, shuffled, partly occluded puzzle tiles from a batch
+// of images.
 //
-// The random choices of every row are drawn first, into arrays the caller owns; the tiles are then
-// a function of the images and those arrays alone.
+// The random choices of every row are drawn first and written to arrays of the caller. The tiles
+// are a function of the images and these arrays only.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace ktfast {
 
 enum class TileDtype : int32_t { float32, float16, bfloat16 };
 
-// What a tile is centred and scaled by: one mean and std, one per channel, or none (value / 255).
+// A tile is normalised by one mean and std, by one per channel, or by none (value / 255).
 enum class TileStatistics : int32_t { tile, channel, none };
 
 inline constexpr int32_t kMaxGrid = 4;
@@ -28,10 +28,10 @@ struct JigsawTilesParams {
   int32_t grid;          // cells per side; a puzzle has n_tiles = grid * grid
   int32_t tile_size;     // t, in pixels
   int32_t jitter;        // a tile starts 0..jitter pixels into its cell, per axis
-  int32_t chroma_shift;  // and each channel 0..chroma_shift further
+  int32_t chroma_shift;  // each channel starts 0..chroma_shift pixels further, per axis
   int32_t max_occluders;
   uint64_t gray_threshold;        // probability times 2^32
-  uint64_t projection_threshold;  // probability times 2^32, of the images that are not gray
+  uint64_t projection_threshold;  // probability times 2^32, for images that are not gray
   bool donor_shares_color;
   bool channels_last;
   TileStatistics statistics;
@@ -50,7 +50,7 @@ struct JigsawTilesParams {
   // The choices. An index outside the images gives label -1 and tiles of zeros.
   int64_t* labels;            // [batch]
   int32_t* offsets;           // [batch, n_tiles, 3, 2]; (y, x) inside the cell, per channel
-  int32_t* cells;             // [batch, n_tiles]; of the image, or of the donor where occluded
+  int32_t* cells;             // [batch, n_tiles]; cell of the image, or of the donor if occluded
   uint8_t* occluded;          // [batch, n_tiles]
   int64_t* donors;            // [batch]; row of the batch, -1: none
   uint8_t* gray;              // [batch]

@@ -1,22 +1,24 @@
-// The random choices of a row of the batch and of its slots, and the checks both backends make:
-// written once.
+// The random choices of a row of the batch and of its slots, and the checks of the arguments. Both
+// backends share them.
 //
-// Every draw has a fixed place in the Philox stream of its sample, so that changing one option
-// (more occluders, say) leaves the draws of all others as they were. Key: the seed. Counter: sample
-// id (low, high word), epoch, block. The words of the blocks:
+// Every random number has a fixed place in the Philox stream of its sample. So a change of one
+// option, such as the number of occluders, does not change the random numbers of the others. The
+// key is the seed. The counter is the sample id (low, high word), the epoch and the block. The
+// words of the blocks are:
 //   0          label, gray, projection, number of occluders
 //   1          donor row, donor gray, donor projection, (unused)
 //   2 + 2s     slot s: jitter y, jitter x, red shift y, red shift x
 //   3 + 2s     slot s: green shift y, green shift x, blue shift y, blue shift x
-//   64 + i     occluder i: its slot among those left, its donor cell among those left, (unused) x 2
+//   64 + i     occluder i: its slot and its donor cell among the remaining ones, (unused) x 2
 #pragma once
+
+#include "jigsaw_tiles/jigsaw_tiles.h"
 
 #include <cstdint>
 
 #include "common/check.h"
 #include "common/host_device.h"
 #include "common/philox.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 
 namespace ktfast {
 
@@ -25,14 +27,14 @@ inline constexpr uint32_t kDonorBlock = 1;
 inline constexpr uint32_t kSlotBlocks = 2;
 inline constexpr uint32_t kOccluderBlocks = 64;
 
-// Up to 16 small numbers in the nibbles of one word, for draws without replacement: an array
-// indexed at run time would live in slow local memory on a GPU.
+// Up to 16 small numbers in the nibbles of one word, for draws without replacement. An array that
+// is indexed at run time would lie in slow local memory on a GPU.
 struct NibbleDeck {
   uint64_t nibbles = 0xFEDCBA9876543210u;
 
   KTFAST_HD int32_t at(int32_t i) const { return static_cast<int32_t>((nibbles >> (4 * i)) & 15u); }
 
-  // Step i of a Fisher-Yates shuffle: swaps i with j and returns what is at i then.
+  // Step i of a Fisher-Yates shuffle: swaps i with j and returns the number that is now at i.
   KTFAST_HD int32_t deal(int32_t i, int32_t j) {
     const uint64_t a = static_cast<uint64_t>(at(i));
     const uint64_t b = static_cast<uint64_t>(at(j));
@@ -47,13 +49,13 @@ KTFAST_HD PhiloxBlock draw(const JigsawTilesParams& p, int64_t row, uint32_t blo
                     block);
 }
 
-// The image of a row of the batch, or -1 if its index is not one.
+// The image of a row of the batch, or -1 if the row's index is not the number of an image.
 KTFAST_HD int64_t image_of(const JigsawTilesParams& p, int64_t row) {
   const int64_t image = p.indices == nullptr ? row : p.indices[row];
   return image >= 0 && image < p.n_images ? image : -1;
 }
 
-// What chance decided for a row of the batch.
+// The random choices of a row of the batch.
 struct RowChoices {
   int64_t label;
   bool gray;
@@ -61,12 +63,12 @@ struct RowChoices {
   bool donor_gray;
   bool donor_projection;
   int64_t donor;        // row of the batch, -1: none
-  int32_t n_occluders;  // the first so many of `slots` show the same many cells of the donor
+  int32_t n_occluders;  // the first n_occluders of `slots` show the first cells of `cells`
   NibbleDeck slots;
   NibbleDeck cells;
 };
 
-// And for one of its slots.
+// The random choices of one slot.
 struct SlotChoices {
   int32_t cell;  // of the image, or of the donor where occluded
   bool occluded;
@@ -90,7 +92,7 @@ KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, RowChoi
   }
 }
 
-// A batch of one has no donor, hence no occluders.
+// A batch of one image has no donor and therefore no occluders.
 KTFAST_HD RowChoices choose_row(const JigsawTilesParams& p, int64_t row) {
   const PhiloxBlock words = draw(p, row, kRowBlock);
   RowChoices r{};
@@ -107,7 +109,8 @@ KTFAST_HD SlotChoices choose_slot(const JigsawTilesParams& p, int64_t row, const
                                   int32_t slot) {
   const int32_t n_tiles = p.grid * p.grid;
   SlotChoices s;
-  // The op checks host arrays; what it cannot see on a device must still not lead outside an image.
+  // The op checks arrays on the host only. A wrong number on a device must not lead outside an
+  // image.
   const int32_t cell = p.permutations[r.label * n_tiles + slot];
   s.cell = cell < n_tiles ? cell : 0;
   s.occluded = false;
@@ -150,7 +153,7 @@ KTFAST_HD void store_slot(const JigsawTilesParams& p, int64_t row, int32_t slot,
   }
 }
 
-// What must hold for the index arithmetic to stay inside the arrays.
+// Checks what the index arithmetic needs to stay inside the arrays.
 inline void check_params(const JigsawTilesParams& p) {
   const int64_t cell_height = p.grid > 0 ? p.height / p.grid : 0;
   const int64_t cell_width = p.grid > 0 ? p.width / p.grid : 0;

@@ -1,6 +1,6 @@
-// The share of one tile's work that falls to one lane of a group of lanes: a CUDA thread of a
-// block, or the whole tile (lane 0 of 1) in the CPU's scalar path. A test runs it on the host for a
-// block's 256 lanes.
+// One lane's share of the work on a tile. On a GPU a lane is one thread of the tile's block. The
+// CPU's scalar kernels do the whole tile as lane 0 of 1. A test runs the 256 lanes of a block on
+// the host.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +10,18 @@
 
 namespace ktfast {
 
-// --- From the image to the block's own memory
-// ----------------------------------------------------- The three channels of a tile lie in one
-// rectangle. Its rows begin anywhere, but are copied 16 aligned bytes at a time: a row of the copy
-// has the original's address modulo 16.
+// --- From the image to the block's own memory ---
+
+// The rectangle of an image that contains the three channels of a tile. A row of the rectangle may
+// start at any address. The lanes copy 16 aligned bytes at a time, so a row of the copy has the
+// same address modulo 16 as the original row.
 struct TileStage {
-  const uint8_t* first;  // of the rectangle
+  const uint8_t* first;  // first byte of the rectangle
   int64_t row_bytes;
   int32_t rows;
   int32_t used;   // bytes of a row
-  int32_t start;  // of the first row, in the copy
-  int32_t pitch;  // from row to row of the copy
+  int32_t start;  // offset of the first row in the copy
+  int32_t pitch;  // distance between two rows of the copy
   int32_t y[3];   // where each channel's tile starts in the rectangle
   int32_t x[3];
 };
@@ -58,17 +59,17 @@ KTFAST_HD TileStage tile_stage(const TileSource& s, const int32_t (&offsets)[3][
   return g;
 }
 
-// Bytes that the copy of any tile takes at most.
+// The largest number of bytes that the copy of a tile takes.
 KTFAST_HD int64_t stage_size(int32_t tile_size, int32_t chroma_shift) {
   const int64_t side = int64_t{tile_size} + chroma_shift;
   return side * (3 * side + 45) + 32;
 }
 
-// Copies the lane's share to `copy`, which lies on a boundary of 16 bytes; nothing outside `begin`
-// .. `end`, the images, is read.
+// Copies the lane's share to `copy`, which is aligned to 16 bytes. Reads nothing outside the
+// images, which extend from `begin` to `end`.
 KTFAST_HD void stage_lane(const TileStage& g, const uint8_t* begin, const uint8_t* end,
                           int32_t lane, int32_t n_lanes, uint8_t* copy) {
-  const int32_t units = (g.used + 30) / 16;  // that a row may touch
+  const int32_t units = (g.used + 30) / 16;  // a row touches at most
   for (int32_t i = lane; i < g.rows * units; i += n_lanes) {
     const int32_t y = i / units;
     const uint8_t* row = g.first + y * g.row_bytes;
@@ -95,9 +96,9 @@ KTFAST_HD TileSource staged_source(const TileStage& g, const TileSource& s, cons
   return staged;
 }
 
-// --- From pixels to sums and outputs
-// -------------------------------------------------------------- Visits the pixels lane, lane +
-// n_lanes, ... of a tile row by row without a division per pixel.
+// --- From pixels to sums and outputs ---
+
+// Visits the pixels lane, lane + n_lanes, ... of a tile without a division per pixel.
 struct PixelWalk {
   int32_t size, step_x, step_y, y, x;
 
@@ -136,20 +137,20 @@ KTFAST_HD TileSums sum_lane(const TileSource& s, int32_t lane, int32_t n_lanes) 
   return sums;
 }
 
-// As many elements as fill 16 bytes.
+// Elements that fill 16 bytes.
 template <class T>
 struct alignas(16) Pack {
   static constexpr int32_t n = 16 / sizeof(T);
   T v[n];
 };
 
-// A register file has no run-time index.
+// Selects without indexing, because registers cannot be indexed at run time.
 template <class T>
 KTFAST_HD T pick(const T (&v)[3], int32_t c) {
   return c == 0 ? v[0] : c == 1 ? v[1] : v[2];
 }
 
-// A pack of neighbouring pixels to each of the three planes.
+// Writes a pack of neighbouring pixels to each of the three planes.
 template <TileDtype dtype>
 KTFAST_HD void write_planes(const TileSource& s, const TileScaling& f, int32_t lane,
                             int32_t n_lanes, typename Output<dtype>::Type* out) {
@@ -174,7 +175,7 @@ KTFAST_HD void write_planes(const TileSource& s, const TileScaling& f, int32_t l
   }
 }
 
-// A pack of neighbouring outputs, three to a pixel.
+// Writes a pack of neighbouring outputs, three per pixel.
 template <TileDtype dtype>
 KTFAST_HD void write_interleaved(const TileSource& s, const TileScaling& f, int32_t lane,
                                  int32_t n_lanes, typename Output<dtype>::Type* out) {
@@ -204,7 +205,7 @@ KTFAST_HD void write_interleaved(const TileSource& s, const TileScaling& f, int3
   }
 }
 
-// Where channel c of a pixel stands in a tile, planar or interleaved.
+// The position of channel c of a pixel in a tile, planar or interleaved.
 KTFAST_HD int32_t element_index(bool channels_last, int32_t size, int32_t pixel, int32_t c) {
   return channels_last ? pixel * 3 + c : c * size * size + pixel;
 }
@@ -221,14 +222,14 @@ KTFAST_HD void write_elements(const TileSource& s, const TileScaling& f, bool ch
   }
 }
 
-// Writes the lane's share of a tile: 16 bytes at a time where the tile, and each of its planes,
-// starts on such a boundary, else by element.
+// Writes the lane's share of a tile: 16 bytes at a time if the tile and each of its planes are
+// aligned to 16 bytes, else element by element.
 template <TileDtype dtype>
 KTFAST_HD void write_lane(const TileSource& s, const TileScaling& f, bool channels_last,
                           int32_t lane, int32_t n_lanes, typename Output<dtype>::Type* out) {
   constexpr int32_t n = Pack<typename Output<dtype>::Type>::n;
   const bool aligned = reinterpret_cast<uintptr_t>(out) % 16 == 0;
-  // Three planes hold a whole number of packs only if one does.
+  // Three planes hold a whole number of packs only if one plane does.
   if (!aligned || s.size * s.size % n != 0) {
     write_elements<dtype>(s, f, channels_last, lane, n_lanes, out);
   } else if (channels_last) {

@@ -1,25 +1,26 @@
-// The arithmetic of one tile, written once for both backends: where it lies, its colour, its
-// statistics, its output numbers, and the share of the work that falls to one lane of a CUDA block.
+// The arithmetic of one tile, shared by both backends: its place, its colour, its statistics and
+// its output numbers.
 //
-// All before the division is integer. A channel value is a numerator over the colour's scale: 1 as
-// is, 3 for gray (R + G + B), 6 for the projection v - a (a.v) / 6, a = [-1, 2, -1]. Sums of
-// numerators are exact, so mean and 1/std, and with them every output bit, are the same on every
-// backend.
+// Everything before the division is integer arithmetic. A channel value is a numerator divided by
+// the scale of the colour: 1 for unchanged colours, 3 for gray (R + G + B), and 6 for the
+// projection v - a (a.v) / 6 with a = [-1, 2, -1]. Sums of numerators are exact. So mean, 1 / std
+// and every output have the same bits on every backend.
 #pragma once
+
+#include "jigsaw_tiles/jigsaw_tiles.h"
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "common/host_device.h"
-#include "jigsaw_tiles/jigsaw_tiles.h"
 #include "jigsaw_tiles/tile_choices.h"
 
 namespace ktfast {
 
 enum class Color : int32_t { plain, gray, projection };
 
-// One tile to cut: the first pixel of each channel's rectangle.
+// A tile to cut from an image: the first pixel of each channel's rectangle.
 struct TileSource {
   const uint8_t* channel[3];  // channel c is byte c of a pixel; nullptr: there is no image
   int64_t row_bytes;
@@ -31,7 +32,7 @@ KTFAST_HD Color color_of(bool gray, bool projection) {
   return gray ? Color::gray : projection ? Color::projection : Color::plain;
 }
 
-// The tile in a cell of an image; of no image if `image` is negative.
+// The tile in a cell of an image. A negative `image` means no image.
 KTFAST_HD TileSource cut_tile(const JigsawTilesParams& p, int64_t image, Color color, int32_t cell,
                               const int32_t (&offsets)[3][2]) {
   TileSource s{};
@@ -50,7 +51,7 @@ KTFAST_HD TileSource cut_tile(const JigsawTilesParams& p, int64_t image, Color c
   return s;
 }
 
-// The image that a slot shows, -1 if the row or its donor has none.
+// The image that a slot shows, or -1 if the row or its donor has no image.
 KTFAST_HD int64_t shown_image(const JigsawTilesParams& p, int64_t row, bool occluded,
                               int64_t donor) {
   return image_of(p, row) < 0 ? -1 : image_of(p, occluded ? donor : row);
@@ -63,7 +64,7 @@ KTFAST_HD TileSource tile_source(const JigsawTilesParams& p, int64_t row, const 
   return cut_tile(p, shown_image(p, row, s.occluded, r.donor), color, s.cell, s.offsets);
 }
 
-// The same from the choices that were stored.
+// The same, from the stored choices.
 KTFAST_HD TileSource stored_tile_source(const JigsawTilesParams& p, int64_t row, int32_t slot) {
   const int64_t at = row * p.grid * p.grid + slot;
   const bool occluded = p.occluded[at] != 0;
@@ -101,9 +102,9 @@ struct TileScaling {
   float inverse[3];
 };
 
-// n * square - sum^2 is n^2 times the variance, exact in int64 for tiles up to kMaxTileSize; the
-// three operations that follow are each correctly rounded, so no backend can differ. std 0
-// becomes 1.
+// n * square - sum^2 is n^2 times the variance and is exact in int64 for tiles up to kMaxTileSize.
+// The three following operations are correctly rounded, so all backends give the same bits. A
+// standard deviation of 0 becomes 1.
 KTFAST_HD void scale_group(int64_t sum, int64_t square, int64_t n, float* mean, float* inverse) {
   const int64_t spread = n * square - sum * sum;
   *mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(n));
@@ -141,7 +142,8 @@ KTFAST_HD uint32_t float_bits(float value) {
   return bits;
 }
 
-// Round to nearest even. Outputs are finite and below 65504, so NaN and overflow need no care.
+// Rounds to nearest, ties to even. Outputs are finite and below 65504, so NaN and overflow cannot
+// occur.
 KTFAST_HD uint16_t bfloat16_from(float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   uint16_t rounded;
@@ -163,7 +165,7 @@ KTFAST_HD uint16_t float16_from(float value) {
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
   uint32_t half;
-  if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24, which adding 0.5 rounds to
+  if (magnitude < 0x38800000u) {  // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
     float absolute;
     memcpy(&absolute, &magnitude, sizeof absolute);
     half = float_bits(absolute + 0.5f) - 0x3F000000u;

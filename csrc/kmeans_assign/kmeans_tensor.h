@@ -1,8 +1,9 @@
-// Contract of kmeans_tensor: kmeans_assign on a GPU's tensor cores. The answer is the same.
+// Contract of kmeans_tensor: kmeans_assign on a GPU's tensor cores, with the same labels and
+// distances.
 //
-// Rows and centres are shifted by a vector near their mean and rounded to codes of 8 or 16 bits.
-// Products of codes screen the centres, an error bound says which of them may be the nearest, and
-// these are compared in float64.
+// A vector near their mean is subtracted from rows and centres, and the differences are rounded to
+// codes of 8 or 16 bits. Products of codes screen the centres, an error bound leaves candidates,
+// and the candidates are compared in float64.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ struct CUstream_st;
 
 namespace ktfast {
 
-// int8 with a scale per row and per tile of centres, or float16 with a power of two for scale.
+// int8 and float16, both with a scale per row and per tile of centres. The scale of float16 is a
+// power of two.
 enum class TensorCode : int { int8 = 0, float16 = 1 };
 
 struct KmeansTensorPrepareParams {
@@ -22,7 +24,7 @@ struct KmeansTensorPrepareParams {
   TensorCode code;
   const double* centers;  // [n_clusters, n_features]
   const float* mean;      // [n_features]
-  int8_t* prepared;       // [kmeans_tensor_prepared_size()], 16-byte aligned like all codes
+  int8_t* prepared;       // [kmeans_tensor_prepared_size()], aligned to 16 bytes like all codes
 };
 
 struct KmeansTensorEncodeParams {
@@ -32,10 +34,14 @@ struct KmeansTensorEncodeParams {
   ElementType x_type;
   TensorCode code;
   const float* mean;  // [n_features]
-  int8_t* codes;      // [n_rows / 128 rounded up, kmeans_tensor_tile_bytes()]
+  int8_t* codes;      // [n_rows / kTensorTileRows rounded up, kmeans_tensor_tile_bytes()]
   float* constants;   // [n_rows, kTensorConstants]
 };
 constexpr int64_t kTensorConstants = 4;
+// Rows of a tile of codes.
+constexpr int kTensorTileRows = 128;
+// With longer vectors the sum of int8 products could overflow.
+constexpr int64_t kMostTensorFeatures = 131072;
 
 struct KmeansTensorAssignParams {
   int64_t n_rows;
@@ -45,21 +51,18 @@ struct KmeansTensorAssignParams {
   ElementType x_type;
   const double* centers;   // [n_clusters, n_features]
   TensorCode code;         // of the rows and of the centres
-  const int8_t* prepared;  // of these centers
-  const int8_t* codes;     // of these rows
-  const float* constants;  // likewise
+  const int8_t* prepared;  // kmeans_tensor_prepare's output for these centers
+  const int8_t* codes;     // kmeans_tensor_encode's output for these rows
+  const float* constants;  // kmeans_tensor_encode's output for these rows
   int32_t* labels;         // [n_rows]
   double* distances;       // [n_rows]; squared Euclidean distance to the winner
-  bool guessed;            // labels hold centres that are probably near; any number may stand there
-  bool certify;            // else the label is the least score's, and the distance comes from it
-  int64_t* workspace;      // [kmeans_tensor_workspace_size()]
-  int64_t* n_passed;       // [1] compared exactly, added up over the rows, or nullptr
+  bool guessed;        // labels hold centres that are probably near; invalid numbers are ignored
+  bool certify;        // false: the least score decides, and the distance is computed from it
+  int64_t* workspace;  // [kmeans_tensor_workspace_size()]
+  int64_t* n_passed;   // [1] the number of exact comparisons is added; nullptr: not counted
 };
 
 namespace cuda {
-// The longest vectors whose int8 products cannot overflow.
-constexpr int64_t kMostTensorFeatures = 131072;
-
 int64_t kmeans_tensor_prepared_size(int64_t n_clusters, int64_t n_features, TensorCode code);
 int64_t kmeans_tensor_tile_bytes(int64_t n_features, TensorCode code);
 int64_t kmeans_tensor_workspace_size(int64_t n_rows);

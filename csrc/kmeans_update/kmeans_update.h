@@ -1,7 +1,8 @@
-// Contract of kmeans_update: per cluster, the sum and the count (or total weight) of its rows.
+// Contract of kmeans_update: computes the sum and the count (or total weight) of each cluster's
+// rows.
 //
-// Every sum is added up in float64 in the order of the rows, so it has the same bits for any number
-// of threads, any split of the rows over calls, and on the GPU.
+// Each sum adds the rows in float64 in the order of the rows. So the sums have the same bits for
+// any number of threads and any split of the rows over calls, and on the GPU.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@ struct KmeansUpdateParams {
   int64_t n_features;
   const void* x;  // [n_rows, n_features] of x_type
   ElementType x_type;
-  const int32_t* labels;  // [n_rows]; on the CPU checked, on the GPU rows out of range are skipped
+  const int32_t* labels;  // [n_rows]; the CPU refuses labels out of range, the GPU skips their rows
   const double* sample_weight;  // [n_rows], or nullptr: all 1
   int64_t* workspace;           // [kmeans_update_workspace_size()]
   double* sums;                 // [n_clusters, n_features], added to
@@ -26,18 +27,18 @@ struct KmeansUpdateParams {
   int n_threads;                // CPU only
 };
 
-// Rows that changed their cluster leave one sum and join another. Sums are integers, multiples of a
-// power of two per feature, so that they do not depend on the order of additions: adding what is
-// new and taking away what is gone gives the bits of a new sum, on the CPU and on the GPU. Only
-// rows that changed their cluster are read.
+// Moves the rows that changed their cluster from one sum to another. Sums are integers, multiples
+// of a power of two per feature. Integer sums do not depend on the order of additions. So
+// subtracting the rows that left and adding the rows that joined gives the bits of a new sum, on
+// the CPU and on the GPU. Only the rows that changed their cluster are read.
 struct KmeansMoveParams {
   int64_t n_rows;
   int64_t n_clusters;
   int64_t n_features;
   const void* x;  // [n_rows, n_features] of x_type
   ElementType x_type;
-  const int32_t* before;  // [n_rows], or nullptr: they were in no cluster
-  const int32_t* after;   // [n_rows]; on the CPU both are checked, on the GPU such rows are skipped
+  const int32_t* before;  // [n_rows]; nullptr: the rows were in no cluster
+  const int32_t* after;   // [n_rows]; labels out of range as in KmeansUpdateParams
   const double* scale;    // [n_features] powers of two; |x| scale < 2^51
   int64_t* workspace;     // [kmeans_move_workspace_size()]
   int64_t* sums;          // [n_clusters, n_features], changed
@@ -45,7 +46,7 @@ struct KmeansMoveParams {
   int n_threads;          // CPU only
 };
 
-// The largest magnitude of every feature, infinite where one is not finite.
+// Computes the largest magnitude of every feature; infinite if a number is not finite.
 struct KmeansRangeParams {
   int64_t n_rows;
   int64_t n_features;
@@ -55,7 +56,7 @@ struct KmeansRangeParams {
   int n_threads;    // CPU only
 };
 
-// Centres of integer sums; those of empty clusters stay.
+// Computes centres from integer sums. The centre of an empty cluster stays.
 struct KmeansMeansParams {
   int64_t n_clusters;
   int64_t n_features;
@@ -68,7 +69,7 @@ struct KmeansMeansParams {
   int n_threads;           // CPU only
 };
 
-// The inertia, and how many rows changed their label.
+// Computes the inertia and the number of rows that changed their label.
 struct KmeansTotalsParams {
   int64_t n_rows;
   const double* distances;      // [n_rows]
@@ -80,7 +81,7 @@ struct KmeansTotalsParams {
   int n_threads;                // CPU only
 };
 
-// Lengths of workspaces in int64 or, of totals, in double.
+// The lengths of workspaces, in int64; for kmeans_totals in double.
 namespace cpu {
 int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters);
 int64_t kmeans_totals_workspace_size(int64_t n_rows);

@@ -1,4 +1,4 @@
-// The arithmetic of sums that both backends share, so that they give the same bits.
+// The arithmetic of sums. Both backends share it, so that they give the same bits.
 #pragma once
 
 #include <cmath>
@@ -9,16 +9,17 @@
 
 namespace ktfast {
 
-// A centre's squared move adds feature f to partial sum f mod 32, and then the partial sums as a
-// tree: one warp's natural order.
+// The squared movement of a centre adds feature f to partial sum f mod 32, and then adds the
+// partial sums as a tree. This order suits one warp.
 constexpr int kShiftLanes = 32;
 
-// A total over the rows adds row r of 4,096 to partial sum r mod 256, and then these as a tree; the
-// totals of 4,096 rows are added up alike. One block's natural order, wherever the rows lie.
+// A total over 4,096 rows adds row r to partial sum r mod 256, and then adds the partial sums as a
+// tree. The totals of all groups of 4,096 rows are added in the same way. This order suits one CUDA
+// block.
 constexpr int kTotalLanes = 256;
 constexpr int64_t kTotalRows = 4096;
 
-// Sums and products that are rounded one by one; nvcc would contract them otherwise.
+// Sums and products that are rounded separately. Without these functions nvcc would fuse them.
 KTFAST_HD double add(double a, double b) {
 #if defined(__CUDA_ARCH__)
   return __dadd_rn(a, b);
@@ -34,7 +35,7 @@ KTFAST_HD double multiply(double a, double b) {
 #endif
 }
 
-// x scale rounded to an integer, by way of the bits of a double whose last one counts ones.
+// x * scale rounded to an integer, read from the bits of a double whose last bit has the value 1.
 KTFAST_HD int64_t fixed_point(double value, double scale) {
   constexpr double kOnes = 6755399441055744.0;  // 1.5 x 2^52
   const double ones = kOnes;
@@ -46,26 +47,26 @@ KTFAST_HD int64_t fixed_point(double value, double scale) {
   return bits - zero;
 }
 
-// A number's size, infinite if it is not finite.
+// The magnitude of a number; infinite for NaN.
 KTFAST_HD double magnitude(double value) {
   const double size = fabs(value);
   return size < HUGE_VAL ? size : HUGE_VAL;  // a NaN compares as false
 }
 
-// An integer sum's mean in float32, or the previous centre of an empty cluster.
+// The mean of an integer sum in float32, or the previous value if the cluster is empty.
 KTFAST_HD double mean_of(int64_t sum, int64_t count, double step, double previous) {
   if (count <= 0) return previous;
   const double mean = multiply(static_cast<double>(sum), step) / static_cast<double>(count);
   return static_cast<double>(static_cast<float>(mean));
 }
 
-// What a feature adds to its centre's squared move.
+// The square that a feature adds to the squared movement of its centre.
 KTFAST_HD double squared_move(double center, double previous) {
   const double move = add(center, -previous);
   return multiply(move, move);
 }
 
-// Adds up the lanes, whose number is a power of two, as a tree; changes them.
+// Adds the lanes as a tree and overwrites them. Their number is a power of two.
 template <int kLanes>
 KTFAST_HD double tree_sum(double (&lanes)[kLanes]) {
   for (int width = kLanes / 2; width > 0; width /= 2) {

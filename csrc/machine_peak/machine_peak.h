@@ -1,7 +1,7 @@
-// Contract of machine_peak: the most that this processor computes or copies a second, measured.
+// Contract of machine_peak: measures how much this processor computes or copies per second at most.
 //
-// It is the ceiling that the kernels' speed is compared with. Loops of independent multiply-adds in
-// registers, in the widest ones that the build, the processor and KTFAST_SIMD allow.
+// Benchmarks compare the kernels' speed with this peak. The loops compute independent multiply-adds
+// in the widest registers that the build, the processor and KTFAST_SIMD allow.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ enum class PeakKind : int {
   fp32,  // float32 multiply-add
   bf16,  // bfloat16 dot product with float32 sums (AVX512_BF16, AMX)
   int8,  // int8 dot product with int32 sums (AVX512_VNNI, AMX)
-  copy,  // memory to memory, far more than the caches hold
+  copy,  // copy of more memory than the caches hold
 };
 
 struct MachinePeakParams {
@@ -22,8 +22,9 @@ struct MachinePeakParams {
 };
 
 namespace cpu {
-// Operations a second, a multiply-add being two, or copied bytes a second; 0 where the processor
-// lacks the instructions. Threads that others' work interrupts lower it: measure more than once.
+// Returns operations per second, where a multiply-add counts as two, or copied bytes per second.
+// Returns 0 if the processor lacks the instructions. Other work on the machine lowers the result,
+// so measure more than once.
 double machine_peak(const MachinePeakParams& p);
 }  // namespace cpu
 

@@ -1,6 +1,16 @@
-"""Types of the CPU kernels: arrays are anything with DLPack, the caller allocates outputs."""
+"""Types of the CPU kernels. Arrays are objects with DLPack; the caller allocates the outputs."""
 
 from typing import Any
+
+# Sizes that the kernels and Python share; csrc/bindings/bind_kmeans_cpu.h exports them.
+KMEANS_PANEL_WIDTH: int
+KMEANS_COLUMN_WIDTH: int
+KMEANS_ROW_CONSTANTS: int
+KMEANS_NEAR_CENTERS: int
+KMEANS_FARTHEST: int
+KMEANS_TENSOR_TILE_ROWS: int
+KMEANS_TENSOR_ROW_CONSTANTS: int
+KMEANS_TENSOR_MOST_FEATURES: int
 
 def simd_level() -> str: ...
 def jigsaw_tiles_workspace_size(*, tile_size: int, n_threads: int) -> int: ...
@@ -34,6 +44,7 @@ def jigsaw_tiles(
     workspace: Any,
     n_threads: int,
 ) -> None: ...
+def kmeans_assign_costs(*, code: str) -> dict[str, float]: ...
 def kmeans_prepared_size(
     *, n_clusters: int, n_features: int, n_coordinates: int, code: str
 ) -> int: ...
@@ -131,18 +142,6 @@ def kmeans_move(
     x: Any,
     before: Any | None,
     after: Any,
-    scale: Any,
-    workspace: Any,
-    sums: Any,
-    counts: Any,
-    n_threads: int,
-) -> None: ...
-def kmeans_follow_workspace_size(*, n_clusters: int, n_features: int, n_threads: int) -> int: ...
-def kmeans_follow(
-    *,
-    x: Any,
-    before: Any,
-    labels: Any,
     scale: Any,
     workspace: Any,
     sums: Any,

@@ -1,4 +1,8 @@
-"""Types of the CUDA kernels: those of _cpu with a stream (address) in place of n_threads."""
+"""Types of the CUDA kernels.
+
+A kernel takes the arguments of the kernel of the same name in `_cpu`, with `stream` (the address of
+a CUDA stream) in place of `n_threads`.
+"""
 
 from typing import Any
 

@@ -1,7 +1,11 @@
-"""The CPU's screen for nearest centres: how vectors are coded, and the calls that use the codes.
+"""The CPU's screen for nearest centres, and the calls of the compiled kernels that use the screen.
 
-`kmeans_assign` is the one-shot use of it. `ktfast.KMeans` codes the rows of a fit once and keeps
-what it learns of each row from one iteration to the next.
+A screen compares codes: rows and centres that are stored in float32, bfloat16 or int8. For most
+centres the comparison proves that they are not the nearest; the kernels compare the others exactly.
+`csrc/kmeans_assign/README.md` derives the proof.
+
+`ktfast.ops.kmeans_assign` makes a screen for one call. `ktfast.KMeans` codes the rows of a fit
+once, and keeps bounds on each row's distances from one iteration to the next.
 """
 
 import functools
@@ -19,22 +23,38 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 CODES = ("float32", "bfloat16", "int8")
-_CODE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
-PANEL_WIDTH = 64
-_COLUMN_WIDTH = 16
-NEAR_CENTERS = 16
-ROW_CONSTANTS = 7
-_FARTHEST = 128
-# Multiplications of one call and thread; at 30 GFLOP/s and more a call takes a third of a second.
+# The kernels hold centres in panels of 64 slots, and a panel in columns of 16 slots.
+PANEL_WIDTH = cpu.KMEANS_PANEL_WIDTH
+_COLUMN_WIDTH = cpu.KMEANS_COLUMN_WIDTH
+# How many of a row's nearest centres have a bound of their own.
+NEAR_CENTERS = cpu.KMEANS_NEAR_CENTERS
+# How many numbers the kernels keep beside the code of a row.
+ROW_CONSTANTS = cpu.KMEANS_ROW_CONSTANTS
+# How many of the centres that moved farthest `Drift` lists.
+_FARTHEST = cpu.KMEANS_FARTHEST
+# A thread multiplies at most this many pairs of numbers in one call of a kernel. At 30 GFLOP/s or
+# more a call then takes a third of a second at most, after which Ctrl-C takes effect.
 _CALL_PRODUCTS = 5e9
 
 
 def codes_for(precision: str) -> list[str]:
-    """The codes that a screen of this precision may use on this processor, to choose from.
+    """List the codes that a screen of one precision may use on this processor.
+
+    Parameters
+    ----------
+    precision : {"exact", "fast", "float32", "bfloat16", "int8"}
+        "exact" and "fast" allow every code that this processor multiplies fast. The other names
+        allow the code of that name only.
+
+    Returns
+    -------
+    list of str
+        The allowed codes.
 
     Raises
     ------
-    ValueError : only a GPU multiplies in it.
+    ValueError
+        `precision` is "float16", which only a GPU can use.
     """
     if precision == "float16":
         raise ValueError(
@@ -47,10 +67,12 @@ def codes_for(precision: str) -> list[str]:
 
 @functools.cache
 def _fast_codes(level: str) -> tuple[str, ...]:
-    """Codes that are no slower than wider ones at a SIMD level; all give the same labels.
+    """List the codes that are no slower than wider codes at a SIMD level.
 
-    Instructions for bfloat16 are not enough: Intel's AVX-512 ones take four times as long as a
-    multiply-add, for twice the products; AMD's and AMX are fast. So it is measured, in 10 ms.
+    Every code gives the same labels. The speed of bfloat16 is measured, which takes 10 ms, because
+    a processor may have the instructions and be slow: Intel's AVX-512 instruction for bfloat16
+    takes four times as long as a multiply-add and computes twice as many products. The
+    instructions of AMD and of AMX are fast.
     """
     codes = [code for code in CODES if cpu.kmeans_has_fast(code=code)]
     if "bfloat16" in codes:
@@ -63,16 +85,30 @@ def _fast_codes(level: str) -> tuple[str, ...]:
     return tuple(codes)
 
 
+@functools.cache
+def _costs(code: str, _level: str) -> dict[str, float]:
+    """Return the table of `csrc/kmeans_assign/cpu/costs.h` for a code at the SIMD level in use."""
+    return cpu.kmeans_assign_costs(code=code)
+
+
 class Screen:
-    """How vectors are coded: shifted, perhaps taken to a basis, and rounded.
+    """A way to code vectors, and the kernels that find nearest centres with these codes.
+
+    The screen subtracts a mean from rows and centres, optionally takes their coordinates in a
+    basis, and rounds the numbers to a code.
 
     Parameters
     ----------
-    mean : float32 [d], subtracted from rows and centres.
-    code : "float32", "bfloat16" or "int8".
-    basis : float32 [d, m], nearly orthonormal columns: coordinates in it are coded instead of the
-        features. The better it spans the data, the fewer centres pass. None: features are coded.
-    n_threads : CPU threads.
+    mean : array, float32 [d]
+        The vector to subtract from rows and centres. The screen excludes most centres if the vector
+        is near the mean of the rows.
+    code : {"float32", "bfloat16", "int8"}
+        The type of the coded numbers.
+    basis : array, float32 [d, m], optional
+        Nearly orthonormal columns. With a basis the screen codes the m coordinates instead of the
+        d features. The better the basis spans the data, the fewer candidates are left.
+    n_threads : int
+        How many CPU threads the kernels use.
     """
 
     def __init__(
@@ -93,7 +129,18 @@ class Screen:
             self._basis = {"basis": _panels(basis), "basis_error": float(error)}
 
     def prepare(self, centers: Float64) -> Float32:
-        """Prepare centres [k, d] for the other calls."""
+        """Arrange and code centres for the other calls.
+
+        Parameters
+        ----------
+        centers : array, float64 [k, d]
+            The centres.
+
+        Returns
+        -------
+        array, float32
+            The prepared centres. Only screens with the same mean, code and basis can use them.
+        """
         size = cpu.kmeans_prepared_size(n_clusters=len(centers), code=self.code, **self._sizes)
         prepared = np.empty(size, np.float32)
         cpu.kmeans_prepare(
@@ -108,12 +155,20 @@ class Screen:
         return prepared
 
     def empty_codes(self, n: int) -> "RowCodes":
-        """Room for the codes of n rows."""
+        """Allocate the codes of n rows."""
         width = cpu.kmeans_code_bytes(code=self.code, **self._sizes)
         return RowCodes(np.empty((n, width), np.int8), np.empty((n, ROW_CONSTANTS), np.float32))
 
     def encode(self, x: Any, codes: "RowCodes") -> None:
-        """Code rows x [n, d]."""
+        """Code rows.
+
+        Parameters
+        ----------
+        x : array [n, d]
+            The rows.
+        codes : RowCodes
+            The codes of n rows, which are written.
+        """
         for rows, block in row_blocks(x, self._call_rows(max(1, self.n_coordinates))):
             cpu.kmeans_encode(
                 x=block,
@@ -142,24 +197,43 @@ class Screen:
         epoch: int = 0,
         margin: float = 0.0,
     ) -> int:
-        """Write the nearest centre of every row of x, and the squared distance to it.
+        """Find every row's nearest centre with the screen.
 
         Parameters
         ----------
-        x : [n, d].
-        centers, prepared : float64 [k, d] and what `prepare` made of them.
-        labels, distances : int32 [n] and float64 [n], written to.
-        codes : of the rows; None: made on the way. Needed with a basis.
-        subset : increasing row numbers; only these are assigned. None: all.
-        guessed : `labels` hold centres that are probably near.
-        bounds : of the rows, written to.
-        epoch, margin : see `DistanceBounds`.
+        x : array [n, d]
+            The rows.
+        centers : array, float64 [k, d]
+            The centres.
+        prepared : array, float32
+            The result of `prepare` for these centres.
+        labels : array, int32 [n]
+            The numbers of the nearest centres, which are written.
+        distances : array, float64 [n]
+            The squared distances to the nearest centres, which are written.
+        codes : RowCodes, optional
+            The codes of the rows. Without them the kernel codes the rows in passing. A screen with
+            a basis needs them.
+        subset : array, int64 [m], optional
+            Increasing row numbers. Only these rows are assigned.
+        guessed : bool
+            Whether `labels` hold centres that are probably near. A good guess lets the screen
+            exclude more centres.
+        bounds : DistanceBounds, optional
+            The bounds of the rows, which are written.
+        epoch : int
+            The snapshot of the centres that the bounds refer to. The number is written to
+            `bounds.epochs`.
+        margin : float
+            How far beyond the nearest centre the bounds list other centres; see `DistanceBounds`.
 
         Returns
         -------
-        how many centres passed the screen, and how many were compared, added up over the rows.
+        int
+            How many candidates the screen left, plus how many centres were compared in float32 or
+            exactly, added up over the rows.
         """
-        passed = 0
+        compared = 0
         for rows, block in row_blocks(x, self._call_rows(len(centers) * self._length)):
             part = None
             if subset is not None:
@@ -167,7 +241,7 @@ class Screen:
                 if first == last:
                     continue
                 part = subset[first:last] - rows.start
-            passed += cpu.kmeans_assign(
+            compared += cpu.kmeans_assign(
                 x=block,
                 centers=centers,
                 prepared=prepared,
@@ -185,7 +259,7 @@ class Screen:
                 n_threads=self.n_threads,
                 **_bounds(bounds, rows),
             )
-        return passed
+        return compared
 
     def reassign(
         self,
@@ -200,10 +274,37 @@ class Screen:
         budget: int,
         pending: npt.NDArray[np.uint8],
     ) -> int:
-        """Bring labels and distances of the last centres up to these centres, by way of bounds.
+        """Update labels and distances after the centres have moved, using distance bounds.
 
-        Rows for which that would take more than `budget` distances are marked in `pending` (uint8
-        [n]); `assign` must decide them. Returns how many distances were computed.
+        A row is compared only with centres that may have become nearer than the row's own centre.
+
+        Parameters
+        ----------
+        x : array [n, d]
+            The rows.
+        centers : array, float64 [k, d]
+            The centres.
+        prepared : array, float32
+            The result of `prepare` for these centres.
+        labels : array, int32 [n]
+            The nearest of the previous centres, which are updated.
+        distances : array, float64 [n]
+            The squared distances to the previous centres, which are updated.
+        drift : Drift
+            How far the centres have moved.
+        bounds : DistanceBounds
+            The bounds of the rows. `bounds.spent` is increased.
+        budget : int
+            How many distances a row may take since its bounds were written. Beyond that number
+            `assign` is as fast.
+        pending : array, uint8 [n]
+            Written: 1 for the rows that exceed the budget, else 0. `assign` must decide the rows
+            marked with 1.
+
+        Returns
+        -------
+        int
+            How many distances were computed, added up over the rows.
         """
         pairs = 0
         for rows, block in row_blocks(x, self._call_rows(NEAR_CENTERS * self.n_features)):
@@ -231,19 +332,28 @@ class Screen:
         labels: Int32 | None = None,
         margin: float | None = None,
     ) -> "Trial":
-        """Screen a sample of rows, to learn what the screen is worth.
+        """Screen a sample of rows and estimate what the screen costs per row.
 
         Parameters
         ----------
-        sample : [m, d].
-        centers : float64 [k, d].
-        labels : int32 [m], guesses; None: the screen does without.
-        margin : of the bounds to note; None: none are noted.
+        sample : array [m, d]
+            The sample.
+        centers : array, float64 [k, d]
+            The centres.
+        labels : array, int32 [m], optional
+            Guessed centres. Without them the sample is screened without guesses.
+        margin : float, optional
+            The margin of the distance bounds. Without a margin no bounds are recorded.
+
+        Returns
+        -------
+        Trial
+            The estimated cost, and how useful the bounds are.
 
         Notes
         -----
-        How many centres pass is counted; what that costs is reckoned, because times of so little
-        work are noisy.
+        The trial counts the candidates. The cost is computed from that number and from a table,
+        because the time of so small a sample would be noisy.
         """
         m = len(sample)
         codes = None
@@ -252,7 +362,7 @@ class Screen:
             self.encode(sample, codes)
         bounds = None if margin is None else DistanceBounds.empty(m)
         distances = np.empty(m)
-        passed = self.assign(
+        compared = self.assign(
             sample,
             centers,
             self.prepare(centers),
@@ -263,30 +373,33 @@ class Screen:
             bounds=bounds,
             margin=margin or 0.0,
         )
-        cycles = self.product_cost(len(centers)) + self.pair_cost * passed / m
+        cycles = self.product_cost(len(centers)) + self.pair_cost * compared / m
         if bounds is None:
             return Trial(cycles, 0.0)
         reach = np.sqrt(distances) + 1e-30
         return Trial(cycles, float(np.median(bounds.rest_bound / reach)) - 1)
 
     def product_cost(self, n_clusters: int) -> float:
-        """Clock cycles for screening a row: the product's words, and what follows them."""
+        """Estimate the clock cycles that screening a row takes, without its candidates."""
         slots = -(-n_clusters // PANEL_WIDTH) * PANEL_WIDTH
-        words = self._length * _CODE_BYTES[self.code] / 4
-        # AVX2 takes two steps for a product of bytes.
-        rates = {("int8", "avx2"): 12, ("int8", "amx"): 120, ("bfloat16", "amx"): 120}
-        rate = rates.get((self.code, cpu.simd_level()), 16)
-        return slots * (words / rate + 5 / 16) + self.n_features / 2
+        table = self._costs
+        per_slot = self._length / table["products_per_cycle"] + table["slot_cycles"]
+        return slots * per_slot + self.n_features * table["feature_cycles"]
 
     @property
     def noting_cost(self) -> float:
-        """Clock cycles that noting the bounds of a row takes besides screening it."""
-        return 4400 + 1.5 * (NEAR_CENTERS + 4) * self.pair_cost
+        """Clock cycles that recording the bounds of a screened row takes."""
+        return self._costs["bounds_cycles"] + self._costs["bounds_pairs"] * self.pair_cost
 
     @property
     def pair_cost(self) -> float:
-        """Clock cycles for comparing a row with one centre."""
-        return self.n_features / 12 + 25
+        """Clock cycles that comparing a row with one centre takes."""
+        table = self._costs
+        return self.n_features / table["pair_features_per_cycle"] + table["pair_cycles"]
+
+    @property
+    def _costs(self) -> dict[str, float]:
+        return _costs(self.code, cpu.simd_level())
 
     @property
     def _length(self) -> int:
@@ -297,11 +410,15 @@ class Screen:
 
 
 class Trial(NamedTuple):
-    """What a screen is worth.
+    """The cost and the use of a screen, estimated from a sample of rows.
 
-    cycles : per row, roughly.
-    slack : how much farther than the nearest centre the bounded rest of a row's centres is, as a
-        share; the median.
+    Attributes
+    ----------
+    cycles : float
+        Estimated clock cycles per row.
+    slack : float
+        How much farther than the nearest centre the centres without a bound of their own are
+        proven to be, as a share of the distance to the nearest centre. The median of the sample.
     """
 
     cycles: float
@@ -309,28 +426,43 @@ class Trial(NamedTuple):
 
 
 class RowCodes(NamedTuple):
-    """Codes of rows, and what is known of the rest of them."""
+    """Coded rows, with the numbers that bound the error of each code.
+
+    Attributes
+    ----------
+    codes : array, int8 [n, bytes of a code]
+        The codes.
+    constants : array, float32 [n, 7]
+        The scale and the lengths that the certificate needs, for each row.
+    """
 
     codes: npt.NDArray[np.int8]
     constants: Float32
 
     def at(self, rows: slice) -> "RowCodes":
-        """Those of some rows, sharing memory."""
+        """Return the codes of some rows; the result shares the memory."""
         return RowCodes(self.codes[rows], self.constants[rows])
 
 
 class DistanceBounds(NamedTuple):
-    """What is known of each row's other centres, as of an epoch.
+    """Lower bounds of each row's distances to the centres of one snapshot.
 
-    near : int32 [n, 16], the nearest centres, -1 where there are fewer.
-    near_bounds : float32 [n, 16], lower bounds of the distances to them.
-    rest_bound : float32 [n], lower bound of the distances to all others.
-    epochs : uint8 [n], the snapshot of the centres for which these hold.
-    spent : uint16 [n], distances computed since then.
+    `Screen.assign` writes the bounds and `Screen.reassign` uses them. The margin of `Screen.assign`
+    decides up to which distance centres become candidates: up to (1 + margin) times the squared
+    distance to the nearest centre. A wider margin raises `rest_bound` and leaves more candidates.
 
-    The margin of `Screen.assign` says how much farther than the nearest, as a share of its squared
-    distance, centres are looked for: the wider, the more useful the bound of the rest, and the more
-    centres pass the screen.
+    Attributes
+    ----------
+    near : array, int32 [n, 16]
+        The nearest centres of each row, in any order; -1 where there are fewer.
+    near_bounds : array, float32 [n, 16]
+        Lower bounds of the distances to the centres in `near`.
+    rest_bound : array, float32 [n]
+        A lower bound of the distances to all centres that are not in `near`.
+    epochs : array, uint8 [n]
+        The number of the snapshot of the centres to which the bounds refer.
+    spent : array, uint16 [n]
+        How many distances were computed since the bounds were written.
     """
 
     near: Int32
@@ -341,7 +473,7 @@ class DistanceBounds(NamedTuple):
 
     @classmethod
     def empty(cls, n: int) -> "DistanceBounds":
-        """Room for the bounds of n rows: 139 bytes each."""
+        """Allocate the bounds of n rows, 139 bytes for each."""
         return cls(
             np.empty((n, NEAR_CENTERS), np.int32),
             np.empty((n, NEAR_CENTERS), np.float32),
@@ -351,7 +483,7 @@ class DistanceBounds(NamedTuple):
         )
 
     def at(self, rows: slice) -> "DistanceBounds":
-        """Those of some rows, sharing memory."""
+        """Return the bounds of some rows; the result shares the memory."""
         return DistanceBounds(
             self.near[rows],
             self.near_bounds[rows],
@@ -362,12 +494,18 @@ class DistanceBounds(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """How far centres have moved.
+    """How far the centres have moved since the last assignment and since each snapshot.
 
-    moved : uint8 [k], since the last assignment or not.
-    drift : float32 [epochs, k], distance to the snapshot of an epoch.
-    farthest, farthest_moved : int32 [epochs, 128], the centres of largest drift, among all and
-        among those that moved.
+    Attributes
+    ----------
+    moved : array, uint8 [k]
+        1 for the centres that have moved since the last assignment, else 0.
+    drift : array, float32 [epochs, k]
+        The distance of each centre to its place in the snapshot of an epoch, rounded up.
+    farthest : array, int32 [epochs, 128]
+        The centres of largest drift, the largest first; -1 where there are fewer.
+    farthest_moved : array, int32 [epochs, 128]
+        Like `farthest`, of the centres that have moved since the last assignment.
     """
 
     moved: npt.NDArray[np.uint8]
@@ -386,15 +524,30 @@ def kmeans_drift(
     known: npt.NDArray[np.bool_] | None = None,
     n_threads: int,
 ) -> Drift:
-    """Measure how far centres [k, d] are from the previous ones and from snapshots.
+    """Measure how far the centres are from the previous centres and from snapshots.
 
     Parameters
     ----------
-    centers, previous : float64 [k, d].
-    snapshots : float32 [epochs, k, d].
-    snapshot_error : float32 [epochs], how far a rounded snapshot may be from the centre it was of.
-    drift : float32 [epochs, k], written to and returned; None: a new array.
-    known : bool [epochs], of which epochs `drift` holds what was written for the previous centres.
+    centers : array, float64 [k, d]
+        The centres.
+    previous : array, float64 [k, d]
+        The centres of the last assignment.
+    snapshots : array, float32 [epochs, k, d]
+        Copies of earlier centres.
+    snapshot_error : array, float32 [epochs]
+        How far, at most, a centre rounded to float32 is from the centre that was copied.
+    drift : array, float32 [epochs, k], optional
+        Memory for `Drift.drift`.
+    known : array, bool [epochs], optional
+        The epochs of which `drift` holds the values for `previous`. The values of centres that have
+        not moved since are kept. The default is none.
+    n_threads : int
+        How many CPU threads to use.
+
+    Returns
+    -------
+    Drift
+        The movements.
     """
     n_epochs, k = snapshots.shape[:2]
     if known is None:
@@ -418,7 +571,7 @@ def kmeans_drift(
 
 
 def _panels(basis: Float32) -> Float32:
-    """Columns in groups of 16, each group feature by feature: float32 [groups / 4, 4, d, 16]."""
+    """Arrange the columns of a basis in panels as the kernels read them: [panels, 4, d, 16]."""
     d, m = basis.shape
     n_panels = -(-m // PANEL_WIDTH)
     padded = np.zeros((d, n_panels * PANEL_WIDTH), np.float32)
@@ -428,6 +581,7 @@ def _panels(basis: Float32) -> Float32:
 
 
 def _bounds(bounds: DistanceBounds | None, rows: slice) -> dict[str, Any]:
+    """Return the kernels' keyword arguments for the bounds of some rows."""
     if bounds is None:
         return {"near": None}
     return bounds.at(rows)._asdict()

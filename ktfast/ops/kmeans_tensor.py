@@ -7,14 +7,14 @@ a GPU codes the rows once and screens them in every iteration.
 from typing import Any, NamedTuple
 
 from ktfast.native.arrays import as_like, empty, on_device, stream_of
-from ktfast.native.modules import native_of
+from ktfast.native.modules import cpu, native_of
 from ktfast.ops.vectors import row_blocks
 
 CODES = ("int8", "float16")
-TILE_ROWS = 128
-# With more features than this, a product of int8 vectors could overflow.
-MOST_FEATURES = 131072
-ROW_CONSTANTS = 4
+TILE_ROWS = cpu.KMEANS_TENSOR_TILE_ROWS
+# With more features than this, a sum of int8 products could overflow.
+MOST_FEATURES = cpu.KMEANS_TENSOR_MOST_FEATURES
+ROW_CONSTANTS = cpu.KMEANS_TENSOR_ROW_CONSTANTS
 # Rows of one call. The workspace is 290 bytes per row, so 76 MB at most.
 _CALL_ROWS = 1 << 18
 # Most bytes of the codes that `assign` makes itself; the codes of 128 rows always fit.

@@ -24,7 +24,7 @@ def level(request, monkeypatch):
 
 
 def brute_force(x, centers):
-    """Labels and distances with the partial sums of the kernels: feature p goes to sum p mod 32."""
+    """Labels and distances with the partial sums of `certificate.h`: feature p in sum p mod 32."""
     d = x.shape[1]
     squares = np.zeros((len(x), len(centers), -(-d // 32) * 32))
     squares[:, :, :d] = (x.astype(np.float64)[:, None] - centers) ** 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-#include "kmeans_assign/screen_tile.h"
+#include "kmeans_assign/cuda/float32/screen_tile.h"
 #include <cstdio>
 #include <set>
 #include <utility>

@@ -1,6 +1,7 @@
-// Runs what a CUDA block does to a tile, lane by lane on the host, and compares it with one lane
-// doing all straight from the image: every output is written exactly as often as it should be,
-// nothing else is touched, and nothing outside the images is read (with AddressSanitizer).
+// Runs the lanes of a CUDA block on a tile, one after another on the host. Compares the result with
+// a single lane that reads the image directly. Checks that every output is written exactly once,
+// that nothing else is written, and (with AddressSanitizer) that nothing outside the images is
+// read.
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -13,7 +14,7 @@ using namespace ktfast;
 namespace {
 
 constexpr int32_t kBlock = 256;
-constexpr size_t kGuard = 64;  // bytes around a buffer that must stay as they were
+constexpr size_t kGuard = 64;  // bytes around a buffer that must not change
 
 int failures = 0;
 
@@ -23,7 +24,7 @@ void expect(bool condition, const char* what, int32_t size) {
   std::printf("%s, tile size %d\n", what, size);
 }
 
-// Memory that starts `shift` bytes after a boundary of 16, between guards.
+// Memory that starts `shift` bytes after a multiple of 16, between guards.
 class Guarded {
  public:
   Guarded(size_t size, size_t shift) : memory_(size + shift + 2 * kGuard + 16, 0xA5), size_(size) {
@@ -44,7 +45,7 @@ class Guarded {
   size_t size_;
 };
 
-// Images at an address of any remainder modulo 16, with nothing readable before or after them.
+// Images at an address of any remainder modulo 16. The memory before and after is not readable.
 class Images {
  public:
   Images(int64_t height, int64_t width, size_t shift)
@@ -136,7 +137,7 @@ void compare_sizes() {
   for (const int32_t size : {1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 75, 91}) {
     for (const Color color : {Color::plain, Color::gray, Color::projection}) {
       for (const auto& place : offsets) {
-        // The last tile that fits: it ends with the images.
+        // The last tile that fits ends with the last byte of the images.
         const int64_t height = size + 2 + place[0][0] / 5 * 5;
         Images images(height, height + static_cast<int64_t>(shift % 5), shift % 16);
         shift += 3;
@@ -146,7 +147,7 @@ void compare_sizes() {
   }
 }
 
-// A row's choices hold each occluded slot and each donor's cell once.
+// A row's choices contain each occluded slot and each cell of the donor once.
 void deal_decks() {
   for (uint32_t trial = 0; trial < 2000; ++trial) {
     NibbleDeck deck;

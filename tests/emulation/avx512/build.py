@@ -1,6 +1,6 @@
-"""Builds a copy of ktfast whose AVX-512 and AMX kernels run on any processor with AVX2.
+"""Build a copy of ktfast whose AVX-512 and AMX kernels run on any processor with AVX2.
 
-Fixtures call it; as a script it takes the folder.
+Test fixtures call `build`. As a script, the file takes the folder to build in.
 """
 
 import os
@@ -23,12 +23,12 @@ AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
 AVX512_FLAGS = [
     *(*AVX2_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
     *("-mavx512vnni", "-mavx512bf16"),
-    # GCC 12 warns of its own headers (bug 105593).
+    # GCC 12 warns about its own headers (GCC bug 105593).
     "-Wno-maybe-uninitialized",
 ]
 AMX_FLAGS = [*AVX512_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 EMULATION_FLAGS = [*AVX2_FLAGS, f"-I{EMULATION}", "-Wno-psabi"]
-# As CMakeLists.txt has them, but for the level of optimisation.
+# The flags of CMakeLists.txt, except for the level of optimisation.
 FLAGS = [
     *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fopenmp"),
     *("-Wall", "-Wextra", "-Werror", "-DKTFAST_X86_SIMD=1", "-DKTFAST_X86_AMX=1"),
@@ -38,13 +38,13 @@ FLAGS = [
 
 
 def cpu_flags():
-    """What the processor can do, as Linux names it."""
+    """Return the processor's features, with the names that Linux gives them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def compiler():
-    """The path of g++; skips where there is none or the emulation could not run."""
+    """Return the path of g++. Skip the test without g++ or without AVX2, FMA and F16C."""
     found = shutil.which("g++")
     if found is None or platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the AVX-512 emulation needs g++ on x86-64")
@@ -54,14 +54,14 @@ def compiler():
 
 
 def link(objects, library):
-    """A shared library."""
+    """Link a shared library and return its path."""
     command = [compiler(), "-shared", "-fopenmp", *objects, "-o", library]
     subprocess.run(command, check=True)
     return library
 
 
 def compile_one(source, target, flags):
-    """An object file."""
+    """Compile a source file and return the path of the object file."""
     command = [compiler(), *FLAGS, *flags, "-c", source, "-o", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -69,26 +69,36 @@ def compile_one(source, target, flags):
 
 
 def flags_of(source):
-    """What the emulation or the kernels of a file need."""
-    if "avx512" in source.name or "amx" in source.name:
+    """Return a source file's compiler flags. The emulation replaces those of AVX-512 and AMX."""
+    folder = source.parent.name
+    if folder.startswith("avx512") or folder == "amx":
         return EMULATION_FLAGS
-    if "avx2" in source.name:
+    if folder == "avx2":
         return AVX2_FLAGS
     if source.name == "cpu_features.cpp":
         return ["-include", EMULATION / "processor.h"]
     return []
 
 
+def object_name(source):
+    """Return the name of a source file's object, with the folders, because file names repeat."""
+    return "_".join(source.with_suffix(".o").parts)
+
+
 def build(folder):
-    """A folder for PYTHONPATH, with a copy of the package and another ktfast.native._cpu."""
+    """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
     compiler()
-    sources = [s for s in (ROOT / "csrc").glob("*/*.cpp") if s.name != "bind_cuda.cpp"]
+    csrc = ROOT / "csrc"
+    sources = [s for s in csrc.rglob("*.cpp") if s.name != "bind_cuda.cpp"]
     package = folder / "ktfast"
     left_out = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(Path(ktfast.__file__).parent, package, ignore=left_out, dirs_exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(
-            pool.map(lambda s: compile_one(s, folder / f"{s.stem}.o", flags_of(s)), sources)
+            pool.map(
+                lambda s: compile_one(s, folder / object_name(s.relative_to(csrc)), flags_of(s)),
+                sources,
+            )
         )
     link(objects, package / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
     return folder

@@ -1,7 +1,7 @@
-"""What each intrinsic of the AVX-512 kernels gives, in NumPy, and arguments to try it on.
+"""Define every intrinsic of the AVX-512 kernels in NumPy, and make arguments for the tests.
 
-Registers are arrays [n, lanes]; the definitions follow Intel's manuals, where something is left
-open (the order of a sum) GCC's headers.
+Registers are arrays [n, lanes]. The definitions follow Intel's manuals. Where the manuals leave
+something open, such as the order of a sum, the definitions follow GCC's headers.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ N = 600  # registers of each argument
 
 # --- Arguments ------------------------------------------------------------------------------------
 def lanes(kind):
-    """The type and number of lanes of a kind: "f4x16" is 16 float32, "u2" one uint16."""
+    """Return a kind's dtype and number of lanes: "f4x16" is 16 float32, "u2" one uint16."""
     name, _, n = kind.partition("x")
     return np.dtype(name), int(n or 1)
 
 
 def numbers(kind, generator):
-    """Registers [N, lanes]: any bits, numbers that are close to one another, and extremes."""
+    """Make registers [N, lanes]: random bits, numbers close to one another, and extreme numbers."""
     dtype, n = lanes(kind)
     shape = (N, n)
     bits = generator.integers(0, 256, (N, n * dtype.itemsize), np.uint8).view(dtype)
@@ -52,12 +52,12 @@ def wide(v):
 
 
 def maximum(a, b):
-    """The second where one is not a number or both are zero."""
+    """Return the larger number, or the second if one is NaN or both are zero."""
     return np.where(a > b, a, b)
 
 
 def tree(v, function):
-    """All lanes, upper and lower half first."""
+    """Add all lanes: first the upper half to the lower half, and so on."""
     while v.shape[1] > 1:
         half = v.shape[1] // 2
         v = function(v[:, half:], v[:, :half])
@@ -65,7 +65,7 @@ def tree(v, function):
 
 
 def largest(v):
-    """GCC's order, which differs in the last two steps."""
+    """Take the maximum of all lanes in GCC's order, which differs in the last two steps."""
     v = maximum(v[:, 8:], v[:, :8])
     v = maximum(v[:, 4:], v[:, :4])
     v = maximum(v[:, :2], v[:, 2:])
@@ -73,7 +73,7 @@ def largest(v):
 
 
 def exact_enough(a, b, c):
-    """a b + c in float64 with 53 bits, of which the last is set if there are more."""
+    """Return a b + c in float64. The last of 53 bits is set if lower bits were cut off."""
     product = a.astype(np.float64) * b
     total = product + c
     back = total - product
@@ -93,7 +93,7 @@ def flushed(v):
 
 
 def flushing_fused(a, b, c):
-    """Tiny is what would be below 2^-126 if it was rounded to 24 bits."""
+    """Flush a result to zero if its magnitude, rounded to 24 bits, is below 2^-126."""
     v = exact_enough(flushed(a), flushed(b), flushed(c))
     is_tiny = np.abs((v * 2.0**64).astype(np.float32)) < 2.0 ** (64 - 126)
     return np.where(is_tiny, np.copysign(0, v), v).astype(np.float32)
@@ -109,7 +109,7 @@ def dot_of_bfloat16(c, a, b):
 
 
 def to_bfloat16(upper, lower):
-    """Half-way between two of them is left to the even one."""
+    """Round to bfloat16, ties to even."""
     v = np.concatenate([lower, upper], axis=1)
     bits = v.view(np.uint32)
     down = bits >> 16

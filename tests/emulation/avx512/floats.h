@@ -5,7 +5,7 @@
 
 namespace avx512_emulation {
 
-// The same as AVX2 or FMA in each half.
+// Intrinsics that are the same as those of AVX2 or FMA in each half.
 #define AVX512_EMULATION_2(Whole, Pair, name)                                \
   inline Whole name(Whole a, Whole b) {                                      \
     const Pair x(a), y(b);                                                   \
@@ -98,7 +98,7 @@ inline float reduce_max_ps(__m512 v) {
 }
 
 // --- bfloat16
-// To nearest, ties to even; subnormal numbers become zeros, and NaN stays one and is made quiet.
+// Rounds to nearest, ties to even. Subnormal numbers become zeros, and a NaN becomes a quiet NaN.
 inline uint16_t bfloat16_of(uint32_t bits) {
   const uint32_t magnitude = bits & 0x7fffffff;
   const auto upper = static_cast<uint16_t>(bits >> 16);
@@ -119,8 +119,9 @@ inline __m512bh cvtne2ps_pbh(__m512 upper, __m512 lower) {
   return v;
 }
 
-// In each lane a fused multiply-add of the odd numbers, then one of the even ones: to nearest, ties
-// to even, subnormal numbers read and written as zeros, whatever MXCSR says, which stays as it was.
+// In each lane a fused multiply-add of the odd numbers and then one of the even numbers. Both round
+// to nearest, ties to even, and treat subnormal numbers as zeros, independently of MXCSR. MXCSR is
+// not changed.
 inline __m512 dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
   const __m256i upper = _mm256_set1_epi32(-0x10000);
   const Integers x(reinterpret_cast<__m512i>(a)), y(reinterpret_cast<__m512i>(b));

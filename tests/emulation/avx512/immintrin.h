@@ -1,11 +1,11 @@
-// Stands before the compiler's <immintrin.h>, and has AVX-512 and AMX done by AVX2, FMA and F16C:
-// every intrinsic that the kernels use, as Intel defines it. One that is missing here does not
-// compile, because the real one needs instructions that are not switched on.
+// Included in place of the compiler's <immintrin.h>. Implements every AVX-512 and AMX intrinsic
+// that the kernels use with AVX2, FMA and F16C, as Intel defines it. An intrinsic that is missing
+// here does not compile, because the compiler's own needs instructions that are not enabled.
 #pragma once
 
 #include_next <immintrin.h>
 
-// machine_peak's functions ask for instructions one by one.
+// The functions of machine_peak enable instructions with attributes, which are removed here.
 #define target(instructions) unused
 
 #include "floats.h"

@@ -55,7 +55,7 @@ inline __m512i mask_add_epi16(__m512i otherwise, __mmask32 mask, __m512i a, __m5
   return v;
 }
 
-// In each lane the products of four unsigned bytes of a and signed ones of b are added, modulo
+// Adds, in each lane, the products of four unsigned bytes of a and four signed bytes of b, modulo
 // 2^32.
 inline __m256i add_byte_products(__m256i sum, __m256i a, __m256i b) {
   const __m256i even_a = _mm256_and_si256(a, _mm256_set1_epi16(0xff));

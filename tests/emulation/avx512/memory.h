@@ -1,5 +1,5 @@
-// Loads and stores: elements that a mask leaves out are not touched, and what must lie on a
-// register's boundary is refused elsewhere.
+// Loads and stores. Elements outside the mask are not accessed. An aligned load or store of an
+// unaligned address fails.
 #pragma once
 
 #include <stdexcept>
@@ -14,7 +14,7 @@ inline void check_alignment(const void* place) {
   }
 }
 
-// Zeros in place of the elements that the mask leaves out.
+// Elements outside the mask become zeros.
 template <class T, int kBytes>
 inline Lanes<T, kBytes> masked_load(uint32_t mask, const void* from) {
   Lanes<T, kBytes> all;

@@ -43,7 +43,7 @@ struct Lanes {
   const T& operator[](int i) const { return lane[i]; }
 };
 
-// What an instruction leaves undefined: not a number in any type of float, and no small integer.
+// The value of undefined registers: NaN in every float type, and no small integer.
 inline __m256i undefined() { return _mm256_set1_epi32(-0x00380039); }
 
 }  // namespace avx512_emulation

@@ -1,5 +1,5 @@
-// Each intrinsic on arrays of registers, for test_avx512_emulation.py. Built once with the
-// emulation and, where the processor has AVX-512, once without.
+// Applies each intrinsic to arrays of registers, for test_emulation.py. Built with the emulation
+// and, on a processor with AVX-512, also without.
 
 #include <immintrin.h>
 
@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kBytes = 64;
 
-// What stands at a place, as whatever type the intrinsic takes.
+// Reads an address as the type that the intrinsic takes.
 struct Argument {
   const char* place;
   template <class T>
@@ -33,7 +33,7 @@ void put(char* to, T value) {
 
 }  // namespace
 
-// Arguments and results lie 64 bytes apart; the function returns what went wrong, or nullptr.
+// Arguments and results lie 64 bytes apart. The function returns an error message or nullptr.
 #define TEST(name, statement)                                                           \
   extern "C" __attribute__((visibility("default"))) const char* name(                   \
       char* out, const char* first, const char* second, const char* third, int64_t n) { \
@@ -121,7 +121,7 @@ TEST(insertf32x8, put(to, _mm512_insertf32x8(a, b, 1)))
 TEST(inserti64x4, put(to, _mm512_inserti64x4(a, b, 1)))
 TEST(mask_add_epi16, put(to, _mm512_mask_add_epi16(a, b, a, c)))
 
-// Memory: what is loaded lies at a's place, a mask at b's.
+// Loads and stores: `a` points to the memory, `b` to the mask.
 TEST(load_si512, put(to, _mm512_load_si512(a.place)))
 TEST(loadu_si512, put(to, _mm512_loadu_si512(a.place)))
 TEST(loadu_ps, put(to, _mm512_loadu_ps(a.place)))
@@ -137,7 +137,7 @@ TEST(mask_storeu_ps, _mm512_mask_storeu_ps(to, b, a))
 TEST(mask_cvtepi32_storeu_epi16, _mm512_mask_cvtepi32_storeu_epi16(to, b, a))
 TEST(mask_cvtepi32_storeu_epi8, _mm512_mask_cvtepi32_storeu_epi8(to, b, a))
 
-// Products of whole tiles: sums at a's place, factors at b's and c's.
+// Products of whole tiles: `a` points to the sums, `b` and `c` to the factors.
 #define TEST_TILES(name)                                                                     \
   TEST(name, const ktfast::cpu::TileScope scope; _tile_zero(3); _tile_loadd(0, a.place, 64); \
        _tile_loadd(1, b.place, 64); _tile_loadd(2, c.place, 64); _tile_##name(0, 1, 2);      \
@@ -147,7 +147,7 @@ TEST_TILES(dpbsud)
 TEST_TILES(dpbf16ps)
 #endif
 
-// How the calling thread rounds; returns how it did.
+// Sets the rounding mode of the calling thread and returns the previous mode.
 extern "C" __attribute__((visibility("default"))) uint32_t set_environment(uint32_t mxcsr) {
   const uint32_t before = _mm_getcsr();
   _mm_setcsr(mxcsr);

@@ -1,6 +1,6 @@
-"""The emulated AVX-512 itself: each intrinsic as Intel defines it, stated once more in NumPy.
+"""Test the emulated AVX-512: each intrinsic against Intel's definition, written in NumPy.
 
-Where the processor has AVX-512, its own intrinsics are held to the same.
+On a processor with AVX-512, the real intrinsics are tested against the same definitions.
 """
 
 import ctypes
@@ -40,14 +40,14 @@ HAS_AMX = HAS_AVX512 and cpu_flags() >= {"amx_tile", "amx_int8", "amx_bf16"}
 
 
 class Intrinsics:
-    """The functions of self_test.cpp on arrays [n, lanes]."""
+    """Calls the functions of self_test.cpp with arrays [n, lanes]."""
 
     def __init__(self, path, name):
         self.library = ctypes.CDLL(str(path))
         self.name = name
 
     def place(self, name, places, n=1):
-        """Call a function with addresses: the result's, and three arguments'."""
+        """Call a function with the addresses of the result and of three arguments."""
         function = self.library[name]
         function.restype = ctypes.c_char_p
         places = [*places, *[places[-1]] * (4 - len(places))]
@@ -56,7 +56,7 @@ class Intrinsics:
             raise RuntimeError(error.decode())
 
     def call(self, name, *arguments):
-        """The result's bytes [n, 64], of which those that are not written stay 85."""
+        """Return the result's bytes [n, 64]; bytes that are not written keep the value 85."""
         n = len(arguments[0])
         slots = [aligned((n, 64)) for _ in range(1 + len(arguments))]
         slots[0][:] = 85
@@ -68,7 +68,7 @@ class Intrinsics:
 
 
 def aligned(shape):
-    """Bytes that begin on a register's boundary."""
+    """Allocate bytes that are aligned to a register."""
     size = int(np.prod(shape))
     memory = np.zeros(size + 64, np.uint8)
     return memory[-memory.ctypes.data % 64 :][:size].reshape(shape)
@@ -96,7 +96,7 @@ def view(result, kind):
 
 
 def assert_same_bits(result, expected, kind):
-    """NaN is NaN, whatever its payload; other numbers have the same bits, zeros their sign."""
+    """Compare bits. Every NaN equals every other NaN; zeros must have the same sign."""
     dtype, _ = lanes(kind)
     expected = np.asarray(expected).astype(dtype)
     result = view(result, kind)
@@ -145,9 +145,9 @@ def test_masked_stores_leave_the_rest(intrinsics, name, rng):
 
 @pytest.fixture
 def edge():
-    """The address of a page that must not be touched, behind one that holds 0, 1, 2... at its end.
+    """Return the address of a page that must not be accessed, and NumPy's view of the page before.
 
-    NumPy's view of that one comes with it.
+    The page before holds 0, 1, 2, ... at its end.
     """
     page = mmap.PAGESIZE
     both = np.frombuffer(mmap.mmap(-1, 2 * page), np.uint8)
@@ -201,7 +201,7 @@ def test_what_must_be_aligned_is(intrinsics, name):
 
 # --- Tiles ----------------------------------------------------------------------------------------
 def tile_product(intrinsics, name, sums, left, right):
-    """Registers [n, 16, 64 bytes], each followed by 16 rows of which the result's stay zero."""
+    """Test products of tile registers [n, 16, 64 bytes]; nothing is written behind the result."""
     if intrinsics.name != "emulation" and not HAS_AMX:
         pytest.skip("this processor has no AMX")
     rows = [
@@ -248,7 +248,7 @@ def test_tiles_of_bfloat16(intrinsics, rng):
 
 
 def bfloat16(values):
-    """Words [..] and the float32 numbers that they stand for, none of them denormal."""
+    """Return bfloat16 words [..] and the float32 numbers that they represent, without denormals."""
     bits = np.asarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
     return (bits >> 16).astype(np.uint16), without_denormals(bits.view(np.float32))
 
@@ -259,14 +259,14 @@ def without_denormals(values):
 
 
 def test_every_intrinsic_of_the_kernels_is_here():
-    """AVX-512's are those of 512 bits and those with a mask."""
+    """AVX-512 intrinsics are those of 512 bits and those with a mask."""
     used = set()
-    for path in (ROOT / "csrc").glob("*/*avx512*"):
+    for path in (ROOT / "csrc").glob("*/cpu/avx512*/*"):
         names = re.findall(r"\b_mm(512_|256_mask|_mask)(\w+)", path.read_text())
         used |= {name if width == "512_" else f"mask{name}" for width, name in names}
     compared = set(DEFINITIONS) | set(MASKED_STORES)
     assert used == compared
     used = set()
-    for path in (ROOT / "csrc").glob("*/*amx*"):
+    for path in (ROOT / "csrc").glob("*/cpu/amx/*"):
         used |= set(re.findall(r"\b_tile_(\w+)", path.read_text()))
     assert used == {"loadconfig", "release", "zero", "loadd", "stored", "dpbsud", "dpbf16ps"}

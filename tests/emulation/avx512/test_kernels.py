@@ -1,7 +1,7 @@
-"""The AVX-512 and AMX kernels on any processor with AVX2: other tests, run on the emulation.
+"""Test the AVX-512 and AMX kernels on any processor with AVX2, by running other tests again.
 
-A build of ktfast whose intrinsics are those of emulation/avx512/ takes the place of the
-installed one in a process of its own, which takes the level for the processor's.
+The other tests run in a separate process, which imports a build of ktfast with the intrinsics of
+emulation/avx512/. The process takes the emulated instruction sets for those of its processor.
 """
 
 import os
@@ -26,13 +26,13 @@ def package(tmp_path_factory):
 
 
 def environment(package, lacks):
-    """Variables for a process that imports the package, on a processor without some extensions."""
+    """Return the environment of a process that imports the package and lacks some extensions."""
     kept = {k: v for k, v in os.environ.items() if k != "KTFAST_SIMD" and "PYTEST" not in k}
     return {**kept, "PYTHONPATH": str(package), "AVX512_EMULATION_LACKS": lacks}
 
 
 def run_tests(package, report, file, lacks):
-    """Run a file's tests in the package: the names of those that ran, the reasons of the others."""
+    """Run a file's tests in the package. Return the names that ran and the reasons of the skips."""
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
         *(f"--junitxml={report}", "-k", SELECTION, TESTS / file),

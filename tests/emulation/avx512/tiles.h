@@ -1,4 +1,4 @@
-// AMX: eight registers of 16 rows of 64 bytes, a set for each thread.
+// The tile registers of AMX: eight registers of 16 rows of 64 bytes for each thread.
 #pragma once
 
 #include <cmath>
@@ -24,7 +24,7 @@ struct Tiles {
 };
 inline thread_local Tiles tiles;
 
-// Only whole registers, which is what the kernels configure.
+// Accepts whole registers only, because the kernels configure no others.
 inline void tile_loadconfig(const void* config) {
   const auto* bytes = static_cast<const unsigned char*>(config);
   bool whole = bytes[0] == 1 && bytes[1] == 0;
@@ -64,7 +64,7 @@ inline void tile_dpbsud(int to, int a, int b) {
   }
 }
 
-// Denormals count as zero, whatever the environment says.
+// Denormals count as zero in every floating-point environment.
 inline float flushed(float value) {
   return std::fabs(value) < std::numeric_limits<float>::min() ? std::copysign(0.0f, value) : value;
 }
@@ -76,7 +76,7 @@ inline float widened(uint16_t bfloat16) {
   return flushed(value);
 }
 
-// Even and odd products in sums of their own, which are added at the end.
+// Even and odd products have separate sums, which are added at the end.
 inline void tile_dpbf16ps(int to, int a, int b) {
   const auto* left = reinterpret_cast<const uint16_t (*)[32]>(tiles[a].bytes);
   const auto* right = reinterpret_cast<const uint16_t (*)[32]>(tiles[b].bytes);

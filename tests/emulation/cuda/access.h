@@ -1,10 +1,11 @@
-// Who accessed which word of a block's shared memory, and what orders the threads: finds two
-// accesses, one of them a write, that no barrier orders, whatever the order they happened to run
-// in.
+// Records which thread accessed which word of memory, and how barriers order the threads. Reports
+// two accesses to a word that no barrier orders if one of them is a write, in whatever order they
+// ran.
 //
-// Vector clocks as in Flanagan and Freund, "FastTrack: efficient and precise dynamic race
-// detection", PLDI 2009. A thread's clock counts its own barriers and holds what it knows of the
-// others'. Barriers, __syncwarp and mbarriers order; shuffles and votes, by the language, do not.
+// The method is that of vector clocks: Flanagan and Freund, "FastTrack: efficient and precise
+// dynamic race detection", PLDI 2009. A thread's clock counts the thread's barriers and holds the
+// known counts of the other threads. Barriers, __syncwarp and mbarriers order accesses. By the
+// definition of the language, shuffles and votes do not.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,7 @@
 
 namespace cuda_emulation {
 
-// Atomic accesses race with nothing here.
+// Atomic accesses never count as a race.
 enum class AccessKind { read, write, atomic };
 
 class Clock {
@@ -38,14 +39,14 @@ class Clock {
 struct Access {
   int thread = -1;  // -1: none yet
   uint32_t clock = 0;
-  uint8_t bytes = 0;  // of the word, a bit each
+  uint8_t bytes = 0;  // one bit for each byte of the word
 
   bool conflicts(int other, const Clock& known, uint8_t other_bytes) const {
     return thread >= 0 && thread != other && (bytes & other_bytes) != 0 && clock > known.of(thread);
   }
 };
 
-// The accesses to a stretch of memory; pages are made when first touched.
+// The accesses to a range of memory. Pages are allocated at the first access.
 class AccessLog {
  public:
   void reset(const unsigned char* start, size_t bytes) {
@@ -56,7 +57,7 @@ class AccessLog {
   }
   bool holds(const unsigned char* p) const { return p >= start_ && p < start_ + bytes_; }
 
-  // The thread of an earlier access that this one is not ordered with, or -1.
+  // Returns the thread of an earlier access that races with this access, or -1.
   int enter(const unsigned char* p, size_t bytes, bool write, int thread, const Clock& known) {
     int conflict = -1;
     auto at = static_cast<size_t>(p - start_);
@@ -75,7 +76,7 @@ class AccessLog {
  private:
   struct Word {
     Access written;
-    std::vector<Access> read;  // by threads that nothing orders among themselves
+    std::vector<Access> read;  // by threads that are not ordered
   };
   static constexpr size_t kPageBytes = 256;
   using Page = std::array<Word, kPageBytes / 4>;
@@ -119,15 +120,15 @@ class AccessLog {
   std::vector<std::unique_ptr<Page>> pages_;
 };
 
-// The arrays that kernels may touch. All lie in one arena with gaps between; whatever is in the
-// arena and in none of them is out of bounds.
+// The arrays that kernels may access. All lie in one arena with gaps between them. An access to the
+// arena outside every array is out of bounds.
 struct Arena {
   const unsigned char* start = nullptr;
   size_t bytes = 0;
   std::vector<std::pair<const unsigned char*, size_t>> arrays;
 
   bool holds(const unsigned char* p) const { return p >= start && p < start + bytes; }
-  // Bytes up to the end of the last array.
+  // The number of bytes up to the end of the last array.
   size_t used() const {
     size_t end = 0;
     for (const auto& a : arrays) {

@@ -1,6 +1,6 @@
-// Kernels are compiled with -fsanitize=thread and -fsanitize=bounds, so that every access, and
-// every index that an array's type does not allow, calls a function of these names. In place of the
-// compiler's own library, the emulated machine looks at them.
+// Kernels are compiled with -fsanitize=thread and -fsanitize=bounds. So every memory access, and
+// every index outside the bounds of an array's type, calls one of these functions. The emulated
+// machine checks the accesses instead of the compiler's own library.
 #include <algorithm>
 
 #include "machine.h"

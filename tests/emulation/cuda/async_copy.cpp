@@ -39,9 +39,9 @@ void copy_async_wait(int newest) {
 
 // --- mbarrier: its state lies in its 8 bytes, as on the device.
 struct BarrierState {
-  uint64_t pending : 20;   // arrivals that the present phase waits for
+  uint64_t pending : 20;   // arrivals that the current phase still needs
   uint64_t expected : 20;  // arrivals of every phase
-  uint64_t bytes : 21;     // that copies still have to bring, plus kNoBytes
+  uint64_t bytes : 21;     // bytes that copies must still deliver, plus kNoBytes
   uint64_t phase : 1;
   uint64_t valid : 2;
 };
@@ -82,7 +82,7 @@ void barrier_init(void* barrier, uint32_t arrivals) {
 }
 void barrier_init_fence() { machine.block().unfenced_barriers.clear(); }
 
-// What `who` did so far is known to those who see the end of the present phase.
+// Threads that see the end of the current phase are ordered after the previous accesses of `who`.
 static void release_to(void* barrier, const Clock& who) {
   machine.block().barrier_arriving[barrier].learn(who);
 }
@@ -118,7 +118,7 @@ static void arrive(const char* what, void* barrier, int64_t bytes) {
   release_to(barrier, me.clock);
   me.clock.tick(me.number);
   const bool ended = end_phase_if_complete(barrier, state);
-  if (ended) machine.yield(1);  // whoever waited may go on before the thread that came last
+  if (ended) machine.yield(1);  // waiting threads may continue before the last thread
 }
 void barrier_arrive(void* barrier) { arrive("mbarrier.arrive", barrier, 0); }
 void barrier_expect_bytes(void* barrier, uint32_t bytes) {
@@ -140,7 +140,7 @@ void barrier_wait(void* barrier, uint32_t parity, Site site) {
 }
 
 // --- cp.async.bulk and its proxy
-// The asynchronous proxy (bulk copies, wgmma) sees what threads wrote only after this.
+// The asynchronous proxy (bulk copies, wgmma) sees the writes of threads only after this fence.
 void async_proxy_fence() {
   Block& b = machine.block();
   std::copy(b.shared, b.shared + b.shared_bytes, b.async_view.begin());

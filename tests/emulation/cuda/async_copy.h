@@ -1,9 +1,9 @@
-// Copies that the hardware does some time later, and the mbarriers that tell when: PTX ISA,
+// Asynchronous copies, and the mbarriers that signal their completion: PTX ISA,
 // "Data Movement and Conversion Instructions: Asynchronous copy" and "Parallel Synchronization and
 // Communication Instructions: mbarrier".
 //
-// A destination is poisoned when the copy is asked for, and written at a random later moment, at
-// the latest when somebody waits for it.
+// The destination is filled with invalid data when the copy starts. The copy is done at a random
+// later moment, at the latest when a thread waits for it.
 #pragma once
 
 #include "machine.h"
@@ -25,7 +25,7 @@ void barrier_expect_bytes(void* barrier, uint32_t bytes);
 void barrier_wait(void* barrier, uint32_t parity, Site site);
 
 void bulk_copy(void* shared, const void* global, uint32_t bytes, void* barrier);
-// The asynchronous proxy (bulk copies, wgmma) sees what threads wrote only after this.
+// The asynchronous proxy (bulk copies, wgmma) sees the writes of threads only after this fence.
 void async_proxy_fence();
 
 }  // namespace cuda_emulation

@@ -1,5 +1,6 @@
-// Stands in for CUDA's header of this name when kernels are compiled by g++ for the emulation: the
-// language's words, the built-in functions that ktfast uses, and the runtime's few calls.
+// Replaces CUDA's header of this name when g++ compiles kernels for the emulation. Defines the
+// keywords of the language, the built-in functions that ktfast uses, and the used functions of the
+// runtime.
 #pragma once
 
 #include <math.h>
@@ -112,7 +113,7 @@ CUDA_EMULATION_ROUNDED(rd, FE_DOWNWARD)
 CUDA_EMULATION_ROUNDED(rz, FE_TOWARDZERO)
 #undef CUDA_EMULATION_ROUNDED
 
-// To nearest is the mode that the kernels run in: no need to set it.
+// Kernels run in the mode that rounds to nearest, so these functions need not set it.
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
@@ -150,7 +151,8 @@ inline void __threadfence() { cuda_emulation::machine.yield(); }
 inline void __threadfence_block() { cuda_emulation::machine.yield(); }
 inline void __nanosleep(unsigned) { cuda_emulation::machine.yield(); }
 
-// Every atomic lets others run before it, so that a loop that waits for another block ends.
+// Every atomic operation first lets other threads run, so that a loop that waits for another block
+// ends.
 namespace cuda_emulation {
 template <class T, class F>
 T atomically(T* p, F f) {
@@ -194,7 +196,7 @@ T atomicCAS(T* p, cuda_emulation::same<T> expected, cuda_emulation::same<T> v) {
   return cuda_emulation::atomically(p, [=](T old) { return old == expected ? v : old; });
 }
 
-// --- The runtime. Calls take effect at once, in the order of the stream.
+// --- The runtime. Calls take effect immediately, which is an order that a stream allows.
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };

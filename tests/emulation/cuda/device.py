@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels for the emulation of cuda_emulation/ and calls them on NumPy arrays."""
+"""Build the CUDA kernels for the emulated GPU and call them on NumPy arrays."""
 
 import ctypes
 import platform
@@ -12,14 +12,15 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 EMULATION = Path(__file__).parent
-# As the CPU module, without contraction. Kernels reinterpret arrays as vectors of words, and the
-# intrinsics of stated rounding change the mode. Hidden symbols keep two such libraries apart.
+# Like the CPU module, without fused multiply-adds. Kernels reinterpret arrays as vectors of words,
+# so strict aliasing is off. Some intrinsics change the rounding mode. Hidden symbols keep two such
+# libraries separate.
 FLAGS = [
     *("-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-frounding-math"),
     *("-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-DKTFAST_CUDA_EMULATION", f"-I{EMULATION}", f"-I{ROOT / 'csrc'}"),
 ]
-# Kernels report every access to access_hooks.cpp; the compiler's own detectors are not linked.
+# Kernels report every memory access to access_hooks.cpp. The compiler's detectors are not linked.
 KERNEL_FLAGS = [
     *("-O1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     *("-fsanitize=bounds", "-fsanitize-recover=bounds"),
@@ -30,18 +31,18 @@ GAP = 4096  # bytes between two arrays
 
 
 def element_of(x):
-    """The number of an array's dtype; uint16 stands for bfloat16, which NumPy lacks."""
+    """Return the number of an array's dtype. uint16 means bfloat16, which NumPy lacks."""
     return ELEMENTS.index("bfloat16" if x.dtype == np.uint16 else x.dtype.name)
 
 
 def build(folder):
-    """The path of the shared library; skips where it cannot be built."""
+    """Build the shared library and return its path. Skip the test without g++ on x86-64."""
     compiler = shutil.which("g++")
     if compiler is None or platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the CUDA emulation needs g++ on x86-64")
 
     def compile_one(source):
-        target = folder / (source.stem + ".o")
+        target = folder / "_".join(source.relative_to(ROOT).with_suffix(".o").parts)
         kernels = source.suffix == ".cu"
         flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O1"])]
         command = [compiler, "-x", "c++", *flags, "-c", source, "-o", target]
@@ -49,9 +50,9 @@ def build(folder):
         assert done.returncode == 0, done.stderr
         return target
 
-    kernels = [*(ROOT / "csrc").glob("*/*_cuda.cu"), EMULATION / "self_test.cu"]
+    kernels = [*(ROOT / "csrc").glob("*/cuda/**/*.cu"), EMULATION / "self_test.cu"]
     with ThreadPoolExecutor(2) as pool:
-        # The emulation first: of functions that several files hold, the linker keeps the first.
+        # The emulation comes first, because the linker keeps the first copy of a function.
         objects = list(pool.map(compile_one, [*EMULATION.glob("*.cpp"), *kernels]))
     library = folder / "emulated_cuda.so"
     subprocess.run([compiler, "-shared", *objects, "-o", library, "-ldl"], check=True)
@@ -59,9 +60,10 @@ def build(folder):
 
 
 class EmulatedCuda:
-    """The library's functions; arrays are NumPy's, and what goes wrong is a RuntimeError.
+    """Calls the library's functions with NumPy arrays. An error becomes a RuntimeError.
 
-    Arrays are copied to the device's memory, an arena in which each lies alone, and back.
+    Arrays are copied to the device's memory and back. The memory is an arena with gaps between the
+    arrays.
     """
 
     def __init__(self, path):
@@ -79,7 +81,7 @@ class EmulatedCuda:
         self.library.emulation_set(ctypes.c_uint64(seed), capability)
 
     def size(self, name, *numbers):
-        """What a function of integers returns."""
+        """Return the result of a function of integers."""
         function = self.library[name]
         function.restype = ctypes.c_int64
         return function(*(ctypes.c_int64(n) for n in numbers))
@@ -115,7 +117,7 @@ class EmulatedCuda:
                 array.reshape(-1).view(np.uint8)[:] = place
 
     def kmeans_assign(self, x, centers, element=None):
-        """Labels [n] and squared distances [n]; bfloat16 rows come as uint16 with its name."""
+        """Return labels [n] and squared distances [n]; `element` names the type of uint16 rows."""
         (n, d), k = x.shape, len(centers)
         prepared = np.full(self.size("emulated_kmeans_prepared_size", k, d), np.nan, np.float32)
         self.call("emulated_kmeans_prepare", k, d, centers, prepared)
@@ -125,7 +127,7 @@ class EmulatedCuda:
         return labels, distances
 
     def kmeans_update(self, x, labels, k, weight=None, element=None):
-        """Sums [k, d] and counts [k]."""
+        """Return sums [k, d] and counts [k]."""
         n, d = x.shape
         workspace = np.full(self.size("emulated_kmeans_update_workspace_size", n, k), -7, np.int64)
         sums, counts = np.zeros((k, d)), np.zeros(k)

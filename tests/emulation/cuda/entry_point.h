@@ -1,4 +1,4 @@
-// What C functions for ctypes need: visible names, and exceptions as text.
+// Helps to write C functions for ctypes, with visible names and with exceptions as text.
 #pragma once
 
 #include <exception>
@@ -6,7 +6,7 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Returns nullptr, or what went wrong.
+// Returns nullptr or an error message.
 template <class Call>
 const char* attempt(Call call) {
   static std::string message;

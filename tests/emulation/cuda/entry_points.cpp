@@ -1,9 +1,10 @@
-// The CUDA entry points as C functions on host pointers, for ctypes. Each returns nullptr, or what
-// went wrong.
-#include "entry_point.h"
+// The CUDA entry points as C functions on host pointers, for ctypes. Each returns nullptr or an
+// error message.
 #include "jigsaw_tiles/jigsaw_tiles.h"
 #include "kmeans_assign/kmeans_assign.h"
 #include "kmeans_update/kmeans_update.h"
+
+#include "entry_point.h"
 #include "machine.h"
 
 EXPORT void emulation_set(uint64_t seed, int capability) {
@@ -11,7 +12,7 @@ EXPORT void emulation_set(uint64_t seed, int capability) {
   cuda_emulation::settings.capability = capability;
 }
 
-// Where the arrays lie that the next calls may touch: arrays [n, 2] of addresses and sizes.
+// Sets the arrays that the next calls may access: addresses and sizes [n, 2].
 EXPORT void emulation_arrays(const unsigned char* arena, int64_t arena_bytes, const int64_t* arrays,
                              int64_t n) {
   auto& known = cuda_emulation::machine.arena;

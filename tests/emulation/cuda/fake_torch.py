@@ -1,7 +1,7 @@
-"""torch with a GPU that is none: tensors whose memory is the host's, and which count as a device's.
+"""A torch with an emulated GPU, whose tensors lie in the memory of the host.
 
-What torch refuses of a GPU's tensors is refused here: NumPy may not look at them, and an operation
-on tensors of both devices fails. Kernels and copies run at once, so streams only have names.
+The tensors refuse what torch refuses for tensors on a GPU: NumPy cannot read them, and an operation
+on tensors of both devices fails. Kernels and copies run at once, so a stream is only a name.
 """
 
 import itertools
@@ -30,20 +30,20 @@ class CudaTensor(torch.Tensor):
 
 
 class EmulatedTorch(TorchFunctionMode):
-    """While it is entered, `device="cuda"` is the emulated GPU."""
+    """Makes `device="cuda"` the emulated GPU inside a `with` block."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return run(function, args, kwargs or {})
 
 
 def memory_of(tensor):
-    """The host's tensor that shares its memory."""
+    """Return the tensor of the host that shares the memory."""
     with torch._C.DisableTorchFunction():
         return tensor.as_subclass(torch.Tensor)
 
 
 class Memory:
-    """What the emulated GPU's tensors take.
+    """The memory that the tensors of the emulated GPU use.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Memory:
         self._owners = {}  # tensors by where their memory begins
 
     def hold(self, tensor):
-        """Count the memory of a new tensor, unless others share it, until the last one is gone."""
+        """Count a new tensor's memory until the last tensor that shares the memory is deleted."""
         with torch._C.DisableTorchFunction():
             storage = tensor.untyped_storage()
             address, size = storage.data_ptr(), storage.nbytes()
@@ -122,7 +122,7 @@ def _leaves(arguments):
 
 
 def _moved(name, args, kwargs):
-    """`to`, `cuda` and `cpu`."""
+    """Do the work of `to`, `cuda` and `cpu`."""
     tensor, *rest = args
     target = {"to": None, "cuda": CUDA, "cpu": torch.device("cpu")}[name]
     options = {}
@@ -155,11 +155,11 @@ class Stream:
         return SimpleNamespace(synchronize=lambda: None)
 
     def wait_event(self, event):
-        """Everything is done already."""
+        """Return at once, because every operation is already complete."""
 
 
 def use_emulated_torch(monkeypatch):
-    """Let torch have the emulated GPU until the test ends; enter what is returned."""
+    """Give torch the emulated GPU until the test ends; enter the returned context."""
     current = [Stream()]
 
     @contextmanager

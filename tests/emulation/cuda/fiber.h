@@ -13,7 +13,7 @@
 
 namespace cuda_emulation {
 
-// Saves what the System V ABI lets a caller keep, and continues on another stack.
+// Saves the registers that the System V ABI preserves, and continues on another stack.
 __attribute__((naked, noinline)) inline void switch_stack(void** /*save*/, void* /*to*/) {
   asm volatile(
       "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
@@ -25,8 +25,7 @@ __attribute__((naked, noinline)) inline void switch_stack(void** /*save*/, void*
 class Fiber {
  public:
   static constexpr size_t kStackBytes = 128 << 10;
-  static constexpr size_t kGuardBytes =
-      4096;  // a stack that overflows must not reach its neighbour
+  static constexpr size_t kGuardBytes = 4096;  // a guard page stops an overflowing stack
 
   Fiber() = default;
   Fiber(const Fiber&) = delete;
@@ -53,10 +52,10 @@ class Fiber {
     own_ = top;
   }
 
-  // From the scheduler; returns when the fiber suspends itself.
+  // Called by the scheduler. Returns when the fiber suspends itself.
   void resume() { switch_stack(&scheduler_, own_); }
 
-  // From the fiber itself; returns when it is resumed.
+  // Called by the fiber. Returns when the fiber is resumed.
   void suspend() { switch_stack(&own_, scheduler_); }
 
  private:

@@ -1,4 +1,4 @@
-"""K-means on the emulated GPU, end to end: tensors of `emulated_torch`, the real kernels."""
+"""K-means on the emulated GPU, end to end: tensors of `fake_torch` and the real kernels."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ from ktfast.native import modules
 
 
 class EmulatedFunctions(EmulatedSums, EmulatedKernels):
-    """What K-means needs of `_cuda`, for arrays of NumPy."""
+    """The functions of `_cuda` that K-means needs, for arrays of NumPy."""
 
     def kmeans_prepared_size(self, *, n_clusters, n_features):
         return self.cuda.size("emulated_kmeans_prepared_size", n_clusters, n_features)
@@ -40,7 +40,7 @@ class EmulatedFunctions(EmulatedSums, EmulatedKernels):
 
 
 class EmulatedModule:
-    """`_cuda` for tensors of the emulated GPU; `called` holds the names of what ran."""
+    """`_cuda` for tensors of the emulated GPU. `called` holds the names of the called functions."""
 
     is_emulated = True
     architectures = "90-real"
@@ -68,7 +68,7 @@ class EmulatedModule:
 
 
 def _numpy(value):
-    """The memory of a tensor on the GPU as an array; bfloat16, which NumPy lacks, as uint16."""
+    """Return the memory of a GPU tensor as an array; bfloat16, which NumPy lacks, as uint16."""
     if not isinstance(value, torch.Tensor | np.ndarray):
         return value
     assert isinstance(value, CudaTensor), "a kernel was given memory of the host"
@@ -78,7 +78,7 @@ def _numpy(value):
 
 @contextlib.contextmanager
 def use_emulated_gpu(emulated):
-    """Let `device="cuda"` be the emulated GPU; gives its functions."""
+    """Make `device="cuda"` the emulated GPU and yield the functions of the GPU."""
     module = EmulatedModule(emulated)
     with pytest.MonkeyPatch.context() as patch, use_emulated_torch(patch):
         patch.setattr(modules, "cuda_module", lambda: module)

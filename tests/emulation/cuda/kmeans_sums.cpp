@@ -1,6 +1,7 @@
-// The sums that follow the labels as C functions; see entry_points.cpp.
-#include "entry_point.h"
+// The integer sums of K-means as C functions; see entry_points.cpp.
 #include "kmeans_update/kmeans_update.h"
+
+#include "entry_point.h"
 
 EXPORT int64_t emulated_kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
   return ktfast::cuda::kmeans_move_workspace_size(n_rows, n_clusters);

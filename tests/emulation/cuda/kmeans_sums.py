@@ -1,10 +1,10 @@
-"""The sums that follow the labels on the emulated GPU, with the names that _cuda gives them."""
+"""The integer sums of K-means on the emulated GPU, with the function names of `_cuda`."""
 
 from emulation.cuda.device import element_of
 
 
 class EmulatedSums:
-    """What `ktfast.ops.kmeans_sums` needs of `_cuda`, for arrays of NumPy."""
+    """The functions of `_cuda` that `ktfast.ops.kmeans_sums` needs, for arrays of NumPy."""
 
     def __init__(self, cuda):
         self.cuda = cuda

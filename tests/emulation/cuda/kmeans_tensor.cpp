@@ -2,8 +2,8 @@
 #include "kmeans_assign/kmeans_tensor.h"
 
 #include "entry_point.h"
-#include "kmeans_assign/code_tile.h"
-#include "kmeans_assign/tensor_math.h"
+#include "kmeans_assign/cuda/tensor/code_tile.h"
+#include "kmeans_assign/cuda/tensor/tensor_math.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-"""The tensor-core screen on the emulated GPU, with the names that _cuda gives its functions."""
+"""The tensor-core screen on the emulated GPU, with the function names of `_cuda`."""
 
 from emulation.cuda.device import element_of
 
@@ -6,7 +6,7 @@ CODES = ["int8", "float16"]
 
 
 class EmulatedKernels:
-    """What `ktfast.ops.kmeans_tensor` needs of `_cuda`, for arrays of NumPy."""
+    """The functions of `_cuda` that `ktfast.ops.kmeans_tensor` needs, for arrays of NumPy."""
 
     def __init__(self, cuda):
         self.cuda = cuda

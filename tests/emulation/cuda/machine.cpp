@@ -17,9 +17,9 @@ namespace cuda_emulation {
 Settings settings;
 Machine machine;
 
-// NaN of every width; then numbers near zero; then numbers near one.
+// Initial contents of memory: NaN of every width, numbers near zero, numbers near one.
 constexpr uint16_t kPoisons[] = {0xFFA5, 0x8080, 0x3C3C};
-// Of 256 steps, how many do deferred work unasked: never, rarely, soon.
+// How many of 256 steps do deferred work although no thread waits for it: none, few, many.
 constexpr unsigned kEagerness[] = {0, 1, 128};
 
 void Machine::poison(void* memory, size_t bytes) const {
@@ -94,7 +94,7 @@ void Machine::release_barriers(Block& b) {
   }
 }
 
-// `expected` 0 stands for all threads that have not returned.
+// `expected` 0 means all threads that have not returned.
 void Machine::barrier(int id, int expected, const char* what, Site site) {
   if (id < 0 || id > 15 || expected % 32 != 0) {
     fail("%s at %s: barrier %d of %d threads", what, site.text().c_str(), id, expected);
@@ -126,7 +126,7 @@ void Machine::settle(const void* owner, int64_t group) {
   for (const auto& work : due) work();
 }
 
-// One piece of deferred work, any that may be next.
+// Does one piece of deferred work, chosen among those that may be next.
 bool Machine::do_deferred(Block& b) {
   if (b.deferred.empty()) return false;
   activate(b);
@@ -222,7 +222,7 @@ void Machine::end(Block& b) {
   activate(b);
   check_guards(b);
   for (const Deferred& left : b.deferred) {
-    // A thread's own cp.async may be left; hardware drops them with the block.
+    // A thread may end before its cp.async copies are done. The hardware drops them.
     if (left.owner == nullptr) fail("returned while a bulk copy was under way");
   }
   for (const WarpGroup& group : b.groups) {
@@ -266,7 +266,7 @@ void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
   quiet_ = 0;
   resident_.clear();
   random_.seed(settings.seed);
-  // Any three seeds in a row have all of these.
+  // Three consecutive seeds cover all of these choices.
   const auto choice = static_cast<size_t>(settings.seed % 3);
   poison_ = kPoisons[choice];
   eagerness_ = kEagerness[choice];
@@ -293,7 +293,7 @@ void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes
       change_block_ = false;
     }
     if (random_() % 256 < eagerness_) do_deferred(*resident_[turn]);
-    // The block whose turn it is, or any that can go on.
+    // The block whose turn it is, or else any block that can continue.
     bool went = false;
     for (size_t i = 0; i < resident_.size() && !went; ++i) {
       const size_t at = (turn + i) % resident_.size();

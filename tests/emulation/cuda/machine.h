@@ -1,9 +1,9 @@
-// The emulated device: runs a kernel block by block, the threads of a block as fibers, in an order
-// that a seed shuffles, so that a missing barrier shows as a wrong result.
+// The emulated device. Runs a kernel block by block, and the threads of a block as fibers. A seed
+// shuffles the order of the threads, so that a missing barrier causes a wrong result.
 //
-// A fiber runs until it waits for others (machine.h knows barriers, warp.h warp collectives,
-// async_copy.h mbarriers). Asynchronous work is queued and done at a random later moment. Every
-// access of a kernel is looked at: access_hooks.cpp.
+// A fiber runs until it waits for other threads at a barrier (machine.h), a warp collective
+// (warp.h) or an mbarrier (async_copy.h). Asynchronous work is queued and done at a random later
+// moment. access_hooks.cpp checks every memory access of a kernel.
 #pragma once
 
 #include <array>
@@ -28,7 +28,8 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-// Set whenever a fiber goes on. Not thread-local: such variables are the block's shared memory.
+// Set whenever a fiber continues. Not thread-local, because thread-local variables are the block's
+// shared memory.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
@@ -39,7 +40,7 @@ struct Memory {
   size_t bytes;
 };
 
-// Where in a source file a primitive was called.
+// The place in a source file where a primitive was called.
 struct Site {
   const char* file = "";
   int line = 0;
@@ -60,7 +61,7 @@ To bits_as(From from) {
   return to;
 }
 
-// What the tests may set; the defaults suit most.
+// The settings of the emulation, which tests can change.
 struct Settings {
   uint64_t seed = 0;
   int capability = 90;  // ten times the compute capability
@@ -89,9 +90,9 @@ class Random {
 
 struct Block;
 
-// What a lane brings to a collective of its warp or warpgroup.
+// A lane's part in a collective of its warp or warpgroup.
 struct Arrival {
-  const char* what = nullptr;  // nullptr: it is not waiting at a collective
+  const char* what = nullptr;  // nullptr: the lane does not wait at a collective
   uint32_t mask = 0;
   void (*complete)(void* const* calls) = nullptr;
   void* call = nullptr;
@@ -117,9 +118,9 @@ struct Thread {
   Clock clock;
 };
 
-// Work that the hardware does some time later.
+// Work that the hardware does at a later time.
 struct Deferred {
-  const void* owner;  // whose groups it counts in
+  const void* owner;  // the owner of the group
   int64_t group;
   bool in_order;  // after the owner's earlier work
   std::function<void()> work;
@@ -133,7 +134,7 @@ struct NamedBarrier {
   std::vector<Thread*> waiting;
 };
 
-// The accumulators of one wgmma, taken from the threads until they have waited for it.
+// The accumulators of one wgmma. Threads must not access them until they have waited for the wgmma.
 struct Accumulator {
   std::vector<void*> threads;    // where each thread keeps its part
   std::vector<uint32_t> values;  // [64, 256], bits of int32 or float
@@ -141,7 +142,7 @@ struct Accumulator {
   int64_t last_group = 0;
 };
 
-// What a wgmma reads.
+// The operands that a wgmma reads.
 struct Operands {
   int64_t group;
   uint64_t a, b;  // descriptors
@@ -151,8 +152,8 @@ struct WarpGroup {
   int64_t committed = 0;
   int64_t fences = 0;
   std::map<void*, Accumulator> under_way;  // by the first thread's part
-  std::map<void*, int64_t> handed_back;    // the fences there had been then
-  std::vector<Operands> reading;           // of what has not been waited for
+  std::map<void*, int64_t> handed_back;    // the number of fences at that time
+  std::vector<Operands> reading;           // of wgmmas that no thread has waited for
 };
 
 struct Block {
@@ -163,8 +164,8 @@ struct Block {
   std::unique_ptr<unsigned char, void (*)(void*)> memory{nullptr, std::free};
   unsigned char* shared = nullptr;  // dynamic
   size_t shared_bytes = 0;
-  std::vector<unsigned char> async_view;  // what the asynchronous proxy sees of it
-  std::vector<unsigned char> statics;     // while another block is on the machine
+  std::vector<unsigned char> async_view;  // shared memory as the asynchronous proxy sees it
+  std::vector<unsigned char> statics;     // static shared memory while another block runs
   std::array<NamedBarrier, 16> barriers;
   std::vector<Deferred> deferred;
   AccessLog dynamic_log, static_log, global_log;                    // of this block's threads
@@ -186,27 +187,27 @@ class Machine {
   // Suspends the calling thread until wake().
   void park(const Wait& waits_for);
   void wake(Thread& thread);
-  // Lets others run first, perhaps; of this block or another.
+  // May let other threads run first, of this block or of another.
   void yield(unsigned one_time_of = 4);
 
-  // A kernel's access to any memory.
+  // Checks a kernel's access to memory.
   void access(const void* pointer, size_t bytes, AccessKind kind);
-  // The same of a thread that need not be the running one, known to be within bounds.
+  // Checks an access within bounds by any thread, not only by the running one.
   void enter(const Thread& thread, const void* pointer, size_t bytes, AccessKind kind);
   Arena arena;
 
-  // From here on `group` knows what each of them did.
+  // Orders the threads of `group` after each other's previous accesses.
   static void order(const std::vector<Thread*>& group);
 
   void barrier(int id, int expected, const char* what, Site site);
 
   void defer(const void* owner, int64_t group, bool in_order, std::function<void()> work);
-  // Does what `owner` deferred in groups below `group`.
+  // Does the deferred work of `owner` in groups below `group`.
   void settle(const void* owner, int64_t group);
 
   void poison(void* memory, size_t bytes) const;
 
-  // While one lives, accesses are the emulation's own.
+  // While an object lives, accesses are not checked, because the emulation makes them.
   struct Quiet {
     Quiet();
     ~Quiet();
@@ -245,7 +246,7 @@ class Machine {
 };
 extern Machine machine;
 
-// As kernel<<<grid, block, shared_bytes>>>(args...).
+// Runs kernel<<<grid, block, shared_bytes>>>(args...).
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, const A&... args) {
   machine.run(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,

@@ -1,5 +1,5 @@
-// Kernels that test the emulation itself: every primitive once as it should be used, and, chosen by
-// `fault`, with one planted mistake that the emulation must show.
+// Kernels that test the emulation. They use every primitive correctly and, chosen by `fault`, with
+// one planted mistake that the emulation must report.
 #include <exception>
 #include <string>
 #include <type_traits>
@@ -96,7 +96,7 @@ __global__ void reverse_kernel(int fault, const int* in, int* out) {
   out[at] = fixed[i];
 }
 
-// The last block to come adds up what all blocks left in `partial`.
+// The last block to finish adds the results of all blocks in `partial`.
 __global__ void last_block_kernel(const int* in, int* partial, unsigned* arrived, int* total) {
   __shared__ bool last;
   const int at = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -142,7 +142,7 @@ __global__ void copy_async_kernel(int fault, const uint4* in, uint4* out) {
   out[n + i] = staged[2 * n - 1 - i];
 }
 
-// c [16, 8] of int8 a [16, 32], b [8, 32]; or of halves a [16, 16], b [8, 16].
+// c [16, 8] = a b^T, with int8 a [16, 32] and b [8, 32], or float16 a [16, 16] and b [8, 16].
 __global__ void mma_kernel(int is_half, const uint4* a, const uint4* b, void* c) {
   KTFAST_DYNAMIC_SHARED(bytes);
   const int lane = static_cast<int>(threadIdx.x);
@@ -194,8 +194,8 @@ __device__ void multiply(Sum (&c)[128], uint64_t a, uint64_t b, bool accumulate)
   }
 }
 
-// c [64, 256] = a b^T: a warp brings steps of 32 bytes of K, packed in core matrices, through two
-// stages; a warpgroup multiplies them. a [steps, 64 x 32 bytes], b [steps, 256 x 32 bytes].
+// c [64, 256] = a b^T. A warp copies steps of 32 bytes of K, packed in core matrices, to two
+// stages, and a warpgroup multiplies them. a [steps, 64 x 32 bytes], b [steps, 256 x 32 bytes].
 template <class Sum>
 __global__ void __launch_bounds__(256)
     group_kernel(int fault, int steps, const unsigned char* a, const unsigned char* b, Sum* out) {

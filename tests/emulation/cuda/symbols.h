@@ -1,5 +1,5 @@
-// Facts about the module that the emulated kernels were compiled into: the names of its functions,
-// also local ones, and where its thread-local variables lie.
+// Information about the library of the emulated kernels: the names of its functions, including
+// local functions, and the address of its thread-local variables.
 #pragma once
 
 #include <cxxabi.h>
@@ -35,7 +35,7 @@ inline std::string demangled(const char* name) {
   return result;
 }
 
-// Kernels are local symbols, which dladdr does not see: the symbol table of the file is read.
+// Kernels are local symbols, which dladdr does not find. So the symbol table of the file is read.
 inline std::string function_name(const void* function) {
   Dl_info info{};
   if (dladdr(function, &info) == 0) return "unknown kernel";

@@ -41,8 +41,8 @@ static float half_of(uint32_t word, int i) {
   return ktfast::to_float(ktfast::float16_bits{static_cast<uint16_t>(word >> (16 * i))});
 }
 
-// Adds products to sums as tensor cores do, in float32 that is truncated. A product of halves is
-// exact.
+// Adds products to sums in truncated float32, as tensor cores do. The product of two float16
+// numbers is exact.
 __attribute__((noinline)) static void add_product_truncated(const float* a, const float* b, int n,
                                                             float* sum) {
   const unsigned mode = _MM_GET_ROUNDING_MODE();
@@ -61,7 +61,7 @@ static void add_product(const int8_t* a, const int8_t* b, int n, int32_t* sum) {
   *sum = static_cast<int32_t>(total);
 }
 
-// m16n8k32 of int8, and m16n8k16 of halves: a register holds `n` neighbours of a row.
+// m16n8k32 of int8, and m16n8k16 of float16. A register holds `n` neighbours of a row.
 template <class Element, class Sum, int n, Element (*part)(uint32_t, int)>
 struct Mma {
   Sum* c;             // [4]
@@ -106,8 +106,8 @@ constexpr int kWgmmaBytes = 32;  // of a row of A or B, along K
 
 constexpr size_t kPiece = 16;  // bytes of a row within a core matrix
 
-// Where in shared memory an operand's pieces lie, row by row, two to a row: K-major without
-// swizzle, core matrices of 8 rows x 16 bytes, each contiguous.
+// The offsets of an operand's pieces in shared memory, row by row, two pieces per row. The layout
+// is K-major without swizzle, with contiguous core matrices of 8 rows x 16 bytes.
 static std::vector<size_t> pieces(uint64_t descriptor, int rows) {
   const auto field = [&](int at) { return static_cast<size_t>(descriptor >> at & 0x3FFF) * 16; };
   const size_t start = field(0), leading = field(16), stride = field(32);
@@ -160,7 +160,7 @@ void wgmma_now(Accumulator& to, uint64_t a_descriptor, uint64_t b_descriptor, bo
   --to.pending;
 }
 
-// Where in the 64 x 256 matrix the element i of thread t lies.
+// The position of element i of thread t in the 64 x 256 matrix.
 static size_t wgmma_place(int t, int i) {
   const int row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8;
   const int column = i / 4 * 8 + t % 4 * 2 + i % 2;
@@ -230,8 +230,8 @@ void wgmma_f16(float* c, uint64_t a, uint64_t b, bool accumulate, Site site) {
   wgmma("wgmma.m64n256k16.f16", c, a, b, accumulate, site);
 }
 
-// What a warpgroup does together without exchanging anything: each thread's part is done once all
-// are there, by the last.
+// An operation of a warpgroup that exchanges no data. The last thread to arrive does the parts of
+// all threads.
 template <void (*action)(WarpGroup&, int)>
 struct GroupAction {
   Thread* thread;
@@ -250,7 +250,8 @@ struct GroupAction {
 
 static void add_fence(WarpGroup& group, int) { ++group.fences; }
 static void add_commit(WarpGroup& group, int) { ++group.committed; }
-// Whoever overwrites an operand must know that every warp has waited: only now is the read over.
+// A thread may overwrite an operand only after every warp has waited for the wgmma, because only
+// then the operand has been read.
 static void note_reads(const Operands& operands, const std::vector<Thread*>& warp) {
   const std::pair<uint64_t, int> both[] = {{operands.a, kWgmmaRows}, {operands.b, kWgmmaColumns}};
   for (const auto& [descriptor, rows] : both) {

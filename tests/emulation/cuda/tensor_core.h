@@ -1,4 +1,4 @@
-// The tensor cores' instructions: ldmatrix and mma on a warp, wgmma on a warpgroup of four.
+// The instructions of tensor cores: ldmatrix and mma of a warp, wgmma of a warpgroup of four warps.
 //
 // Which lane holds which element of a fragment: PTX ISA, "Warp Level Matrix Multiply-Accumulate
 // Instructions", Matrix Fragments for mma.m16n8k16 with floating point type, for mma.m16n8k32, and

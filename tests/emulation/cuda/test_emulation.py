@@ -1,4 +1,4 @@
-"""The emulated CUDA device itself: primitives as CUDA and PTX define them, and planted mistakes."""
+"""Test the emulated GPU: primitives as CUDA and PTX define them, and planted mistakes."""
 
 import re
 import shutil
@@ -148,7 +148,7 @@ def test_asynchronous_copies_come_late(emulated, rng, fault):
 
 
 def operands(rng, is_half, rows, columns, steps=1, limit=None):
-    """Integers a [rows, K] and b [columns, K], K bytes 32 a step, and their exact product."""
+    """Return integers a [rows, K] and b [columns, K] and their exact product."""
     dtype, limit = (np.float16, 8) if is_half else (np.int8, 128)
     k = steps * 32 // np.dtype(dtype).itemsize
     a, b = (rng.integers(-limit, limit, (n, k)).astype(dtype) for n in (rows, columns))
@@ -176,7 +176,7 @@ def test_half_products_are_exact_and_their_sums_truncated(emulated):
 
 
 def core_matrices(x):
-    """Rows [n, K] as steps of 32 bytes of K, each in core matrices of 8 rows x 16 bytes."""
+    """Arrange rows [n, K] in steps of 32 bytes, each in core matrices of 8 rows x 16 bytes."""
     by_step = x.view(np.uint8).reshape(len(x) // 8, 8, -1, 2, 16).transpose(2, 0, 3, 1, 4)
     return np.ascontiguousarray(by_step)
 
@@ -220,14 +220,14 @@ def test_accumulators_are_void_until_waited_for(emulated, rng):
 
 # --- The sources and the GPU's instructions -------------------------------------------------------
 def test_every_launch_can_be_emulated():
-    """Kernels are launched, and dynamic shared memory is named, in one file only."""
+    """Only one file launches kernels and names dynamic shared memory."""
     words = re.compile(r"<<<|extern\s+__shared__")
     users = [p.name for p in (ROOT / "csrc").rglob("*.cu*") if words.search(p.read_text())]
     assert users == ["cuda_launch.cuh"]
 
 
 def test_every_primitive_compiles_to_its_instruction(tmp_path):
-    """What is emulated above exists on GPUs: the same kernels, by nvcc."""
+    """Every emulated primitive exists on GPUs: nvcc compiles the same kernels."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc")

@@ -15,7 +15,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16", "uint8", "int8"]
 
 
 def rows(rng, n, d, dtype):
-    """Rows as a kernel reads them (bfloat16: its bits), and the numbers they stand for."""
+    """Return rows as a kernel reads them (bfloat16 as bits), and the numbers they represent."""
     values = rng.normal(size=(n, d)) * 20 + 60
     if dtype == "bfloat16":
         rounded = torch.tensor(values).to(torch.bfloat16)
@@ -32,7 +32,7 @@ def check_assign(emulated, rng, n, d, k, dtype):
     wanted, squares = reference.assign(values, centers)
     np.testing.assert_array_equal(labels, wanted)
     np.testing.assert_allclose(distances, squares, rtol=SUM_ORDER_FLOAT64)
-    # The CPU adds in the kernel's order; its op rounds the sum.
+    # The CPU adds in the order of the kernel, and the op rounds the sum.
     np.testing.assert_array_equal(distances.astype(np.float32), kmeans_assign(values, centers)[1])
 
 
@@ -122,7 +122,7 @@ def example(rng, batch=3, height=46, width=51, n_tiles=9):
 def emulate_tiles(
     emulated, images, permutations, ids, options, dtype="float32", last=False, indices=None
 ):
-    """Tiles as the kernel wrote them, labels, and the choices by name."""
+    """Return the tiles that the kernel wrote, the labels, and the choices by name."""
     batch, n_tiles, t = len(ids), permutations.shape[1], options["tile_size"]
     sizes = np.array([batch, *images.shape[:3], len(permutations)], np.int64)
     numbers = [

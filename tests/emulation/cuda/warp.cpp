@@ -16,7 +16,7 @@ void complete_if_all_there(int size, Thread& waiting) {
     const Arrival& theirs = other.arrival;
     if (theirs.what == nullptr) return;
     if (theirs.mask != mine.mask || theirs.complete != mine.complete) {
-      // Another warp of the warpgroup may have something to do among itself first.
+      // Another warp of the warpgroup may first have a collective of its own.
       if (other.number / kLanes != waiting.number / kLanes) return;
       if (!names(size, theirs.mask, lane_of(waiting))) return;
       machine.fail("%s at %s with mask %08x, while thread %d waits at %s at %s with mask %08x",

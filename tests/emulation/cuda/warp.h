@@ -1,5 +1,5 @@
-// Collectives of a warp: every lane that the mask names meets the others, the last to come computes
-// for all.
+// Collectives of a warp. Every lane of the mask waits for the others, and the last lane to arrive
+// computes the results of all.
 #pragma once
 
 #include "machine.h"
@@ -12,16 +12,16 @@ inline int lane_of(const Thread& t) { return t.number % kLanes; }
 
 constexpr int kGroup = 128;  // threads of a warpgroup
 
-// Waits at a meeting of `size` threads, 32 or 128, until all that `mask` names (of a warpgroup:
-// all) and that have not returned are there; the last to come calls `complete` with their `call`s,
-// null for those that do not take part.
+// Waits for the other threads of a group of `size` threads, 32 or 128: the threads of `mask`, or
+// all of a warpgroup, that have not returned. The last thread to arrive calls `complete` with the
+// `call` of every thread, null for threads that do not take part.
 void meet(int size, const Arrival& arrival);
 
-// Those that waited for a thread that has returned may be complete now.
+// Completes the collectives that waited only for a thread that has returned.
 void complete_after_exit(Thread& gone);
 
-// Call has a thread's inputs and results, and static void complete(Call* const (&calls)[size]),
-// where those of threads that do not take part are null.
+// Call holds a thread's inputs and results, and has a static void complete(Call* const
+// (&calls)[size]). The calls of threads that do not take part are null.
 template <int size, class Call>
 void meet(const char* what, uint32_t mask, Call& call, Site site) {
   meet(size, {what, mask,

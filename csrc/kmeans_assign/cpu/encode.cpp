@@ -1,0 +1,221 @@
+// Codes centres (kmeans_prepare) and rows (kmeans_encode) for the screen of kmeans_assign.
+#include "kmeans_assign/kmeans_assign.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "common/check.h"
+#include "common/float_environment.h"
+#include "kmeans_assign/cpu/row_block.h"
+
+namespace ktfast::cpu {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Adds four pairs of bytes without carries between them.
+uint32_t add_bytes(uint32_t a, uint32_t b) {
+  constexpr uint32_t kHigh = 0x80808080u;
+  return ((a & ~kHigh) + (b & ~kHigh)) ^ ((a ^ b) & kHigh);
+}
+
+// Writes the prepared centres, step by step.
+class Preparation {
+ public:
+  explicit Preparation(const KmeansPrepareParams& params)
+      : p_(params),
+        kernels_(assign_kernels(p_.code)),
+        at_(p_.n_clusters, p_.n_features, p_.basis.n_coordinates, p_.code),
+        length_(coded_length(p_.n_features, p_.basis.n_coordinates)),
+        projection_(projection_error(p_.basis, p_.n_features)),
+        start_(aligned(p_.prepared)) {}
+
+  void shift();
+  void project_all();
+  void sort();
+  void fill_panels();
+
+ private:
+  bool has_basis() const { return p_.basis.n_coordinates > 0; }
+  const float* coded(int64_t k) const {
+    return has_basis() ? start_ + at_.scratch + k * at_.width
+                       : start_ + at_.shifted + k * p_.n_features;
+  }
+  float* keys() const {  // [k]
+    return start_ + at_.scratch + round_up(p_.n_clusters, kTileRows) * at_.width;
+  }
+  int32_t* ids() const { return reinterpret_cast<int32_t*>(start_ + at_.ids); }
+  void fill_panel(int64_t panel, unsigned char* codes);
+  void fill_slot(int64_t slot, float largest, PanelConstants& constants, unsigned char* codes);
+
+  const KmeansPrepareParams& p_;
+  const AssignKernels kernels_;
+  const PreparedLayout at_;
+  const int64_t length_;
+  const double projection_;
+  float* const start_;
+};
+
+void Preparation::shift() {
+  const int64_t d = p_.n_features;
+  std::copy_n(p_.mean, d, start_ + at_.mean);
+  double longest = 0;
+#pragma omp parallel for schedule(static) num_threads(p_.n_threads) reduction(max : longest)
+  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+    const DefaultFloatEnvironment environment;
+    float* to = start_ + at_.shifted + k * d;
+    const double* center = p_.centers + k * d;
+    for (int64_t f = 0; f < d; ++f) {
+      to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
+    }
+    const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
+    const double norm = std::sqrt(square) * (1 + 1e-12);
+    start_[at_.norms + k] = rounded_up(norm);
+    start_[at_.halves + k] = static_cast<float>(square / 2);
+    // Not std::max, because a norm of NaN must make every comparison exact.
+    if (!(norm <= longest)) longest = std::isnan(norm) ? HUGE_VAL : norm;
+  }
+  start_[0] = rounded_up(longest);
+}
+
+void Preparation::project_all() {
+  if (!has_basis()) return;
+  const Product product = assign_kernels(CodeType::float32).product;
+#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
+  for (int64_t k = 0; k < p_.n_clusters; k += kTileRows) {
+    const DefaultFloatEnvironment environment;
+    project(product, p_.basis, start_ + at_.shifted + k * p_.n_features, kTileRows, p_.n_features,
+            start_ + at_.scratch + k * at_.width);
+  }
+}
+
+// Sorts the centres by their largest number. Slots without a centre get the number -1.
+void Preparation::sort() {
+  float* key = keys();
+#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
+  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+    const DefaultFloatEnvironment environment;
+    ids()[k] = static_cast<int32_t>(k);
+    key[k] = Lengths(kernels_, coded(k), length_).largest;
+    if (std::isnan(key[k])) key[k] = kInfinity;
+  }
+  std::sort(ids(), ids() + p_.n_clusters,
+            [key](int32_t a, int32_t b) { return key[a] < key[b] || (key[a] == key[b] && a < b); });
+  std::fill(ids() + p_.n_clusters, ids() + at_.n_slots, -1);
+}
+
+void Preparation::fill_panels() {
+  const auto bytes = static_cast<size_t>(at_.words * kWordBytes);
+  std::vector<unsigned char> codes(bytes * static_cast<size_t>(p_.n_threads));
+#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
+  for (int64_t panel = 0; panel < at_.n_panels; ++panel) {
+    const DefaultFloatEnvironment environment;
+    fill_panel(panel, codes.data() + bytes * static_cast<size_t>(thread_index()));
+  }
+}
+
+void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
+  const int64_t first = panel * kPanelWidth;
+  const int64_t last = std::min(first + kPanelWidth, p_.n_clusters);
+  const float largest = keys()[ids()[last - 1]];
+  PanelConstants constants{1, 0, 0};
+  auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
+  const int offset = p_.code == CodeType::int8 ? kernels_.center_levels + 1 : 0;
+  const uint32_t offsets = 0x01010101u * static_cast<uint32_t>(offset);
+  for (int64_t slot = first; slot < first + kPanelWidth; ++slot) {
+    std::fill_n(codes, at_.words * kWordBytes, static_cast<unsigned char>(0));
+    start_[at_.half_norms + slot] = kInfinity;
+    start_[at_.tails + slot] = 0;
+    if (slot < last) fill_slot(slot, largest, constants, codes);
+    const int64_t place = slot - first;
+    auto* words =
+        panel_words +
+        (place / kColumnWidth * at_.words * kColumnWidth + place % kColumnWidth) * kWordBytes;
+    for (int64_t w = 0; w < at_.words; ++w, words += kColumnWidth * kWordBytes) {
+      uint32_t word;
+      std::memcpy(&word, codes + w * kWordBytes, sizeof word);
+      word = add_bytes(word, offsets);
+      std::memcpy(words, &word, sizeof word);
+    }
+  }
+  reinterpret_cast<PanelConstants*>(start_ + at_.constants)[panel] = constants;
+}
+
+void Preparation::fill_slot(int64_t slot, float largest, PanelConstants& constants,
+                            unsigned char* codes) {
+  const int32_t k = ids()[slot];
+  const float reach = largest * (127.0f / static_cast<float>(kernels_.center_levels));
+  const Encoded encoded = kernels_.encode(coded(k), length_, reach, p_.code, codes);
+  const float norm = start_[at_.norms + k];
+  const auto length = static_cast<double>(norm);
+  start_[at_.half_norms + slot] = start_[at_.halves + k];
+  if (has_basis()) {
+    const Lengths coordinates(kernels_, coded(k), length_);
+    start_[at_.tails + slot] = rounded_up(tail_length(length, coordinates, projection_));
+  }
+  constants.scale = encoded.scale;
+  constants.norm = std::max(constants.norm, norm);
+  constants.residual = std::max(constants.residual,
+                                rounded_up(residual_length(encoded, length_, length, projection_)));
+}
+
+}  // namespace
+
+int64_t kmeans_prepared_size(int64_t n_clusters, int64_t n_features, int64_t n_coordinates,
+                             CodeType code) {
+  return PreparedLayout(n_clusters, n_features, n_coordinates, code).size + 16;
+}
+
+int64_t kmeans_code_bytes(int64_t n_features, int64_t n_coordinates, CodeType code) {
+  return code_words(coded_length(n_features, n_coordinates), code) * kWordBytes;
+}
+
+void kmeans_prepare(const KmeansPrepareParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
+  KTFAST_CHECK(p.n_clusters <= std::numeric_limits<int32_t>::max() - kPanelWidth,
+               "centers holds more rows than int32 labels can number");
+  Preparation preparation(p);
+  preparation.shift();
+  preparation.project_all();
+  preparation.sort();
+  preparation.fill_panels();
+}
+
+void kmeans_encode(const KmeansEncodeParams& p) {
+  if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  KTFAST_CHECK(p.workspace_size >=
+                   kmeans_assign_workspace_size(p.n_features, p.basis.n_coordinates, p.n_threads),
+               "workspace is smaller than kmeans_assign_workspace_size()");
+  const AssignKernels kernels = assign_kernels(p.code);
+  const Product product = assign_kernels(CodeType::float32).product;
+  const RowEncoder encoder(kernels, p.code, p.n_features, p.basis.n_coordinates,
+                           projection_error(p.basis, p.n_features));
+  const BlockLayout at(p.n_features, p.basis.n_coordinates);
+  const int64_t bytes = kmeans_code_bytes(p.n_features, p.basis.n_coordinates, p.code);
+  const int64_t width = round_up(p.basis.n_coordinates, kPanelWidth);
+  const int64_t row_bytes = p.n_features * element_size(p.x_type);
+  float* workspace = aligned(p.workspace);
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+  for (int64_t first = 0; first < p.n_rows; first += kTileRows) {
+    const DefaultFloatEnvironment environment;
+    float* shifted = workspace + thread_index() * at.size;
+    float* coordinates = shifted + at.codes;
+    const int64_t count = std::min<int64_t>(kTileRows, p.n_rows - first);
+    for (int64_t r = 0; r < count; ++r) {
+      kernels.shift(static_cast<const char*>(p.x) + (first + r) * row_bytes, p.x_type, p.mean,
+                    p.n_features, shifted + r * p.n_features);
+    }
+    project(product, p.basis, shifted, width > 0 ? count : 0, p.n_features, coordinates);
+    for (int64_t r = 0; r < count; ++r) {
+      const RowCode code = encoder.encode(shifted + r * p.n_features, coordinates + r * width,
+                                          p.codes + (first + r) * bytes);
+      std::memcpy(p.constants + (first + r) * kRowConstants, &code, sizeof code);
+    }
+  }
+}
+
+}  // namespace ktfast::cpu

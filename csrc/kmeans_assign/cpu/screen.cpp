@@ -1,0 +1,274 @@
+// The first half of an assignment pass: rows are read, centres are screened, candidates collected.
+#include "kmeans_assign/kmeans_assign.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kmeans_assign/certificate.h"
+#include "kmeans_assign/cpu/assign_block.h"
+
+namespace ktfast::cpu {
+namespace {
+
+// If bounds are recorded, a row that has this many candidates drops the far ones. That lowers the
+// row's limit, so fewer of the centres in later panels become candidates.
+constexpr int32_t kManyCandidates = 48;
+
+// Returns a number that at least `wanted` of the given numbers do not exceed and that lies at most
+// a bin's width above the smallest such number. Counting in bins is used because a sort branches
+// unpredictably.
+float bound_of_smallest(const float* numbers, int32_t count, int32_t wanted) {
+  constexpr int kBins = 32;
+  float low = numbers[0], high = numbers[0];
+  for (int32_t i = 1; i < count; ++i) {
+    low = std::min(low, numbers[i]);
+    high = std::max(high, numbers[i]);
+  }
+  const float width = (high - low) * (1.0f / kBins);
+  if (!(width > 0 && width < kInfinity) || wanted >= count) return high;
+  const float inverse = 1 / width;
+  int32_t bins[kBins + 1] = {};
+  for (int32_t i = 0; i < count; ++i) {
+    const float place = (numbers[i] - low) * inverse;
+    ++bins[place < kBins ? static_cast<int>(place) : kBins];
+  }
+  int bin = 0;
+  for (int32_t sum = bins[0]; sum < wanted; sum += bins[bin]) ++bin;
+  return low + static_cast<float>(bin + 1) * width;
+}
+
+}  // namespace
+
+AssignBlock::AssignBlock(const KmeansAssignParams& params, const AssignKernels& kernels,
+                         float* workspace)
+    : p_(params),
+      kernels_(kernels),
+      centers_(p_.prepared,
+               PreparedLayout(p_.n_clusters, p_.n_features, p_.n_coordinates, p_.code)),
+      at_(p_.n_features, p_.n_coordinates),
+      start_(workspace),
+      row_bytes_(p_.n_features * element_size(p_.x_type)),
+      code_bytes_(centers_.at.words * kWordBytes),
+      code_stride_(((code_bytes_ + 63) / 64 | 1) * 64),
+      records_bounds_(p_.bounds.near != nullptr),
+      screen_is_usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
+
+void AssignBlock::assign(int64_t first, int64_t count, int64_t next, int64_t n_next) {
+  first_ = first;
+  count_ = count;
+  for (int64_t r = 0; r < count; ++r) load_row(r);
+  for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill_missing_row(r);
+  plan_fetches(next, n_next);
+  for (int64_t panel = 0; panel < centers_.at.n_panels; ++panel) screen_panel(panel);
+  for (int64_t r = 0; r < count; ++r) decide_row(r);
+}
+
+void AssignBlock::load_row(int64_t r) {
+  RowState& row = rows_[r];
+  row.n_candidates = 0;
+  row.best_score = row.dropped_bound = HUGE_VAL;
+  row.is_shifted = false;
+  if (p_.codes != nullptr) {
+    std::memcpy(codes(r), p_.codes + row_of(r) * code_bytes_, static_cast<size_t>(code_bytes_));
+    std::memcpy(&row.code, p_.constants + row_of(r) * kRowConstants, sizeof row.code);
+  } else {
+    shift_row(r);
+    row.code =
+        RowEncoder(kernels_, p_.code, p_.n_features, 0, 0).encode(shifted(r), nullptr, codes(r));
+  }
+  // The comparison is negated so that a length of NaN counts as too long.
+  row.compares_all = !screen_is_usable_ || !(row.code.norm <= kGreatestLength);
+  values_.inverse_scale[r] = 1 / row.code.scale;
+  values_.residual[r] = row.code.residual;
+  values_.length[r] = row.code.length;
+  values_.norm[r] = row.code.norm;
+  values_.tail[r] = row.code.tail;
+  values_.bias[r] = static_cast<float>(row.code.bias);
+  // A row that is compared with every centre needs no candidates.
+  values_.limit[r] = row.compares_all ? -kInfinity : kInfinity;
+  if (!p_.guessed) return;
+  row.guess_distance = exact(r, p_.labels[row_of(r)]);
+  lower_best_score(r,
+                   (row.guess_distance * (1 + 1e-12) - static_cast<double>(row.code.square)) / 2);
+}
+
+void AssignBlock::fill_missing_row(int64_t r) {
+  std::memset(codes(r), 0, static_cast<size_t>(code_bytes_));
+  values_.inverse_scale[r] = 1;
+  values_.residual[r] = values_.length[r] = values_.norm[r] = values_.tail[r] = values_.bias[r] = 0;
+  values_.limit[r] = -kInfinity;
+}
+
+void AssignBlock::shift_row(int64_t r) {
+  if (rows_[r].is_shifted) return;
+  kernels_.shift(x(r), p_.x_type, centers_.mean, p_.n_features, shifted(r));
+  rows_[r].is_shifted = true;
+}
+
+void AssignBlock::lower_best_score(int64_t r, double score) {
+  RowState& row = rows_[r];
+  row.best_score = std::min(row.best_score, score);
+  const double squared_distance =
+      2 * row.best_score + static_cast<double>(row.code.norm) * static_cast<double>(row.code.norm);
+  // Centres within the margin are wanted too, for record_bounds().
+  const double limit =
+      row.best_score + static_cast<double>(p_.margin) * std::max(squared_distance, 0.0) / 2;
+  values_.limit[r] = std::min(values_.limit[r], rounded_up(limit));
+}
+
+void AssignBlock::screen_panel(int64_t panel) {
+  multiply_panel(panel);
+  set_panel_values(panel);
+  for (int64_t tile = 0; tile < count_; tile += kTileRows) {
+    if (!p_.guessed && panel == 0) guess_from_panel(panel, tile);
+    const ScreenTile screened{products(tile),
+                              centers_.half_norms + panel * kPanelWidth,
+                              p_.n_coordinates > 0 ? centers_.tails + panel * kPanelWidth : nullptr,
+                              panel_values_.inverse + tile,
+                              panel_values_.tail + tile,
+                              panel_values_.limit + tile};
+    uint64_t masks[kTileRows];
+    if (!kernels_.select(screened, masks)) continue;
+    for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
+      if (masks[r - tile] != 0) collect_candidates(r, panel, masks[r - tile]);
+    }
+  }
+}
+
+// Multiplies all rows by a stretch of the panel before the next stretch, so that the stretch stays
+// in a second-level cache. After the last panel the first panel is fetched, for the next block.
+void AssignBlock::multiply_panel(int64_t panel) {
+  const PreparedLayout& at = centers_.at;
+  const auto stretch = [&](int64_t of, int64_t word) {
+    return centers_.panels + of * at.words * kPanelWidth + word * kColumnWidth;
+  };
+  const int64_t centers_left = p_.n_clusters - panel * kPanelWidth;
+  const auto columns = static_cast<int>(
+      std::min<int64_t>((centers_left + kColumnWidth - 1) / kColumnWidth, kColumns));
+  const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
+  const int64_t tiles_left = (at.n_panels - panel) * n_tiles;
+  const void* const* soon =
+      tiles_left > kMostFetches ? nullptr : fetches_ + kMostFetches - tiles_left;
+  for (int64_t w = 0; w < at.words; w += kChainLength) {
+    const bool last = w + kChainLength >= at.words;
+    kernels_.product(
+        {stretch(panel, 0), at.words, w, std::min(kChainLength, at.words - w), codes(0),
+         code_stride_, n_tiles, w > 0, products(0), columns,
+         last ? stretch((panel + 1) % at.n_panels, 0) : stretch(panel, w + kChainLength), soon});
+  }
+}
+
+void AssignBlock::set_panel_values(int64_t panel) {
+  const PanelConstants& constants = centers_.constants[panel];
+  const auto product_rounding =
+      static_cast<float>(product_error(coded_length(p_.n_features, p_.n_coordinates), p_.code));
+  const auto score_rounding = static_cast<float>(kScoreRounding);
+  const float panel_inverse = 1 / constants.scale;
+  const RowValues& row = values_;
+  for (int64_t r = 0; r < round_up(count_, kTileRows); ++r) {
+    const float reach = row.norm[r] + constants.norm;
+    const float error = row.residual[r] * constants.norm + row.length[r] * constants.residual +
+                        product_rounding * row.length[r] * constants.norm +
+                        score_rounding * reach * reach + 1e-30f;
+    const float inverse = row.inverse_scale[r] * panel_inverse;
+    panel_values_.inverse[r] = inverse;
+    panel_values_.error[r] = error;
+    panel_values_.tail[r] = row.tail[r] * inverse;
+    panel_values_.limit[r] = row.bias[r] - inverse * (row.limit[r] + error * 1.00001f);
+  }
+}
+
+float AssignBlock::product(int64_t r, int c) const {
+  const float* place = products(r) + c;
+  return p_.code == CodeType::int8 ? static_cast<float>(*reinterpret_cast<const int32_t*>(place))
+                                   : *place;
+}
+
+void AssignBlock::guess_from_panel(int64_t panel, int64_t tile) {
+  for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
+    if (rows_[r].compares_all) continue;
+    float best = -kInfinity;
+    int32_t nearest = centers_.ids[panel * kPanelWidth];
+    for (int c = 0; c < kPanelWidth; ++c) {
+      const int64_t slot = panel * kPanelWidth + c;
+      const float value = product(r, c) - panel_values_.inverse[r] * centers_.half_norms[slot];
+      if (value > best) {
+        best = value;
+        nearest = centers_.ids[slot];
+      }
+    }
+    shift_row(r);
+    lower_best_score(r, static_cast<double>(score(r, nearest)) + gap(r, centers_.norms[nearest]));
+  }
+  set_panel_values(panel);
+}
+
+void AssignBlock::collect_candidates(int64_t r, int64_t panel, uint64_t mask) {
+  RowState& row = rows_[r];
+  for (; mask != 0; mask &= mask - 1) {
+    const int c = __builtin_ctzll(mask);
+    const int64_t slot = panel * kPanelWidth + c;
+    const int32_t k = centers_.ids[slot];
+    if (k < 0) continue;
+    if (row.n_candidates == kMaxCandidates) drop_far_candidates(r);
+    if (row.compares_all) return;
+    ++n_passed;
+    const float tail = panel_values_.tail[r] * centers_.tails[slot];
+    const float value = product(r, c) - values_.bias[r] + tail;
+    const float error = panel_values_.error[r] * 1.00001f;
+    const float bound = centers_.half_norms[slot] - value / panel_values_.inverse[r] - error;
+    if (!p_.guessed) {
+      const double most = static_cast<double>(bound) +
+                          2 * static_cast<double>(error + tail / panel_values_.inverse[r]);
+      if (most < row.best_score) lower_best_score(r, most);
+    }
+    candidates(r)[row.n_candidates] = k;
+    bounds(r)[row.n_candidates++] = bound;
+  }
+  if (records_bounds_ && row.n_candidates >= kManyCandidates) drop_far_candidates(r);
+}
+
+void AssignBlock::drop_far_candidates(int64_t r) {
+  RowState& row = rows_[r];
+  const float least = records_bounds_
+                          ? bound_of_smallest(bounds(r), row.n_candidates, kNearCenters + 1)
+                          : *std::min_element(bounds(r), bounds(r) + row.n_candidates);
+  const float cut = std::max(least, rounded_up(row.best_score));
+  values_.limit[r] = std::min(values_.limit[r], cut);
+  float dropped = kInfinity;
+  int32_t kept = 0;
+  for (int32_t i = 0; i < row.n_candidates; ++i) {
+    const float bound = bounds(r)[i];
+    candidates(r)[kept] = candidates(r)[i];
+    bounds(r)[kept] = bound;
+    const bool far = bound > cut;
+    dropped = far ? std::min(dropped, bound) : dropped;
+    kept += !far;
+  }
+  row.dropped_bound = std::min(row.dropped_bound, static_cast<double>(dropped));
+  row.n_candidates = kept;
+  row.compares_all = kept > kMaxCandidates / 2;
+}
+
+// Lists the memory that the next block begins with: its rows and their guessed centres. The last
+// products of this block fetch that memory, the beginning of the list last.
+void AssignBlock::plan_fetches(int64_t next, int64_t n_next) {
+  const int64_t bytes = centers_.at.words * kSoonBytes;
+  const void** place = fetches_ + kMostFetches;
+  const auto add = [&](const void* from, int64_t length) {
+    for (int64_t i = 0; i < length && place > fetches_; i += bytes) {
+      *--place = static_cast<const char*>(from) + i;
+    }
+  };
+  if (p_.subset == nullptr) {
+    add(static_cast<const char*>(p_.x) + next * row_bytes_, n_next * row_bytes_);
+  }
+  for (int64_t r = 0; p_.guessed && r < n_next; ++r) {
+    add(p_.centers + p_.labels[row_of(next - first_ + r)] * p_.n_features,
+        p_.n_features * static_cast<int64_t>(sizeof(double)));
+  }
+  std::fill(fetches_, place, codes(0));
+}
+
+}  // namespace ktfast::cpu

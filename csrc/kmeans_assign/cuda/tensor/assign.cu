@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+#include "common/check.h"
+#include "common/cuda_launch.cuh"
+#include "kmeans_assign/cuda/exact_distance.cuh"
+#include "kmeans_assign/cuda/tensor/prepared_tensor.h"
+#include "kmeans_assign/cuda/tensor/screen.cuh"
+#include "kmeans_assign/kmeans_tensor.h"
+
+namespace ktfast::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kManyWarps = 16;  // warps that compare one row with every centre
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// The parts of a call's workspace.
+struct Workspace {
+  unsigned long long* best;        // [n] packed
+  unsigned long long* candidates;  // [n, kCandidates] packed
+  float* limits;                   // [n]
+  int32_t* counts;                 // [n]
+  int32_t* queue;                  // length, then the rows to compare with every centre
+
+  __host__ __device__ Workspace(int64_t* words, const TensorWorkspace& at)
+      : best(reinterpret_cast<unsigned long long*>(words + at.best)),
+        candidates(reinterpret_cast<unsigned long long*>(words + at.candidates)),
+        limits(reinterpret_cast<float*>(words + at.limits)),
+        counts(reinterpret_cast<int32_t*>(words + at.counts)),
+        queue(reinterpret_cast<int32_t*>(words + at.queue)) {}
+};
+
+__device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
+  return p.guessed && p.labels[row] >= 0 && p.labels[row] < p.n_clusters;
+}
+
+// Each warp computes, from the guess of one row, an upper bound of the score of the row's nearest
+// centre. `distances` keeps the distance to the guess.
+template <class T>
+__global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssignParams p) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (row >= p.n_rows) return;
+  const int64_t d = p.n_features;
+  const Workspace to(p.workspace, TensorWorkspace(p.n_rows));
+  const float longest = *TensorPrepared(p.n_clusters, d, p.code).longest_in(p.prepared);
+  const float norm = reinterpret_cast<const RowConstants*>(p.constants)[row].norm;
+  // If the screen's arithmetic could overflow or underflow, the row is compared with every centre.
+  const bool usable =
+      longest >= kLeastLength && longest <= kGreatestLength && norm <= kGreatestLength;
+  float limit = usable ? kInfinity : -kInfinity;
+  if (usable && valid_guess(p, row)) {
+    const double distance = exact_distance(static_cast<const T*>(p.x) + row * d,
+                                           p.centers + p.labels[row] * d, d, lane);
+    limit = rounded_up((distance * (1 + 1e-12) - least_square(norm)) / 2);
+    if (lane == 0) p.distances[row] = distance;
+  }
+  if (lane != 0) return;
+  to.limits[row] = limit;
+  to.best[row] = kNoScore;
+  to.counts[row] = 0;
+  if (row == 0) to.queue[0] = 0;
+}
+
+__device__ void enqueue(int32_t* queue, int64_t row) {
+  queue[1 + atomicAdd(queue, 1)] = static_cast<int32_t>(row);
+}
+
+__device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) {
+  if (p.n_passed == nullptr) return;
+  atomicAdd(reinterpret_cast<unsigned long long*>(p.n_passed),
+            static_cast<unsigned long long>(passed));
+}
+
+// Each warp compares the candidates of one row that are within the final limit. A lane holds one
+// candidate.
+template <class T>
+__global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssignParams p) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (row >= p.n_rows) return;
+  const int64_t d = p.n_features;
+  const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
+  const int32_t count = from.counts[row];
+  const float limit = fminf(from.limits[row], score_of(from.best[row]));
+  const unsigned long long candidate =
+      lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
+  unsigned left = __ballot_sync(kFullWarp, candidate != kNoScore && !(score_of(candidate) > limit));
+  if (left == 0) {  // there were too many candidates, or the screen skipped the row
+    if (lane == 0) enqueue(from.queue, row);
+    return;
+  }
+  if (lane == 0) count_passed(p, __popc(left));
+  const int64_t guess = valid_guess(p, row) ? p.labels[row] : -1;
+  Nearest nearest{static_cast<double>(kInfinity), p.n_clusters};
+  for (; left != 0; left &= left - 1) {
+    const auto k = static_cast<int64_t>(__shfl_sync(kFullWarp, static_cast<uint32_t>(candidate),
+                                                    __ffs(static_cast<int>(left)) - 1));
+    nearest.consider(k == guess ? p.distances[row]
+                                : exact_distance(static_cast<const T*>(p.x) + row * d,
+                                                 p.centers + k * d, d, lane),
+                     k);
+  }
+  __syncwarp();  // every lane has read the guess
+  if (lane != 0) return;
+  p.labels[row] = static_cast<int32_t>(nearest.label);
+  p.distances[row] = nearest.distance;
+}
+
+// Without certification the least score decides. Each thread decides one row.
+__global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssignParams p) {
+  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row >= p.n_rows) return;
+  const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
+  const unsigned long long best = from.best[row];
+  const auto label = static_cast<uint32_t>(best);
+  if (label >= p.n_clusters) {
+    enqueue(from.queue, row);
+    return;
+  }
+  const auto norm =
+      static_cast<double>(reinterpret_cast<const RowConstants*>(p.constants)[row].norm);
+  const double distance = norm * norm + 2 * static_cast<double>(score_of(best));
+  p.labels[row] = static_cast<int32_t>(label);
+  p.distances[row] = distance > 0 ? distance : 0;
+}
+
+// Each block compares one undecided row with every centre, and then the next.
+template <class T>
+__global__ void __launch_bounds__(32 * kManyWarps, 1)
+    exhaust_kernel(const KmeansTensorAssignParams p) {
+  __shared__ double distances[kManyWarps];
+  __shared__ int64_t labels[kManyWarps];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t d = p.n_features;
+  const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
+  for (int32_t i = static_cast<int32_t>(blockIdx.x); i < from.queue[0];
+       i += static_cast<int32_t>(gridDim.x)) {
+    const int64_t row = from.queue[1 + i];
+    const T* x = static_cast<const T*>(p.x) + row * d;
+    Nearest nearest{exact_distance(x, p.centers, d, lane), 0};
+    for (int64_t k = warp; k < p.n_clusters; k += kManyWarps) {
+      nearest.consider(exact_distance(x, p.centers + k * d, d, lane), k);
+    }
+    __syncthreads();  // thread 0 has read the results of the previous row
+    if (lane == 0) {
+      distances[warp] = nearest.distance;
+      labels[warp] = nearest.label;
+    }
+    __syncthreads();
+    if (threadIdx.x != 0) continue;
+    for (int w = 1; w < kManyWarps; ++w) nearest.consider(distances[w], labels[w]);
+    p.labels[row] = static_cast<int32_t>(nearest.label);
+    p.distances[row] = nearest.distance;
+    count_passed(p, p.n_clusters);
+  }
+}
+
+void screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream) {
+  if (compute_capability() == 90) {
+    launch_wgmma_screen(p, code, stream);
+  } else {
+    launch_mma_screen(p, code, stream);
+  }
+}
+
+// Without guesses, one of this many centre tiles is screened first. That gives the rows limits for
+// the screen of all centres.
+constexpr int64_t kFirstShare = 8;
+
+void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
+  const TensorPrepared at(p.n_clusters, p.n_features, p.code);
+  const Workspace to(p.workspace, TensorWorkspace(p.n_rows));
+  TensorScreenParams s{};
+  s.n_rows = p.n_rows;
+  s.n_clusters = p.n_clusters;
+  s.n_stages = at.n_stages;
+  s.n_row_tiles = ceil_divide(p.n_rows, kRowTile);
+  s.n_center_tiles = at.n_tiles;
+  s.row_codes = p.codes;
+  s.rows = reinterpret_cast<const RowConstants*>(p.constants);
+  s.limits = to.limits;
+  s.center_codes = p.prepared + at.codes;
+  s.half_norms = at.half_norms_in(p.prepared);
+  s.tiles = at.tiles_in(p.prepared);
+  s.best = to.best;
+  s.counts = to.counts;
+  s.candidates = to.candidates;
+  s.product_error = tensor_product_error(p.n_features, p.code);
+  s.certify = p.certify;
+  if (p.certify && !p.guessed && at.n_tiles > 1) {
+    s.n_center_tiles = ceil_divide(at.n_tiles, kFirstShare);
+    screen(s, p.code, stream);
+    s.n_center_tiles = at.n_tiles;
+  }
+  s.collect = p.certify;
+  screen(s, p.code, stream);
+}
+
+bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+}  // namespace
+
+int64_t kmeans_tensor_workspace_size(int64_t n_rows) { return TensorWorkspace(n_rows).size; }
+
+void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream) {
+  if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
+  KTFAST_CHECK(p.n_rows < std::numeric_limits<int32_t>::max() - kRowTile,
+               "more rows than one call can take");
+  KTFAST_CHECK(aligned(p.codes) && aligned(p.constants) && aligned(p.prepared),
+               "codes, constants and prepared must be aligned to 16 bytes");
+  const auto warp_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kWarps));
+  const auto thread_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kThreads));
+  with_element(p.x_type, [&](auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+    launch(guess_kernel<T>, warp_blocks, kThreads, 0, stream, p);
+    screen_all(p, stream);
+    if (p.certify) {
+      launch(settle_kernel<T>, warp_blocks, kThreads, 0, stream, p);
+    } else {
+      launch(accept_kernel, thread_blocks, kThreads, 0, stream, p);
+    }
+    const auto blocks = std::min<int64_t>(p.n_rows, 4 * multiprocessors());
+    launch(exhaust_kernel<T>, static_cast<unsigned>(blocks), 32 * kManyWarps, 0, stream, p);
+  });
+}
+
+}  // namespace ktfast::cuda

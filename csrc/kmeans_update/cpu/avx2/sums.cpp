@@ -1,0 +1,7 @@
+#include "kmeans_update/cpu/sum_loops.h"
+
+namespace ktfast::cpu {
+
+SumKernels sum_kernels_avx2() { return kSumKernels; }
+
+}  // namespace ktfast::cpu

@@ -1,0 +1,234 @@
+// Integer sums of the clusters, updated by the rows that change their cluster.
+#include "kmeans_update/kmeans_update.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/cpu_features.h"
+#include "common/float_environment.h"
+#include "kmeans_update/cpu/sum_loops.h"
+
+namespace ktfast::cpu {
+namespace {
+
+constexpr int64_t kTaskFeatures = 256;
+constexpr int64_t kTaskRows = 4096;
+// If the sums are at most this many numbers, every thread gets its own sums, which fit its
+// second-level cache. A thread must have at least the second number of rows for that.
+constexpr int64_t kFewSums = 1 << 15;
+constexpr int64_t kThreadRows = 4096;
+// Rows that change their cluster are far apart, so the hardware prefetcher does not fetch them. The
+// loop fetches a row this many rows ahead.
+constexpr int64_t kRowsAhead = 16;
+constexpr int64_t kPrefetchBytes = 512;
+constexpr int64_t kLineBytes = 64;
+
+// Sorts the rows that leave and join clusters by cluster, by counting. The entry of a row is 2 row
+// if the row joins and 2 row + 1 if it leaves. Also updates the clusters' counts.
+void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order) {
+  std::fill_n(starts, p.n_clusters + 2, 0);
+  const auto each = [&](auto visit) {
+    for (int64_t row = 0; row < p.n_rows; ++row) {
+      if (p.before == nullptr) {
+        visit(p.after[row], 2 * row);
+      } else if (p.before[row] != p.after[row]) {
+        visit(p.after[row], 2 * row);
+        visit(p.before[row], 2 * row + 1);
+      }
+    }
+  };
+  each([&](int32_t cluster, int64_t) {
+    KTFAST_CHECK(cluster >= 0 && cluster < p.n_clusters,
+                 "labels must lie between 0 and n_clusters - 1");
+    ++starts[cluster + 2];
+  });
+  for (int64_t k = 2; k <= p.n_clusters + 1; ++k) starts[k] += starts[k - 1];
+  each([&](int32_t cluster, int64_t entry) {
+    order[starts[cluster + 1]++] = entry;
+    p.counts[cluster] += entry % 2 == 0 ? 1 : -1;
+  });
+}
+
+// With few sums, each thread adds its share of the rows, in their order, to its own sums.
+struct Shares {
+  int64_t threads, stride;  // stride: the length of a thread's sums and counts
+
+  explicit Shares(const KmeansMoveParams& p)
+      : threads(std::clamp<int64_t>(p.n_rows / kThreadRows, 1, p.n_threads)),
+        stride(p.n_clusters * (p.n_features + 1)) {}
+
+  bool fit(const KmeansMoveParams& p) const {
+    return p.n_clusters * p.n_features <= kFewSums &&
+           threads * stride <= kmeans_move_workspace_size(p.n_rows, p.n_clusters);
+  }
+};
+
+// Rows first .. last - 1.
+template <class T>
+void move_in_order(const KmeansMoveParams& p, int64_t first, int64_t last, int64_t* sums,
+                   int64_t* counts) {
+  const int64_t d = p.n_features;
+  const double* scale = p.scale;
+  const int64_t row_bytes = std::min(d * static_cast<int64_t>(sizeof(T)), kPrefetchBytes);
+  const auto before = [&](int64_t row) { return p.before == nullptr ? -1 : p.before[row]; };
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t ahead = row + kRowsAhead;
+    if (ahead < last && before(ahead) != p.after[ahead]) {
+      const char* next = reinterpret_cast<const char*>(static_cast<const T*>(p.x) + ahead * d);
+      for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(next + i);
+    }
+    const int32_t from = before(row), to = p.after[row];
+    if (from == to) continue;
+    const T* values = static_cast<const T*>(p.x) + row * d;
+    int64_t* __restrict__ joined = sums + to * d;
+    ++counts[to];
+    if (from < 0) {
+      for (int64_t f = 0; f < d; ++f) joined[f] += fixed_point(to_double(values[f]), scale[f]);
+      continue;
+    }
+    int64_t* __restrict__ left = sums + from * d;
+    --counts[from];
+    for (int64_t f = 0; f < d; ++f) {
+      const int64_t value = fixed_point(to_double(values[f]), scale[f]);
+      joined[f] += value;
+      left[f] -= value;
+    }
+  }
+}
+
+void check_labels(const KmeansMoveParams& p) {
+  const auto valid = [&](int32_t label) { return label >= 0 && label < p.n_clusters; };
+  for (int64_t row = 0; row < p.n_rows; ++row) {
+    KTFAST_CHECK(valid(p.after[row]) && (p.before == nullptr || valid(p.before[row])),
+                 "labels must lie between 0 and n_clusters - 1");
+  }
+}
+
+void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
+  check_labels(p);
+  const int64_t n_sums = p.n_clusters * p.n_features;
+  const int64_t share = (p.n_rows + shares.threads - 1) / shares.threads;
+  with_element(p.x_type, [&](auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+#pragma omp parallel for schedule(static) num_threads(static_cast<int>(shares.threads))
+    for (int64_t part = 0; part < shares.threads; ++part) {
+      const DefaultFloatEnvironment environment;
+      int64_t* sums = p.workspace + part * shares.stride;
+      std::fill_n(sums, shares.stride, 0);
+      move_in_order<T>(p, std::min(part * share, p.n_rows), std::min((part + 1) * share, p.n_rows),
+                       sums, sums + n_sums);
+    }
+  });
+  for (int64_t part = 0; part < shares.threads; ++part) {
+    const int64_t* sums = p.workspace + part * shares.stride;
+    for (int64_t i = 0; i < n_sums; ++i) p.sums[i] += sums[i];
+    for (int64_t k = 0; k < p.n_clusters; ++k) p.counts[k] += sums[n_sums + k];
+  }
+}
+
+}  // namespace
+
+SumKernels sum_kernels() {
+#if defined(KTFAST_X86_SIMD)
+  if (simd_level() >= SimdLevel::avx512) return sum_kernels_avx512();
+  if (simd_level() >= SimdLevel::avx2) return sum_kernels_avx2();
+#endif
+  return kSumKernels;
+}
+
+int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
+  return n_clusters + 2 + 2 * n_rows;
+}
+
+void kmeans_move(const KmeansMoveParams& p) {
+  if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const Shares shares(p);
+  if (shares.fit(p)) return move_in_shares(p, shares);
+  int64_t* starts = p.workspace;
+  int64_t* order = starts + p.n_clusters + 2;
+  sort_by_cluster(p, starts, order);
+  const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
+  const SumKernels kernels = sum_kernels();
+#pragma omp parallel num_threads(p.n_threads)
+  {
+    const DefaultFloatEnvironment environment;
+    // Tasks alternate between the threads, because clusters differ in size.
+#pragma omp for schedule(static, 1)
+    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+      const int64_t k = task / slices;
+      const int64_t start = task % slices * kTaskFeatures;
+      for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
+        kernels.add(place(p.x, p.x_type, p.n_features, order[i] / 2, start), p.x_type,
+                    p.scale + start, std::min(kTaskFeatures, p.n_features - start),
+                    order[i] % 2 != 0, p.sums + k * p.n_features + start);
+      }
+    }
+  }
+}
+
+void kmeans_ranges(const KmeansRangeParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
+  const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows * slices;
+  const SumKernels kernels = sum_kernels();
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+  for (int64_t task = 0; task < n_tasks; ++task) {
+    const DefaultFloatEnvironment environment;
+    const int64_t start = task % slices * kTaskFeatures;
+    const int64_t length = std::min(kTaskFeatures, p.n_features - start);
+    const int64_t first = task / slices * kTaskRows;
+    double largest[kTaskFeatures] = {};
+    kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
+                  std::min(kTaskRows, p.n_rows - first), p.n_features, length, largest);
+#pragma omp critical
+    for (int64_t f = 0; f < length; ++f) {
+      p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
+    }
+  }
+}
+
+void kmeans_means(const KmeansMeansParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const SumKernels kernels = sum_kernels();
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+  for (int64_t k = 0; k < p.n_clusters; ++k) {
+    const DefaultFloatEnvironment environment;
+    const int64_t first = k * p.n_features;
+    p.shifts[k] = kernels.mean(p.sums + first, p.counts[k], p.step, p.previous + first,
+                               p.n_features, p.centers + first);
+  }
+}
+
+int64_t kmeans_totals_workspace_size(int64_t n_rows) {
+  return 2 * ((n_rows + kTotalRows - 1) / kTotalRows);
+}
+
+void kmeans_totals(const KmeansTotalsParams& p) {
+  KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  const int64_t n_parts = (p.n_rows + kTotalRows - 1) / kTotalRows;
+#pragma omp parallel for schedule(static) num_threads(p.n_threads)
+  for (int64_t part = 0; part < n_parts; ++part) {
+    const DefaultFloatEnvironment environment;
+    double lanes[kTotalLanes] = {};
+    int64_t moved = 0;
+    const int64_t first = part * kTotalRows;
+    for (int64_t row = first; row < std::min(first + kTotalRows, p.n_rows); ++row) {
+      const double weight = p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+      lanes[row % kTotalLanes] += weight * p.distances[row];
+      if (p.before != nullptr) moved += p.before[row] != p.after[row];
+    }
+    p.workspace[part] = tree_sum<kTotalLanes>(lanes);
+    p.workspace[n_parts + part] = static_cast<double>(moved);
+  }
+  const DefaultFloatEnvironment environment;
+  for (int i = 0; i < 2; ++i) {
+    double lanes[kTotalLanes] = {};
+    for (int64_t part = 0; part < n_parts; ++part) {
+      lanes[part % kTotalLanes] += p.workspace[i * n_parts + part];
+    }
+    p.totals[i] = tree_sum<kTotalLanes>(lanes);
+  }
+}
+
+}  // namespace ktfast::cpu

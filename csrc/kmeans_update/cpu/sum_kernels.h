@@ -1,0 +1,38 @@
+// The inner loops of the integer sums: one table of functions per instruction set. Every table
+// compiles sum_loops.h, so all give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "common/element.h"
+
+namespace ktfast::cpu {
+
+struct SumKernels {
+  // Adds values[f] * scale[f] to sums[f], or subtracts it, in fixed point.
+  void (*add)(const void* values, ElementType type, const double* scale, int64_t length,
+              bool leaves, int64_t* sums);
+  // Adds weight * values[f] to sums[f].
+  void (*add_weighted)(const void* values, ElementType type, double weight, int64_t length,
+                       double* sums);
+  // Raises largest[f] to the largest magnitude of values[r, f].
+  void (*range)(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
+                double* largest);
+  // Computes one centre and returns its squared movement.
+  double (*mean)(const int64_t* sums, int64_t count, const double* step, const double* previous,
+                 int64_t length, double* center);
+};
+
+// The address of a feature of a row.
+inline const char* place(const void* x, ElementType type, int64_t n_features, int64_t row,
+                         int64_t feature) {
+  return static_cast<const char*>(x) + (row * n_features + feature) * element_size(type);
+}
+
+// The fastest loops that this processor and KTFAST_SIMD allow.
+SumKernels sum_kernels();
+
+SumKernels sum_kernels_avx2();
+SumKernels sum_kernels_avx512();
+
+}  // namespace ktfast::cpu

@@ -1,7 +1,0 @@
-#include "kmeans_update/sum_loops.h"
-
-namespace ktfast::cpu {
-
-SumKernels sum_kernels_avx2() { return kSumKernels; }
-
-}  // namespace ktfast::cpu
