@@ -1,5 +1,7 @@
 """Permutation sets for jigsaw puzzles, with a guaranteed smallest Hamming distance.
 
+`permutation_set` is public as `ktfast.permutation_set`.
+
 The Hamming distance of two permutations is the number of places in which they differ. If m tiles of
 a puzzle are hidden, two permutations are certain to stay distinguishable only if their distance is
 at least m + 1. Jigsaw++ hides up to two tiles, so its set needs a distance of 3.
