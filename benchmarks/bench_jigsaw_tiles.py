@@ -41,6 +41,7 @@ from torchvision.transforms import functional
 
 from ktfast import ops, permutation_set
 from ktfast.native import modules
+from ktfast.native.threads import usable_cores
 
 TILE, GRID, SIZE = 64, 3, 255
 TOLERANCE = 1e-5  # absolute, for numbers near 1: float32 sums in another order
@@ -222,7 +223,7 @@ def main() -> None:
     torch.set_num_threads(1)
     puzzles = Puzzles(arguments.batch)
     print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {modules.simd_level()}, "
+        f"{platform.machine()}, {usable_cores()} cores, {modules.simd_level()}, "
         f"load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, torchvision "
         f"{torchvision.__version__}, Pillow {PIL.__version__}"
     )

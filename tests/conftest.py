@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emulation.cuda.device import EmulatedCuda, build
-from ktfast.kmeans.screen import Outlook
+from ktfast.kmeans.assignment.screen import Outlook
 from ktfast.native import modules
 
 # A process that a shell starts in the background ignores Ctrl-C, and so do its children. Tests that

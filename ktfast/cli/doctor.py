@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import importlib.util
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from importlib import metadata
 
 import ktfast
 from ktfast.native import modules
+from ktfast.native.threads import usable_cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def examine() -> list[Finding]:
 def _findings() -> Iterator[Finding]:
     python = sys.version.split()[0]
     yield Finding("ktfast", True, f"{ktfast.__version__} on Python {python}", required=True)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     yield Finding("C++ kernels", True, f"{modules.simd_level()} on {cores} cores", required=True)
     yield _cuda_kernels()
     yield _torch()

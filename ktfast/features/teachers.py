@@ -25,6 +25,7 @@ from torch.nn import functional
 from ktfast.errors import ConfigError
 from ktfast.images.augment import normalize_images
 from ktfast.models import Trunk, load_weights
+from ktfast.native.threads import usable_cores
 
 Teacher = Callable[[Tensor], Tensor]
 """Features, float32 [B, d], of images, uint8 [B, S, S, 3]."""
@@ -105,7 +106,7 @@ def hog_teacher(*, n_threads: int | None = None) -> Teacher:
         )
         return features.astype(np.float32)
 
-    pool = ThreadPoolExecutor(n_threads or len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(n_threads or usable_cores())
 
     def teach(images: Tensor) -> Tensor:
         rows = list(pool.map(describe, images.cpu().numpy()))

@@ -23,15 +23,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.data.moments import check_finite, moments_of
+from ktfast.kmeans.data.passes import all_below, inertia_of, nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import float64_on_host, to_host
 from ktfast.kmeans.inputs import check_parameters, restore, rows_of, weights_of
 from ktfast.kmeans.lloyd import LloydResult, lloyd
-from ktfast.kmeans.moments import check_finite, moments_of
-from ktfast.kmeans.passes import all_below, inertia_of, nearest_centers
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.starts import start_centers, start_state
 from ktfast.kmeans.transform import all_distances
-from ktfast.kmeans.workspace import float64_on_host, to_host
 
 Init = str | Callable[..., Any] | npt.ArrayLike
 

@@ -9,11 +9,11 @@ from sklearn.utils.validation import _check_feature_names, _check_sample_weight,
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.memory_plan import GpuTarget
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.data.memory_plan import GpuTarget
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.spherical import SphericalRows
+from ktfast.kmeans.data.workspace import float64_on_host
 from ktfast.kmeans.seeding import METHODS
-from ktfast.kmeans.spherical import SphericalRows
-from ktfast.kmeans.workspace import float64_on_host
 from ktfast.native.arrays import device_of, library_of
 from ktfast.native.gpu_memory import open_device
 from ktfast.ops.kmeans_assign import PRECISIONS

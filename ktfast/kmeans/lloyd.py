@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.assigner import Assigner, make_assigner
-from ktfast.kmeans.passes import inertia_and_moved, inertia_of
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.assignment.assigner import Assigner, make_assigner
+from ktfast.kmeans.data.passes import inertia_and_moved, inertia_of
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import make_sums
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.moments import Moments
-from ktfast.kmeans.passes import cluster_sums, nearest_centers
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.data.moments import Moments
+from ktfast.kmeans.data.passes import cluster_sums, nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.seeding.distinct import distinct_rows
-from ktfast.kmeans.workspace import to_host
 
 # As in scikit-learn's MiniBatchKMeans: a cluster is starved if its weight is below this share of
 # the heaviest cluster's weight. Starved clusters are looked for once per this many rows per

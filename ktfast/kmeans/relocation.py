@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import to_host
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 
 # Rows that are sorted by cost for each empty cluster. The other rows are sorted only if needed.
 _SORTED_ROWS = 16

@@ -7,11 +7,11 @@ from sklearn.utils import check_random_state
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.data.moments import Moments
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.inputs import given_centers
 from ktfast.kmeans.minibatch import MiniBatchState
-from ktfast.kmeans.moments import Moments
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding import initial_centers
 
 

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.passes import cluster_sums
+from ktfast.kmeans.data.passes import cluster_sums
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.relocation import relocate_empty
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import to_host
 from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 
 # Bits of a number as an integer in a sum: float64 holds every integer of this many bits exactly.

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import float64_on_host, to_host
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import float64_on_host, to_host
 from ktfast.native.arrays import on_device
 from ktfast.ops.vectors import contiguous
 

@@ -4,7 +4,6 @@
 depend on it.
 """
 
-import os
 import platform
 import sys
 from importlib import metadata
@@ -14,6 +13,7 @@ from typing import Any
 import ktfast
 from ktfast.config import Config
 from ktfast.errors import ConfigError
+from ktfast.native.threads import usable_cores
 
 PACKAGES = ("numpy", "scikit-learn", "torch", "torchvision", "nvidia-dali-cuda130")
 
@@ -28,7 +28,7 @@ def describe_environment(config: Config) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": _processor_name(),
-        "threads": config.threads or len(os.sched_getaffinity(0)),
+        "threads": config.threads or usable_cores(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "packages": {package: _version(package) for package in PACKAGES},
     }

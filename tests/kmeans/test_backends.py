@@ -7,8 +7,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ktfast import KMeans
 from ktfast.errors import InputError
-from ktfast.kmeans import spherical as kmeans_spherical
-from ktfast.kmeans.spherical import SphericalRows
+from ktfast.kmeans.data import spherical as kmeans_spherical
+from ktfast.kmeans.data.spherical import SphericalRows
 from support.kmeans_cases import assert_consistent, assert_same, fewer, least_budget, mixture
 
 
@@ -161,7 +161,7 @@ def test_streamed_rows(dtype, tmp_path):
 )
 @pytest.mark.parametrize("streamed", [False, True])
 def test_fits_take_no_more_than_the_budget(streamed, options, monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans.rows._TAKE_BYTES", 1 << 17)
+    monkeypatch.setattr("ktfast.kmeans.data.rows._TAKE_BYTES", 1 << 17)
     x = mixture(fewer(400_000, 2000), d=64, k=50)
     given, row_bytes = (x, x[0].nbytes) if streamed else (torch.tensor(x, device="cuda"), 0)
     scaled = 64 * 128 if streamed else kmeans_spherical._BLOCK

@@ -8,8 +8,8 @@ import torch
 
 from emulation.cuda.fake_torch import CudaTensor, memory
 from ktfast import KMeans
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.lloyd import lloyd
-from ktfast.kmeans.rows import Rows
 from support.kmeans_cases import assert_same, least_budget, mixture
 
 

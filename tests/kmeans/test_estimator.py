@@ -13,9 +13,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ktfast import KMeans
 from ktfast.errors import InputError
-from ktfast.kmeans.passes import cluster_sums
+from ktfast.kmeans.data.passes import cluster_sums
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.relocation import relocate_empty
-from ktfast.kmeans.rows import Rows
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_consistent, assert_same, fewer, mixture
 from support.tolerances import FLOAT32_CENTERS

@@ -10,10 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from ktfast import KMeans
-from ktfast.kmeans.moments import moments_of
-from ktfast.kmeans.passes import nearest_centers
+from ktfast.kmeans.data.moments import moments_of
+from ktfast.kmeans.data.passes import nearest_centers
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding import METHODS, initial_centers
 from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, distinct_rows

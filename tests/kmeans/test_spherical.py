@@ -7,8 +7,8 @@ import torch
 import ktfast.kmeans.inputs
 from ktfast import KMeans
 from ktfast.errors import InputError
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.spherical import SphericalRows
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.spherical import SphericalRows
 from support.kmeans_cases import assert_same, fewer, mixture
 from support.tolerances import FLOAT32_CENTERS
 
@@ -81,8 +81,8 @@ def test_every_device_finds_the_same_clusters(dtype, init, device):
 
 @pytest.mark.usefixtures("early_bounds")
 def test_enough_for_bounds_and_for_several_blocks(monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans.spherical._BLOCK", 16 * 1000)
-    monkeypatch.setattr("ktfast.kmeans.spherical._PIECE", 16 * 300)
+    monkeypatch.setattr("ktfast.kmeans.data.spherical._BLOCK", 16 * 1000)
+    monkeypatch.setattr("ktfast.kmeans.data.spherical._PIECE", 16 * 300)
     x = np.tile(rows_of_all_lengths(5000), 24)  # with 384 features, 65 clusters are not few
     x += np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
     options = {"spherical": True, "random_state": 0}
@@ -108,7 +108,7 @@ def test_kept_rows_are_the_rows(k, monkeypatch):
     model = KMeans(k, **options).fit([x[:1000], x[1000:]])
     kept = len(scaled)
     assert kept <= 2 * 3  # two shards, each scaled for mean, for variance and to be kept
-    monkeypatch.setattr("ktfast.kmeans.spherical._KEPT_BYTES", x.nbytes - 1)
+    monkeypatch.setattr("ktfast.kmeans.data.spherical._KEPT_BYTES", x.nbytes - 1)
     assert_same(KMeans(k, **options).fit([x[:1000], x[1000:]]), model)
     assert len(scaled) - kept > 2 * model.n_iter_
 

@@ -7,11 +7,11 @@ import torch
 import ktfast.kmeans.inputs
 from ktfast import KMeans
 from ktfast.errors import InputError
+from ktfast.kmeans.data.memory_plan import GpuTarget, MemoryPlan, make_plan
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.streaming import HostStream
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.lloyd import lloyd
-from ktfast.kmeans.memory_plan import GpuTarget, MemoryPlan, make_plan
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.streaming import HostStream
-from ktfast.kmeans.workspace import to_host
 from support.fake_device import FakeDevice
 from support.kmeans_cases import assert_consistent, assert_same, least_budget, mixture
 

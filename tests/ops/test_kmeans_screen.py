@@ -11,9 +11,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ktfast import KMeans
-from ktfast.kmeans.assign_cpu import BoundedAssigner
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.screen import Outlook, later_screen, principal_directions
+from ktfast.kmeans.assignment.cpu import BoundedAssigner
+from ktfast.kmeans.assignment.screen import Outlook, later_screen, principal_directions
+from ktfast.kmeans.data.rows import Rows
 from ktfast.native import modules
 from ktfast.ops import kmeans_assign, kmeans_screen
 from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, DistanceBounds, Screen, kmeans_drift
@@ -233,8 +233,8 @@ def test_assignments_that_follow_one_another(level, code, case):
 
 @pytest.mark.usefixtures("early_bounds")
 def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans.assign_cpu._SNAPSHOT_SHARE", 0)
-    monkeypatch.setattr("ktfast.kmeans.assign_cpu._SNAPSHOT_BYTES", int(2.1 * 4 * 70 * 12))
+    monkeypatch.setattr("ktfast.kmeans.assignment.cpu._SNAPSHOT_SHARE", 0)
+    monkeypatch.setattr("ktfast.kmeans.assignment.cpu._SNAPSHOT_BYTES", int(2.1 * 4 * 70 * 12))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1000, 12)).astype(np.float32)
     assigner = BoundedAssigner(Rows([x], n_threads=1), x.mean(axis=0), "float32")
@@ -325,7 +325,7 @@ def test_principal_directions_span_the_data():
 
 
 def test_a_basis_is_chosen_where_few_directions_matter(monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans.screen._BASIS_DISTANCES", 1)
+    monkeypatch.setattr("ktfast.kmeans.assignment.screen._BASIS_DISTANCES", 1)
     monkeypatch.setenv("KTFAST_SIMD", "scalar")  # whose products are worth saving
     generator = np.random.default_rng(0)
     for decays, expected in ((True, {32, 64}), (False, {0})):

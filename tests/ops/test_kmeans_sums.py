@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import FollowingSums, FreshSums, make_sums
 from support.tolerances import FLOAT32_CENTERS
 

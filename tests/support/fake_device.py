@@ -1,7 +1,7 @@
 """A fake GPU: its memory is NumPy arrays, and it makes each copy as late as the events allow.
 
-The fake GPU records the calls of `ktfast.kmeans.streaming`, so that tests can check their order. A
-block that is read before its copy, or overwritten too early, holds wrong numbers.
+The fake GPU records the calls of `ktfast.kmeans.data.streaming`, so that tests can check their
+order. A block that is read before its copy, or overwritten too early, holds wrong numbers.
 """
 
 import weakref

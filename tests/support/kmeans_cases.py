@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from ktfast.errors import InputError
-from ktfast.kmeans.memory_plan import make_plan
+from ktfast.kmeans.data.memory_plan import make_plan
 from ktfast.native import modules
 from ktfast.reference import kmeans as reference
 from support.tolerances import SUM_ORDER_FLOAT64

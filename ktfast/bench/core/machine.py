@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.native import modules
+from ktfast.native.threads import usable_cores
 
 _EXTENSIONS = ("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 
@@ -56,7 +57,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, str]:
     simd = [modules.simd_level(), *(name for name in _EXTENSIONS if name in flags)]
     facts = {
         "CPU": model,
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(usable_cores()),
         "instructions": " ".join(simd),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "GPU": _gpu(),

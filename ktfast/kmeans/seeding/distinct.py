@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64, Int64
-from ktfast.kmeans.moments import Moments
-from ktfast.kmeans.passes import nearest_centers
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import to_host
+from ktfast.kmeans.data.moments import Moments
+from ktfast.kmeans.data.passes import nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 
 # Keeps 0 / 0 from being NaN: the quotient becomes 0.
 _TINY = float(np.finfo(np.float64).tiny)

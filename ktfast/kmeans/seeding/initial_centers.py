@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.moments import Moments
+from ktfast.kmeans.data.moments import Moments
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding.distinct import DistinctRows, distinct_rows
 from ktfast.kmeans.seeding.parallel import kmeans_parallel
 from ktfast.kmeans.seeding.plus_plus import kmeans_plus_plus

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64, Int32
-from ktfast.kmeans.passes import cluster_sums, nearest_centers
+from ktfast.kmeans.data.passes import cluster_sums, nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding.distinct import DistinctRows, draw
 from ktfast.kmeans.seeding.plus_plus import kmeans_plus_plus
-from ktfast.kmeans.workspace import to_host
 
 # Candidates per cluster, and rounds in which they are drawn. With four instead of three of each,
 # the final inertia of pixels, network features and heavy-tailed clusters falls by 0.1 to 0.3 %.

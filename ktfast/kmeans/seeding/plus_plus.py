@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float32, Float64
-from ktfast.kmeans.passes import nearest_centers
+from ktfast.kmeans.data.passes import nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, draw
-from ktfast.kmeans.workspace import to_host
 
 # Up to this many distinct rows, all distances between rows are kept: at most 151 MB of float32.
 _ALL_PAIRS = 6144

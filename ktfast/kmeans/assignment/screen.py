@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import NEAR_CENTERS, Screen, codes_for
 
 _logger = logging.getLogger(__name__)

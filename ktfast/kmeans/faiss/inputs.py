@@ -8,11 +8,11 @@ import numpy as np
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.flat_index import points_of
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.spherical import SphericalRows, lengths
+from ktfast.kmeans.data.workspace import float64_on_host
+from ktfast.kmeans.faiss.index import points_of
 from ktfast.kmeans.inputs import weights_of
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.spherical import SphericalRows, lengths
-from ktfast.kmeans.workspace import float64_on_host
 from ktfast.native.arrays import library_of
 from ktfast.native.modules import cuda
 

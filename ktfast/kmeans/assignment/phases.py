@@ -21,9 +21,9 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.screen import Outlook, first_screen, later_screen
-from ktfast.kmeans.snapshots import Snapshots, epochs_that_fit
+from ktfast.kmeans.assignment.screen import Outlook, first_screen, later_screen
+from ktfast.kmeans.assignment.snapshots import Snapshots, epochs_that_fit
+from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import DistanceBounds, RowCodes, Screen
 
 # A bounded pass may compute at least this many distances for a row before it screens the row again.

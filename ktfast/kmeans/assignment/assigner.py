@@ -3,9 +3,9 @@
 from typing import Any, Protocol
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.assign_cpu import BoundedAssigner, PlainAssigner
-from ktfast.kmeans.assign_gpu import GpuAssigner
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.assignment.cpu import BoundedAssigner, PlainAssigner
+from ktfast.kmeans.assignment.gpu import GpuAssigner
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import Sums
 from ktfast.native.modules import cpu
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ktfast.kmeans.memory_plan import MemoryPlan
+from ktfast.kmeans.data.memory_plan import MemoryPlan
 from ktfast.native.arrays import library_of
 from ktfast.native.gpu_memory import Device, Pinned
 from ktfast.ops.vectors import dtype_name, read_ahead

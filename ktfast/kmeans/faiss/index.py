@@ -6,10 +6,10 @@ import numpy as np
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float32, Float64, Int64
+from ktfast.kmeans.data.passes import nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import float64_on_host, to_host
 from ktfast.kmeans.inputs import is_array
-from ktfast.kmeans.passes import nearest_centers
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import float64_on_host, to_host
 from ktfast.native.arrays import library_of
 
 # Scores (distances or inner products) that are computed at a time.

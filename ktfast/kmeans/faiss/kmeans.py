@@ -22,15 +22,15 @@ from sklearn.utils import check_random_state
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float32, Float64, Int64
-from ktfast.kmeans.faiss_inputs import check_options, select_points
-from ktfast.kmeans.flat_index import CentroidIndex
+from ktfast.kmeans.data.moments import Moments, moments_of
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
+from ktfast.kmeans.faiss.index import CentroidIndex
+from ktfast.kmeans.faiss.inputs import check_options, select_points
 from ktfast.kmeans.inputs import given_centers
 from ktfast.kmeans.lloyd import LloydResult, lloyd
-from ktfast.kmeans.moments import Moments, moments_of
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.rows import Rows
 from ktfast.kmeans.seeding import initial_centers
-from ktfast.kmeans.workspace import to_host
 
 __all__ = [
     "ClusteringInitMethod_KMEANS_PLUS_PLUS",

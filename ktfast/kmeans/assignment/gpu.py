@@ -3,7 +3,7 @@
 from typing import Any
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.rows import Rows
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import Sums
 from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign

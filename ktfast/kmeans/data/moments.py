@@ -6,9 +6,9 @@ import numpy as np
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.passes import all_below, inertia_of, nearest_centers
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import float64_on_host, to_host
+from ktfast.kmeans.data.passes import all_below, inertia_of, nearest_centers
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import float64_on_host, to_host
 from ktfast.ops.kmeans_update import kmeans_update
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import to_host
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_sums import kmeans_totals

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.streaming import HostStream
+from ktfast.kmeans.data.streaming import HostStream
 from ktfast.native.arrays import device_of, empty, library_of, on_device
 from ktfast.ops.vectors import contiguous
 

@@ -8,9 +8,9 @@ rows. Any other fit uses `BoundedAssigner`: after some passes, distance bounds s
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64, Int32
-from ktfast.kmeans.assign_phases import DensePass, FitRows, Phase
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.screen import first_screen
+from ktfast.kmeans.assignment.phases import DensePass, FitRows, Phase
+from ktfast.kmeans.assignment.screen import first_screen
+from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import Screen
 
 

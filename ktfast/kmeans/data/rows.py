@@ -7,9 +7,9 @@ import numpy as np
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64, Int64
-from ktfast.kmeans.memory_plan import GpuTarget, MemoryPlan, default_budget, make_plan
-from ktfast.kmeans.streaming import HostStream
-from ktfast.kmeans.workspace import Workspace, float64_on_host
+from ktfast.kmeans.data.memory_plan import GpuTarget, MemoryPlan, default_budget, make_plan
+from ktfast.kmeans.data.streaming import HostStream
+from ktfast.kmeans.data.workspace import Workspace, float64_on_host
 from ktfast.native.arrays import device_of, library_of, on_device
 from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.vectors import CALL_BYTES, check_vectors, dtype_name, read_ahead, row_blocks

@@ -9,9 +9,9 @@ import numpy as np
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Bool, Float64, Int64
-from ktfast.kmeans.memory_plan import GpuTarget
-from ktfast.kmeans.rows import Rows
-from ktfast.kmeans.workspace import float64_on_host, to_host
+from ktfast.kmeans.data.memory_plan import GpuTarget
+from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import float64_on_host, to_host
 from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import kmeans_assign
 from ktfast.ops.kmeans_tensor import TILE_ROWS
