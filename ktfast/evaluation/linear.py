@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ktfast.errors import InputError
 from ktfast.evaluation.accuracy import label_vector, mean_per_class_accuracy, top1_accuracy
-from ktfast.evaluation.results import Protocol
+from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.softmax import fit_sgd, mean_square_norm, predict
 
 WEIGHT_DECAYS = (1e-2, 1e-1)
@@ -58,7 +58,7 @@ class LinearProbeResult:
     weight_decay: float
     holdout_mean_per_class: dict[str, float]
     n_train: int
-    protocol: Protocol
+    protocol: ProtocolDetails
 
 
 def linear_probe(

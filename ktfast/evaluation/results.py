@@ -11,7 +11,7 @@ from typing import Any
 
 from ktfast.evaluation.json_values import Json, mapping, number, numbers
 
-Protocol = dict[str, Any]
+ProtocolDetails = dict[str, Any]
 """The details of a protocol that make two figures comparable or not. Each protocol has its own."""
 Layers = dict[str, float]
 """Accuracy by layer."""
@@ -49,7 +49,7 @@ class LowLabelRow:
     fraction: float
     linear: Layers
     images: int
-    protocol: Protocol
+    protocol: ProtocolDetails
 
     def to_json(self) -> Json:
         """JSON object of the row."""
@@ -81,7 +81,7 @@ class ProbeRow:
     linear_top1: Layers
     knn: Layers
     low_label: list[LowLabelRow]
-    protocol: Protocol
+    protocol: ProtocolDetails
 
     def to_json(self) -> Json:
         """JSON object of the row."""
@@ -114,7 +114,7 @@ class RetrainedScores:
     top1: float
     mean_per_class: float
     steps: int
-    protocol: Protocol
+    protocol: ProtocolDetails
 
     def to_json(self) -> Json:
         """JSON object of the scores."""
@@ -140,7 +140,7 @@ class Retraining:
 
     mean_per_class: ByModel
     top1: ByModel
-    protocol: Protocol
+    protocol: ProtocolDetails
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class LowLabelRegime:
     fraction: float
     linear: ByModel
     images: int
-    protocol: Protocol = field(default_factory=dict)
+    protocol: ProtocolDetails = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the regime."""
@@ -233,7 +233,7 @@ class EvaluationSummary:
     knn: ByModel = field(default_factory=dict)
     linear_top1: ByModel = field(default_factory=dict)
     low_label: list[LowLabelRegime] = field(default_factory=list)
-    protocol: Protocol = field(default_factory=dict)
+    protocol: ProtocolDetails = field(default_factory=dict)
     retraining: Retraining | None = None
     random_clusters: ClusterQuality | None = None
 
@@ -296,7 +296,7 @@ class VocRow:
     classes: dict[str, float | None]
     more: dict[str, float | None]
     steps: int | None
-    protocol: Protocol
+    protocol: ProtocolDetails
 
     def to_json(self) -> Json:
         """JSON object of the row."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ktfast.evaluation import paper
-from ktfast.evaluation.results import ByModel, EvaluationSummary, LowLabelRegime, Protocol
+from ktfast.evaluation.results import ByModel, EvaluationSummary, LowLabelRegime, ProtocolDetails
 from ktfast.report import plots
 from ktfast.report.formats import MODEL_NAMES
 
@@ -64,7 +64,7 @@ class ProbeSection:
     tables: list[Table]
     published: list[Table]
     plots: list[Markup]
-    protocols: dict[str, Protocol]
+    protocols: dict[str, ProtocolDetails]
 
 
 def probe_section(summary: EvaluationSummary | None) -> ProbeSection | None:

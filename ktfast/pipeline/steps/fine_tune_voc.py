@@ -13,7 +13,7 @@ from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
-from ktfast.evaluation.results import Protocol, VocRow
+from ktfast.evaluation.results import ProtocolDetails, VocRow
 from ktfast.images.augment import Normalization
 from ktfast.models import Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
@@ -220,7 +220,7 @@ def _feed(run: RunFolder, view: View, *, batch_size: int = 1, shuffle: bool = Fa
 
 
 def _precisions(
-    precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary, protocol: Protocol
+    precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary, protocol: ProtocolDetails
 ) -> VocRow:
     return VocRow(
         score=_defined(precisions.mean),

@@ -24,7 +24,7 @@ from ktfast.pipeline.steps.networks import WEIGHTS, load_all, target_network
 
 logger = logging.getLogger(__name__)
 
-MIN_BUDGET = 4 << 30
+LEAST_BUDGET = 4 << 30
 """Bytes that probed features may take even if data.memory_budget_gb is smaller."""
 DTYPE = "float16"
 
@@ -170,7 +170,7 @@ def _layer_bytes(run: RunFolder, model: Trunk, layer: str) -> int:
 
 
 def _budget(run: RunFolder) -> int:
-    return max(MIN_BUDGET, int(run.config.data.memory_budget_gb * 1e9))
+    return max(LEAST_BUDGET, int(run.config.data.memory_budget_gb * 1e9))
 
 
 def _device(run: RunFolder, needed: int) -> str:
