@@ -163,7 +163,7 @@ def device_facts(dry_run: bool, path: str) -> dict[str, str]:
         facts = dict(zip(("device", "driver", "capability", "memory"), values, strict=False))
         release = re.search(r"release (\S+),", answer(["nvcc", "--version"], path))
         facts["nvcc"] = release[1] if release else "unknown"
-    facts["cores"] = str(usable_cores())
+    facts["cores"] = str(len(os.sched_getaffinity(0)))
     facts["python"] = platform.python_version()
     facts |= {package: version for package in PACKAGES if (version := version_of(package))}
     facts["commit"] = answer(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], path)
