@@ -7,6 +7,7 @@ the processor.
 
     python benchmarks/result_hashes.py          # about three minutes on two cores
     python benchmarks/result_hashes.py --quick  # tiles and K-means only
+    python benchmarks/result_hashes.py --demo F # run the demo in the folder F and keep it
 """
 
 import argparse
@@ -30,16 +31,21 @@ MEASURES = ("accuracy", "linear", "linear_top1", "knn", "low_label", "nmi", "pur
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="leave out the demo")
+    parser.add_argument(
+        "--demo", type=Path, help="run folder of the demo; a finished one is not run"
+    )
     arguments = parser.parse_args()
-    for name, digest in hashes(quick=arguments.quick):
+    for name, digest in hashes(quick=arguments.quick, demo=arguments.demo):
         print(f"{digest[:16]}  {name}", flush=True)
 
 
-def hashes(*, quick: bool) -> Iterator[tuple[str, str]]:
+def hashes(*, quick: bool, demo: Path | None) -> Iterator[tuple[str, str]]:
     """Name and SHA-256 of every result."""
     yield from tile_hashes()
     yield from kmeans_hashes()
-    if not quick:
+    if demo is not None:
+        yield from demo_hashes(demo)
+    elif not quick:
         with tempfile.TemporaryDirectory() as folder:
             yield from demo_hashes(Path(folder) / "demo")
 
@@ -83,8 +89,8 @@ def demo_hashes(folder: Path) -> Iterator[tuple[str, str]]:
     subprocess.run([*COMMAND, "demo", "--run", str(folder)], check=True, capture_output=True)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name.startswith("prepare/"):
-            continue
+        if name.startswith("prepare/") or path.name.startswith("checkpoint-"):
+            continue  # prepared images are inputs; checkpoints record times
         if path.suffix in (".safetensors", ".npy"):
             yield name, hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.suffix == ".npz":
