@@ -54,7 +54,7 @@ inline bool is_on(DLDevice d, Device wanted) {
 }
 
 // An array of any dtype, borrowed from its producer for the length of a call. Construction and
-// destruction need the GIL; reading does not.
+// destruction need the GIL; reading the elements does not.
 class AnyArray {
  public:
   AnyArray(const py::object& object, const char* name, Device device, bool writable) : name_(name) {

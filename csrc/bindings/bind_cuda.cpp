@@ -13,7 +13,7 @@
 namespace ktfast {
 namespace {
 
-// The number of devices. 0, and no error, without a driver.
+// The number of devices. Without a driver the number is 0, and no error is raised.
 int device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
@@ -37,7 +37,7 @@ CUstream_st* stream_at(uintptr_t address) { return reinterpret_cast<CUstream_st*
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
-  m.attr("architectures") = KTFAST_CUDA_ARCHITECTURES;  // as CMake was told, such as "90-real 120"
+  m.attr("architectures") = KTFAST_CUDA_ARCHITECTURES;  // as passed to CMake: "90-real 120"
 
   m.def("device_count", &device_count, "The number of usable CUDA devices; 0 without a driver.");
 

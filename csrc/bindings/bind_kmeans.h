@@ -11,7 +11,7 @@
 
 namespace ktfast {
 
-// Each calls run(params, device index) without the GIL.
+// Every function below calls run(params, device index) without the GIL.
 template <class Run>
 void with_kmeans_prepare(Device device, const py::object& centers, const py::object& prepared,
                          int64_t (*prepared_size)(int64_t, int64_t), Run run) {

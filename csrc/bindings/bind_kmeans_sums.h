@@ -7,7 +7,7 @@
 
 namespace ktfast {
 
-// Each calls run(params, device index) without the GIL.
+// Every function below calls run(params, device index) without the GIL.
 template <class Run>
 void with_kmeans_move(Arguments& a, int64_t (*workspace_size)(int64_t, int64_t), Run run) {
   KmeansMoveParams p{};

@@ -18,7 +18,7 @@ inline TensorCode tensor_code(const Arguments& a) {
   return tensor_code(a.value<std::string>("code"));
 }
 
-// Each calls run(params, device index) without the GIL.
+// Every function below calls run(params, device index) without the GIL.
 template <class Run>
 void with_kmeans_tensor_prepare(Arguments& a, Run run) {
   KmeansTensorPrepareParams p{};

@@ -2,8 +2,8 @@
 // function per instruction. Tests that run kernels on a CPU use the functions of the emulation
 // instead.
 //
-// Pointers called `shared` must point into the block's shared memory. A function whose instruction
-// the compiled architecture lacks traps when it is called.
+// Pointers called `shared` must point into the block's shared memory. If the compiled architecture
+// lacks an instruction, a call of the instruction's function traps.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include "common/cuda_launch.cuh"
 
 // Whether this compilation has bulk copies and transaction barriers (sm_90), and wgmma (sm_90a).
-// Code that needs them can be left out otherwise.
+// Code that needs a missing feature can be left out.
 #if defined(KTFAST_CUDA_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define KTFAST_HAS_BULK_COPY 1
 #else
@@ -39,8 +39,8 @@ KTFAST_DEVICE uint32_t shared_address(const void* shared) {
 
 // --- A warp's tensor cores
 
-// Lane l names row l % 8 of matrix l / 8, 16 bytes, and receives the bytes 4 (l % 4) + 0..3 of row
-// l / 4 of each matrix.
+// Loads four matrices of 8 rows of 16 bytes. Lane 8 m + i passes the address of row i of matrix m.
+// From each matrix, lane 4 i + j receives bytes 4 j + 0..3 of row i.
 KTFAST_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -48,9 +48,12 @@ KTFAST_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* shared_row) {
                : "memory");
 }
 
-// c [16, 8] += a [16, 32] b [32, 8]. With g = lane / 4 and t = lane % 4: a[0] holds row g, columns
-// 4t + 0..3; a[1] row g + 8; a[2], a[3] the same 16 columns further; b[0] column g, rows 4t + 0..3;
-// b[1] 16 rows further; c[0], c[1] row g, columns 2t, 2t + 1; c[2], c[3] row g + 8.
+// c [16, 8] += a [16, 32] b [32, 8]. With g = lane / 4 and t = lane % 4, a lane's registers hold
+//   a[0], a[1]  rows g and g + 8, columns 4t + 0..3
+//   a[2], a[3]  rows g and g + 8, columns 4t + 16..19
+//   b[0], b[1]  column g, rows 4t + 0..3 and rows 4t + 16..19
+//   c[0], c[1]  row g, columns 2t and 2t + 1
+//   c[2], c[3]  row g + 8, columns 2t and 2t + 1
 KTFAST_DEVICE void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #pragma unroll
@@ -71,8 +74,10 @@ KTFAST_DEVICE void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_
 #endif
 }
 
-// c [16, 8] += a [16, 16] b [16, 8] of halves, two to a register: as mma_s8 with columns 2t, 2t + 1
-// and 8 further. Sums are float32, truncated rather than rounded.
+// c [16, 8] += a [16, 16] b [16, 8], where a and b are float16 and a register holds two of them.
+// The rows of a and the columns of b are those of mma_s8. a[0], a[1] hold columns 2t and 2t + 1,
+// and a[2], a[3] columns 2t + 8 and 2t + 9. b[0] and b[1] hold the rows of the same numbers. Sums
+// are float32, and truncated rather than rounded.
 KTFAST_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #pragma unroll
@@ -92,8 +97,9 @@ KTFAST_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t
 #endif
 }
 
-// --- Copies of a thread: 16 bytes, asynchronous from sm_80 on. copy_async_wait<n> waits for the
-// thread's own copies, except those of the newest n commits.
+// --- Copies of 16 bytes by one thread, asynchronous from sm_80 on
+//
+// copy_async_wait<n> waits for the thread's own copies, except the copies of the newest n commits.
 
 KTFAST_DEVICE void copy_async_16(void* shared, const void* global) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -118,14 +124,17 @@ KTFAST_DEVICE void copy_async_wait() {
 #endif
 }
 
-// Meets `threads` threads (a multiple of 32) of the block; __syncthreads is barrier 0 of all.
+// Waits until `threads` threads of the block, a multiple of 32, have called this with the same id.
+// Id 0 is the barrier of __syncthreads.
 KTFAST_DEVICE void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// --- Barriers that count arrivals and bytes, in 8 bytes of shared memory. A phase ends when as
-// many threads have arrived as init said and all bytes that were expected have come;
-// barrier_wait(parity) returns once the phase of this parity, 0 first, has ended.
+// --- Barriers that count arrivals and bytes, in 8 bytes of shared memory
+//
+// A phase ends when two conditions hold: as many threads have arrived as barrier_init() was told,
+// and all expected bytes have been copied. The first phase has parity 0, the second parity 1, and
+// so on in turn. barrier_wait(parity) returns when the phase of this parity has ended.
 
 #if KTFAST_HAS_BULK_COPY
 #define KTFAST_SM90(...) __VA_ARGS__
@@ -138,7 +147,8 @@ KTFAST_DEVICE void barrier_init(uint64_t* barrier, uint32_t arrivals) {
                            "r"(arrivals) : "memory"));
 }
 
-// Makes initialised barriers known to bulk copies; a __syncthreads makes them known to threads.
+// Makes the initialisation of barriers visible to bulk copies. A __syncthreads makes the
+// initialisation visible to threads.
 KTFAST_DEVICE void barrier_init_fence() {
   KTFAST_SM90(asm volatile("fence.mbarrier_init.release.cluster;" :: : "memory"));
 }
@@ -148,7 +158,7 @@ KTFAST_DEVICE void barrier_arrive(uint64_t* barrier) {
       "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory"));
 }
 
-// Arrives, and has the phase wait for `bytes` more.
+// Arrives, and raises the number of bytes that the phase expects by `bytes`.
 KTFAST_DEVICE void barrier_expect_bytes(uint64_t* barrier, uint32_t bytes) {
   KTFAST_SM90(asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
@@ -172,8 +182,8 @@ KTFAST_DEVICE void barrier_wait(uint64_t* barrier, uint32_t parity) {
 #endif
 }
 
-// Copies a multiple of 16 bytes between multiples of 16 and takes them off what the barrier
-// expects.
+// Copies `bytes` bytes. The addresses and `bytes` must be multiples of 16. When the copy ends, the
+// barrier expects `bytes` fewer bytes.
 KTFAST_DEVICE void bulk_copy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   KTFAST_SM90(asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
@@ -181,14 +191,16 @@ KTFAST_DEVICE void bulk_copy(void* shared, const void* global, uint32_t bytes, u
       "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(shared_address(barrier)) : "memory"));
 }
 
-// Bulk copies and wgmma see what this thread wrote to shared memory only after this.
+// Makes the thread's earlier writes to shared memory visible to bulk copies and wgmma.
 KTFAST_DEVICE void async_proxy_fence() {
   KTFAST_SM90(asm volatile("fence.proxy.async.shared::cta;" :: : "memory"));
 }
 #undef KTFAST_SM90
 
-// --- A warpgroup's tensor cores: 128 threads, operands in shared memory. Between wgmma_fence and
-// the wgmma_wait that covers it nobody may touch the accumulators, or write the operands.
+// --- A warpgroup's tensor cores: 128 threads, operands in shared memory
+//
+// From wgmma_fence to the matching wgmma_wait, no thread may read or write the sums or write the
+// operands.
 
 #if KTFAST_HAS_WGMMA
 #define KTFAST_SM90A(...) __VA_ARGS__
@@ -233,9 +245,10 @@ KTFAST_DEVICE void wgmma_wait() {
       C(116), C(117), C(118), C(119), C(120), C(121), C(122), C(123), C(124), C(125), C(126),    \
       C(127)
 
-// c [64, 256] (+)= a [64, 32] b [256, 32]^T. With w = thread / 32 % 4, g = lane / 4, t = lane % 4:
-// c[4j], c[4j + 1] are row 16w + g, columns 8j + 2t and 8j + 2t + 1; c[4j + 2], c[4j + 3] row 8
-// more.
+// c [64, 256] = a [64, 32] b [256, 32]^T, or c += if `accumulate`. With w = thread / 32 % 4,
+// g = lane / 4 and t = lane % 4, a thread's registers hold
+//   c[4j], c[4j + 1]      row 16w + g, columns 8j + 2t and 8j + 2t + 1
+//   c[4j + 2], c[4j + 3]  row 16w + g + 8, the same columns
 KTFAST_DEVICE void wgmma_s8(int32_t (&c)[128], uint64_t a, uint64_t b, bool accumulate) {
 #if KTFAST_HAS_WGMMA
 #define KTFAST_C(i) "+r"(c[i])
@@ -251,7 +264,8 @@ KTFAST_DEVICE void wgmma_s8(int32_t (&c)[128], uint64_t a, uint64_t b, bool accu
 #endif
 }
 
-// c [64, 256] (+)= a [64, 16] b [256, 16]^T of halves, laid out as in wgmma_s8.
+// c [64, 256] = a [64, 16] b [256, 16]^T, or c += if `accumulate`, where a and b are float16. The
+// layout of c is that of wgmma_s8.
 KTFAST_DEVICE void wgmma_f16(float (&c)[128], uint64_t a, uint64_t b, bool accumulate) {
 #if KTFAST_HAS_WGMMA
 #define KTFAST_C(i) "+f"(c[i])
@@ -269,7 +283,8 @@ KTFAST_DEVICE void wgmma_f16(float (&c)[128], uint64_t a, uint64_t b, bool accum
 #undef KTFAST_WGMMA_C
 #undef KTFAST_WGMMA_OPERANDS
 
-// How many registers a thread of this warpgroup may use from here on: a multiple of 8.
+// Set the number of registers that each thread of this warpgroup may use from here on. The number
+// is a multiple of 8.
 template <int count>
 KTFAST_DEVICE void registers_increase() {
   KTFAST_SM90A(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count)));
@@ -283,9 +298,10 @@ KTFAST_DEVICE void registers_decrease() {
 
 #endif
 
-// Names an operand of wgmma: core matrices of 8 rows x 16 bytes, each 128 contiguous bytes, without
-// swizzle. `leading_bytes` lie between core matrices adjacent along K, `stride_bytes` between those
-// adjacent along the rows. K further by 32 bytes: add 2 leading_bytes / 16.
+// Describes an operand of wgmma in shared memory, without swizzle. The operand consists of core
+// matrices of 8 rows x 16 bytes, each of which takes 128 contiguous bytes. The distance between
+// neighbouring core matrices is `leading_bytes` along K and `stride_bytes` along the rows. To move
+// the operand by 32 bytes along K, add 2 * leading_bytes / 16 to the descriptor.
 __device__ __forceinline__ uint64_t matrix_descriptor(const void* shared, uint32_t leading_bytes,
                                                       uint32_t stride_bytes) {
   return (shared_address(shared) & 0x3FFFF) >> 4 |

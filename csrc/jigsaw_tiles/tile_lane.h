@@ -69,7 +69,7 @@ KTFAST_HD int64_t stage_size(int32_t tile_size, int32_t chroma_shift) {
 // images, which extend from `begin` to `end`.
 KTFAST_HD void stage_lane(const TileStage& g, const uint8_t* begin, const uint8_t* end,
                           int32_t lane, int32_t n_lanes, uint8_t* copy) {
-  const int32_t units = (g.used + 30) / 16;  // a row touches at most
+  const int32_t units = (g.used + 30) / 16;  // that a row touches at most
   for (int32_t i = lane; i < g.rows * units; i += n_lanes) {
     const int32_t y = i / units;
     const uint8_t* row = g.first + y * g.row_bytes;

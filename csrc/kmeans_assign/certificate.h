@@ -79,8 +79,9 @@ KTFAST_HD double square_error(int64_t n_features) {
 }
 
 // Upper bound of the rounding error of a product of codes, as a multiple of |xq| |cq|. Products of
-// int8 codes are exact integers. The product, and the share that comes from the offset of the
-// centres' codes and is up to sqrt(d) times as large, are rounded when they are converted to float.
+// int8 codes are exact integers, but are rounded when they are converted to float. The part of the
+// product that comes from the offset of the centres' codes is rounded too, and is up to sqrt(d)
+// times as large as |xq| |cq|.
 KTFAST_HD double product_error(int64_t n_coordinates, CodeType code) {
   const double d = static_cast<double>(n_coordinates);
   if (code == CodeType::int8) return 1.8e-7 * (sqrt(d) + 8);

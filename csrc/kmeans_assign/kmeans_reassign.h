@@ -2,8 +2,9 @@
 //
 // kmeans_assign recorded bounds of each row's distances. From the bounds and from each centre's
 // movement since, the triangle inequality tells which centres may have become nearer than the row's
-// own centre. kmeans_reassign compares only these centres. If there are many, it leaves the row to
-// kmeans_assign. The labels and distances are those of kmeans_assign.
+// own centre. kmeans_reassign compares only these centres. If a row has many such centres,
+// kmeans_reassign leaves the row to kmeans_assign. The labels and distances are those of
+// kmeans_assign.
 #pragma once
 
 #include "kmeans_assign/kmeans_assign.h"

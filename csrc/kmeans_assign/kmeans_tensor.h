@@ -1,9 +1,9 @@
 // Contract of kmeans_tensor: kmeans_assign on a GPU's tensor cores, with the same labels and
 // distances.
 //
-// A vector near their mean is subtracted from rows and centres, and the differences are rounded to
-// codes of 8 or 16 bits. Products of codes screen the centres, an error bound leaves candidates,
-// and the candidates are compared in float64.
+// A vector near the mean of the rows is subtracted from rows and centres. The differences are
+// rounded to codes of 8 or 16 bits. Products of codes and an error bound exclude most centres. The
+// remaining candidates are compared in float64.
 #pragma once
 
 #include <cstdint>

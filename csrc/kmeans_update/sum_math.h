@@ -35,7 +35,9 @@ KTFAST_HD double multiply(double a, double b) {
 #endif
 }
 
-// x * scale rounded to an integer, read from the bits of a double whose last bit has the value 1.
+// x * scale rounded to an integer. The last bit of a double near 1.5 x 2^52 has the value 1. So
+// adding 1.5 x 2^52 rounds the product to an integer, which is the difference between the bits of
+// the sum and the bits of 1.5 x 2^52.
 KTFAST_HD int64_t fixed_point(double value, double scale) {
   constexpr double kOnes = 6755399441055744.0;  // 1.5 x 2^52
   const double ones = kOnes;

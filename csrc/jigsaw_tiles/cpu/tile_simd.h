@@ -7,14 +7,12 @@
 //   load_channel<c>(from)     byte c of the kPixels pixels at `from`
 //   interleave(v)             reorders three channels to r0 g0 b0 r1 ...
 //   repeat(v)                 the same if all three channels are v[0]
-//   Sums                      sums of numbers and of their squares, in 32-bit lanes: load, save,
-//   add,
-//                             across
+//   Sums                      sums of numbers and of their squares, in 32-bit lanes. Members:
+//                             load, save, add, across
 //   Scale                     the means and inverses of kLanes neighbouring outputs
-//   outputs<dtype>            outputs of kPixels numbers in memory: Words for 16-bit types,
-//   registers
-//                             of floats
-//   floats                    outputs of kPixels numbers in a register, with a scale for each half
+//   outputs<dtype>            outputs of kPixels numbers as stored: Words for 16-bit types, two
+//                             registers of floats for float32
+//   floats                    outputs of kPixels numbers in registers, with a scale for each half
 //   put(outputs, stream, to)  stores outputs; streamed outputs must be aligned to a register
 #pragma once
 
@@ -32,9 +30,9 @@ inline constexpr int32_t kStepsBetweenEmptying = 300;
 // A row is fetched from the second-level cache to the first this many rows before its use.
 inline constexpr int32_t kRowsAhead = 12;
 // This many rows of a tile are read before as many rows of the previous tile are written. While
-// reads wait for memory, the processor can go on with writes, and vice versa. Images/s to float32
-// and to float16 (128 images of 255 px, Zen 4): whole tiles 39k and 55k; 4 rows 45k and 55k; 8 rows
-// 46k and 57k; 16 rows 44k and 59k.
+// reads wait for memory, the processor can go on with writes, and vice versa. Images per second
+// with float32 and with float16 tiles (128 images of 255 px, Zen 4): 39k and 55k with whole tiles
+// in turn, 45k and 55k with 4 rows, 46k and 57k with 8 rows, 44k and 59k with 16 rows.
 inline constexpr int32_t kRowsInTurn = 16;
 
 // numerators() of tile_math.h for a vector of pixels. Gray numerators are in v[0] only.

@@ -14,10 +14,10 @@ namespace {
 // bytes may not fit the shared memory of every device, so its block reads the image twice instead.
 //
 // nvcc 13.0 compiles the kernel for sm_75, 80, 90, 100 and 120 to 63 or 64 registers (up to 72
-// without the bound on the blocks), without spills or stack. A block uses 1 KB of static shared
+// without the launch bound kBlocks), without spills or stack. A block uses 1 KB of static shared
 // memory, and 16.1 KB more for the copy of a tile of 64 px. So the registers allow 4 blocks per
-// multiprocessor, and the 64 KB of shared memory of sm_75 allow 3. By calculation the reads in
-// flight cover the latency of the memory. The kernel has not been timed.
+// multiprocessor, and the 64 KB of shared memory of sm_75 allow 3. By calculation, enough reads are
+// in flight to hide the latency of the memory. The kernel has not been timed.
 constexpr int kThreads = 256;
 constexpr int kBlocks = 4;  // per multiprocessor
 constexpr int kWarps = kThreads / 32;

@@ -42,8 +42,9 @@ struct PanelValues {
   float inverse[kBlockRows], error[kBlockRows], tail[kBlockRows], limit[kBlockRows];
 };
 
-// A product of int8 codes fetches a quarter of a centre per tile, or a quarter of a float64 row. So
-// a block's rows and their guessed centres take this many products.
+// While it multiplies a tile of int8 codes by a panel, a product fetches as many bytes as a quarter
+// of a float64 row or of a float64 centre has. The next block has up to kBlockRows rows and as many
+// guessed centres, so this many products fetch them.
 constexpr int64_t kMostFetches = 8 * kBlockRows;
 
 class AssignBlock {
@@ -90,7 +91,8 @@ class AssignBlock {
   // --- screen.cpp ---
   // Reads a row's code, or makes one, and measures the distance to the guessed centre.
   void load_row(int64_t r);
-  // Fills the place of a row that the last tile lacks. No centre becomes its candidate.
+  // The last tile of a block can have fewer than kTileRows rows. Fills the place of a missing row
+  // such that no centre becomes a candidate.
   void fill_missing_row(int64_t r);
   void shift_row(int64_t r);
   // A centre with a score of at most `score` is known. Lowers the row's limit accordingly.

@@ -23,7 +23,8 @@ struct AssignCosts {
   // Comparing a row with one centre takes features / pair_features_per_cycle + pair_cycles.
   double pair_features_per_cycle;
   double pair_cycles;
-  // Recording a row's bounds takes bounds_cycles, and comparisons with bounds_pairs centres more.
+  // Recording a row's bounds takes bounds_cycles, and the time of comparing the row with
+  // bounds_pairs centres.
   double bounds_cycles;
   double bounds_pairs;
 };
@@ -34,8 +35,8 @@ struct ProductRates {
   double of_code[3];
 };
 
-// The scalar level has no fast product, and AVX2 none of bfloat16. The table gives both the rate of
-// float32 per 4-byte word.
+// The scalar level has no fast product of bfloat16 or int8, and AVX2 has no fast product of
+// bfloat16. For these, the table assumes the float32 rate of 4-byte words.
 constexpr ProductRates kProductRates[] = {
     {{16, 32, 64}},    // scalar: not measured
     {{16, 32, 48}},    // avx2: AMD EPYC. An int8 product takes two instructions.

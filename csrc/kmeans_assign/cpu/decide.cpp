@@ -86,7 +86,8 @@ void AssignBlock::record_bounds(int64_t r, int32_t label) {
   std::iota(order, order + row.n_candidates, 0);
   const int32_t named = std::min<int32_t>(row.n_candidates, kNearCenters);
   const float* bound = bounds(r);
-  // The nearest centre is always named, although rounding could give its equals smaller bounds.
+  // The nearest centre is always listed in `near`. Its lower bound alone would not ensure that,
+  // because rounding can give a smaller bound to a centre at an equal distance.
   if (named < row.n_candidates) {
     std::nth_element(order, order + named, order + row.n_candidates, [&](int32_t a, int32_t b) {
       const bool a_is_label = candidates(r)[a] == label, b_is_label = candidates(r)[b] == label;

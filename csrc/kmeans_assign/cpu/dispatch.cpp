@@ -91,14 +91,16 @@ void kmeans_assign(const KmeansAssignParams& given) {
   }
   const AssignKernels kernels = assign_kernels(p.code);
   const BlockLayout at(p.n_features, p.n_coordinates);
-  // Few rows are spread over the threads; how rows are grouped does not change their labels.
+  // If there are few rows, blocks are smaller, so that every thread gets rows. The size of the
+  // blocks does not change the labels.
   const int64_t share = (n_rows + p.n_threads - 1) / p.n_threads;
   const int64_t block_rows = std::min(at.rows, round_up(share, kTileRows));
   const int64_t n_blocks = (n_rows + block_rows - 1) / block_rows;
   const auto rows_of = [&](int64_t block) {
     return block < n_blocks ? std::min(block_rows, n_rows - block * block_rows) : 0;
   };
-  // A thread takes a block ahead, so that it knows what to fetch; whoever is slower takes fewer.
+  // A thread takes its next block before it assigns the present one, so that it can fetch the
+  // memory of the next block. Slower threads take fewer blocks.
   std::atomic<int64_t> n_taken{0};
   int64_t n_passed = 0;
 #pragma omp parallel num_threads(p.n_threads) reduction(+ : n_passed)

@@ -91,7 +91,8 @@ void Preparation::project_all() {
   }
 }
 
-// Sorts the centres by their largest number. Slots without a centre get the number -1.
+// Sorts the centres by the largest magnitude of their coded numbers. Slots without a centre get the
+// id -1.
 void Preparation::sort() {
   float* key = keys();
 #pragma omp parallel for schedule(static) num_threads(p_.n_threads)

@@ -17,9 +17,10 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // This many centres count as few in any dimension, because they fill at most one panel of the
 // screen.
 constexpr int64_t kFewCenters = kPanelWidth;
-// More centres count as few while the scores of a row take at most about this many multiplications.
-// Up to this number distance bounds save nothing in a fit of 20 iterations (measured on Zen 3). A
-// score costs as much as the multiplication of kScoreCost features, besides its own features.
+// More centres count as few if the scores of a row take at most about this many multiplications.
+// Below that, distance bounds save no time in a fit of 20 iterations (measured on a Zen 3). A score
+// takes one multiplication per feature, and its other work takes as long as kScoreCost
+// multiplications.
 constexpr int64_t kFewProducts = 3 << 13;
 constexpr int64_t kScoreCost = 16;
 

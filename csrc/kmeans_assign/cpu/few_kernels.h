@@ -21,8 +21,9 @@ struct Ranking {
 
 struct FewKernels {
   // Writes the rows less the mean as a panel, with zeros for missing rows. The differences have the
-  // bits of AssignKernels::shift. Returns the largest sum of squares of a row, added up one feature
-  // after another; NaN may be left out. The length is at most kChainLength.
+  // bits of AssignKernels::shift. Returns the largest sum of squares of any row. A row's squares
+  // are added in the order of the features. Sums that are NaN may be ignored. The length is at most
+  // kChainLength.
   float (*load)(const void* x, ElementType type,
                 int64_t stride,  // elements from row to row
                 int64_t rows, const float* mean, int64_t length,

@@ -89,7 +89,7 @@ struct AssignKernels {
   // shifted[p] = x[p] - mean[p].
   void (*shift)(const void* x, ElementType type, const float* mean, int64_t length, float* shifted);
   Magnitude (*magnitude)(const float* values, int64_t length);
-  // Sums over kDotLanes chains, or more.
+  // The inner product, summed in kDotLanes chains or more.
   float (*dot)(const float* a, const float* b, int64_t length);
   // The products of x with each of kDots vectors.
   void (*dots)(const float* x, const float* const* vectors, int64_t length, float* products);

@@ -19,7 +19,8 @@ constexpr int64_t kTaskRows = 512;
 // their float32 arithmetic and of exact distances.
 constexpr double kOutwards = 1e-6;
 
-// Lists the centres of largest drift, the largest first, and then -1.
+// Lists the centres of the largest drift, the largest first, and fills the rest of the list with
+// -1.
 void name_farthest(const float* drift, std::vector<int32_t>& centers, int32_t* farthest) {
   const auto n = std::min<int64_t>(kFarthest, static_cast<int64_t>(centers.size()));
   std::partial_sort(centers.begin(), centers.begin() + n, centers.end(), [=](int32_t a, int32_t b) {

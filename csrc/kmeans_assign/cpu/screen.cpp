@@ -15,9 +15,9 @@ namespace {
 // row's limit, so fewer of the centres in later panels become candidates.
 constexpr int32_t kManyCandidates = 48;
 
-// Returns a number that at least `wanted` of the given numbers do not exceed and that lies at most
-// a bin's width above the smallest such number. Counting in bins is used because a sort branches
-// unpredictably.
+// Returns an upper bound of the `wanted` smallest numbers. The bound exceeds the largest of them by
+// at most the width of a bin, 1/32 of the numbers' range. The numbers are counted in bins, because
+// a sort would branch unpredictably.
 float bound_of_smallest(const float* numbers, int32_t count, int32_t wanted) {
   constexpr int kBins = 32;
   float low = numbers[0], high = numbers[0];
@@ -111,7 +111,7 @@ void AssignBlock::lower_best_score(int64_t r, double score) {
   row.best_score = std::min(row.best_score, score);
   const double squared_distance =
       2 * row.best_score + static_cast<double>(row.code.norm) * static_cast<double>(row.code.norm);
-  // Centres within the margin are wanted too, for record_bounds().
+  // The limit also admits centres within the margin, because record_bounds() lists them.
   const double limit =
       row.best_score + static_cast<double>(p_.margin) * std::max(squared_distance, 0.0) / 2;
   values_.limit[r] = std::min(values_.limit[r], rounded_up(limit));
@@ -137,7 +137,8 @@ void AssignBlock::screen_panel(int64_t panel) {
 }
 
 // Multiplies all rows by a stretch of the panel before the next stretch, so that the stretch stays
-// in a second-level cache. After the last panel the first panel is fetched, for the next block.
+// in a second-level cache. During the last panel the kernels fetch the first panel for the next
+// block.
 void AssignBlock::multiply_panel(int64_t panel) {
   const PreparedLayout& at = centers_.at;
   const auto stretch = [&](int64_t of, int64_t word) {
@@ -251,8 +252,8 @@ void AssignBlock::drop_far_candidates(int64_t r) {
   row.compares_all = kept > kMaxCandidates / 2;
 }
 
-// Lists the memory that the next block begins with: its rows and their guessed centres. The last
-// products of this block fetch that memory, the beginning of the list last.
+// Lists the memory that the next block reads first: its rows and their guessed centres. The last
+// products of this block fetch that memory. What the next block reads first is fetched last.
 void AssignBlock::plan_fetches(int64_t next, int64_t n_next) {
   const int64_t bytes = centers_.at.words * kSoonBytes;
   const void** place = fetches_ + kMostFetches;

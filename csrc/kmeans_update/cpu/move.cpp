@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t kTaskFeatures = 256;
 constexpr int64_t kTaskRows = 4096;
-// If the sums are at most this many numbers, every thread gets its own sums, which fit its
-// second-level cache. A thread must have at least the second number of rows for that.
+// If there are at most kFewSums sums, every thread adds to sums of its own, which fit its
+// second-level cache. If there are several such threads, each gets at least kThreadRows rows.
 constexpr int64_t kFewSums = 1 << 15;
 constexpr int64_t kThreadRows = 4096;
 // Rows that change their cluster are far apart, so the hardware prefetcher does not fetch them. The

@@ -12,9 +12,9 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-// A block adds slices of entries, one feature per thread. A cluster with many rows takes several
-// slices. The grid has at most this many blocks along the slices, because few rows change their
-// cluster in most iterations.
+// A block adds slices of kSliceEntries entries, one feature per thread. A cluster with many rows
+// takes several slices. The grid has at most kMoveBlocks blocks along the slices, because few rows
+// change their cluster in most iterations.
 constexpr int kMoveThreads = 128;
 constexpr int kSliceEntries = 128;
 constexpr int64_t kMoveBlocks = 4096;

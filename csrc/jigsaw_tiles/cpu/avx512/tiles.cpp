@@ -12,7 +12,8 @@ namespace ktfast::cpu {
 namespace {
 
 // `word` lists which of the 48 words of 32 pixels hold a channel's bytes. `select` is 1 for these
-// bytes and 0 for their neighbours; multiplying by it and adding pairs extracts the bytes.
+// bytes and 0 for their neighbours. Multiplying the bytes by `select` and adding pairs extracts the
+// channel.
 struct ChannelWords {
   alignas(64) int16_t word[32];
   alignas(64) int8_t select[64];
@@ -27,8 +28,9 @@ constexpr ChannelWords channel_words(int c) {
   return w;
 }
 
-// For word i of register j of three interleaved channels: the pixel of the word, its position in
-// red followed by green, and its position when blue is added.
+// The shuffles that make register j of three interleaved channels. `pixel` is the pixel of each
+// word. `red_green` takes the words from the registers of red and green. `blue` then takes the
+// words of blue from the register of blue, and keeps the other words.
 struct InterleavedWords {
   alignas(64) int16_t pixel[32];
   alignas(64) int16_t red_green[32];
@@ -151,8 +153,8 @@ struct Avx512 {
       return _mm512_inserti64x4(_mm512_castsi256_si512(halves),
                                 _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
     } else {
-      // bfloat16_from() of tile_math.h for 32 floats: an upper word is raised by one if the lower
-      // word, plus one for an odd upper word, exceeds half.
+      // bfloat16_from() of tile_math.h for 32 floats: an upper word is raised by one if its lower
+      // word exceeds 2^15. If the upper word is odd, one is first added to the lower word.
       const __m512i a = _mm512_castps_si512(low);
       const __m512i b = _mm512_castps_si512(high);
       const __m512i upper = _mm512_permutex2var_epi16(a, _mm512_load_si512(kFloatWords.upper), b);

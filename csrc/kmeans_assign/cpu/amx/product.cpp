@@ -1,5 +1,6 @@
 // The products of int8 and bfloat16 codes with AMX. An instruction multiplies 64 bytes of the codes
-// of 16 rows and 16 centres. A column of a panel has the layout of its second operand.
+// of 16 rows and 16 centres. A column of a panel has the layout of the instruction's second
+// operand.
 #include <immintrin.h>
 
 #include "common/amx.h"

@@ -14,7 +14,8 @@ namespace {
 
 constexpr int kCenterLevels = 63;
 constexpr int kStepBytes = kInt8Words * kWordBytes;
-// 258 less 4.5, because rounding to a code raises each of eight magnitudes by up to 1/2.
+// 258 less 4.5. Rounding to codes raises each of the eight magnitudes by up to 1/2, so their sum by
+// up to 4. The other 1/2 is a margin for the float32 arithmetic.
 constexpr float kLargestSum = 253.5f;
 
 // Adds the magnitudes of those of 16 features whose products meet in one sum. Lane 0 gets the sum

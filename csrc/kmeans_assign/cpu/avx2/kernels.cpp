@@ -53,7 +53,7 @@ __attribute__((noinline)) void product_column(const char* centers, const char* r
 
 // Multiplies a column, which fits a first-level cache, by all rows before the next column. The 16
 // tiles of a whole block together fetch the whole next column. The first two columns fetch the
-// other memory.
+// other memory (PanelProduct::soon).
 void product(const PanelProduct& p) {
   const int64_t part = p.words / kFetchWords * kLineBytes;
   for (int column = 0; column < p.columns; ++column) {

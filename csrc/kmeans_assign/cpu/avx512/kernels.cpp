@@ -100,8 +100,8 @@ Magnitude magnitude(const float* values, int64_t length) {
       const __m512 value =
           _mm512_maskz_loadu_ps(left > 0 ? first(left) : __mmask16{0}, values + p + 16 * i);
       squares[i] = _mm512_fmadd_ps(value, value, squares[i]);
-      // The second operand wins where one is not a number, so NaN stays until a number follows; the
-      // sum of squares tells of it.
+      // The maximum returns its second operand if either operand is NaN, so a later number hides a
+      // NaN. The sum of squares keeps the NaN.
       largest = _mm512_max_ps(largest, _mm512_abs_ps(value));
     }
   }

@@ -31,8 +31,8 @@ struct alignas(16) ScreenShared {  // read 16 bytes at a time
 };
 static_assert(sizeof(ScreenShared) <= 48 * 1024, "static shared memory");
 
-// Centre i of class `group` within a tile. A class has two runs of four centres, so that the
-// 16-byte reads of a warp touch every bank once.
+// Centre i of class `group` within a tile. A class is the centres of a tile that one thread scores:
+// two runs of four centres, so that the 16-byte reads of a warp touch every bank once.
 KTFAST_HD int center_in_tile(int group, int i) {
   return i / 4 * (kScreenCenters / 2) + group * 4 + i % 4;
 }

@@ -34,7 +34,8 @@ struct TensorScreenParams {
 int multiprocessors();
 int compute_capability();  // times ten
 
-// The first works on every device, the second on compute capability 9.0.
+// launch_mma_screen() works on every device with tensor cores, launch_wgmma_screen() on compute
+// capability 9.0 only.
 void launch_mma_screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream);
 void launch_wgmma_screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream);
 

@@ -79,8 +79,8 @@ KTFAST_HD uint16_t float16_rounded(float value) {
 // |x'| from the float64 sum of squares of its float32 elements.
 KTFAST_HD double code_norm(double square) { return sqrt(square) * (1 + 2e-7); }
 
-// |x' - xq| from the float64 sum of squares of x' - xq. The rounding errors of x' and of each
-// difference are added.
+// |x' - xq| from the float64 sum of squares of x' - xq. The result includes the rounding errors of
+// x' and of the differences.
 KTFAST_HD double code_residual(double square, double norm) {
   return sqrt(square) * (1 + 1e-11) + 2.5e-7 * norm + 1e-30;
 }

@@ -11,8 +11,8 @@ namespace {
 
 // A block multiplies 128 rows by 256 centres. Two warpgroups multiply 64 rows each, with 128 sums
 // per thread. One thread of a third warpgroup fills a ring of four stages in shared memory, 48 KiB
-// each. While the products of a tile are screened, it copies stages of the next tile. Not measured
-// on a GPU.
+// each. While the two warpgroups screen the products of a tile, this thread copies stages of the
+// next tile. Not measured on a GPU.
 constexpr int kGroup = 128;
 constexpr int kMultiplyingGroups = 2;
 constexpr int kThreads = (1 + kMultiplyingGroups) * kGroup;
