@@ -100,7 +100,7 @@ def build(folder):
                 sources,
             )
         )
-    link(objects, package / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
+    link(objects, package / "native" / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
     return folder
 
 

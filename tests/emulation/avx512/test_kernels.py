@@ -14,6 +14,7 @@ import pytest
 
 from emulation.avx512.build import ROOT, build
 
+pytestmark = pytest.mark.timeout(900)  # the first test builds ktfast for the emulation
 TESTS = Path(__file__).parents[2] / "ops"
 # Other levels have run, and a row of 2^31 features takes as long as all the rest.
 SELECTION = "not scalar and not avx2 and not cuda and not 2_to_31"
