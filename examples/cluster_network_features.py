@@ -1,6 +1,7 @@
-"""Cluster what a torchvision network computes of photographs. The weights are random: no download.
+"""Cluster the features that a torchvision network computes of photographs.
 
-With trained weights (``weights="DEFAULT"``) the clusters follow the contents of the photographs.
+The weights are random, so nothing is downloaded. With trained weights (``weights="DEFAULT"``), the
+clusters follow the contents of the photographs.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A script for faiss that runs on ktfast: only the import differs."""
+"""A script for faiss that runs with ktfast. Only the import was changed."""
 
 import numpy as np
 from sklearn.datasets import load_digits

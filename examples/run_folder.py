@@ -1,6 +1,6 @@
 """Run the pipeline from Python on a folder of photographs: python examples/run_folder.py FOLDER.
 
-HOG features, a narrow network and few epochs keep the run under a minute on a hundred photographs.
+HOG features, a narrow network and few epochs keep the run of a hundred photographs under a minute.
 Without a folder, the script cuts photographs of scikit-image and scikit-learn into small views.
 """
 
