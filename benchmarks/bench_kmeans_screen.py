@@ -16,7 +16,9 @@ from ktfast.bench.kmeans import data as kmeans_data
 from ktfast.native import modules
 from ktfast.ops.kmeans_screen import CODES, Screen
 
-PASS_SECONDS = 0.04  # about: longer than threads take to start, shorter than a clock is stable
+# Approximate time of a pass: threads start in much less, and the processor's clock is stable for
+# longer.
+PASS_SECONDS = 0.04
 ROWS = 192  # rows of two blocks; a thread gets a multiple
 
 

@@ -4,7 +4,7 @@
 
 The table has the registers and the stack of a thread, and the static shared memory of a block. The
 other columns count the instructions that load and store spilled registers, multiply matrices and
-copy to shared memory. cuobjdump reads the code; the CUDA toolkit and triton bring it.
+copy to shared memory. cuobjdump, a tool of the CUDA toolkit and of triton, reads the code.
 tests/native/test_cuda_build.py checks that no kernel spills.
 """
 

@@ -2,7 +2,7 @@
 
 cuobjdump reads the module's file, so no GPU is needed. The tests and cuda_resources.py use this
 module. The compiler spills registers to the stack, which the instructions STL and LDL access. The
-field LOCAL of cuobjdump does not show spills: it is 0 even then.
+field LOCAL of cuobjdump does not show spills: it is 0 even for a kernel that spills.
 """
 
 import ctypes

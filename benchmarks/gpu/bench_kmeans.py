@@ -42,7 +42,7 @@ METHOD = f"""\
 {FIT_METHOD}
 The peak is the rate of torch's product of large bfloat16 matrices. The first iteration is a fit of
 one iteration before the timed fits, in which libraries are loaded and kernels compiled. Device
-memory is the largest amount taken during the first iteration, beside the rows. Inertia is the sum
+memory is the largest amount taken during the first iteration, without the rows. Inertia is the sum
 of squared distances of all rows to their nearest centres, which torch finds by a float32 product
 and sums in float64. Each engine ran in a process of its own."""
 

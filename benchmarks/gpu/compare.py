@@ -1,9 +1,9 @@
-"""Every op on the GPU beside its CPU twin, on random inputs of the session's seed.
+"""Every op on the GPU beside the same op on the CPU, on random inputs of the session's seed.
 
 Each call is made twice, and both results must be the same. The first results are overwritten before
-they are freed: the second call gets the same memory, so an element that it leaves unwritten shows.
-On a side stream the inputs arrive late, so that work on a wrong stream would see zeros. measure.py
-runs this module.
+they are freed. The second call gets the same memory, so an element that it does not write makes the
+results differ. On a side stream the inputs arrive late, so that work on a wrong stream would see
+zeros. measure.py runs this module.
 """
 
 import functools
@@ -63,7 +63,7 @@ def vectors(rng: np.random.Generator, n: int, d: int, dtype: str) -> torch.Tenso
 
 
 def assign_case(n: int, d: int, k: int, dtype: str = "float32", precision: str = "exact") -> Case:
-    """An assignment; `precision` chooses the GPU's screen, and the CPU twin is always exact."""
+    """An assignment; `precision` chooses the GPU's screen, and the CPU is always exact."""
 
     def inputs(rng: np.random.Generator) -> Inputs:
         return [vectors(rng, n, d, dtype), vectors(rng, k, d, "float32")]
@@ -207,7 +207,7 @@ def runs_of(case: Case, way: str, inputs: Inputs) -> list[Inputs]:
 
 
 def compare(case: Case, way: str, seed: int) -> list[Row]:
-    """One row per output: the share of elements that equal the twin's, and the differences."""
+    """One row per output: the share of elements that equal the CPU's, and the differences."""
     inputs = case.inputs(np.random.default_rng(seed))
     wanted = [output.clone() for output in case.call(*inputs)]
     first, second = runs_of(case, way, inputs)

@@ -2,7 +2,7 @@
 
 CUDA events measure the times. Before each call the device is kept busy until the host has queued
 the whole call, so that the time of launches and of Python is not counted. `call_ms` is the time of
-calls back to back, in which that time is counted. The calls take turns over several sets of inputs
+calls back to back, including launches and Python. The calls take turns over several sets of inputs
 that together exceed the L2 cache several times.
 """
 
@@ -17,7 +17,7 @@ from compare import Row, cuda
 ROTATION = 4  # size of all input sets together, as a multiple of the L2 cache
 CASE_SECONDS = 0.5  # time of all repeats of a case
 REPEATS = (7, 51)  # least and largest number of repeats
-CLOCK_HZ = 2e9  # not below the multiprocessors' clock, so that the device is busy long enough
+CLOCK_HZ = 2e9  # at least the multiprocessors' clock, so that the device is busy long enough
 
 
 class Device:

@@ -230,8 +230,9 @@ def measure(engine: str, problem: list[Any]) -> Row:
     row : dict
         "seconds" of each fit; "first_seconds" of a fit of one iteration before the timed fits, in
         which libraries are loaded and kernels compiled; "iterations" of one fit; "device_bytes",
-        the largest amount of device memory taken during the first iteration, beside the rows (None
-        on the CPU); "data_bytes", "inertia", "version", and "history" where the engine keeps one.
+        the largest amount of device memory taken during the first iteration, without the rows
+        (None on the CPU); "data_bytes", "inertia", "version", and "history" where the engine keeps
+        one.
     """
     given, chosen = Problem(*problem), ENGINES[engine]
     importlib.import_module(chosen.module)

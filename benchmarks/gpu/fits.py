@@ -70,7 +70,7 @@ def exactness(device: Device) -> Iterator[Job]:
 
 
 def near_ties(data: Data, count: int) -> torch.Tensor:
-    """Rows half-way between a centre and the next, moved to one by the least step of float32."""
+    """Rows half-way between two centres, moved by the least float32 step towards one of them."""
     generator = torch.Generator().manual_seed(3)
     some = torch.randint(len(data.start), (count,), generator=generator).to(data.device)
     between = torch.cdist(data.start, data.start).fill_diagonal_(torch.inf)

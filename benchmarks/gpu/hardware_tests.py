@@ -15,7 +15,7 @@ NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_
 
 
 def files(names: Iterable[str] = ()) -> list[Path]:
-    """The test files of some names; without names, all test files about a GPU."""
+    """The test files with the given names; without names, all test files about a GPU."""
     tests = ROOT / "tests"
     found = sorted(tests.rglob("test_*.py"))
     if names:
@@ -34,7 +34,8 @@ def command_of(path: Path, *, dry_run: bool) -> list[str]:
     # session asks about the kernels.
     command += ["-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
     command += ["--import-mode=importlib"]
-    # The gate tests the CPU variants; "the CPU's bits" (cpu_s) are what a GPU is compared with.
+    # CPU variants need no GPU and are left out, except tests that compare a GPU with the CPU's bits
+    # (names with cpu_s).
     command += ["-k", "not cpu or cpu_s"]
     return [*command, str(path.relative_to(ROOT))]
 

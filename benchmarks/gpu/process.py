@@ -28,7 +28,7 @@ class Session:
     out : Path
         Folder of the results and of the log.
     dry_run : bool
-        Ask for no GPU.
+        Use no GPU.
     minutes : float
         Time of the whole session.
     limits : dict of float

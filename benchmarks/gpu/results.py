@@ -21,7 +21,7 @@ class Section:
     ends: float = 0.0
 
     def left(self) -> float:
-        """Seconds until its time is up."""
+        """Seconds until the section's time is up."""
         return self.ends - time.monotonic()
 
     def failed(self) -> bool:

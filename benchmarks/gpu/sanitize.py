@@ -37,7 +37,7 @@ class Report(NamedTuple):
 def command_of(tool: str, program: list[str]) -> list[str]:
     """The command that runs a program under memcheck; exit status 9 means a finding."""
     options = ["--tool", "memcheck", "--error-exitcode", "9", "--print-limit", "0"]
-    # torch asks the driver questions that it expects to fail.
+    # torch makes calls to the driver that it expects to fail.
     options += ["--show-backtrace", "no", "--report-api-errors", "no"]
     return [tool, *options, *program]
 

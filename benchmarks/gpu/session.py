@@ -3,7 +3,7 @@
     python benchmarks/gpu/session.py [--minutes 5] [--only build,compare,...] [--skip ...]
 
 The session has parts: `build` compiles both native modules for this GPU, in place. `tests` runs the
-ops' tests. `compare` compares every CUDA op with its CPU twin. `ceilings` measures the device's
+ops' tests. `compare` compares every CUDA op with the CPU's. `ceilings` measures the device's
 peak rates; `bench`, `kmeans`, `peers` and `train` measure the kernels, K-means, other K-means
 libraries and short trainings. `sanitize` runs the kernels under memcheck, which must also find a
 planted bug. `profile` profiles the kernels with Nsight Compute, if `--profile` is given.
@@ -119,7 +119,7 @@ class Parts:
         section.rows += kernel_rows(output)
 
     def tests(self, section: Section) -> None:
-        """Run every test file in a process of its own, so that a crash or a hang stays alone."""
+        """Run every test file in its own process, so that a crash or hang stops that file alone."""
         for path in hardware_tests.files(DRY_TESTS if self.dry_run else ()):
             began = time.monotonic()
             seconds = min(TEST_SHARE * LIMITS["tests"], section.left())

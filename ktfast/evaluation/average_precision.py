@@ -108,7 +108,7 @@ def eleven_points(hits: NDArray[np.bool_], n_positives: int) -> float:
 
 
 def curve_area(hits: NDArray[np.bool_], n_positives: int) -> float:
-    """Area under the precision-recall curve: sum of the precisions at right answers / positives.
+    """Area under the curve: sum of the precisions at right answers, divided by the positives.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Linear probe: how well a softmax regression on frozen features separates the classes.
 
 Published protocols differ in details that change the accuracy by several points. The result
-therefore names these details in its `protocol`. Only training labels choose the weight decay; the
-test set is used once, at the end.
+therefore names these details in its `protocol`. The weight decay is chosen with training labels
+only. The test set is used once, at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.softmax import fit_sgd, mean_square_norm, predict
 
 WEIGHT_DECAYS = (1e-2, 1e-1)
-"""Candidates; the training labels choose one."""
+"""Candidates; the accuracy on held-out training rows decides."""
 BATCH_SIZE = 256
 """Rows in a step of SGD."""
 HOLDOUT = 0.2
-"""Fraction of the training rows of each class that chooses the weight decay."""
+"""Fraction of the training rows of each class that is held out to choose the weight decay."""
 _ROWS_PER_BLOCK = 1024
 # The published learning rate is 0.01 for about 9,600 standardised values. Features of another scale
 # need a rate that is inversely proportional to the mean squared norm of a row.

@@ -89,7 +89,7 @@ def low_label_probe(
     fraction : float
         Fraction of the labels of each class, in (0, 1].
     epochs : int
-        Passes over all rows that take as many steps as this training.
+        SGD takes as many steps as this number of passes over all rows would take.
     seed : int
         Seed of the draw and of the probe.
     device : torch.device or str, optional

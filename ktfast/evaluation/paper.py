@@ -2,7 +2,7 @@
 
 Source: Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
 Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None: not published.
-The paper's data sets are larger than a small run's data set, so that only the course over the
+The paper's data sets are larger than a small run's data set, so that only the differences between
 layers can be compared, not the values.
 """
 
@@ -14,7 +14,7 @@ SOURCES = {
     "third party": "a statement about the paper elsewhere (the authors' project page, a blog)",
     "code": "another project's code or README",
     "derived": "recomputed from other figures",
-    "remembered": "remembered, not checked against a source: a lead only",
+    "remembered": "remembered, not checked against a source",
 }
 Source = Literal["printed", "third party", "code", "derived", "remembered"]
 

@@ -60,7 +60,7 @@ def pooled_size(channels: int, map_size: int) -> int:
     Raises
     ------
     InputError
-        The map has no channel or no position.
+        `channels` or `map_size` is less than 1.
     """
     if channels < 1 or map_size < 1:
         raise InputError(f"channels and map_size must be at least 1, got {channels} and {map_size}")

@@ -15,10 +15,10 @@ from torch import Tensor
 from ktfast.errors import ConfigError
 
 MOST_FEATURES = 16_384
-"""Longest row. At this length the sums take 2 GiB, and adding a block takes 1 GiB more."""
+"""Largest number of features. At this number the sums take 2 GiB, and adding a block 1 GiB more."""
 ITERATIONS = 4
-"""Iterations with the covariance. Each equals two iterations with the rows, of which scikit-learn's
-PCA makes seven."""
+"""Subspace iterations with the covariance. One of them equals two iterations with the rows;
+scikit-learn's PCA makes seven iterations with the rows."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class Covariance:
         Raises
         ------
         ConfigError
-            Rows are longer than `MOST_FEATURES`.
+            The rows have more than `MOST_FEATURES` features.
         """
         rows = rows.float()
         if self.n == 0:

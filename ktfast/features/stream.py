@@ -9,10 +9,11 @@ import torch
 from ktfast.features.writer import FeatureWriter
 
 WAITING = 8
-"""Largest number of waiting blocks. It bounds the memory, and suffices while a shard is written."""
+"""Largest number of waiting blocks. The limit bounds the memory, and still leaves room for the
+blocks that arrive while a shard is written."""
 
 Block = tuple[list[torch.Tensor], Any]
-"""Features, sample ids and rows in main memory, and the GPU event that ends their copies."""
+"""Features, sample ids and rows in main memory, and the GPU event after their copies."""
 
 
 class FeatureStream:

@@ -2,8 +2,8 @@
 
 A teacher turns a batch of images, uint8 [B, S, S, 3], into features, float32 [B, d]. The method
 asks nothing else of a teacher (Noroozi et al. 2018, section 3). A network trained on a pretext
-task, any other network, and hand-made features all serve, because only their clusters reach the
-target network.
+task, any other network, and hand-made features can be teachers, because only the clusters of the
+features reach the target network.
 
 To add a teacher, write a function here that returns a `Teacher`, and give it a name in
 `ktfast.pipeline.steps.extract_features.build_teacher`.

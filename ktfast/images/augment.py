@@ -153,8 +153,8 @@ def draw_one(sample_id: int, n: int, *, seed: int, epoch: int, number: int) -> i
 
 
 def _key(seed: int, epoch: int, number: int) -> int:
-    # The parts are mixed one by one. With number ^ epoch, the left edge in one epoch would equal
-    # the top edge in another epoch.
+    # The parts are mixed one by one. A key from number ^ epoch alone would give draw 0 of epoch 1
+    # and draw 1 of epoch 0 the same value.
     key = 0
     for part in (number, epoch, seed):
         key = _mix_int(key ^ part)

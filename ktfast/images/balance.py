@@ -41,9 +41,10 @@ class Balance:
     def order(self, *, seed: int, epoch: int) -> Int64:
         """The rows of an epoch, int64 [n]; a function of (seed, epoch).
 
-        Every group gets the same number of draws, except for draws beyond the n-th, which are
-        dropped. A large group is drawn only in part. A small group is drawn several times, each
-        time in a new order, so the rows of a group differ by at most one draw.
+        Every group gets n / groups draws, rounded up; the draws beyond n are dropped at random. If
+        a group has more rows than draws, some of its rows are left out. If a group has fewer rows
+        than draws, its rows are drawn again in a new order. Before draws are dropped, two rows of
+        a group are drawn equally often, or one of them once more.
         """
         n_groups = len(self._sizes)
         quota = -(-self.n // n_groups)

@@ -4,9 +4,9 @@ All feeds and all prepared sets follow the same conventions:
 
 - The EXIF orientation is applied. Of several frames, the first one is decoded.
 - Transparent pixels are drawn over white, because the colour below them is arbitrary.
-- 16-bit gray is divided by 257. Wider integers and floats have the range 0..1 (floats only), 0..255
-  or 0..65535: the smallest range that holds all values. If none does, the values are scaled from
-  their minimum and maximum.
+- 16-bit gray is divided by 257. 32-bit integers and floats are scaled from the smallest of the
+  ranges 0..1 (floats only), 0..255 and 0..65535 that holds all values of the image. If no range
+  holds all values, they are scaled from their minimum and maximum.
 - Resizing is bilinear with antialiasing: a triangle filter as wide as the reduction.
 
 Only formats that Pillow decodes within the process are opened. Pillow would run Ghostscript for an
@@ -150,7 +150,7 @@ def is_safe_jpeg(data: bytes | memoryview) -> bool:
 
 
 def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
-    """Whether a file that `decode_rgb` accepts can be stored in a prepared set without encoding."""
+    """Whether a file that `decode_rgb` accepts can be stored in a prepared set unchanged."""
     frame = jpeg_frame(data)
     if frame is None or frame[3] != 3 or not is_safe_jpeg(data):
         return False
@@ -189,7 +189,7 @@ def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
         limit = f"more than the limit of {pixel_limit:,}"
         raise DecodeError(name, f"the header claims {width} x {height} pixels, {limit}")
     if max(width, height) > ASPECT_LIMIT * min(width, height):
-        raise DecodeError(name, f"{width} x {height} pixels is over {ASPECT_LIMIT}:1 elongated")
+        raise DecodeError(name, f"{width} x {height} pixels, more elongated than {ASPECT_LIMIT}:1")
 
 
 _TURNS = {

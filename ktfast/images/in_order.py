@@ -11,7 +11,7 @@ from ktfast.native.threads import usable_cores
 Result = TypeVar("Result")
 
 AHEAD = 4
-"""Results per thread that are computed ahead: they hide a slow image and bound the memory."""
+"""Number of results that each thread may compute ahead, to hide a slow image in bounded memory."""
 
 
 @contextlib.contextmanager

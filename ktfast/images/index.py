@@ -106,7 +106,11 @@ class ImageIndex:
             raise DataError(f"image folder {root} does not exist or is not a folder")
         found, skipped = _list_images(root)
         if not found:
-            reasons = f" ({len(skipped)} unusable files, first {skipped[0]})" if skipped else ""
+            reasons = (
+                f" ({len(skipped)} unusable files, first {skipped[0].path}: {skipped[0].reason})"
+                if skipped
+                else ""
+            )
             suffixes = " ".join(IMAGE_SUFFIXES)
             raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
         found.sort()

@@ -279,7 +279,7 @@ class PreparedSet(ImageSource):
         return self._rows_of_pixels(row, top, size, width)[:, left : left + size]
 
     def _rows_of_pixels(self, row: int, first: int, n: int, width: int) -> npt.NDArray[np.uint8]:
-        """Rows of pixels of a raw image, uint8 [n, width, 3]. The pixels end the stored file."""
+        """Rows of pixels of a raw image, uint8 [n, width, 3], read from the file's end."""
         below = int(self.heights[row]) - first
         data = self._bytes(row, int(self.lengths[row]) - 3 * width * below, 3 * width * n)
         return np.frombuffer(data, np.uint8).reshape(n, width, 3)

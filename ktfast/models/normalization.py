@@ -1,7 +1,7 @@
 """Local response normalisation across channels (Krizhevsky et al. 2012), as in AlexNet.
 
-torch computes it by a three-dimensional average pooling and a power. This is 4 times as slow on a
-CPU, and has no deterministic gradient on a GPU.
+torch computes the normalisation by a three-dimensional average pooling and a power. torch's version
+takes 4 times as long on a CPU, and has no deterministic gradient on a GPU.
 """
 
 from collections.abc import Iterator

@@ -159,7 +159,7 @@ class Trunk(nn.Module):
     classifier: nn.Sequential
     puzzle_layer: str
     grid: int
-    _frozen = 0  # number of modules of `features`, from the first, that do not train
+    _frozen = 0  # this number of modules at the start of `features` does not train
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -194,7 +194,7 @@ class Trunk(nn.Module):
             del self.classifier
 
     def freeze(self, layer: str) -> None:
-        """Exclude all layers up to `layer` from training, with batch-norm's averages."""
+        """Exclude all layers up to `layer` from training; batch-norm's averages stay fixed too."""
         self._frozen = self.features.ends_at(layer)
         for module in islice(self.features, self._frozen):
             module.requires_grad_(False)

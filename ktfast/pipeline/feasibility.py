@@ -136,8 +136,8 @@ def _check_voc(config: Config, device: torch.device) -> None:
     trained = sorted({"pretext", "labels"}.intersection(config.voc.models))
     if config.voc.protocols() and trained and config.data.test is None:
         raise ConfigError(
-            f"voc.models: {trained[0]!r} is a baseline of the evaluation, for which data.test is "
-            f"not set; give labelled images as data.test, or leave {trained[0]!r} out"
+            f"voc.models: {trained[0]!r} is a baseline of the evaluation, and the evaluation "
+            f"needs data.test; set data.test to labelled images, or leave {trained[0]!r} out"
         )
 
 

@@ -1,6 +1,6 @@
 """The run folder: the only place where stages meet.
 
-A run folder holds `config.toml` and `environment.json` of the newest work, `log.txt`,
+A run folder holds `config.toml` and `environment.json` of the stage that worked last, `log.txt`,
 `metrics.jsonl`, and one folder per stage (`ktfast.pipeline.stage_result`).
 """
 
@@ -135,7 +135,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFolder:
 
 
 def record_configuration(run: RunFolder) -> None:
-    """Write the configuration and the environment of the newest work into the run folder."""
+    """Write the configuration and the environment of the present work into the run folder."""
     write_bytes(run.folder / "config.toml", to_toml(run.config).encode())
     write_json(run.folder / "environment.json", describe_environment(run.config))
 

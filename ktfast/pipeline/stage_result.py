@@ -1,9 +1,9 @@
-"""A stage is done once: its question and its result are recorded in its folder.
+"""A stage is done once: its folder records what was asked of the stage, and the result.
 
-A stage's folder holds `begun.json`, the question: the options and the fingerprints of the inputs.
-It is written when the stage starts. `result.json` is written when the stage is done. A call with
-the same question returns the recorded result while the stage's files are whole. A call with another
-question is refused, so that no finished work is lost silently.
+The options and the fingerprints of the inputs are the stage's question. `begun.json` in the stage's
+folder holds the question and is written when the stage starts. `result.json` is written when the
+stage is done. A call with the same question returns the recorded result if the stage's files are
+whole. A call with another question is refused, so that no finished work is lost silently.
 """
 
 import dataclasses
@@ -132,8 +132,8 @@ def complete_stage(
 def discard(folder: Path) -> None:
     """Remove a stage's folder.
 
-    The folder is renamed first, so that a folder that is removed in part is never taken for the
-    stage's.
+    The folder is renamed first. If the removal is interrupted, the rest is not taken for the
+    stage's folder.
     """
     trash = folder.with_name(f".{folder.name}.discarded")
     if trash.exists():
@@ -144,7 +144,7 @@ def discard(folder: Path) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    """Convert a value to what reading it back from JSON gives."""
+    """Convert a value as writing it to JSON and reading it back would."""
     return json.loads(json.dumps(value, default=str))
 
 

@@ -40,7 +40,7 @@ class JigsawTask:
     Raises
     ------
     InputError
-        An option follows from the batch or the network, so that the caller must not give it.
+        An option is given that the task takes from the batch or the network.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class JigsawTask:
             out=None if kept is None or len(kept) < len(batch) else kept[: len(batch)],
             **self.options,
         )
-        # The last batch of an epoch may be smaller, and autograd refuses inference tensors later.
+        # Keep only the largest memory: the last batch of an epoch may be smaller. Do not keep an
+        # inference tensor: autograd would refuse it in a later training step.
         if reuse and len(tiles) > (0 if kept is None else len(kept)) and not tiles.is_inference():
             self._kept = {kind: tiles}
         return tiles, labels

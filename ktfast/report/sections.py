@@ -27,7 +27,7 @@ _PIPELINE = ("prepare", "pretext", "features", "cluster", "transfer", "evaluate"
 
 @dataclass(frozen=True)
 class Figure:
-    """A number at the top of the page, with what to compare it with."""
+    """A number at the top of the page, and a second number to compare it with."""
 
     title: str
     value: str
@@ -301,7 +301,7 @@ def images_section(run: RunReader) -> list[ImageSet]:
 
 
 def environment_section(run: RunReader) -> list[tuple[str, str]]:
-    """Name and value of each entry of `environment.json`; entries of inner objects come alone."""
+    """Name and value of each entry of `environment.json`; inner objects are flattened."""
     rows: list[tuple[str, str]] = []
     for key, value in (run.environment() or {}).items():
         if isinstance(value, dict):

@@ -59,7 +59,7 @@ def verdict(
     best = {name: best_layer(row) for name, row in linear.items()}
     transfer, random = best.get("transfer"), best.get("random")
     if evaluation is None or transfer is None:
-        reason = "the evaluation was not run" if evaluation is None else "the evaluation has none"
+        reason = "the evaluation was not run" if evaluation is None else "the evaluation ran none"
         return Verdict(
             "open",
             "Not evaluated: it is unknown how good the transferred network is",
@@ -143,7 +143,7 @@ def _caveat(error: float | None, n_test: float | None) -> str:
 
 
 def _layers_ahead(ours: Layers, theirs: Layers) -> tuple[int, int]:
-    """At how many layers our accuracy is higher, and how many layers both models have."""
+    """Number of layers at which `ours` is more accurate, and number of layers that both have."""
     pairs = [(ours[layer], theirs[layer]) for layer in ours if layer in theirs]
     return sum(a > b for a, b in pairs), len(pairs)
 

@@ -1,4 +1,4 @@
-"""Deliver the batches of a training, from any step on, and copy them to a GPU beside its work."""
+"""Deliver the batches of a training from any step on; copy them to a GPU while the GPU works."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def deliver(feed: Feed, step: int, total: int, device: torch.device) -> Iterator
 
 
 def _batches_from(feed: Feed, step: int, total: int) -> Iterator[tuple[int, Batch]]:
-    """Read epoch after epoch, the first from its batch of step `step`."""
+    """Read epoch after epoch, starting with the batch of step `step`."""
     while step < total:
         epoch, start = divmod(step, feed.batches_per_epoch)
         end = min(total, (epoch + 1) * feed.batches_per_epoch)

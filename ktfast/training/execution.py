@@ -1,7 +1,7 @@
 """Choose how a network runs its forward and backward pass: plainly, compiled, or as CUDA graphs.
 
-Each of these is a way of running the network. Compiled code and CUDA graphs serve training mode and
-the one shape of full batches. Evaluation and the last, smaller batch of an epoch run plainly.
+This module calls each of them a way of running the network. Compiled code and CUDA graphs run only
+full batches in training mode. Evaluation and the last, smaller batch of an epoch run plainly.
 """
 
 import logging
@@ -26,7 +26,7 @@ PLAIN, GRAPHS, COMPILED, COMPILED_GRAPHS = "plain", "graphs", "compiled", "compi
 BACKEND = "inductor"
 WARM_UP, TIMED = 3, 5  # steps of a trial
 MARGIN = 0.95
-"""A way replaces the best one so far if its step takes less than this share of the time."""
+"""A way replaces the best way so far if its step takes less than this share of that way's time."""
 WORTH = {GRAPHS: 30.0, COMPILED: 600.0, COMPILED_GRAPHS: 600.0}
 """A way is tried if the rest of the training takes at least this time, seconds. Compiling takes a
 minute or two."""
@@ -124,7 +124,7 @@ def fastest(options: Sequence[str], seconds_of: Callable[[str], float], steps_le
 
 
 def step_seconds(gradients: Gradients, batch: Batch, epoch: int, way: str) -> float:
-    """Seconds of the gradient of a batch; leaves model and random generators unchanged."""
+    """Seconds to compute a batch's gradient in one way; restores model and random generators."""
     model, device = gradients.task.model, gradients.device
     before = Remembered(model, device)
     with running(model, way, device):

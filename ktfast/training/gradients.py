@@ -45,9 +45,10 @@ class Task(Protocol):
 class Gradients:
     """Sum the gradient of a batch over micro-batches.
 
-    If the device runs out of memory, the micro-batch is halved and the same batch begins again
-    with the same random numbers. Its gradient is the same up to the order of the sum. With
-    batch-norm the gradient also differs by the statistics, which are those of a micro-batch.
+    If the device runs out of memory, the micro-batch is halved, and the gradient of the same batch
+    is computed again with the same random numbers. Only the order of the sum changes the gradient.
+    With batch-norm the gradient also changes because batch-norm's statistics are those of a
+    micro-batch.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ class Gradients:
                 if size == 1:
                     raise
                 reason = str(error).partition(". ")[0]
-            # Only outside the except block does Python free the traceback and its activations.
+            # Python frees the traceback, which holds activations, only after the except block.
             before.restore()
             self.task.model.zero_grad(set_to_none=True)
             self.micro_batch = -(-size // 2)

@@ -169,7 +169,8 @@ def _run_steps(
             epoch, batch = next(batches)
         state.set_rate(learning_rate_factor(config, state.step, total))
         state.advance(batch, epoch)
-        # Rows are counted from the end, so that the last row is a mean over `log_every` steps.
+        # Rows of metrics are `log_every` steps apart, counted back from the last step: the last
+        # row is then a mean over `log_every` steps.
         if (total - state.step) % config.log_every == 0:
             recorder.write_row()
         stop = state.step == last or signals.received is not None
@@ -191,7 +192,7 @@ def learning_rate_factor(config: TrainingConfig, step: int, total: int) -> float
 
 
 def _prepare(state: TrainingState, feed: Feed, config: TrainingConfig, total: int) -> Ceilings:
-    """Measure the speed of feed and device alone; choose how the network runs, unless chosen."""
+    """Measure the feed alone and the device alone; choose the way to run the network if unset."""
     gradients, steps_left = state.gradients, total - state.step
     epoch = state.step // feed.batches_per_epoch
     rate, batch = feed_rate(feed, epoch, batches=steps_left)

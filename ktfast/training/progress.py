@@ -20,7 +20,7 @@ from ktfast.durable import write_bytes
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0
-"""Least time between two lines of a log that is no terminal."""
+"""Least time between two log lines if stderr is no terminal, seconds."""
 
 
 class MetricsLog:
@@ -55,7 +55,7 @@ class MetricsLog:
             write_bytes(self.path, after)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append a row. The row survives the end of the process, and after `sync` a power cut."""
+        """Append a row. It survives a crash of the process; after `sync`, also a power cut."""
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")

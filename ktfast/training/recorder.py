@@ -106,7 +106,7 @@ class Recorder:
         self.line.show(row, bounds.text(), eta=seconds_per_step * (self.total - state.step))
 
     def seconds_since_save(self) -> float:
-        """Seconds since the last checkpoint of the session, or since its begin."""
+        """Seconds since the last checkpoint of the session, or since the session began."""
         return time.monotonic() - self._saved
 
     def save(self) -> None:

@@ -170,7 +170,7 @@ def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
     Parameters
     ----------
     feed : Feed
-        A feed of which no epoch is running.
+        A feed that is not running an epoch.
     epoch : int
         Epoch whose batches are read.
     batches : int

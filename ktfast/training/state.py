@@ -44,7 +44,8 @@ class TrainingState:
     step : int
         Number of steps done.
     seconds, waited : float
-        Seconds spent before this session, and seconds of them spent waiting for the feed.
+        Seconds spent in earlier sessions, and how many of these seconds the device waited for the
+        feed.
     metrics : dict
         Values of the last row of metrics.
     throughput : float
@@ -82,7 +83,7 @@ class TrainingState:
     def _computation(
         self, dtype: torch.dtype, micro_batch: int
     ) -> tuple[torch.amp.GradScaler, Gradients]:
-        """Create the loss scaler and the gradients for a type and a number of images at a time."""
+        """Create the loss scaler, and the `Gradients` for a type and a micro-batch size."""
         scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         return scaler, Gradients(self._task, self.device, dtype, scaler, micro_batch)
 

@@ -208,8 +208,8 @@ def _parse_objects(text: bytes, path: Path, classes: Sequence[str]) -> Objects:
         name = (item.findtext("name") or "").strip()
         if name not in classes:
             raise DataError(
-                f"annotation {path} has an object of class {name!r}; voc.classes must name it, and "
-                f"are {', '.join(classes)}"
+                f"annotation {path} has an object of class {name!r}; add {name!r} to voc.classes, "
+                f"which are {', '.join(classes)}"
             )
         difficult = (item.findtext("difficult") or "0").strip() == "1"
         found.append((_box(item, path), classes.index(name), difficult))

@@ -269,8 +269,8 @@ def detection_precisions(
 ) -> AveragePrecisions:
     """Average precision of every class, by VOC's rules (Everingham et al. 2010).
 
-    The detection with the highest score of an object is right, further detections of the object
-    are wrong. Detections of a difficult object do not count.
+    Of several detections of one object, the detection with the highest score is right and the
+    others are wrong. Detections of a difficult object do not count.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from ktfast.voc.data import IGNORED, VocSet
 # Padding: colours that normalisation turns into about zero, and for a mask the ignored class.
 FILL = (124, 116, 104, IGNORED)
 _TOP, _LEFT, _MIRROR, _AREA, _SCALE = range(5)
-_FINE = 1 << 24  # number of values of a draw that becomes a fraction
+_FINE = 1 << 24  # a random fraction is a drawn integer below this number, divided by it
 
 
 class View(ABC):

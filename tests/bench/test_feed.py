@@ -91,7 +91,7 @@ def test_other_pictures_are_no_comparison(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(
         feed_rows.functional, "crop", lambda image, top, *rest: cut(image, top + 1, *rest)
     )
-    with pytest.raises(DataError, match=r"ktfast, .* is off by \d+\.\d+ levels: no comparison"):
+    with pytest.raises(DataError, match=r"ktfast, .* is off by \d+\.\d+ levels; every"):
         feed.run(options(photographs, tmp_path))
 
 

@@ -529,7 +529,7 @@ class TestBadInput:
             ("evaluate.layers", "conv9", "evaluate.layers: 'conv9' is unknown"),
             ("features.crop", "4", "features.crop 4 is too small"),
             ("features.source", "sift", "'sift' is unknown"),
-            ("transfer.target", "vgg16", "leave it out"),
+            ("transfer.target", "vgg16", "leave 'pretext' out"),
             ("transfer.crop", "16", "image_size 16 is too small"),
             ("transfer.training.precision", "float16", "needs a GPU"),
             ("evaluate.neighbors", "113", "evaluate.neighbors 113 is more than the 112 images"),

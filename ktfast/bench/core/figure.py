@@ -1,4 +1,4 @@
-"""The look of the benchmarks' plots, and their bars; every plot is saved as PNG and SVG."""
+"""The style of the benchmarks' plots, and bar plots; every plot is saved as PNG and SVG."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

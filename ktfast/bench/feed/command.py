@@ -111,7 +111,8 @@ def _pixel_differences(everyone: list[Contestant]) -> dict[int, float]:
         found[place] = float(np.abs(pixels.astype(np.int16) - first).mean())
         if found[place] > (TOLERANCE if one.source in (FILES, RAW) else SHARDS_TOLERANCE):
             raise DataError(
-                f"{one.name} from {one.source} is off by {found[place]:.2f} levels: no comparison"
+                f"{one.name} from {one.source} is off by {found[place]:.2f} levels; every"
+                " contestant must deliver the same pictures"
             )
     return found
 

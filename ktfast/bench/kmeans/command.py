@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
     add_problem_options(parser, PEERS, DEFAULT_PEERS, mixture_rows=100_000)
     parser.add_argument(
-        "--scaling", action="store_true", help="also measure an eighth, a quarter and half of rows"
+        "--scaling", action="store_true", help="also measure 1/8, 1/4 and 1/2 of the rows"
     )
     add_out(parser, "bench/kmeans")
 
@@ -200,7 +200,7 @@ class Comparison:
             yield {"engine": row["engine"], "n": len(self.x), "seconds_per_iteration": each}
 
     def _settings(self, name: str) -> list[str]:
-        """As installed, and the core type that is clearly faster in a short trial, if there is one.
+        """The setting as installed, and any core type that is clearly faster in a short trial.
 
         Only engines that multiply with OpenBLAS have core types.
         """

@@ -16,8 +16,8 @@ COLUMNS = (
 )  # fmt: skip
 METHOD = f"""\
 {FIT_METHOD}
-Memory is the peak of the process without the data; in brackets stands what the process held before
-the first fit, which is the libraries. Inertia is the sum of squared distances of all rows to their
+Memory is the peak of the process without the data; the number in brackets is the memory before the
+first fit, which the libraries take. Inertia is the sum of squared distances of all rows to their
 nearest centres, computed by ktfast in float64. Each engine ran in a process of its own, in which
 all OPENBLAS_*, MKL_* and OMP_* variables but OMP_NUM_THREADS were unset. Engines that multiply with
 OpenBLAS also ran at the fastest OPENBLAS_CORETYPE of those tried."""

@@ -131,7 +131,7 @@ def _train(
 
 
 def task_of(job: Job, threads: int, n: int) -> Task:
-    """The job's network and loss, with invented pseudo-labels for n images."""
+    """The job's network and loss, with made-up pseudo-labels for n images."""
     if job.work == "puzzle":
         config = _pretext(job)
         network = jigsaw_network(pretext_trunk(config), config)

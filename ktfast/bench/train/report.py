@@ -14,13 +14,13 @@ METHOD = """\
 The plain side is eager float32 NCHW with torchvision's and torch's layers; Pillow decodes the
 original files in a DataLoader with one worker per thread. ktfast's side is its own training loop or
 extraction from prepared shards, with every option on auto. Both sides do the same number of
-operations per image, which is counted. Each side runs in a process of its own, and the sides take
-turns. Figures are medians over the rounds with ranges in brackets; each round's ratio is to the
-plain side's turn in the same round. CPU-seconds are those of all threads and workers; other work on
-the machine changes CPU-seconds less than seconds. Share of peak is the operations of products and
-convolutions per CPU-second (on a GPU per second), divided by those of a large matrix product in the
-same precision, the best of all processes. Peak memory is that of the process with its libraries and
-without workers; on a GPU it is what torch allocated."""
+operations per image; the benchmark counts the operations. Each side runs in a process of its own,
+and the sides take turns. Figures are medians over the rounds with ranges in brackets. A round's
+ratio divides ktfast's rate by the plain side's rate in the same round. CPU-seconds are those of all
+threads and workers; other work on the machine changes CPU-seconds less than seconds. Share of peak
+is the operations of products and convolutions per CPU-second (on a GPU per second), divided by
+those of a large matrix product in the same precision, the best of all processes. Peak memory is
+that of the process with its libraries and without workers; on a GPU it is what torch allocated."""
 
 
 def report(record: dict[str, Any], out: Path) -> None:

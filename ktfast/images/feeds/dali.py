@@ -202,9 +202,10 @@ class DaliFeed(Feed):
         return target
 
     def _raise_for_damaged_image(self, encoded: EncodedBatches, error: RuntimeError) -> None:
-        """Raise the error of the image in work that Pillow cannot decode either.
+        """Raise Pillow's error if Pillow cannot decode one of the images either.
 
-        DALI does not say on which image it failed, so Pillow decodes all images in work.
+        DALI does not say on which image it failed. Pillow therefore decodes all images that DALI
+        has received and has not returned yet.
         """
         for rows in encoded.in_work:
             for row in rows.tolist():

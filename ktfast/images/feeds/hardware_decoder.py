@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 LOADS = (0.65, 0.0, 0.4, 0.8, 0.95)
 """Shares of the JPEG data to try; the first one is DALI's default."""
 WARM_UP, TIMED = 3, 12
-"""Number of batches of a trial that are not timed, and that are timed."""
+"""Number of untimed batches at the start of a trial, and of timed batches after them."""
 WORTH_BATCHES = 1000
 """Fewest batches of an epoch that justify the trials, which decode 90 batches."""
 GAIN = 0.97
-"""A share replaces the default if its batches take at most this part of the default's time."""
+"""A share replaces the default if a batch takes at most this fraction of the default's time."""
 
 
 def is_in(device: torch.device) -> bool:

@@ -81,7 +81,8 @@ def make_feed(
     ConfigError
         An option is impossible, or the kind of feed is not available here.
     DataError
-        An image cannot be read or decoded. Only a resident feed decodes at once.
+        An image cannot be read or decoded. Only a resident feed decodes during this call; other
+        feeds decode when an epoch is read.
     """
     plan = FeedPlan(
         n=source.n,

@@ -35,8 +35,8 @@ from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
 
-# The PCA of features that are stored normalised is fitted on one of FIT_SHARE images, and at least
-# on FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps.
+# The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
+# least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
 
 
@@ -46,7 +46,7 @@ def feature_crop(config: Config) -> int:
 
 
 def check_source(config: Config) -> None:
-    """Refuse a `features.source` that is neither a known name nor a pair of names."""
+    """Refuse a `features.source` that is neither a known name nor of the form NAME:NAME."""
     source = config.features.source
     if source not in ("pretext", "hog") and not all(source.partition(":")):
         raise ConfigError(

@@ -1,4 +1,7 @@
-"""Open the prepared image sets of a run by role, and feeds over them, for every stage."""
+"""Open the prepared image sets of a run by role, and feeds over them, for every stage.
+
+A role is the use that a run makes of an image folder: pretext, cluster, transfer, train or test.
+"""
 
 import logging
 import os

@@ -79,7 +79,7 @@ def target_trunk(config: TransferConfig) -> Trunk:
     if config.target != "alexnet":
         raise ConfigError(
             "evaluate.baselines: 'pretext' trains an AlexNet on the puzzle, but transfer.target is "
-            f"{config.target!r}; leave it out"
+            f"{config.target!r}; leave 'pretext' out"
         )
     return build_trunk(
         "alexnet",

@@ -138,7 +138,7 @@ def train_classifier(
     Returns
     -------
     trained : Trained
-        The target network, with the metrics of the last row of metrics.
+        The target network, with the values of the last row of metrics.jsonl.
     """
     config = run.config.transfer
     torch.manual_seed(run.config.seed)
