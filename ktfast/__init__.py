@@ -1,7 +1,7 @@
 """ktfast: fast, dependable self-supervised knowledge transfer on one GPU or CPU.
 
-`import ktfast` loads NumPy at most. The estimator, the ops and everything that needs torch are
-imported when they are first used.
+`import ktfast` loads neither NumPy nor torch. The estimator, the ops and the pipeline are imported
+when they are first used.
 """
 
 import importlib

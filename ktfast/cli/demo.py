@@ -42,7 +42,7 @@ VIEW_SIDE = 128  # px
 
 
 def demo_config(folder: Path) -> Config:
-    """Write the views of the photographs, if they are not written yet, and configure the demo.
+    """Return the options of the demo. The first call also writes the views of the photographs.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def demo_config(folder: Path) -> Config:
             tile_features=128,
             hidden=256,
             dropout=0.0,
-            # At a rate of 0.05, rounding decides whether the network learns in so few steps.
+            # At a learning rate of 0.05, the network learns within these 60 epochs only by chance.
             training=training.model_copy(
                 update={"epochs": 60.0, "batch_size": 32, "learning_rate": 0.02}
             ),

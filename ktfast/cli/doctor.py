@@ -85,7 +85,7 @@ def _cuda_kernels() -> Finding:
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        return Finding("torch", False, f"every stage needs it: {_remedy('train')}")
+        return Finding("torch", False, f"every stage needs torch: {_remedy('train')}")
     import torch
 
     where = (
@@ -97,11 +97,15 @@ def _torch() -> Finding:
 
 
 def _package(package: str, module: str, part: str, extra: str) -> Finding:
-    """Examine an optional package; `extra` of ktfast installs it, or "" the package itself."""
+    """Examine an optional package.
+
+    `extra` names ktfast's optional dependencies that include the package. "" means that the package
+    is installed by its own name.
+    """
     remedy = _remedy(extra) if extra else f"pip install {package}"
     try:
         found = importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:  # it may load a broken library
+    except (ImportError, OSError, RuntimeError) as error:  # the package may load a broken library
         broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
         return Finding(package, False, f"for {part}{broken}: {remedy}")
     try:

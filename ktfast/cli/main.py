@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("ktfast").setLevel(logging.INFO)
-    # torch takes large CPU tensors from fresh pages at every step. Huge pages cause 512 times fewer
-    # page faults, and a training handles 17 % more images per CPU-second. torch reads the variable
-    # once, when it first allocates.
+    # torch allocates large CPU tensors anew at every step, and each new memory page costs a page
+    # fault. This variable makes torch ask for huge pages, of which a tensor needs 512 times fewer.
+    # torch reads the variable once, when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         with _sigterm_raises():
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
-    """Word an expected error and choose the exit status."""
+    """Choose the message and the exit status for an expected error."""
     if isinstance(error, InputError):
         return str(error), 2
     if isinstance(error, ModuleNotFoundError):
@@ -71,7 +71,7 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
             f'pip install "ktfast[{extras}]"',
             2,
         )
-    # With --redo, the same command would remove the finished part of its work again.
+    # With --redo, the same command would remove the work that it has finished.
     redone = any(argument.startswith("--redo") for argument in arguments)
     again = "the same command without --redo" if redone else "the same command"
     if isinstance(error, KeyboardInterrupt):
@@ -89,7 +89,7 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
 def _explain_memory(error: BaseException) -> str:
     reason = str(error).partition(". ")[0] or "out of memory"
     return (
-        f"{reason}; give a smaller batch_size, a larger training.accumulate, or a smaller "
+        f"{reason}; lower the batch_size of this stage, raise its training.accumulate, or lower "
         "data.memory_budget_gb"
     )
 

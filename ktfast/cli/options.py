@@ -14,10 +14,11 @@ from ktfast.pipeline.runner import BASELINES, STAGES
 # `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
 BENCHMARKS = {
     "kmeans": "K-means: ktfast and other libraries on the same data and first centres",
-    "feed": "images per CPU-second from files, shards and memory, beside other loaders",
-    "train": "trainings and feature extraction beside plain scripts that do the same",
+    "feed": "images per CPU-second from files, shards and memory: ktfast and other loaders",
+    "train": "trainings and feature extraction: ktfast and plain PyTorch scripts that do the same",
 }
-_OPTION = "option."  # what the destination of a configuration's flag begins with
+# argparse stores an option of the configuration under this prefix and the option's name.
+_OPTION = "option."
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -49,17 +50,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"ktfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_stages(commands, arguments[0] if arguments else "")
-    demo = commands.add_parser("demo", help="run every stage on photographs that ktfast installs")
+    demo = commands.add_parser(
+        "demo", help="run every stage on photographs of scikit-image and scikit-learn"
+    )
     demo.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder")
     demo.set_defaults(command="demo")
     report = commands.add_parser("report", help="write the HTML report of a run")
     places = report.add_mutually_exclusive_group(required=True)
     places.add_argument("folder", nargs="?", type=Path, help="run folder")
-    places.add_argument("--run", type=Path, help="the same")
+    places.add_argument("--run", type=Path, help="run folder, as an option")
     report.set_defaults(command="report")
-    doctor = commands.add_parser("doctor", help="show which parts work, and how to install others")
+    doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")
     doctor.set_defaults(command="doctor")
-    bench = commands.add_parser("bench", help="measure against other libraries, on this machine")
+    bench = commands.add_parser("bench", help="compare speed with other libraries on this machine")
     bench.set_defaults(command="bench")
     _add_benchmarks(bench, arguments[1] if len(arguments) > 1 else "")
     options, unknown = parser.parse_known_args(arguments)
@@ -122,7 +125,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE",
-        help="remove what this stage left and do the stage again; may be given several times; one "
+        help="remove the results of this stage and run it again; may be given several times; one "
         f"of {', '.join(redoable)}",
     )
 

@@ -12,7 +12,10 @@ ROLES = ("pretext", "cluster", "transfer", "train", "test")
 
 
 class DataConfig(Section):
-    """Image folders by role. A role without a folder uses the images of the role before it."""
+    """Image folders by role.
+
+    A role without a folder uses the folder of the role before it. Only `test` has no default.
+    """
 
     pretext: Path | None = Field(
         None, description="folder of the images that the puzzle network learns from"
@@ -32,7 +35,7 @@ class DataConfig(Section):
     test: Path | None = Field(
         None,
         description="folder of the labelled images that probes are tested on, one folder per "
-        "class; not set: a run leaves the stage evaluate out",
+        "class; not set: `ktfast run` skips the stage evaluate",
     )
     short_side: int = Field(
         256, ge=16, description="px; length of the shorter side of the prepared images"
@@ -40,8 +43,9 @@ class DataConfig(Section):
     quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",
-        description="how the images are delivered; auto: resident if the decoded "
-        "images fit data.memory_budget_gb, else dali if it is installed, else torch",
+        description="how images are loaded; resident: decoded once and kept in memory; dali: "
+        "decoded by NVIDIA DALI; torch: decoded by Pillow in threads; auto: resident if the "
+        "decoded images fit data.memory_budget_gb, else dali if it is installed, else torch",
     )
     memory_budget_gb: float = Field(
         2.0, ge=0, description="GB of memory that decoded images or features may take"
@@ -51,11 +55,12 @@ class DataConfig(Section):
         ge=0,
         le=1,
         description="share of the JPEG data that the GPU's hardware decoder gets (DALI only); not "
-        "set: measured before a long epoch, so that single pixels can differ between two runs",
+        "set: ktfast measures the fastest share before a long epoch; the share, and with it single "
+        "pixels, can differ between two runs",
     )
 
     def folders(self) -> dict[str, Path]:
-        """Give the folder of every role that has one, after the roles' defaults."""
+        """Return the folder of each role, given or by default; leave out a role without either."""
         roles: dict[str, Path | None] = {"pretext": self.pretext}
         roles["cluster"] = self.cluster or roles["pretext"]
         roles["transfer"] = self.transfer or roles["cluster"]
@@ -71,7 +76,7 @@ class PretextConfig(Section):
         "vgg16", description="convolutional network that sees each tile"
     )
     width: float = Field(
-        1.0, gt=0, le=4, description="factor of the trunk's number of channels, in every layer"
+        1.0, gt=0, le=4, description="multiplies the number of channels of every trunk layer"
     )
     batch_norm: bool = Field(False, description="normalise over the batch after each convolution")
     crop: int = Field(255, ge=16, description="px; side of the centre crop that is cut into cells")
@@ -80,8 +85,8 @@ class PretextConfig(Section):
     jitter: int | None = Field(
         None,
         ge=0,
-        description="px; largest shift of a tile in its cell; not set: 18, or less if the cell "
-        "allows less",
+        description="px; largest shift of a tile in its cell; not set: 18, or the largest "
+        "shift that fits the cell",
     )
     chroma_shift: int = Field(
         2, ge=0, description="px; largest extra shift of each colour channel of a tile"
@@ -93,7 +98,7 @@ class PretextConfig(Section):
         3, ge=2, description="smallest Hamming distance between two permutations"
     )
     max_occluders: int = Field(
-        2, ge=0, description="largest number of tiles that are replaced by tiles of another image"
+        2, ge=0, description="largest number of occluders: tiles replaced by tiles of another image"
     )
     gray_probability: float = Field(
         0.7, ge=0, le=1, description="probability that a puzzle is shown in gray"
@@ -107,12 +112,12 @@ class PretextConfig(Section):
     donor_color: Literal["shared", "independent"] = Field(
         "shared",
         description="colour of occluders; shared: gray or colour as in the puzzle; independent: "
-        "drawn for the image of the occluders",
+        "gray or colour is drawn separately for the occluders",
     )
     statistics: Literal["tile", "channel"] = Field(
         "tile",
-        description="how a tile is normalised; tile: by one mean and deviation of the tile; "
-        "channel: by a mean and a deviation of each colour channel",
+        description="how a tile is normalised; tile: by the mean and standard deviation of the "
+        "whole tile; channel: by those of each colour channel",
     )
     tile_features: int = Field(
         1024, ge=8, description="units of the layer that sees each tile separately"
@@ -148,7 +153,8 @@ class FeaturesConfig(Section):
     source: str = Field(
         "pretext",
         description="teacher that computes the features: pretext (the run's puzzle network), hog, "
-        "torchvision:MODEL, or MODULE:CALLABLE (from uint8 [B, H, W, 3] to [B, d])",
+        "torchvision:MODEL, or MODULE:CALLABLE (a function from images uint8 [B, H, W, 3] to "
+        "features [B, d])",
     )
     weights: Path | None = Field(
         None,
@@ -158,10 +164,10 @@ class FeaturesConfig(Section):
         "", description="layer of the trunk that gives the features; not set: the last layer"
     )
     pool: int = Field(
-        4, ge=1, description="the layer's maps are pooled to this number of cells along each side"
+        4, ge=1, description="number of cells along each side to which the layer's output is pooled"
     )
     pooling: Literal["max", "mean"] = Field(
-        "max", description="whether a cell keeps its largest or its mean value"
+        "max", description="a cell keeps its largest (max) or its mean value (mean)"
     )
     crop: int = Field(
         0, ge=0, description="px; side of the centre crop that the teacher sees; 0: pretext.crop"
@@ -177,8 +183,9 @@ class FeaturesConfig(Section):
     )
     normalized: bool = Field(
         False,
-        description="store the features as cluster.normalize asks; PCA is then fitted on a sample; "
-        "this takes less disk and saves one pass, but another cluster.normalize needs new features",
+        description="normalise the features by cluster.normalize before they are stored, with PCA "
+        "fitted on a sample; PCA features take less disk, and clustering saves one pass; after a "
+        "change of cluster.normalize, the features must be extracted again",
     )
 
 
@@ -217,8 +224,8 @@ class ClusterConfig(Section):
     memory_budget_gb: float = side_option(
         0,
         ge=0,
-        description="GB of GPU memory for the features; more features are streamed; 0: 80 % of the "
-        "free memory",
+        description="GB of GPU memory that K-means may use; features that do not fit are streamed "
+        "from host memory; 0: 80 % of the free GPU memory",
     )
 
 
@@ -232,13 +239,16 @@ class TransferConfig(Section):
         "caffe", description="which AlexNet: Caffe's with groups and LRN, or torchvision's"
     )
     width: float = Field(
-        1.0, gt=0, le=4, description="factor of the target's number of channels, in every layer"
+        1.0,
+        gt=0,
+        le=4,
+        description="multiplies the number of channels of every target layer",
     )
     batch_norm: bool = Field(
         False, description="normalise over the batch after each convolution, instead of LRN"
     )
     image_size: int = Field(
-        256, ge=16, description="px; side of the centre square from which crops are cut"
+        256, ge=16, description="px; side of the image's central square, from which crops are cut"
     )
     crop: int = Field(
         227, ge=16, description="px; side of the random crop that the target sees, mirrored or not"
@@ -264,7 +274,7 @@ class TransferConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Probes on frozen layers of the target and of baselines, on the same images."""
+    """Probes on frozen layers of the target and of its baselines."""
 
     layers: tuple[str, ...] = Field(
         (), description="layers that are probed, such as conv1,conv5; empty: every conv layer"

@@ -66,7 +66,7 @@ class Config(Section):
             if size > self.data.short_side:
                 raise ValueError(
                     f"{name} {size} px is larger than data.short_side {self.data.short_side} px; "
-                    "lower the first or raise the second"
+                    f"lower {name} or raise data.short_side"
                 )
         return self
 
@@ -113,7 +113,7 @@ def load_config(
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every value by its dotted name, those of nested mappings too."""
+    """Yield the dotted name and the value of every option, also in nested mappings."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{name}.")
@@ -216,7 +216,7 @@ def _parse_value(text: str, kind: Any) -> Any:
 
 
 def _explain(item: Any) -> str:
-    """Word one of pydantic's errors, and guess the option that an unknown name means."""
+    """Describe one of pydantic's errors, and guess which option an unknown name means."""
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, options(), n=1)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# What marks the field of an option that does not change results.
+# Marks the field of an option that does not change results.
 _SIDE: Any = {"changes_results": False}
 
 
@@ -19,9 +19,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Complete a nested section that is given in part.
+        """Fill in the options that a nested section lacks.
 
-        The rest comes from this section's default for the nested section: the defaults of
+        The values come from this section's default for the nested section, because the defaults of
         `transfer.training` differ from those of `pretext.training`.
         """
         if not isinstance(values, dict):
@@ -37,8 +37,8 @@ class Section(BaseModel):
 def side_option(default: Any, *, description: str, **limits: Any) -> Any:
     """Declare an option that does not change results.
 
-    Such an option says where a file lies, how much memory may be used, or when something is written
-    down. A stage that is done, and a training that is resumed, accept another value of it.
+    Such an option says where a file lies, how much memory may be used, or how often something is
+    logged or saved. Users may change it after a stage is done, or when a training is resumed.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class TrainingConfig(Section):
     )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
     bias_rate: float = Field(
-        2.0, gt=0, description="factor of the learning rate for biases, which have no weight decay"
+        2.0, gt=0, description="learning rate of biases, as a multiple of learning_rate"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(
@@ -144,7 +144,7 @@ class TrainingConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        description="fraction of the training during which the learning rate first rises linearly",
+        description="fraction of the training at its start, while the learning rate rises linearly",
     )
     clip_norm: float = Field(
         0.0,

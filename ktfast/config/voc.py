@@ -1,4 +1,4 @@
-"""The options of the protocols on PASCAL VOC. The defaults are their published schedules."""
+"""The options of fine-tuning on PASCAL VOC. The defaults are the published training schedules."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +17,9 @@ class VocSection(Section):
         "protocol is left out",
     )
     train: str = Field(
-        "trainval", description="name of the folder's list of photographs that are learnt from"
+        "trainval", description="image set of PASCAL VOC whose photographs are trained on"
     )
-    test: str = Field(
-        "test", description="name of the folder's list of photographs that are tested on"
-    )
+    test: str = Field("test", description="image set of PASCAL VOC whose photographs are tested on")
 
 
 class VocClassificationConfig(VocSection):
@@ -32,7 +30,7 @@ class VocClassificationConfig(VocSection):
         description="smallest and largest share of a photograph's area that a random crop covers",
     )
     test_crops: int = Field(
-        10, ge=1, description="number of random crops per photograph whose scores are averaged"
+        10, ge=1, description="random crops per test photograph; their scores are averaged"
     )
     training: TrainingConfig = TrainingConfig(
         epochs=255.4,
@@ -76,31 +74,31 @@ class VocDetectionConfig(WholeImageConfig):
 
     train_proposals: Path | None = side_option(
         None,
-        description=".mat or .npz file of the regions proposed for the photographs that are learnt "
-        "from, such as those of selective search; not set: windows of many sizes and shapes",
+        description=".mat or .npz file of the regions proposed for the training photographs, such "
+        "as those of selective search; not set: windows of many sizes and shapes",
     )
     test_proposals: Path | None = side_option(
         None,
-        description=".mat or .npz file of the regions proposed for the photographs that are tested "
-        "on; not set: windows of many sizes and shapes",
+        description=".mat or .npz file of the regions proposed for the test photographs; not set: "
+        "windows of many sizes and shapes",
     )
     short_sides: tuple[Annotated[int, Field(ge=16)], ...] = Field(
         (600,),
         min_length=1,
-        description="px; shorter sides to which photographs are resized; the paper's column MS "
-        "takes 480,576,688,864,1200",
+        description="px; lengths of the shorter side to which photographs are resized; the paper's "
+        "multi-scale results (MS) use 480,576,688,864,1200",
     )
     longest: int = Field(
         1000,
         ge=16,
-        description="px; largest longer side of a resized photograph; the paper's column MS takes "
-        "2000",
+        description="px; the longer side of a resized photograph is at most this long; the paper's "
+        "multi-scale results (MS) use 2000",
     )
     regions: int = Field(
-        64, ge=4, description="number of regions of each photograph that a step learns from"
+        64, ge=4, description="number of regions of each photograph in a training step"
     )
     foreground: float = Field(
-        0.25, gt=0, le=1, description="largest share of the regions that show an object"
+        0.25, gt=0, le=1, description="largest share of these regions that show an object"
     )
     training: TrainingConfig = TrainingConfig(
         epochs=59.9,
@@ -115,12 +113,10 @@ class VocSegmentationConfig(WholeImageConfig):
     """Fine-tuning for segmentation with FCN-32s, 100,000 steps of 20 photographs."""
 
     train: str = Field(
-        "train", description="name of the folder's list of photographs that are learnt from"
+        "train", description="image set of PASCAL VOC whose photographs are trained on"
     )
-    test: str = Field(
-        "val", description="name of the folder's list of photographs that are tested on"
-    )
-    mirror: bool = Field(True, description="mirror half of the photographs that are learnt from")
+    test: str = Field("val", description="image set of PASCAL VOC whose photographs are tested on")
+    mirror: bool = Field(True, description="mirror each training photograph with probability 1/2")
     training: TrainingConfig = TrainingConfig(
         epochs=1366.0,
         batch_size=20,

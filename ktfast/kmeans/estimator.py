@@ -93,9 +93,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Nearest centre of each row. Ties go to the lowest number. After `partial_fit`, these are the
         labels of the last batch.
     inertia_ : float
-        Weighted sum of the squared distances of the same rows to their nearest centres.
+        Weighted sum of the squared distances to the nearest centres, over the rows of `labels_`.
     counts_ : array, float64 [k]
-        Total weight of the rows that each cluster was given.
+        Total weight of the rows of each cluster. After `partial_fit`, this includes the rows of all
+        batches.
     n_iter_ : int
         Iterations of the run that was kept.
     n_effective_clusters_ : int
@@ -120,7 +121,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     the row given twice.
 
     X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
-    dtypes are converted to a float64 copy.
+    dtypes are copied to float64.
 
     Ctrl-C ends `fit` within about a second with a KeyboardInterrupt. The estimator then holds the
     last complete iteration of the best run. If there was none, the estimator is unchanged.
@@ -214,10 +215,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Continue with one mini-batch, as scikit-learn's MiniBatchKMeans does.
 
-        Each centre is the weighted mean of all rows that the cluster was ever given. If `fit` was
-        not called before, the first batch chooses initial centres by `init`, once, and ignores
-        `n_init`. Clusters with very few rows are placed anew on rows of a batch. A pickled
-        estimator continues bit for bit.
+        Each centre is the weighted mean of all rows that were ever assigned to its cluster. If
+        `fit` was not called before, `init` chooses initial centres from the first batch, and
+        `n_init` is ignored. Clusters with very few rows are moved to rows of the present batch. A
+        pickled estimator continues with the same bits.
 
         Parameters
         ----------
@@ -304,7 +305,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises
         ------
         ValueError
-            X contains NaN or infinity, or has other features than in `fit`.
+            X contains NaN or infinity, or has another number of features than in `fit`.
         """
         rows, labels, _ = self._nearest(X)
         return rows.workspace.to_library(labels)
@@ -446,7 +447,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return rows, labels, distances
 
     def _store(self, rows: Rows, weight: Float64 | None, result: LloydResult) -> None:
-        """Set the fitted attributes; no step reads the rows, so Ctrl-C is answered soon."""
+        """Set the fitted attributes. This reads no rows, so it is fast enough after Ctrl-C."""
         labels = to_host(result.labels)
         to_library = rows.workspace.to_library
         self.cluster_centers_ = to_library(result.centers, rows.center_dtype)

@@ -92,7 +92,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     Parameters
     ----------
     estimator : KMeans
-        Its parameters say where and how the rows are processed.
+        The estimator. Its parameters say where and how the rows are processed.
     X : array or sequence of array
         See `ktfast.KMeans.fit`.
     reset : bool
@@ -107,8 +107,8 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     Raises
     ------
     ValueError
-        X has no rows or no features, other features than in `fit`, matrices that are not alike, or
-        more rows than `memory_budget` allows.
+        X has no rows or no features, or another number of features than in `fit`. The matrices of
+        X differ in dtype, features, library or device. X has more rows than `memory_budget` allows.
     RuntimeError
         `device` cannot be used.
     """
@@ -173,7 +173,7 @@ def weights_of(sample_weight: Any, n: int) -> Float64 | None:
     Raises
     ------
     ValueError
-        A weight is negative or not finite, all weights are zero, or their number is not n.
+        A weight is negative or not finite, all weights are zero, or there are not n weights.
     """
     if sample_weight is None:
         return None
@@ -219,7 +219,7 @@ def given_centers(rows: Rows, given: Any, n_clusters: int) -> Float64:
     if not np.isfinite(centers).all():
         raise InputError("init contains NaN or infinity; initial centers must be finite")
     if isinstance(rows, SphericalRows) and not centers.any(axis=1).all():
-        raise InputError("init contains a row of zeros, which has no direction; replace it")
+        raise InputError("init contains a row of zeros, which has no direction; replace this row")
     return rows.centers_of(centers, np.ones(n_clusters), centers)
 
 
@@ -233,7 +233,7 @@ def is_array(value: Any) -> bool:
 
 
 def _as_shards(X: Any) -> list[Any] | None:
-    """The matrices of X if they are read where they lie; None if scikit-learn is to check X."""
+    """The matrices of X if the kernels read them in place; None if scikit-learn must check X."""
     if isinstance(X, Sequence) and len(X) > 0 and all(_is_matrix(part) for part in X):
         return list(X)
     if is_array(X) and (library_of(X) != "numpy" or isinstance(X, np.memmap)):

@@ -19,7 +19,7 @@ class LloydResult(NamedTuple):
     centers : array, float64 [k, d]
         The centres, on the device that processes the rows.
     labels : array, int32 [n]
-        Labels of these centres, on the same device.
+        Nearest of these centres for each row, on the same device.
     inertia : float
         Sum of the weighted squared distances to the nearest centres.
     history : list of dict
@@ -66,7 +66,7 @@ def lloyd(
     memory_budget : int, optional
         Bytes of GPU memory that the fit may use, see `ktfast.KMeans`.
     observe : callable, optional
-        Is called with the present result after each iteration.
+        Called with the present result after each iteration.
 
     Returns
     -------

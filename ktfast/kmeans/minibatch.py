@@ -13,8 +13,8 @@ from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.seeding.distinct import distinct_rows
 
 # As in scikit-learn's MiniBatchKMeans: a cluster is starved if its weight is below this share of
-# the heaviest cluster's weight. Starved clusters are looked for once per this many rows per
-# cluster.
+# the heaviest cluster's weight. The next search for starved clusters follows after this many rows
+# per cluster.
 _STARVED = 0.01
 _ROWS_BETWEEN = 10
 
@@ -32,7 +32,7 @@ class MiniBatchState:
     counts : array, float64 [k]
         Total weight of these rows.
     random_state : numpy.random.RandomState
-        Places starved clusters.
+        Source of the draws that place starved clusters.
     rows_since : int
         Rows since the last search for starved clusters.
     steps : int
@@ -49,9 +49,9 @@ class MiniBatchState:
     def step(self, rows: Rows, weight: Float64 | None, moments: Moments) -> "MiniBatchState":
         """Compute the state after a batch; this state does not change.
 
-        Both states share their random state. Each centre becomes the mean of all rows that the
-        cluster was ever given. So a batch moves a centre towards the batch's mean in proportion to
-        the weights.
+        Both states share their random state. Each centre becomes the mean of all rows that were
+        ever assigned to its cluster. So a batch moves a centre towards the mean of the new rows of
+        its cluster, in proportion to their share of the cluster's weight.
 
         Parameters
         ----------

@@ -8,7 +8,7 @@ from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 
-# Rows that are sorted by cost for each empty cluster. The other rows are sorted only if needed.
+# Rows per empty cluster that are sorted by cost first. The other rows are sorted only if needed.
 _SORTED_ROWS = 16
 
 
@@ -24,9 +24,9 @@ def relocate_empty(
 
     The cost of a row is its weighted squared distance. Rows are taken by descending cost, ties by
     ascending number. A row is not taken if its cost is zero, if it equals a row taken before, or if
-    it is the last row of its cluster. Each row lowers the inertia by at least its cost. An empty
-    cluster stays empty if no row is left for it, which happens if there are fewer distinct rows
-    than clusters.
+    it is the last row of its cluster. Each relocation lowers the inertia by at least the cost of
+    the row. An empty cluster stays empty if no such row is left, which happens if there are fewer
+    distinct rows than clusters.
 
     Parameters
     ----------

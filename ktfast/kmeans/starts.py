@@ -38,8 +38,8 @@ def start_state(
 ) -> MiniBatchState:
     """Return the state that `KMeans.partial_fit` continues from.
 
-    The state is that after the last batch. Before the first batch, it is made from the centres of
-    `fit`, or from initial centres if the estimator is not fitted.
+    This is the state after the last batch. Before the first batch, the state is made from the
+    centres of `fit`, or from initial centres if the estimator is not fitted.
 
     Raises
     ------
@@ -49,7 +49,8 @@ def start_state(
     if hasattr(estimator, "counts_") and len(estimator.counts_) != estimator.n_clusters:
         raise InputError(
             f"n_clusters is {estimator.n_clusters}, but there are {len(estimator.counts_)} centers "
-            "to go on from; set n_clusters back, or start with a clone of the estimator"
+            f"to go on from; set n_clusters to {len(estimator.counts_)}, or start with a clone of "
+            "the estimator"
         )
     if hasattr(estimator, "_batches"):
         state: MiniBatchState = estimator._batches

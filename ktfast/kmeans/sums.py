@@ -11,7 +11,7 @@ from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.relocation import relocate_empty
 from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 
-# Bits of a number as an integer in a sum: float64 holds every integer of this many bits exactly.
+# Most bits of a feature value as an integer. float64 holds every integer of 50 bits exactly.
 _BITS = 50
 # At least half of a feature's nonzero numbers must keep this many bits.
 _LEAST_BITS = 30
@@ -31,8 +31,8 @@ class Sums(Protocol):
         part : array [m, d]
             The rows, as `Rows.parts` yields them.
         labels : array, int32 [n]
-            Labels of all rows; those at `place` are new. The array must not change until the rows
-            have been followed to the next labels.
+            Labels of all rows; those at `place` are new. The array must not change until `follow`
+            has moved the rows to their next labels.
         """
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
@@ -41,7 +41,8 @@ class Sums(Protocol):
         Parameters
         ----------
         labels : array, int32 [n]
-            Labels of the previous centres. Labels that `follow` has not seen are followed now.
+            Nearest previous centre of each row. If `follow` was not called with these labels, this
+            call adds up the rows.
         distances : array, float64 [n]
             Squared distances to the previous centres.
         previous : array, float64 [k, d]
@@ -60,7 +61,7 @@ class Sums(Protocol):
 
 
 def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
-    """Choose integer sums that follow the labels if the numbers allow them, else float64 sums."""
+    """Choose integer sums if integers hold the rows precisely enough, else float64 sums."""
     if weight is None and rows.center_dtype == "float32":
         scale = _scale(rows)
         if scale is not None:
@@ -96,7 +97,7 @@ class FreshSums:
 
 
 class FollowingSums:
-    """Reads only the rows that changed their cluster; see `Sums`.
+    """Updates the sums of the last iteration by the rows that changed cluster; see `Sums`.
 
     The sums are integers: multiples of one power of two per feature. Integer sums are exact, so
     they depend on the labels alone, not on earlier labels and not on the device.

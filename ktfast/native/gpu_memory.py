@@ -210,8 +210,8 @@ def open_device(index: int) -> Device:
     Raises
     ------
     RuntimeError
-        The build has no CUDA, there is no usable device, or neither torch with CUDA nor CuPy is
-        installed.
+        The build has no CUDA module, there is no usable device, or neither torch with CUDA nor CuPy
+        is installed.
     InputError
         There is no device of that number.
     """

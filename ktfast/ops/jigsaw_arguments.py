@@ -84,10 +84,12 @@ def check_rows(images: Any, sample_ids: Any, indices: Any) -> None:
     n_images, batch = images.shape[0], len(sample_ids)
     if indices is None:
         if batch != n_images:
-            raise ValueError(f"sample_ids must name each of the {n_images} images, got {batch}")
+            raise ValueError(f"sample_ids must hold {n_images} numbers, one per image, got {batch}")
         return
     if len(indices) != batch:
-        raise ValueError(f"indices and sample_ids must agree, got {len(indices)} and {batch} rows")
+        raise ValueError(
+            f"indices and sample_ids must be equally long, got {len(indices)} and {batch} numbers"
+        )
     if batch and arrays.device_of(indices)[0] == "cpu":
         low, high = int(indices.min()), int(indices.max())
         if low < 0 or high >= n_images:
@@ -168,7 +170,7 @@ def below(value: int, name: str, bits: int) -> int:
 
 
 def threshold(probability: float, name: str) -> int:
-    """The number of 32-bit words that stand for an event of this probability."""
+    """The limit below which a random 32-bit word makes an event of this probability happen."""
     if not 0 <= probability <= 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {probability}")
     return int(probability * 2**32)

@@ -52,8 +52,8 @@ class PreparedCenters:
     Notes
     -----
     An object holds the centres in float64, and once more for each screen that used them: 5 to 8
-    bytes per element on a CPU and 1 to 4 bytes per element on a GPU. The form for a screen has k
-    rounded up to a multiple of 64 to 256.
+    bytes per element on a CPU and 1 to 4 bytes per element on a GPU. For a screen, k is rounded up
+    to a multiple of 64 on a CPU, and of 128 or 256 on a GPU.
     """
 
     def __init__(self, centers: Any) -> None:
@@ -151,7 +151,7 @@ def kmeans_assign(
 ) -> tuple[Any, Any]:
     """Find the nearest centre of every row, and the squared Euclidean distance to it.
 
-    This is one assignment pass of K-means. The method clusters features of images by such passes
+    This is one assignment pass of K-means, which turns features of images into pseudo-labels
     (Noroozi et al., CVPR 2018, section 3).
 
     Parameters
@@ -174,8 +174,7 @@ def kmeans_assign(
         - "float16": this format, on a GPU only.
     n_threads : int, optional
         Number of CPU threads. None reads the environment variable OMP_NUM_THREADS, or uses every
-        core of this process if the variable is not set. The result does not depend on
-        the number of threads.
+        core of this process if the variable is not set. The result does not depend on the number.
     distance_dtype : {"float32", "float64"}, default "float32"
         Dtype of the distances.
     out : tuple of array, optional
@@ -209,9 +208,9 @@ def kmeans_assign(
     A row with a NaN gets label 0 and distance NaN. A distance beyond the range of its dtype is
     infinite.
 
-    The workspace on a CPU is at most about 9 MiB per thread, or 0.4 MiB with 256 features; it is
-    larger only if 6 rows of `x` are larger than that. The workspace on a GPU is 76 MB, and at most
-    256 MiB for the codes of the rows.
+    The workspace on a CPU takes about 0.4 MiB per thread for 256 features and 7 MiB per thread for
+    9,216 features. Up to 200,000 features, it takes at most about 9 MiB per thread. On a GPU, the
+    workspace takes at most 76 MB, and the codes of the rows take at most 256 MiB.
 
     Examples
     --------

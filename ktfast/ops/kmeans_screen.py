@@ -417,8 +417,8 @@ class Trial(NamedTuple):
     cycles : float
         Estimated clock cycles per row.
     slack : float
-        How much farther than the nearest centre the centres without a bound of their own are
-        proven to be, as a share of the distance to the nearest centre. The median of the sample.
+        The distance that `rest_bound` proves for the farther centres, divided by the distance to
+        the nearest centre, minus 1. The median of the sample.
     """
 
     cycles: float
@@ -473,7 +473,7 @@ class DistanceBounds(NamedTuple):
 
     @classmethod
     def empty(cls, n: int) -> "DistanceBounds":
-        """Allocate the bounds of n rows, 139 bytes for each."""
+        """Allocate the bounds of n rows, 135 bytes for each."""
         return cls(
             np.empty((n, NEAR_CENTERS), np.int32),
             np.empty((n, NEAR_CENTERS), np.float32),
@@ -539,8 +539,8 @@ def kmeans_drift(
     drift : array, float32 [epochs, k], optional
         Memory for `Drift.drift`.
     known : array, bool [epochs], optional
-        The epochs of which `drift` holds the values for `previous`. The values of centres that have
-        not moved since are kept. The default is none.
+        For which epochs `drift` already holds the movement up to `previous`. For these epochs, only
+        the values of centres that have moved since `previous` are computed. None: for no epoch.
     n_threads : int
         How many CPU threads to use.
 

@@ -57,9 +57,9 @@ def kmeans_move(
     x : array [n, d]
         Rows, of NumPy, torch or CuPy.
     before : array, int32 [n], or None
-        Labels that the sums stand for. None: the sums do not contain the rows yet.
+        Labels by which the sums contain the rows. None: the sums do not contain the rows yet.
     after : array, int32 [n]
-        Labels that the sums will stand for.
+        Labels by which the sums will contain the rows.
     scale : array, float64 [d]
         Powers of two with ``abs(x) * scale < 2**51``.
     sums : array, int64 [k, d]

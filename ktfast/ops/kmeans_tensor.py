@@ -32,8 +32,8 @@ class TensorScreen:
     Parameters
     ----------
     mean : array, float32 [d]
-        Subtracted from rows and centres. The codes are most precise if this is near the mean of the
-        rows. The array is copied to the library and device of `like` if needed.
+        Subtracted from rows and centres. The codes are most precise if `mean` is near the mean of
+        the rows. The array is copied to the library and device of `like` if needed.
     code : {"int8", "float16"}
         Number format of the codes. The scale of a float16 code is a power of two.
     like : array
@@ -202,7 +202,8 @@ class TensorCodes(NamedTuple):
     codes : array, int8 [ceil(n / 128), bytes of a tile]
         Codes of the rows.
     constants : array, float32 [n, 4]
-        Scale of each row, and the lengths of row, code and rounding error for the certificate.
+        For each row: its scale, and the lengths of row, code and rounding error. The certificate
+        (the proven error bound of the screen) is computed from these lengths.
     """
 
     codes: Any

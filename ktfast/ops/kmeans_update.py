@@ -39,8 +39,7 @@ def kmeans_update(
         Weight of each row on the device of `x`; read as float64. None: every weight is 1.
     n_threads : int, optional
         Number of CPU threads. None reads the environment variable OMP_NUM_THREADS, or uses every
-        core of this process if the variable is not set. The result does not depend on
-        the number of threads.
+        core of this process if the variable is not set. The result does not depend on the number.
     out : tuple of array, optional
         Sums float64 [k, d] and counts float64 [k] on the device of `x`. The call adds to these
         arrays, so that several calls can add up one data set.

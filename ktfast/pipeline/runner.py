@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 STAGES = {
-    "prepare": "decode every image once, resize it and store it for fast feeds",
-    "pretext": "train the deep network on Jigsaw++",
+    "prepare": "decode and resize every image once, and store it for fast loading",
+    "pretext": "train the puzzle network on Jigsaw++",
     "features": "extract the features that are clustered",
     "cluster": "cluster the features with K-means and give every image a pseudo-label",
     "transfer": "train the target network on the pseudo-labels",
-    "evaluate": "probe every conv layer of the target and of baselines (linear and k-NN)",
-    "voc": "fine-tune on PASCAL VOC: classification, detection, segmentation",
+    "evaluate": "test the layers of the target and of baselines with linear and k-NN probes",
+    "voc": "fine-tune the target on PASCAL VOC: classification, detection, segmentation",
 }
 """The stages in the order of their execution, each with its purpose."""
 BASELINES = ("baseline_pretext", "baseline_labels")
@@ -43,9 +43,9 @@ def run(
     """Run the pipeline, or some of its stages, on a run folder.
 
     A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
-    several stages are run, the report is written after the last stage, and stages that the options
-    do not call for are left out. The stage prepare ends with a check of all options against the
-    images. Other stages prepare the images first if they are not prepared.
+    several stages are asked for, stages that the options do not call for are skipped, and the
+    report is written at the end. The stage prepare ends with a check of all options against the
+    images. If the images are not prepared yet, the stage prepare runs before any other stage.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def run(
         if len(wanted) == 1:
             _execute_stages(run_folder, wanted, again)
             return None
-        # A missing library of the report is found before the stages, not hours later.
+        # If a library of the report is missing, this import fails now, not hours later.
         from ktfast.report import write_report
 
         _execute_stages(run_folder, wanted, again)
@@ -178,7 +178,7 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
 def _needless(config: "Config", stage: str) -> str | None:
     """Say why a run of several stages does not need a stage; None if the stage is needed."""
     if stage in ("pretext", "features") and config.cluster.features is not None:
-        return f"the features are {config.cluster.features}"
+        return f"cluster.features is {config.cluster.features}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
         return f"the features come from {config.features.weights or config.features.source}"
     if stage == "evaluate" and config.data.test is None:

@@ -1,4 +1,4 @@
-"""The random generator Philox4x32-10 in NumPy, and the choices that ops make of its words.
+"""The random generator Philox4x32-10 in NumPy, and how its random words become random choices.
 
 Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """

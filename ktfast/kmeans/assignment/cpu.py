@@ -2,7 +2,7 @@
 
 A fit with few centres or few rows uses `PlainAssigner`: every pass compares all centres with all
 rows. Any other fit uses `BoundedAssigner`: after some passes, distance bounds save comparisons.
-`assign_phases.py` says which kinds of passes follow each other, and why.
+`phases.py` says which kinds of passes follow each other, and why.
 """
 
 import numpy as np

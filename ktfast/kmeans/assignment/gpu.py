@@ -1,4 +1,8 @@
-"""The assignment passes of one fit on a GPU, with codes that are computed once."""
+"""The assignment passes of one fit on a GPU.
+
+The codes of the rows (the rows in low precision, for the screen) are computed once and kept if they
+fit the memory budget.
+"""
 
 from typing import Any
 
@@ -24,7 +28,7 @@ class GpuAssigner:
     mean : array, float64 [d]
         Mean of the rows.
     sums : Sums
-        Follows the labels of each block.
+        Sums of the clusters, to which each block of rows is added after its assignment.
     precision : str
         See `ktfast.ops.kmeans_assign`. With "fast", only the last call gives exact labels.
     memory_budget : int or None
@@ -48,11 +52,11 @@ class GpuAssigner:
         self._code: str | None = None
         self._screen: TensorScreen | None = None
         self._call_rows = 0  # most rows of one call of the screen
-        # Codes of each block by its first row. None if each pass computes the codes again.
+        # Codes of each block by the number of its first row. None: each pass computes them again.
         self._codes: dict[int, TensorCodes] | None = None
 
     def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
-        """See `Assigner`; the sums do not follow the labels of the last call."""
+        """See `Assigner`; the last call does not update the sums."""
         labels, before = self._other_labels, self._labels
         if labels is None:
             labels = self._rows.workspace.empty((self._rows.n,), "int32")

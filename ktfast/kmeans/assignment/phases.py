@@ -2,11 +2,11 @@
 
 A fit goes through these phases, from pass to pass:
 
-1. `DensePass`: screens every centre for every row. Each pass but the first
-   uses the former label of a row as a guess, so that fewer centres become candidates. Dense passes
-   go on while the centres move so far that distance bounds would not hold.
-2. `_RecordingPass`, once: the centres have slowed down. It screens with the screen that is cheapest
-   for rows whose nearest centre is nearly known, and records distance bounds for every row.
+1. `DensePass`: screens every centre for every row. Each pass but the first uses the former label of
+   a row as a guess, so that fewer centres become candidates. Dense passes continue until the
+   centres move so little that distance bounds would save time.
+2. `_RecordingPass`, once: screens every centre for every row, and records distance bounds for every
+   row. The screen is the one that is cheapest if the nearest centre of a row is nearly known.
 3. `_BoundedPass`: skips the centres that, given their movement, cannot have become the nearest.
    Only rows whose bounds are too loose are screened again.
 
@@ -93,7 +93,7 @@ class _ChosenScreen(NamedTuple):
     Attributes
     ----------
     screen : Screen
-        Codes vectors and compares the codes.
+        Stores rows and centres in low precision (as codes), and compares the codes.
     codes : RowCodes or None
         Codes of all rows. None if each pass codes the rows again.
     margin : float

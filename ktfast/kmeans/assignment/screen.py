@@ -1,4 +1,4 @@
-"""The choice of a screen for a fit: its precision, and a basis that replaces most features.
+"""The choice of a screen for a fit: its precision, and a basis of few directions.
 
 The choice never changes a label. Each possible screen is tried on a sample of the rows, and the
 number of candidates decides which screen is cheapest.
@@ -21,8 +21,8 @@ _logger = logging.getLogger(__name__)
 _LEAST_SAMPLE, _MOST_SAMPLE = 128, 512
 _MARGIN_SAMPLE = 64
 _BASIS_SAMPLE = 1024
-# A basis is looked for if a pass has at least this many distances and the rows at least this many
-# features, so that the search pays.
+# The search for a basis takes less time than it saves if a pass has at least this many distances
+# and the rows have at least this many features.
 _BASIS_DISTANCES = 2e7
 _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
@@ -31,18 +31,18 @@ _COORDINATES = (32, 64, 128, 256)
 # distances. With this margin, recording bounds costs little more than screening, and the bounds
 # hold for several iterations (measured).
 _MARGIN_SHARE = 0.6
-# The movement of most centres uses up the bounds. Up to 64 fast centres do not count, because the
-# bounded pass compares them one by one.
+# Bounds get looser as the centres move. Up to 64 fast centres do not loosen the bounds, because the
+# bounded pass compares these centres one by one.
 _FAST_CENTERS = 64
 # From one pass to the next, the movement of the centres falls to about this share (measured).
 _MOVEMENT_FALLS = 0.75
-# Bounds serve at most this many passes, because by then some of the slow centres have come far.
+# Bounds serve at most this many passes, because by then some of the slow centres have moved far.
 _MOST_PASSES = 8
 # The slack says how far the bounds of a row reach beyond its nearest centre, as a share of the
-# distance to this centre. Few data have a larger slack than 0.5. If bounds would not pay with this
-# slack, the slack of the data is not measured.
+# distance to this centre. Few data sets have a slack above 0.5. If bounds would not save time even
+# with a slack of 0.5, the slack of the data is not measured.
 _MOST_SLACK = 0.5
-# Number of passes over the rows for which their codes in a basis are expected to serve.
+# Expected number of passes that use the codes of the rows in a basis.
 _PASSES_PER_CODE = 3
 
 

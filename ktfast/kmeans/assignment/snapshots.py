@@ -14,7 +14,7 @@ _LEAST_BYTES = 1 << 25
 
 
 def epochs_that_fit(n_rows: int, n_clusters: int, n_features: int) -> int:
-    """How many snapshots of the centres the memory limit allows."""
+    """Return how many snapshots of the centres the memory limit allows."""
     allowed = max(4 * _SHARE * n_rows * n_features, _LEAST_BYTES)
     return min(_MOST_EPOCHS, int(allowed / (4 * n_clusters * n_features)))
 
@@ -22,7 +22,8 @@ def epochs_that_fit(n_rows: int, n_clusters: int, n_features: int) -> int:
 class Snapshots:
     """Snapshots of the centres, one per epoch, and the number of rows with bounds of each epoch.
 
-    The bounds of a row hold for the centres of the snapshot of its epoch.
+    An epoch begins when a snapshot is taken. The epoch of a row is the one in which its bounds were
+    recorded. The bounds hold for the centres in the snapshot of this epoch.
 
     Parameters
     ----------

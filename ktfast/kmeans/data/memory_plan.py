@@ -9,12 +9,14 @@ from ktfast.ops.kmeans_tensor import TILE_ROWS
 # The largest block, if the budget allows it. Copies of smaller blocks do not reach full speed.
 _BLOCK_BYTES = 1 << 27
 _BLOCK_ROWS = 1 << 18
-# GPU bytes per row during the whole fit: two labels, a distance, a weight, the sorted order.
+# GPU bytes per row during the whole fit: two labels, a distance, a weight, and the order of the
+# rows by cluster.
 _ROW_BYTES = 40
-# GPU bytes per row of the block that is processed: changes by cluster and candidates of the screen.
+# GPU bytes per row of the block that is processed: the changes of labels, sorted by cluster, and
+# the candidates of the screen.
 _WORK_BYTES = 320
-# GPU bytes per feature of a code. Features come in groups of 128; 16 bytes per row are in
-# `_WORK_BYTES`.
+# GPU bytes per feature of a code. The number of features is rounded up to a multiple of 128. A code
+# takes 16 more bytes per row, which `_WORK_BYTES` includes.
 _CODE_BYTES = 2
 # GPU bytes per element of the centres: three float64 copies, prepared centres, integer sums.
 _CENTER_BYTES = 40
@@ -40,7 +42,7 @@ class GpuTarget(NamedTuple):
     n_clusters: int
 
     def bytes(self) -> int:
-        """The budget in bytes, by the free memory if none was given."""
+        """The budget in bytes: the given one, or 80 % of the free memory."""
         if self.budget is not None:
             return self.budget
         return int(_BUDGET_SHARE * self.device.free_bytes())

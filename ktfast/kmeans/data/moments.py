@@ -1,4 +1,4 @@
-"""Mean and variance of the rows, and the refusal of rows that no distance can be computed for."""
+"""Mean and variance of the rows, and a check that the distances of the rows can be computed."""
 
 from typing import Any, NamedTuple, NoReturn
 
@@ -57,7 +57,7 @@ def moments_of(rows: Rows, weight: Float64 | None = None) -> Moments:
     if not np.isfinite(mean).all():
         _refuse_bad_row(rows)
     distances = nearest_centers(rows, mean[None])[1]
-    # The public functions can return distances as float32.
+    # The distances must fit float32, because public functions return distances in float32.
     if not all_below(distances, _FLOAT32_MAX):
         _refuse_bad_row(rows)
     return Moments(mean, inertia_of(rows, distances, weight) / (total * max(1, rows.d)))
@@ -106,12 +106,12 @@ def _mean(rows: Rows, weight: Float64 | None) -> tuple[Float64, float]:
 
 
 def _chunks(first: int, end: int) -> Any:
-    """Chunk int32 of each of the rows first .. end - 1."""
+    """Number int32 of the chunk that holds each of the rows first .. end - 1."""
     return (np.arange(first, end) // _CHUNK_ROWS).astype(np.int32)
 
 
 def _refuse_bad_row(rows: Rows) -> NoReturn:
-    """Raise the error that names the first row with NaN or infinity, else the largest row."""
+    """Raise an error naming the first row with NaN or infinity, else the row of largest value."""
     largest, culprit = -1.0, 0
     for place, block in rows.shard_blocks(_SCAN_ROWS):
         values = float64_on_host(block)
@@ -120,7 +120,7 @@ def _refuse_bad_row(rows: Rows) -> NoReturn:
             kind = "NaN" if np.isnan(values[bad[0]]).any() else "infinity"
             raise InputError(
                 f"X contains {kind} in row {place.start + int(bad[0])}; K-means needs finite "
-                "values, so remove such rows or fill them in"
+                "values, so remove such rows or replace the values"
             )
         magnitude = np.abs(values).max(axis=1, initial=0)
         if magnitude.max(initial=0) > largest:

@@ -173,12 +173,13 @@ class Rows:
         return centers.astype(self.center_dtype).astype(np.float64)
 
     def memory_plan(self, budget: int | None, n_clusters: int) -> MemoryPlan:
-        """Divide a budget of GPU memory, which the rows that lie on the GPU do not count against.
+        """Divide a budget of GPU memory. Rows that the user put on the GPU need no part of it.
 
         Parameters
         ----------
         budget : int, optional
-            Bytes. None means 80 % of the free memory. Streamed rows have their plan already.
+            Bytes. None means 80 % of the free memory. Ignored for streamed rows, whose memory was
+            divided when the stream was opened.
         n_clusters : int
             Number of centres k.
 

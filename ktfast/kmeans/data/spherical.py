@@ -22,7 +22,8 @@ _BLOCK = 1 << 21
 _PIECE = 1 << 14
 # All scaled rows are kept in memory if they take at most this many bytes.
 _KEPT_BYTES = 1 << 29
-# The squares of shorter or longer rows leave the range of float64. Every float32 row lies between.
+# The squares of shorter or longer rows leave the range of float64. No float32 row is that short or
+# that long, except a row of zeros.
 _SHORTEST, _LONGEST = 1e-150, 1e150
 
 
@@ -68,7 +69,7 @@ class SphericalRows(Rows):
         self._kept: Any = None
 
     def expect_passes(self) -> None:
-        """Keep the scaled rows of the next pass if they are few: scaling takes as long as one."""
+        """Keep scaled rows from the next pass on if they fit; scaling takes as long as a pass."""
         size = self.n * self.d * np.dtype(self.center_dtype).itemsize
         self._keeps = not self.on_gpu and size <= _KEPT_BYTES
 
@@ -156,7 +157,7 @@ def _refuse_row(block: Any, first: int, can_be_scaled: Bool) -> None:
         problem = "has values too small or too large to scale"
     raise InputError(
         f"X {problem} in row {first + place}; spherical K-means scales rows to length one, so "
-        "remove such rows or fill them in"
+        "remove such rows or replace their values"
     )
 
 

@@ -19,8 +19,8 @@ from ktfast.native.arrays import library_of
 from ktfast.native.gpu_memory import Device, Pinned
 from ktfast.ops.vectors import dtype_name, read_ahead
 
-# One thread copies fewer bytes than this to pinned memory. More bytes are shared by the threads of
-# the fit, up to 8.
+# Fewer bytes than this are copied to pinned memory by one thread, more bytes by up to 8 threads of
+# the fit.
 _SMALL_COPY = 1 << 22
 _COPY_THREADS = 8
 
@@ -31,9 +31,10 @@ class _Buffer:
     Attributes
     ----------
     pinned : Pinned
-        Memory on the host. The copy that reads it ends with `copied`.
+        Memory on the host. The event `copied` follows the copy that reads this memory.
     memory : array, uint8
-        Memory on the GPU; empty if all rows stay there. Kernels that read it end with `computed`.
+        Memory on the GPU; empty if all rows stay there. The event `computed` follows the kernels
+        that read this memory.
     """
 
     def __init__(self, device: Device, n_bytes: int, *, is_on_device: bool) -> None:
@@ -93,7 +94,7 @@ class HostStream:
             Numbers of the rows, in 0 .. n - 1.
         block : array [m, d]
             The rows. The block is valid until the next one is requested. Kernels that read the
-            block must be queued on the stream that is current then.
+            block must be queued on the stream that is current when the next block is requested.
         """
         resident, step = self.plan.resident, self.plan.block
         prefix = list(_places(0, resident, step))

@@ -1,4 +1,4 @@
-"""The device that processes rows, and the way of arrays to this device and of results back."""
+"""Allocation on the device that processes the rows, and copies to and from this device."""
 
 import sys
 from typing import Any
@@ -56,7 +56,8 @@ class Workspace:
         if self.stream is not None:
             return self.stream.device.from_host(array)
         if library_of(self._like) == "torch":
-            writable = np.require(array, requirements=["C", "W"])  # torch warns of others
+            # torch warns about read-only arrays.
+            writable = np.require(array, requirements=["C", "W"])
             return sys.modules["torch"].from_numpy(writable).to(self._like.device)
         with on_device(self._like):
             return sys.modules["cupy"].asarray(array)

@@ -60,7 +60,7 @@ def select_points(
         )
     if n < kmeans.k * kmeans.min_points_per_centroid:
         _logger.warning(
-            "%d points for %d centroids: at least %d would be better",
+            "%d points are few for %d centroids; give at least %d points",
             n,
             kmeans.k,
             kmeans.k * kmeans.min_points_per_centroid,
@@ -73,7 +73,8 @@ def select_points(
         x = _on_gpu(x)
     if not kmeans.spherical:
         return Rows([x]), weight
-    # faiss adds up points, not directions: each direction is weighted by the point's length.
+    # faiss adds up the points, not their directions. So the length of a point is the weight of its
+    # direction.
     long = np.concatenate([lengths(float64_on_host(b)) for _, b in Rows([x]).blocks(1 << 14)])
     return SphericalRows([x]), long[:, 0] if weight is None else long[:, 0] * weight
 

@@ -12,7 +12,7 @@ The differences from faiss are:
 - The result is reproducible, bit for bit, for any number of threads.
 - A cluster that becomes empty takes the point with the highest cost. faiss splits another cluster.
 - The same seed gives other random initial centroids than in faiss.
-- The objective counts the weights of the points.
+- The objective multiplies each term by the weight of its point.
 """
 
 from typing import Any

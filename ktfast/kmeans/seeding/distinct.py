@@ -39,7 +39,7 @@ class DistinctRows(NamedTuple):
         Parameters
         ----------
         n : int
-            Most rows of the sample. If there are no more rows, the sample is all rows.
+            Most rows of the sample. If there are at most n rows, the sample is all rows.
         distances : array, float64 [m]
             Squared distances to a point near the middle of the rows.
         random_state : numpy.random.RandomState
@@ -48,14 +48,13 @@ class DistinctRows(NamedTuple):
         Returns
         -------
         sample : DistinctRows
-            Rows whose weights make up for the chances of being drawn.
+            The drawn rows, each with its weight divided by its chance of being drawn.
 
         Notes
         -----
         Bachem, Lucic and Krause, "Scalable k-means clustering via lightweight coresets" (2018).
-        Half of the rows are drawn by weight and half by their part in the variance. The weight of a
-        drawn row is inverse to its chance. Here the rows are drawn at even steps instead of
-        independently.
+        Half of the rows are drawn by weight and half by their part in the variance. Here the rows
+        are drawn at even steps instead of independently.
         """
         if len(self.first) <= n:
             return self

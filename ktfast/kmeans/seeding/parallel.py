@@ -13,8 +13,8 @@ from ktfast.kmeans.seeding.distinct import DistinctRows, draw
 from ktfast.kmeans.seeding.plus_plus import kmeans_plus_plus
 
 # Candidates per cluster, and rounds in which they are drawn. With four instead of three of each,
-# the final inertia of pixels, network features and heavy-tailed clusters falls by 0.1 to 0.3 %.
-# With two of each, it rises by as much, and clusters that lie apart are missed.
+# the final inertia of pixels, network features and heavy-tailed clusters is 0.1 to 0.3 % lower.
+# With two of each, the inertia is higher by as much, and some clusters far from others are missed.
 _CANDIDATES = 3
 _ROUNDS = 3
 _LEAST_CANDIDATES = 64
@@ -61,7 +61,7 @@ def kmeans_parallel(
     no cost. First, a candidate moves to the mean of the rows nearest to it. Second, greedy
     k-means++ chooses centres among the weighted candidates, and two Lloyd iterations over the
     candidates improve these centres. The rows are read five times, which takes about as long as
-    three iterations. The 3 k candidates take about 40 bytes per element.
+    three iterations. The 3 k candidates take about 40 bytes of memory per feature value.
     """
     wanted = max(_LEAST_CANDIDATES, _CANDIDATES * n_clusters)
     if len(distinct.first) <= wanted:

@@ -23,8 +23,8 @@ _REFERENCE = 16
 # their distances to the reference would take more than 32 MiB.
 _CHUNK = 32
 _TABLE_BYTES = 1 << 25
-# A batch ends early after this many times the candidates that it needs, because a new pass over the
-# rows then takes less time.
+# If many candidates are rejected, a new pass over the rows takes less time than more draws. So a
+# batch ends after this many times the draws that it would need without rejections.
 _DRAWS = 4
 
 
@@ -59,16 +59,17 @@ def kmeans_plus_plus(
     Returns
     -------
     centers : array, float64 [k, d]
-        Rows. If there are fewer than k distinct rows, they are repeated.
+        The chosen rows. If there are fewer than k distinct rows, the rows are repeated.
 
     Notes
     -----
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding" (2007).
 
     The centres of a batch are drawn by rejection. A candidate is drawn from the distribution before
-    the batch, and is kept with the ratio of its present squared distance to its squared distance
-    before the batch as probability. The result has the distribution of single draws. Each batch
-    doubles the number of centres, so the rows are read about log2(k) times instead of k times.
+    the batch. The probability of keeping the candidate is its present squared distance to the
+    nearest centre, divided by this distance before the batch. The centres then have the same
+    distribution as centres that are drawn one by one. Each batch doubles the number of centres, so
+    the rows are read about log2(k) times instead of k times.
 
     Candidates are compared on a weighted sample of at most max(4,096, 16 k) rows. Up to 6,144
     distinct rows, there are no batches and no sample.
@@ -112,7 +113,7 @@ def _one_by_one(
 
 
 class _Batches:
-    """Chooses centres in batches, each of at most as many centres as there are already.
+    """Chooses centres in batches. A batch at most doubles the number of centres.
 
     Parameters
     ----------
