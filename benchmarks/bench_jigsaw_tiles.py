@@ -12,9 +12,9 @@ Both comparisons count CPU-seconds of the process, and the contestants take turn
    the same number of bytes (half of them read, half written) with the same number of threads.
    CPU-seconds are divided by the number of threads, so that other work on the machine counts less.
    NumPy allocates all memory, because NumPy asks the system for huge pages. "New" memory is
-   allocated in every call, of the op and of the copy, and the system clears it first. Clearing
-   writes half of the bytes that a copy moves, but four fifths of the bytes of float32 tiles. "Used"
-   memory was written before.
+   allocated in every call of the op or of the copy, and the system clears it first. Clearing writes
+   every byte of the output once more. That adds half to the bytes that a copy moves, and four
+   fifths to the bytes that the op moves for float32 tiles. "Used" memory was written before.
 
 KTFAST_SIMD=avx2 or KTFAST_SIMD=scalar lowers the instruction set.
 """

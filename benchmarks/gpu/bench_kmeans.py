@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/bench_kmeans.py --data mixture256 mixture4096 --against flash-kmeans,cuvs
 
-The table has the inertia of every engine beside its time, because a faster answer to another
-question is no comparison. `--device cpu` tries the script without a GPU.
+The table has the inertia of every engine beside its time, because an engine may be fast only
+because its clusters are worse. `--device cpu` tries the script without a GPU.
 """
 
 import argparse

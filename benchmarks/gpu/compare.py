@@ -1,9 +1,9 @@
 """Every op on the GPU beside the same op on the CPU, on random inputs of the session's seed.
 
 Each call is made twice, and both results must be the same. The first results are overwritten before
-they are freed. The second call gets the same memory, so an element that it does not write makes the
-results differ. On a side stream the inputs arrive late, so that work on a wrong stream would see
-zeros. measure.py runs this module.
+they are freed. The second call gets the same memory, so an element that this call does not write
+makes the results differ. On a side stream the inputs arrive late, so that work on a wrong stream
+would see zeros. measure.py runs this module.
 """
 
 import functools

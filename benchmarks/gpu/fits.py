@@ -119,7 +119,7 @@ def against_brute_force(data: Data, x: torch.Tensor, labels: torch.Tensor) -> Ro
 
 # --- streaming ------------------------------------------------------------------------------------
 def streaming(device: Device) -> Iterator[Job]:
-    """Streamed fits: their rate beside the rate of the link, and the bits of a resident fit."""
+    """Streamed fits: rate beside that of the link, and whether the bits equal a resident fit's."""
     features = (24,) if device.small else (256, 4096)
     for d in features:
         n = 700 if device.small else int(min(N, STREAMED_BYTES / (4 * d))) // 128 * 128

@@ -8,7 +8,7 @@ from pathlib import Path
 from process import ROOT, tail
 from results import Row
 
-# Tests about a GPU take a fixture that can be a GPU, or name it.
+# A file has tests of GPU code if a test takes a fixture that can be a GPU, or if it names CUDA.
 ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
 ALSO = ("test_philox", "test_bindings", "test_estimator")
 NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_layering")
@@ -30,8 +30,8 @@ def command_of(path: Path, *, dry_run: bool) -> list[str]:
     A dry run tests the ktfast that Python finds, because this checkout may not be built.
     """
     command = [sys.executable, *(["-P"] if dry_run else []), "-m", "pytest", "-v", "--tb=short"]
-    # No strictness: newer libraries may warn, and a plug-in of pytest may be missing, but the
-    # session asks about the kernels.
+    # Without pytest's strict options, tests of the kernels also run if newer libraries warn or a
+    # plug-in of pytest is missing.
     command += ["-p", "no:cacheprovider", "-W", "default", "-o", "addopts="]
     command += ["--import-mode=importlib"]
     # CPU variants need no GPU and are left out, except tests that compare a GPU with the CPU's bits

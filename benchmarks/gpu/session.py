@@ -3,10 +3,10 @@
     python benchmarks/gpu/session.py [--minutes 5] [--only build,compare,...] [--skip ...]
 
 The session has parts: `build` compiles both native modules for this GPU, in place. `tests` runs the
-ops' tests. `compare` compares every CUDA op with the CPU's. `ceilings` measures the device's
-peak rates; `bench`, `kmeans`, `peers` and `train` measure the kernels, K-means, other K-means
-libraries and short trainings. `sanitize` runs the kernels under memcheck, which must also find a
-planted bug. `profile` profiles the kernels with Nsight Compute, if `--only` names it or
+project's tests of GPU code. `compare` compares every CUDA op with the CPU's. `ceilings` measures
+the device's peak rates; `bench`, `kmeans`, `peers` and `train` measure the kernels, K-means, other
+K-means libraries and short trainings. `sanitize` runs the kernels under memcheck, which must also
+find a planted bug. `profile` profiles the kernels with Nsight Compute, if `--only` names it or
 `--profile` is given.
 
 Every part runs in a process of its own with a time limit. A part that crashes, hangs or lacks a

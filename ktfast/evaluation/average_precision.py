@@ -30,12 +30,12 @@ class AveragePrecisions:
 
     @property
     def mean(self) -> float:
-        """Mean of `eleven_points` over the classes that have a positive; NaN without one."""
+        """Mean of `eleven_points` over the classes with a positive; NaN if no class has one."""
         return mean_of_defined(self.eleven_points)
 
     @property
     def mean_area(self) -> float:
-        """Mean of `area` over the classes that have a positive; NaN without one."""
+        """Mean of `area` over the classes with a positive; NaN if no class has one."""
         return mean_of_defined(self.area)
 
 

@@ -2,8 +2,8 @@
 
 Source: Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
 Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None: not published.
-The paper's data sets are larger than a small run's data set, so that only the differences between
-layers can be compared, not the values.
+The paper's data sets are larger than a small run's data set. Compare the differences between layers
+and the order of the methods, not the values.
 """
 
 from dataclasses import dataclass

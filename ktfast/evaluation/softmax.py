@@ -57,7 +57,7 @@ def fit_sgd(
     weight_decays : sequence of float
         The w weight decays.
     learning_rate : float
-        First learning rate.
+        Initial learning rate.
     epochs : int
         Passes over the rows.
     batch_size : int

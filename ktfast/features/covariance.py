@@ -17,8 +17,8 @@ from ktfast.errors import ConfigError
 MOST_FEATURES = 16_384
 """Largest number of features. At this number the sums take 2 GiB, and adding a block 1 GiB more."""
 ITERATIONS = 4
-"""Subspace iterations with the covariance. One of them equals two iterations with the rows;
-scikit-learn's PCA makes seven iterations with the rows."""
+"""Subspace iterations with the covariance. One of them has the effect of two iterations with
+the rows; scikit-learn's PCA makes seven iterations with the rows."""
 
 Floats = npt.NDArray[np.float32]
 

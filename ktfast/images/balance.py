@@ -43,8 +43,8 @@ class Balance:
 
         Every group gets n / groups draws, rounded up; the draws beyond n are dropped at random. If
         a group has more rows than draws, some of its rows are left out. If a group has fewer rows
-        than draws, its rows are drawn again in a new order. Before draws are dropped, two rows of
-        a group are drawn equally often, or one of them once more.
+        than draws, its rows are drawn again in a new order. Before draws are dropped, the
+        numbers of draws of any two rows of a group differ by at most one.
         """
         n_groups = len(self._sizes)
         quota = -(-self.n // n_groups)

@@ -50,7 +50,7 @@ class AlexNet(Trunk):
     groups : int
         Convolution groups of conv2, conv4 and conv5 (variant "caffe").
     conv1_stride : int
-        Stride of conv1: 4, and 2 in the puzzle's network.
+        Stride of conv1: 4 in the published network, 2 in the puzzle network.
     image_size : int
         Side of the images for which the classifier is made, pixels.
     dropout : float

@@ -16,11 +16,11 @@ from ktfast.durable import write_bytes
 from ktfast.errors import DataError
 
 OUTPUT_STD = 0.001
-"""Standard deviation of the last fully connected layer's first weights."""
+"""Initial standard deviation of the last fully connected layer's weights."""
 
 
 def initialize(model: nn.Module) -> None:
-    """Draw a network's first weights from torch's global generator, in place.
+    """Draw a network's initial weights from torch's global generator, in place.
 
     Weights of convolutions and fully connected layers are normal with variance 2 / fan-in (He et
     al. 2015). This keeps the second moment of the signal through ReLUs at any depth and width.

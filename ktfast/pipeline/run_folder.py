@@ -1,4 +1,4 @@
-"""The run folder: the only place where stages meet.
+"""The run folder: stages exchange data only through the files in it.
 
 A run folder holds `config.toml` and `environment.json` of the stage that worked last, `log.txt`,
 `metrics.jsonl`, and one folder per stage (`ktfast.pipeline.stage_result`).
@@ -172,7 +172,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
-    """Append ktfast's log of the block to the folder's `log.txt`, with the error that ends it."""
+    """Append ktfast's log of the block, and an error that ends the block, to `log.txt`."""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="replace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package_logger = logging.getLogger("ktfast")

@@ -168,10 +168,10 @@ def _recorded_result(
 
 @contextmanager
 def _recorded_configuration(run: RunFolder, folder: Path) -> Iterator[None]:
-    """Record the configuration of a stage's work for the length of the work.
+    """Write the run's configuration into the run folder before the block does a stage's work.
 
     If the work refuses its input before it has written anything, the stage's folder is removed and
-    the former configuration is restored, so that the user can correct the input.
+    the former `config.toml` is restored, so that the user can correct the input.
     """
     config = run.folder / "config.toml"
     before = config.read_bytes() if config.is_file() else None

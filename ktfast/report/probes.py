@@ -21,7 +21,7 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percent or None, and whether it is the column's best without labels."""
+    """A value in percent or None; `best` marks a column's best among models without labels."""
 
     value: float | None
     best: bool
@@ -81,7 +81,7 @@ def probe_section(summary: EvaluationSummary | None) -> ProbeSection | None:
     published = [("ImageNet, linear probe, top-1 accuracy (%)", paper.IMAGENET_LINEAR)]
     protocols = {"the linear probe": summary.protocol}
     if retraining is not None:
-        title = "All layers above the given one trained anew"
+        title = "All layers above the column's layer trained anew"
         candidates.append((f"{title}, {metric} (%)", retraining.mean_per_class))
         published.append((f"ImageNet, {title[0].lower()}{title[1:]}, top-1 (%)",
                           paper.IMAGENET_NONLINEAR))  # fmt: skip
@@ -132,7 +132,7 @@ def percentages(rows: Mapping[str, Mapping[str, float | None]]) -> ByModel:
 
 
 def comparison(title: str, models: ByModel) -> Table:
-    """Make a table of models by columns, and mark the best value without labels per column.
+    """Make a table of models; mark each column's best value among models that saw no labels.
 
     Parameters
     ----------

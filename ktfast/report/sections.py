@@ -75,7 +75,7 @@ def _puzzle_figure(pretext: TrainingResult | None) -> Figure:
 
 
 def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
-    title = "Mutual information"
+    title = "Normalised mutual information"
     if cluster is None:
         return Figure(title, "–", "not run")
     nmi, untrained = cluster.quality.nmi, cluster.untrained.nmi

@@ -151,8 +151,8 @@ def _layers_ahead(ours: Layers, theirs: Layers) -> tuple[int, int]:
 def _standard_error(a: float, b: float, n_test: float | None) -> float | None:
     """Standard error of the difference of two accuracies on n_test images.
 
-    The formula assumes independent images for the two models. Both models see the same images, so
-    that the true error is smaller and the verdict is cautious.
+    The formula assumes that each model sees images of its own. Both models see the same images, so
+    the true error is usually smaller and the verdict is cautious.
     """
     if not n_test:
         return None

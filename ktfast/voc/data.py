@@ -40,7 +40,7 @@ class Objects:
     ----------
     boxes : array, float32 [m, 4]
         Edges left, top, right, bottom in pixels, counted from 0. VOC's own coordinates count from
-        1 and include the last pixel; edges make the area a product of two differences.
+        1 and include the last pixel. The area is (right - left) * (bottom - top).
     labels : array, int64 [m]
         Index into the classes.
     difficult : bool array [m]
@@ -167,7 +167,7 @@ class VocSet(FolderSource):
         -------
         array, int8 [n, n_classes]
             1: the image has an object of the class that is not difficult. -1: it has no object of
-            the class. 0: it has only difficult ones, so that the class does not count.
+            the class. 0: all its objects of the class are difficult; the image does not count.
         """
         shown = np.full((self.n, len(self.classes)), -1, np.int8)
         for row, objects in enumerate(self.objects):

@@ -88,7 +88,7 @@ class FastRCNN(FixedNorms):
         return self.heads(self.features(images), regions)
 
     def heads(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what `forward` does, from the convolution maps of the images."""
+        """Do what `forward` does, but take convolution maps instead of images."""
         # torchvision's pooling follows Caffe's: it wants pixel indices, the last one inclusive.
         corners = regions.float() - regions.new_tensor([0, 0, 0, 1, 1])
         pooled = roi_pool(maps.float(), corners, self.grid, 1 / self.stride)

@@ -17,7 +17,7 @@ from ktfast.voc.boxes import Boxes
 from ktfast.voc.data import VocSet
 
 WINDOW_SIDES = (0.08, 0.14, 0.24, 0.4, 0.65, 1.0)
-"""Sides of windows as fractions of the photograph's side; each is about 1.6 times the last."""
+"""Sides of windows as fractions of the photograph's side, each about 1.6 times the one before."""
 WINDOW_STEP = 0.45
 """Largest distance between neighbouring windows, as a fraction of the window's side."""
 MAX_ASPECT_RATIO = 2.5

@@ -401,8 +401,8 @@ def test_low_label_regimes_have_a_table_each(tmp_path):
 
 def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     text = page_of(make_run(tmp_path)).text
-    assert "All layers above the given one trained anew, mean per-class accuracy (%)" in text
-    assert "ImageNet, all layers above the given one trained anew" in text
+    assert "All layers above the column's layer trained anew, mean per-class accuracy (%)" in text
+    assert "ImageNet, all layers above the column's layer trained anew" in text
     assert "Layers above conv5 trained anew: random weights" in text
     assert "Protocol of the trainings above a layer:" in text
     (tmp_path / "other").mkdir()
@@ -411,7 +411,7 @@ def test_retrained_layers_stand_beside_the_published_ones(tmp_path):
     result = json.loads(path.read_text())
     del result["summary"]["retrained"]
     path.write_text(json.dumps(result))
-    assert "the given one trained anew" not in page_of(folder).text
+    assert "the column's layer trained anew" not in page_of(folder).text
 
 
 def test_typed_results_keep_what_is_stored():

@@ -1,7 +1,7 @@
 """`ktfast bench kmeans`: K-means engines on the same data, first centres, threads and iterations.
 
-The table shows the inertia of every engine beside its time, because a faster answer to another
-question is no comparison. ktfast computes all inertias over all rows in float64.
+The table shows the inertia of every engine beside its time, because an engine may be fast only
+because its clusters are worse. ktfast computes all inertias over all rows in float64.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def rows_of(
         Otherwise "images_per_second" and "images_per_cpu_second" follow (median, least and most
         over the rounds), and "image_gflops", "share_of_peak", "peak_tflops", "peak_gigabytes",
         "precision", "way", "feed" and "bounds". If the plain side has figures, "ratio" and
-        "cpu_ratio" compare the side with it in each round.
+        "cpu_ratio" compare the row's side with the plain side in each round.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def _save_montage(
     distances: npt.NDArray[Any],
     folder: Path,
 ) -> None:
-    """Save thumbnails of a few clusters of different sizes, the most central images first."""
+    """Save thumbnails of clusters of different sizes, each with its most central images first."""
     sizes = np.bincount(labels, minlength=run.config.cluster.n_clusters)
     by_size = np.argsort(-sizes, kind="stable")[: int((sizes >= 2).sum())]
     if len(by_size) == 0:

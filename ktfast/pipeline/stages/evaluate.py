@@ -124,7 +124,7 @@ def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> Retra
 
 
 def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
-    """Join the low-label probes of all models, which saw the same images, by fraction."""
+    """Group the low-label probes of all models by fraction. All models saw the same images."""
     regimes = []
     for i, regime in enumerate(rows["transfer"].low_label):
         linear = {name: row.low_label[i].linear for name, row in rows.items()}
@@ -133,7 +133,7 @@ def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
 
 
 def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
-    """Quality of clusters of an untrained trunk's features, made with the run's options."""
+    """Cluster the features of an untrained trunk with the run's options; rate the clusters."""
     images = open_set(run, "transfer")
     torch.manual_seed(run.config.seed)
     trunk = pretext_trunk(run.config.pretext)

@@ -35,7 +35,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """
     if run.config.cluster.features is not None:
         raise ConfigError(
-            "cluster.features is set, so that the stage features has nothing to extract; leave "
+            "cluster.features is set, so the stage features has nothing to extract; leave "
             "cluster.features out to extract features"
         )
     results: dict[str, Any] = {}

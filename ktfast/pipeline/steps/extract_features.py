@@ -1,6 +1,6 @@
 """Write the features of an image set, for the stages features and evaluate.
 
-The stage features takes the configured teacher, and the stage evaluate an untrained network.
+The stage features uses the configured teacher. The stage evaluate uses an untrained network.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
 
 # The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
-# least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps.
+# least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps, and on at most FIT_ROWS images.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
 
 
@@ -78,7 +78,7 @@ def build_teacher(run: RunFolder) -> Teacher:
 def extract(
     run: RunFolder, role: str, folder: Path, *, fitted: Path, teacher: Teacher | None = None
 ) -> Outcome:
-    """Write the features of a role's images, after the features that the folder already holds.
+    """Write the features of a role's images; continue after the rows that the folder holds.
 
     Parameters
     ----------
@@ -135,10 +135,10 @@ def write_features(
     meta: dict[str, Any],
     progress: Callable[[int, int], None],
 ) -> int:
-    """Stream the features of a feed's images into shards, after the shards that exist.
+    """Stream the features of a feed's images into shards; continue after the shards that exist.
 
-    Feed, network and disk work at the same time: copies to a GPU run beside the network, and a
-    thread writes the shards.
+    Feed, network and disk work at the same time: batches are copied to a GPU while the network
+    computes, and a thread writes the shards.
 
     Parameters
     ----------

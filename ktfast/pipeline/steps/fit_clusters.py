@@ -1,6 +1,6 @@
 """Fit K-means to stored features and label images, for the stages cluster and evaluate.
 
-The stage cluster takes the run's features, and the stage evaluate those of an untrained network.
+The stage cluster uses the run's features. The stage evaluate uses those of an untrained network.
 """
 
 import logging
@@ -32,7 +32,7 @@ class Clusters:
     Attributes
     ----------
     transform : FeatureTransform
-        What is done to the features before clustering.
+        Transform of the features before clustering.
     kmeans : KMeans
         The fitted estimator.
     labels : array, int [n]

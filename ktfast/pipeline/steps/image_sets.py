@@ -26,7 +26,7 @@ PROGRESS_SECONDS = 10.0
 
 
 def set_names(config: Config) -> dict[str, str]:
-    """Name the image set of each role. Roles with the same folder share the set of the first."""
+    """Name each role's image set. Roles with one folder share the set of the first such role."""
     names: dict[str, str] = {}
     first: dict[Path, str] = {}
     for role, folder in config.data.folders().items():

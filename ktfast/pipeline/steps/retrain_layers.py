@@ -76,7 +76,7 @@ def frozen_network(trunk: Trunk, layer: str, network: Trunk) -> Trunk:
     Parameters
     ----------
     trunk : Trunk
-        Source of the weights. The function cuts off its layers above `layer`.
+        Source of the weights. The function removes the layers of `trunk` above `layer`.
     layer : str
         The last layer to copy and freeze.
     network : Trunk

@@ -85,7 +85,7 @@ def train_jigsaw(
     Returns
     -------
     trained : Trained
-        The puzzle network. Its metrics are the accuracy and the accuracy of chance, in [0, 1].
+        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1].
     """
     config = run.config.pretext
     torch.manual_seed(run.config.seed)
