@@ -107,7 +107,7 @@ def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
     part : dict
         The file's entry in the manifest, from the function `part`.
     hashed : bool
-        Compare the content too, not only the size.
+        Whether to compare the SHA-256 of the content too, not only the size.
 
     Returns
     -------

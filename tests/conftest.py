@@ -70,7 +70,11 @@ class Backend:
 
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> None:
-    """A CUDA device. Without a real one, `--emulated-gpu` and marked tests get the emulated GPU."""
+    """A CUDA device: a real one if there is one, else the emulated GPU.
+
+    The emulated GPU serves tests with the marker `emulated_gpu`, and all tests if the option
+    `--emulated-gpu` is given. Other tests are skipped.
+    """
     if modules.has_cuda():
         return
     marked = request.node.get_closest_marker("emulated_gpu") is not None

@@ -45,7 +45,7 @@ PYBIND11_MODULE(_cpu, m) {
       [](int64_t n_features, int64_t n_coordinates, const std::string& code) {
         return cpu::kmeans_code_bytes(n_features, n_coordinates, code_type(code));
       },
-      "Length of a row's code.", py::kw_only(), py::arg("n_features"), py::arg("n_coordinates"),
+      "Bytes of a row's code.", py::kw_only(), py::arg("n_features"), py::arg("n_coordinates"),
       py::arg("code"));
   m.def(
       "kmeans_has_fast",

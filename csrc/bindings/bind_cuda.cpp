@@ -41,7 +41,8 @@ PYBIND11_MODULE(_cuda, m) {
 
   m.def("device_count", &device_count, "The number of usable CUDA devices; 0 without a driver.");
 
-  m.def("compute_capability", &compute_capability, "Of a device, such as 90.", py::arg("device"));
+  m.def("compute_capability", &compute_capability,
+        "Ten times the compute capability of a device, such as 90.", py::arg("device"));
 
   m.def("jigsaw_tiles", [](const py::kwargs& a) {
     CUstream_st* stream = stream_at(a["stream"].cast<uintptr_t>());

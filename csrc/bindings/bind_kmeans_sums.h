@@ -1,4 +1,5 @@
-// From Python arguments to the params of the sums that follow the labels, for both modules.
+// From Python arguments to the params of kmeans_ranges, kmeans_move, kmeans_means and
+// kmeans_totals, for both modules.
 #pragma once
 
 #include "kmeans_update/kmeans_update.h"

@@ -14,7 +14,8 @@ ROLES = ("pretext", "cluster", "transfer", "train", "test")
 class DataConfig(Section):
     """Image folders by role.
 
-    A role without a folder uses the folder of the role before it. Only `test` has no default.
+    A role without a folder uses the folder of the role before it. `pretext` and `test` have no
+    default.
     """
 
     pretext: Path | None = Field(
@@ -251,7 +252,10 @@ class TransferConfig(Section):
         256, ge=16, description="px; side of the image's central square, from which crops are cut"
     )
     crop: int = Field(
-        227, ge=16, description="px; side of the random crop that the target sees, mirrored or not"
+        227,
+        ge=16,
+        description="px; side of the square that the target sees; in training it is cut at a "
+        "random place and mirrored at random",
     )
     dropout: float = Field(
         0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"

@@ -144,7 +144,8 @@ class TrainingConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        description="fraction of the training at its start, while the learning rate rises linearly",
+        description="share of the training, at its start, in which the learning rate rises "
+        "linearly",
     )
     clip_norm: float = Field(
         0.0,

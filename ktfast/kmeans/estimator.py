@@ -1,8 +1,8 @@
 """K-means as a scikit-learn estimator: Lloyd's algorithm on the native kernels.
 
 The data are read where they lie: arrays of NumPy, torch or CuPy, memory maps, or a sequence of
-shards. No array of size n x k is allocated. The result is the same, bit for bit, for any number of
-threads and any split into shards.
+shards. A fit allocates no array of size n x k. The result is the same, bit for bit, for any number
+of threads and any split into shards.
 """
 
 import warnings
@@ -116,9 +116,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     Notes
     -----
     Lloyd, "Least squares quantization in PCM" (1982). Labels are those of exact float64 distances.
-    A cluster that loses all its rows takes the row farthest from its centre, so the inertia never
-    rises. The initial centres do not depend on the order of the rows. A row of weight two counts as
-    the row given twice.
+    A cluster that loses all its rows takes the row with the largest weighted squared distance to
+    its nearest centre, so the inertia never rises. The initial centres do not depend on the order
+    of the rows. A row of weight two counts as the row given twice.
 
     X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
     dtypes are copied to float64.

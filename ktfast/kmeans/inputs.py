@@ -76,7 +76,8 @@ def _check_device(device: Any, memory_budget: Any) -> None:
     is_number = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
     if not is_number or memory_budget < 1:
         raise InputError(
-            f"memory_budget must be None or bytes (an integer of at least 1), got {memory_budget!r}"
+            "memory_budget must be None or a number of bytes (an integer of at least 1), "
+            f"got {memory_budget!r}"
         )
 
 

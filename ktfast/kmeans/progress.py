@@ -18,7 +18,8 @@ class Progress:
     max_iter : int
         Most iterations of a run.
     verbose : int, default 0
-        Above 0: one line per step. 0: one line every ten seconds.
+        Above 0: every call of `seeding` or `observe` logs a line. 0: at most one line every ten
+        seconds.
 
     Attributes
     ----------

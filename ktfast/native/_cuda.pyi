@@ -1,7 +1,7 @@
 """Types of the CUDA kernels.
 
-A kernel takes the arguments of the kernel of the same name in `_cpu`, with `stream` (the address of
-a CUDA stream) in place of `n_threads`.
+`stream` is the address of the CUDA stream on which a call queues its kernels. The functions of
+`_cpu` have `n_threads` instead.
 """
 
 from typing import Any

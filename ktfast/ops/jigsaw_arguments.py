@@ -40,7 +40,9 @@ def checked_out(
     stored = reordered(out, (0, 1, 3, 4, 2)) if channels_last else out
     whole = stored.is_contiguous() if place[0] == "torch" else stored.flags.c_contiguous
     if not whole:
-        order = "[B, n_tiles, t, t, 3] as channels_last says" if channels_last else "row-major"
+        order = (
+            "[B, n_tiles, t, t, 3] because channels_last is set" if channels_last else "row-major"
+        )
         raise ValueError(f"out must lie in memory without gaps, ordered {order}")
     if place[0] == "numpy" and not out.flags.writeable:
         raise ValueError("out is read-only; pass an array that can be written")
@@ -170,7 +172,7 @@ def below(value: int, name: str, bits: int) -> int:
 
 
 def threshold(probability: float, name: str) -> int:
-    """The limit below which a random 32-bit word makes an event of this probability happen."""
+    """The limit for a random 32-bit word: the event happens if the word is below the limit."""
     if not 0 <= probability <= 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {probability}")
     return int(probability * 2**32)

@@ -212,8 +212,8 @@ class Screen:
         distances : array, float64 [n]
             The squared distances to the nearest centres, which are written.
         codes : RowCodes, optional
-            The codes of the rows. Without them the kernel codes the rows in passing. A screen with
-            a basis needs them.
+            The codes of the rows. None: the kernel codes the rows during the call. A screen with a
+            basis needs the codes.
         subset : array, int64 [m], optional
             Increasing row numbers. Only these rows are assigned.
         guessed : bool
@@ -295,8 +295,8 @@ class Screen:
         bounds : DistanceBounds
             The bounds of the rows. `bounds.spent` is increased.
         budget : int
-            How many distances a row may take since its bounds were written. Beyond that number
-            `assign` is as fast.
+            Most distances that are computed for a row after its bounds were written. For a row that
+            needs more distances, `assign` is as fast.
         pending : array, uint8 [n]
             Written: 1 for the rows that exceed the budget, else 0. `assign` must decide the rows
             marked with 1.

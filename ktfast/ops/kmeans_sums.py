@@ -1,4 +1,4 @@
-"""Cluster sums as integers that follow the labels, and totals over all rows.
+"""Integer sums of the clusters, updated when labels change, and totals over all rows.
 
 Internal: `ktfast.kmeans` updates its centres with these functions.
 

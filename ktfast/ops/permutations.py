@@ -138,7 +138,7 @@ def _greedy_max_min(pool: npt.NDArray[np.uint8], n: int) -> tuple[npt.NDArray[np
         The columns. There are fewer than n if the pool is too small.
     smallest : int
         Smallest distance between two chosen columns. The distance is 0 if the pool is too small or
-        if a column had to be chosen twice.
+        if a permutation had to be chosen twice.
     """
     cells, size = pool.shape
     chosen = np.zeros(min(n, size), dtype=np.int64)
@@ -151,7 +151,8 @@ def _greedy_max_min(pool: npt.NDArray[np.uint8], n: int) -> tuple[npt.NDArray[np
         if i > 0:
             smallest = min(smallest, int(nearest[index]))
         if smallest <= 2 and size == math.factorial(cells):
-            # Two different permutations are at least 2 apart, so all remaining columns are equal.
+            # Different permutations are at least 2 apart, so every column that is not yet
+            # chosen is exactly 2 from the nearest chosen one, and any such column will do.
             chosen[i:] = np.flatnonzero(nearest)[: len(chosen) - i]
             return chosen, 2
         chosen[i] = index

@@ -251,8 +251,8 @@ def test_bad_rows_are_named(device, value, message):
     [
         ({"device": "gpu"}, 'device must be None, "cpu", "cuda" or "cuda:N"'),
         ({"device": "cuda", "memory_budget": 1000}, "1,000 bytes of GPU memory may be used"),
-        ({"memory_budget": 0}, "memory_budget must be None or bytes"),
-        ({"memory_budget": 1e9}, "memory_budget must be None or bytes"),
+        ({"memory_budget": 0}, "memory_budget must be None or a number of bytes"),
+        ({"memory_budget": 1e9}, "memory_budget must be None or a number of bytes"),
     ],
 )
 def test_options_are_checked(device, options, message):

@@ -128,7 +128,8 @@ void Rows::compare(int64_t row, const Candidates& found) {
   }
   n_pairs += found.n + 1;
   double& nearest = p_.distances[row];
-  // |x'| <= |x - c| + |c'|
+  // An upper bound of |x'|, where x' and c' are the row and its centre minus the mean:
+  // |x'| <= |x - c| + |c'|.
   const double norm =
       std::sqrt(nearest) * (1 + kOutwards) + static_cast<double>(centers_.norms[own]);
   const double limit = static_cast<double>(best) + pair_gap(norm, longest, p_.n_features);

@@ -16,8 +16,8 @@ _LEAST_DISTANCES = 1 << 18
 class Assigner(Protocol):
     """Finds the nearest centres of all rows, again and again while the centres move.
 
-    Every call returns the labels and distances of an exhaustive comparison. An assigner may keep
-    what one call learns to make the next call faster.
+    If `is_exact`, every call returns the labels and distances of an exhaustive comparison. An
+    assigner may keep results of one call, such as distance bounds, to make the next call faster.
 
     Attributes
     ----------

@@ -26,7 +26,8 @@ from ktfast.kmeans.assignment.snapshots import Snapshots, epochs_that_fit
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import DistanceBounds, RowCodes, Screen
 
-# A bounded pass may compute at least this many distances for a row before it screens the row again.
+# Bounded passes may compute at least this many distances for a row, added up over the passes,
+# before they screen the row again.
 _LEAST_BUDGET = 32
 
 
@@ -99,7 +100,8 @@ class _ChosenScreen(NamedTuple):
     margin : float
         Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`.
     budget : int
-        Distances that a bounded pass may compute for a row before it screens the row again.
+        Distances that bounded passes may compute for a row, added up over the passes, before they
+        screen the row again.
     """
 
     screen: Screen

@@ -50,14 +50,14 @@ def moments_of(rows: Rows, weight: Float64 | None = None) -> Moments:
     Raises
     ------
     InputError
-        A row contains NaN, infinity or values whose squared distances exceed float32. The message
-        names the row.
+        A row contains NaN or infinity, or a squared distance to the mean is beyond the range of
+        float32. The message names the row.
     """
     mean, total = _mean(rows, weight)
     if not np.isfinite(mean).all():
         _refuse_bad_row(rows)
     distances = nearest_centers(rows, mean[None])[1]
-    # The distances must fit float32, because public functions return distances in float32.
+    # The distances must fit float32, because `kmeans_assign` returns float32 distances by default.
     if not all_below(distances, _FLOAT32_MAX):
         _refuse_bad_row(rows)
     return Moments(mean, inertia_of(rows, distances, weight) / (total * max(1, rows.d)))

@@ -52,7 +52,7 @@ class Rows:
     plain_means : bool
         Whether `centers_of` gives plain means of the clusters.
     block_bytes : int
-        Bytes per feature of a row that `parts` takes on a GPU while a block is processed.
+        Bytes of working memory on a GPU that `parts` needs per element of the present block.
 
     Raises
     ------

@@ -66,7 +66,8 @@ class Kmeans:
         Whether centroids have length one and the inner product replaces the distance. A point of
         zeros is refused.
     seed : int, default 1234
-        Seed of the initial centroids.
+        Seed of all random draws: the initial centroids, and the points that are used if
+        `max_points_per_centroid` limits their number.
     gpu : bool or int, default False
         Whether to cluster on the first GPU. NumPy points need torch for the copy to the GPU.
     max_points_per_centroid : int, optional
