@@ -100,7 +100,7 @@ namespace cpu {
 int64_t kmeans_prepared_size(int64_t n_clusters, int64_t n_features, int64_t n_coordinates,
                              CodeType code);
 int64_t kmeans_assign_workspace_size(int64_t n_features, int64_t n_coordinates, int n_threads);
-// The length of a row's code.
+// The length of a row's code in bytes.
 int64_t kmeans_code_bytes(int64_t n_features, int64_t n_coordinates, CodeType code);
 
 // Whether this processor has an instruction that multiplies codes of this type.
