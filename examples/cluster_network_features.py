@@ -1,4 +1,4 @@
-"""Cluster the features that a torchvision network computes of photographs.
+"""Cluster photographs by the features of a torchvision network.
 
 The weights are random, so nothing is downloaded. With trained weights (``weights="DEFAULT"``), the
 clusters follow the contents of the photographs.
