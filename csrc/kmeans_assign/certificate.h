@@ -16,8 +16,8 @@
 
 namespace ktfast {
 
-// The exact distance adds the square of feature p to partial sum p mod 32, and then adds the
-// partial sums as a tree. This order suits SIMD registers and one warp of a GPU. Fused
+// The exact distance adds the squared difference in feature p to partial sum p mod 32, and then
+// adds the partial sums as a tree. This order suits SIMD registers and one warp of a GPU. Fused
 // multiply-adds, which round differently, are never used.
 constexpr int kDistanceLanes = 32;
 
