@@ -1,7 +1,8 @@
 """The command `ktfast`: one sub-command per stage, and run, demo, report, doctor, bench.
 
-An error that the user can correct is printed as one sentence. The exit status is 2 for bad input, 1
-for a full disk or memory, 130 for Ctrl-C and 143 for SIGTERM.
+An error that the user can correct is printed as one sentence. The exit status is 2 for bad input or
+a missing package, 1 if the disk or the memory is full or a file cannot be read or written, 130 for
+Ctrl-C and 143 for SIGTERM.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("ktfast").setLevel(logging.INFO)
     # torch allocates large CPU tensors anew at every step, and each new memory page costs a page
-    # fault. This variable makes torch ask for huge pages, of which a tensor needs 512 times fewer.
+    # fault. This variable makes torch ask for huge pages, which are 512 times as large.
     # torch reads the variable once, when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:

@@ -53,12 +53,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     demo = commands.add_parser(
         "demo", help="run every stage on photographs of scikit-image and scikit-learn"
     )
-    demo.add_argument("--run", type=Path, default=Path("runs/demo"), help="run folder")
+    demo.add_argument(
+        "--run", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
+    )
     demo.set_defaults(command="demo")
     report = commands.add_parser("report", help="write the HTML report of a run")
     places = report.add_mutually_exclusive_group(required=True)
     places.add_argument("folder", nargs="?", type=Path, help="run folder")
-    places.add_argument("--run", type=Path, help="run folder, as an option")
+    places.add_argument("--run", type=Path, help="run folder, instead of the argument folder")
     report.set_defaults(command="report")
     doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")
     doctor.set_defaults(command="doctor")

@@ -46,7 +46,8 @@ class DataConfig(Section):
         "auto",
         description="how images are loaded; resident: decoded once and kept in memory; dali: "
         "decoded by NVIDIA DALI; torch: decoded by Pillow in threads; auto: resident if the "
-        "decoded images fit data.memory_budget_gb, else dali if it is installed, else torch",
+        "decoded images fit data.memory_budget_gb and, on a GPU, a third of its free memory, else "
+        "dali if it is installed, else torch",
     )
     memory_budget_gb: float = Field(
         2.0, ge=0, description="GB of memory that decoded images or features may take"
@@ -56,8 +57,8 @@ class DataConfig(Section):
         ge=0,
         le=1,
         description="share of the JPEG data that the GPU's hardware decoder gets (DALI only); not "
-        "set: ktfast measures the fastest share before a long epoch; the share, and with it single "
-        "pixels, can differ between two runs",
+        "set: ktfast measures the fastest share before a long epoch; two runs may then use "
+        "different shares, which can round a pixel differently",
     )
 
     def folders(self) -> dict[str, Path]:
@@ -86,8 +87,8 @@ class PretextConfig(Section):
     jitter: int | None = Field(
         None,
         ge=0,
-        description="px; largest shift of a tile in its cell; not set: 18, or the largest "
-        "shift that fits the cell",
+        description="px; largest shift of a tile in its cell; not set: 18, or less if 18 px do not "
+        "fit the cell",
     )
     chroma_shift: int = Field(
         2, ge=0, description="px; largest extra shift of each colour channel of a tile"
@@ -159,7 +160,8 @@ class FeaturesConfig(Section):
     )
     weights: Path | None = Field(
         None,
-        description="safetensors file with the teacher's weights; not set: the run's own weights",
+        description="safetensors file with the teacher's weights; not set: the run's own weights "
+        "for pretext, torchvision's default weights for torchvision:MODEL",
     )
     layer: str = Field(
         "", description="layer of the trunk that gives the features; not set: the last layer"
@@ -290,8 +292,8 @@ class EvaluateConfig(Section):
     )
     random_clusters: bool = Field(
         True,
-        description="also cluster the features of an untrained network, and report their agreement "
-        "with the true labels",
+        description="also cluster the features of an untrained network, and report how well these "
+        "clusters agree with the true labels",
     )
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),

@@ -12,7 +12,7 @@ from typing import Any
 from ktfast.evaluation.json_values import Json, mapping, number, numbers
 
 ProtocolDetails = dict[str, Any]
-"""The details of a protocol that make two figures comparable or not. Each protocol has its own."""
+"""Details of a protocol by name. Two figures are comparable only if these details agree."""
 Layers = dict[str, float]
 """Accuracy by layer."""
 ByModel = dict[str, Layers]
@@ -285,7 +285,8 @@ class VocRow:
     classes : dict of str to float or None
         Score of each class.
     more : dict of str to float or None
-        Further measures: `mean_area` of average precisions, `pixel_accuracy` of segmentations.
+        `mean_area` (mean area under the precision-recall curves) for classification and detection,
+        `pixel_accuracy` for segmentation.
     steps : int, optional
         Steps of the training.
     protocol : dict of str to value

@@ -31,7 +31,7 @@ Teacher = Callable[[Tensor], Tensor]
 """Features, float32 [B, d], of images, uint8 [B, S, S, 3]."""
 
 HOG_CELLS = 8
-"""Cells per side of an image whose gradients are counted."""
+"""Cells along each side of an image. Gradients are counted in each cell."""
 
 
 def trunk_teacher(

@@ -56,8 +56,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         A run ends when the squared movements of the centres sum to at most `tol` times the mean
         variance of the features. With 0, a run ends when no label changes.
     verbose : int, default 0
-        Above 0, each iteration is logged. With 0, a line is logged every ten seconds. Both use
-        level INFO.
+        Above 0, each iteration is logged. With 0, at most one line is logged every ten seconds.
+        Both use level INFO.
     random_state : int, numpy.random.RandomState or None, default None
         Source of random numbers, as in scikit-learn.
     copy_x : bool, default True
@@ -217,8 +217,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
         Each centre is the weighted mean of all rows that were ever assigned to its cluster. If
         `fit` was not called before, `init` chooses initial centres from the first batch, and
-        `n_init` is ignored. Clusters with very few rows are moved to rows of the present batch. A
-        pickled estimator continues with the same bits.
+        `n_init` is ignored. From time to time, clusters with less than 1 % of the weight of the
+        heaviest cluster are moved to rows of the present batch. A pickled estimator continues with
+        the same bits.
 
         Parameters
         ----------

@@ -18,8 +18,8 @@ between the passes. This takes a third less time than passes over a whole batch.
 class LocalResponseNorm(nn.Module):
     """x / (1 + alpha / size * sum of squares over `size` neighbouring channels) ** 0.75.
 
-    Equal to `torch.nn.LocalResponseNorm(size, alpha, 0.75, 1)`. The gradient needs no stored
-    tensor but the input.
+    Equal to `torch.nn.LocalResponseNorm(size, alpha, 0.75, 1)`. Only the input is stored for the
+    gradient.
 
     Parameters
     ----------

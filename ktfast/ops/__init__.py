@@ -6,7 +6,8 @@ new arrays of the same library on the same device.
 `jigsaw_tiles` makes Jigsaw++ puzzles from images. `kmeans_assign` finds the nearest centre of every
 row, and `kmeans_update` adds up the rows of every cluster.
 
-The other modules of this package are internal. Each of them says at its top who uses it.
+The module `permutations` holds `ktfast.permutation_set`. The other modules of this package are
+internal, and each of them says at its top who uses it.
 """
 
 from ktfast.ops.jigsaw_tiles import JigsawChoices, jigsaw_tiles

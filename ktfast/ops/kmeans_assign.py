@@ -73,7 +73,7 @@ class PreparedCenters:
                 self.mean = contiguous(self.centers.mean(0), "float32")
 
     def in_code(self, screen: Screen) -> Float32:
-        """The centres as a screen of the CPU without a basis reads them."""
+        """The centres in the form of a CPU screen that compares all features (no basis)."""
         if screen.code not in self._by_code:
             self._by_code[screen.code] = screen.prepare(self.centers)
         prepared: Float32 = self._by_code[screen.code]
@@ -208,7 +208,7 @@ def kmeans_assign(
     A row with a NaN gets label 0 and distance NaN. A distance beyond the range of its dtype is
     infinite.
 
-    The workspace on a CPU takes about 0.4 MiB per thread for 256 features and 7 MiB per thread for
+    The workspace on a CPU takes about 0.3 MiB per thread for 256 features and 7 MiB per thread for
     9,216 features. Up to 200,000 features, it takes at most about 9 MiB per thread. On a GPU, the
     workspace takes at most 76 MB, and the codes of the rows take at most 256 MiB.
 

@@ -44,8 +44,9 @@ def run(
 
     A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
     several stages are asked for, stages that the options do not call for are skipped, and the
-    report is written at the end. The stage prepare ends with a check of all options against the
-    images. If the images are not prepared yet, the stage prepare runs before any other stage.
+    report is written at the end. If the stage prepare is asked for, all options are checked against
+    the prepared images before the next stage. If prepare is not asked for and the images are not
+    prepared yet, prepare runs first, without this check.
 
     Parameters
     ----------

@@ -15,7 +15,8 @@ class Verdict:
     Attributes
     ----------
     outcome : str
-        "ahead", "behind", "even" or "open".
+        "ahead", "behind", "even" (the difference is within the noise) or "open" (nothing to
+        compare).
     headline : str
         One short sentence.
     sentences : list of str

@@ -78,7 +78,8 @@ def train(
     device : str or torch.device
         Device on which the model is trained.
     progress : bool
-        Show the live line.
+        Whether to show the live line: a progress bar on a terminal, else a log line every ten
+        seconds.
     metrics_path : Path, optional
         metrics.jsonl to which rows are appended.
     stop_after : int, optional

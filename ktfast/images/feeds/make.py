@@ -60,8 +60,8 @@ def make_feed(
     n_threads : int, optional
         Number of threads that decode. None: one per core of this process.
     memory_budget : int, optional
-        Most bytes that the squares of a resident feed may take. None: "auto" allows 2 GiB of main
-        memory, or a third of a GPU's free memory.
+        Most bytes that the squares of a resident feed may take. None: "resident" has no limit, and
+        "auto" allows 2 GiB of main memory, or a third of a GPU's free memory.
     hw_decoder_load : float, optional
         Share of the JPEG data that a GPU's hardware decoder takes in the DALI feed, 0 to 1. None:
         the feed measures the fastest share before a long epoch. Two runs may then use different

@@ -82,8 +82,8 @@ class CentroidIndex:
         Returns
         -------
         scores : array, float32 [n, k]
-            Squared distances, or inner products. If there are fewer than k centroids, the missing
-            ones get the largest (or lowest) float32 number.
+            Squared distances, or inner products. If there are fewer than k centroids, each missing
+            distance is the largest float32 number, and each missing inner product the lowest.
         numbers : array, int64 [n, k]
             Numbers of the centroids. Missing ones get -1.
 

@@ -10,7 +10,8 @@ The differences from faiss are:
 - All points are used unless `max_points_per_centroid` is given. faiss uses at most 256 points per
   centroid.
 - The result is reproducible, bit for bit, for any number of threads.
-- A cluster that becomes empty takes the point with the highest cost. faiss splits another cluster.
+- A cluster that becomes empty takes the point with the largest weighted squared distance to its
+  centroid. faiss splits another cluster.
 - The same seed gives other random initial centroids than in faiss.
 - The objective multiplies each term by the weight of its point.
 """
