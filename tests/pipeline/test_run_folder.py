@@ -1,8 +1,8 @@
 """The run folder: stages are done once, changes are refused, a second process is too."""
 
 import json
-import multiprocessing
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -122,25 +122,27 @@ def test_the_log_says_how_a_run_ended(tmp_path):
     assert "ended by InputError: k is wrong: ü" in log
 
 
-def _hold(folder, queue):
-    with open_run(folder, Config()):
-        queue.put("opened")
-        time.sleep(600)
+HOLDER = """
+import sys, time
+from ktfast.config import Config
+from ktfast.pipeline.run_folder import open_run
+
+with open_run(sys.argv[1], Config()):
+    print("opened", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    other = context.Process(target=_hold, args=(tmp_path, queue))
-    other.start()
-    assert queue.get(timeout=120) == "opened"
-    with (
-        pytest.raises(InputError, match="another ktfast process is working on"),
-        open_run(tmp_path, Config()),
-    ):
-        pass
-    other.kill()
-    other.join()
+    command = [sys.executable, "-c", HOLDER, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "opened\n"
+        with (
+            pytest.raises(InputError, match="another ktfast process is working on"),
+            open_run(tmp_path, Config()),
+        ):
+            pass
+        other.kill()
     with open_run(tmp_path, Config()):
         pass
 
