@@ -233,8 +233,8 @@ def test_assignments_that_follow_one_another(level, code, case):
 
 @pytest.mark.usefixtures("early_bounds")
 def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
-    monkeypatch.setattr("ktfast.kmeans.assignment.cpu._SNAPSHOT_SHARE", 0)
-    monkeypatch.setattr("ktfast.kmeans.assignment.cpu._SNAPSHOT_BYTES", int(2.1 * 4 * 70 * 12))
+    monkeypatch.setattr("ktfast.kmeans.assignment.snapshots._SHARE", 0)
+    monkeypatch.setattr("ktfast.kmeans.assignment.snapshots._LEAST_BYTES", int(2.1 * 4 * 70 * 12))
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1000, 12)).astype(np.float32)
     assigner = BoundedAssigner(Rows([x], n_threads=1), x.mean(axis=0), "float32")

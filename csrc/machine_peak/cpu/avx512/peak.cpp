@@ -40,13 +40,29 @@ float peak_int8_avx512(int64_t rounds) {
   const volatile char factor = 1;
   const __m512i a = _mm512_set1_epi8(factor);
   const __m512i b = _mm512_set1_epi8(factor);
-  __m512i sums[kAccumulators];
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
+  static_assert(kAccumulators == 12);
+  // Twelve named vectors: for an array of them GCC 12 adds two register moves per multiply-add,
+  // which cost two thirds of the rate on Cascade Lake.
+  __m512i s0 = _mm512_setzero_si512();
+  __m512i s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0,
+          s11 = s0;
   for (int64_t round = 0; round < rounds; ++round) {
-    for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
+    s0 = _mm512_dpbusd_epi32(s0, a, b);
+    s1 = _mm512_dpbusd_epi32(s1, a, b);
+    s2 = _mm512_dpbusd_epi32(s2, a, b);
+    s3 = _mm512_dpbusd_epi32(s3, a, b);
+    s4 = _mm512_dpbusd_epi32(s4, a, b);
+    s5 = _mm512_dpbusd_epi32(s5, a, b);
+    s6 = _mm512_dpbusd_epi32(s6, a, b);
+    s7 = _mm512_dpbusd_epi32(s7, a, b);
+    s8 = _mm512_dpbusd_epi32(s8, a, b);
+    s9 = _mm512_dpbusd_epi32(s9, a, b);
+    s10 = _mm512_dpbusd_epi32(s10, a, b);
+    s11 = _mm512_dpbusd_epi32(s11, a, b);
   }
-  for (int i = 1; i < kAccumulators; ++i) sums[0] = _mm512_add_epi32(sums[0], sums[i]);
-  return static_cast<float>(_mm512_cvtsi512_si32(sums[0]));
+  const __m512i others[] = {s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11};
+  for (const auto& sum : others) s0 = _mm512_add_epi32(s0, sum);
+  return static_cast<float>(_mm512_cvtsi512_si32(s0));
 }
 
 }  // namespace ktfast::cpu
