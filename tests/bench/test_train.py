@@ -88,6 +88,13 @@ def test_rows_are_medians_and_ratios_of_the_rounds():
     )
 
 
+@pytest.mark.parametrize("seconds", [0.3, 1.7, 3.1])
+def test_a_side_against_itself_is_one_exactly(seconds):
+    same = turn(images=7, seconds=seconds, cpu_seconds=seconds / 3)
+    plain, _ = rows_of(JOBS["alexnet-tiny"], ASSIGNMENT, {"plain": [same], "ktfast": [same]})
+    assert plain["ratio"] == plain["cpu_ratio"] == (1.0, 1.0, 1.0)
+
+
 def test_a_gpu_is_measured_by_the_clock():
     turns = {"plain": [turn()], "ktfast": [turn(seconds=1.0, precision="bfloat16")]}
     _, ours = rows_of(JOBS["jigsaw"], ASSIGNMENT._replace(device="cuda"), turns)

@@ -83,7 +83,7 @@ def _row(
         if comparable:
             row[ratio] = spread(
                 [
-                    a["images"] / a[clock] * b[clock] / b["images"]
+                    (a["images"] * b[clock]) / (b["images"] * a[clock])
                     for a, b in zip(found, turns["plain"], strict=True)
                 ]
             )
