@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktfast.errors import DataError
+from ktfast.errors import reading
 
 
 @contextlib.contextmanager
@@ -70,11 +70,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file. A damaged file raises `DataError`, which names the file."""
-    try:
+    """Read a JSON file. A damaged or missing file raises `DataError`, which names the file."""
+    with reading(path, "JSON", "make the file again"):
         return json.loads(Path(path).read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged and cannot be read as JSON ({error})") from error
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
