@@ -51,6 +51,7 @@ def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int
         model,
         puzzle_permutations(config),
         seed=seed,
+        cell_loss=config.cell_loss,
         **puzzle_options(config),
         n_threads=threads or None,
     )
@@ -101,6 +102,7 @@ def jigsaw_network(trunk: Trunk, config: PretextConfig) -> JigsawNet:
         tile_features=config.tile_features,
         hidden=config.hidden,
         dropout=config.dropout,
+        names_cells=config.cell_loss > 0,
     )
 
 
