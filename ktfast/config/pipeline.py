@@ -132,8 +132,13 @@ class PretextConfig(Section):
         0.0,
         ge=0,
         description="weight of a second loss: the network also names the cell that each slot "
-        "shows; 0: the paper's loss alone; with 1, the puzzle is learnt on small data sets on which "
-        "it otherwise stays at chance",
+        "shows; 0: the paper's loss alone; with 1, a network learns the puzzle on small data sets "
+        "on which it otherwise stays at chance",
+    )
+    stop_at_chance: bool = side_option(
+        False,
+        description="end the training with an error if it is no better than guessing after 40 % of "
+        "its steps; a training at chance is reported in any case",
     )
     training: TrainingConfig = TrainingConfig()
 

@@ -33,11 +33,17 @@ from ktfast.pipeline.steps.networks import (
 )
 from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.training.classification import ClassificationTask
-from ktfast.training.loop import Task, TrainingSummary, train
+from ktfast.training.loop import Guessing, Task, TrainingSummary, train
 
 # The puzzles that measure the final accuracy come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
 HELD_OUT_IMAGES = 5000
+
+_AT_CHANCE = (
+    "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
+    "lower pretext.permutations, or raise pretext.training.epochs. pretext.stop_at_chance ends "
+    "such a training"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +98,11 @@ def train_jigsaw(
     model = jigsaw_network(trunk(), config)
     initialize(model)
     task = jigsaw_task(model, config, run.config.seed, run.config.threads)
+    guessing = Guessing(1 / config.permutations, _AT_CHANCE, stop=config.stop_at_chance)
     size, batch_size = config.crop, config.training.batch_size
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
-        summary = train_task(run, task, feed, config.training, folder, name=name)
+        summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
     save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
@@ -103,7 +110,12 @@ def train_jigsaw(
     shuffle = held_out.n > HELD_OUT_IMAGES
     with open_feed(run, held_out, size=size, batch_size=batch_size, shuffle=shuffle) as feed:
         accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
-    return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
+    metrics = {
+        "accuracy": accuracy,
+        "chance": guessing.accuracy,
+        "at_chance": guessing.at_chance(summary.metrics),
+    }
+    return Trained(model, summary, metrics)
 
 
 def train_classifier(
@@ -160,7 +172,14 @@ def train_classifier(
 
 
 def train_task(
-    run: RunFolder, task: Task, feed: Feed, config: TrainingConfig, folder: Path, *, name: str
+    run: RunFolder,
+    task: Task,
+    feed: Feed,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    name: str,
+    guessing: Guessing | None = None,
 ) -> TrainingSummary:
     """Train a task on a feed with the run's seed, device and metrics file.
 
@@ -178,6 +197,8 @@ def train_task(
         Receives checkpoints. An interrupted training continues from its last checkpoint.
     name : str
         Name of the training in metrics and on the live line.
+    guessing : Guessing, optional
+        Accuracy of guessing. The user is warned of a training that stays there.
 
     Returns
     -------
@@ -193,4 +214,5 @@ def train_task(
         seed=run.config.seed,
         device=resolve_device(run.config.device),
         metrics_path=run.metrics,
+        guessing=guessing,
     )
