@@ -20,7 +20,7 @@ from ktfast.durable import replacing, sha256_file
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed
 from ktfast.images.source import PreparedSet
-from ktfast.models import Trunk, initialize, save_weights
+from ktfast.models import Trunk, initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
@@ -28,8 +28,11 @@ from ktfast.pipeline.steps.networks import (
     WEIGHTS,
     jigsaw_network,
     jigsaw_task,
+    pretext_preprocessing,
     puzzle_permutations,
+    save_network,
     target_network,
+    target_preprocessing,
 )
 from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.training.classification import ClassificationTask
@@ -105,7 +108,7 @@ def train_jigsaw(
         summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
-    save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
+    save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
     # The first images in the order of their paths come from a few classes only.
     shuffle = held_out.n > HELD_OUT_IMAGES
     with open_feed(run, held_out, size=size, batch_size=batch_size, shuffle=shuffle) as feed:
@@ -167,7 +170,7 @@ def train_classifier(
         balance=Balance(labels) if balanced else None,
     ) as feed:
         summary = train_task(run, task, feed, config.training, folder, name=name)
-    save_weights(model, folder / WEIGHTS, {"target": config.target})
+    save_network(model, folder / WEIGHTS, target_preprocessing(run.config))
     return Trained(model, summary, dict(summary.metrics))
 
 
