@@ -26,9 +26,10 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Cluster the features of the role "cluster", and label the images of the role "transfer"."""
     config = run.config.cluster
     to_fit, to_label = feature_folders(run)
+    contents = {path: FeatureStore.open(path).fingerprint for path in {to_fit, to_label}}
     inputs = {
-        "features": FeatureStore.open(to_fit).fingerprint,
-        "label_features": FeatureStore.open(to_label).fingerprint,
+        "features": contents[to_fit],
+        "label_features": contents[to_label],
         "label_images": set_fingerprint(run, "transfer"),
     }
     return complete_stage(
@@ -48,7 +49,8 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
     if external is not None:
         if not external.exists():
             raise ConfigError(
-                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
+                f"cluster.features {external} does not exist; give a .npy, .npz or Parquet file, "
+                "or a feature folder"
             )
         return external, external
     folders = []
