@@ -17,6 +17,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
+from ktfast.tables import write_csv
 
 MONTAGE_CLUSTERS, MONTAGE_IMAGES = 12, 10
 MONTAGE_SIDE = 64  # px
@@ -26,10 +27,9 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Cluster the features of the role "cluster", and label the images of the role "transfer"."""
     config = run.config.cluster
     to_fit, to_label = feature_folders(run)
-    contents = {path: FeatureStore.open(path).fingerprint for path in {to_fit, to_label}}
     inputs = {
-        "features": contents[to_fit],
-        "label_features": contents[to_label],
+        "features": FeatureStore.open(to_fit).fingerprint,
+        "label_features": FeatureStore.open(to_label).fingerprint,
         "label_images": set_fingerprint(run, "transfer"),
     }
     return complete_stage(
@@ -49,8 +49,7 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
     if external is not None:
         if not external.exists():
             raise ConfigError(
-                f"cluster.features {external} does not exist; give a .npy, .npz or Parquet file, "
-                "or a feature folder"
+                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
             )
         return external, external
     folders = []
@@ -71,12 +70,23 @@ def _cluster(run: RunFolder, to_fit: Path, to_label: Path, folder: Path) -> Outc
     clusters.transform.save(folder / "transform.npz")
     with replacing(folder / "labels.npz") as file:
         np.savez(file, sample_ids=images.sample_ids, labels=labels)
+    distances = (f"{distance:.9g}" for distance in np.sqrt(clusters.distances))
+    write_csv(
+        folder / "assignments.csv",
+        ("path", "cluster", "distance"),
+        zip(images.paths, labels.tolist(), distances, strict=True),
+    )
     write_json(folder / "history.json", kmeans.history_)
     _save_montage(run, images, labels, clusters.distances, folder)
     sizes = np.bincount(labels, minlength=config.n_clusters)
     return Outcome(
         fingerprint=sha256_file(folder / "labels.npz"),
-        outputs={"centers": "centers.npy", "labels": "labels.npz", "transform": "transform.npz"},
+        outputs={
+            "centers": "centers.npy",
+            "labels": "labels.npz",
+            "assignments": "assignments.csv",
+            "transform": "transform.npz",
+        },
         summary={
             "n_clusters": config.n_clusters,
             "used": int((sizes > 0).sum()),
