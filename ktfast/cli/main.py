@@ -15,10 +15,10 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ktfast.cli.options import overrides, parse
-from ktfast.errors import InputError
+from ktfast.errors import InputError, ShownFormatter, shown
 from ktfast.pipeline.runner import run
 from ktfast.training.signals import Interrupted
 
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status of the process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ShownFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ktfast").setLevel(logging.INFO)
     # torch allocates large CPU tensors anew at every step, and each new memory page costs a page
     # fault. This variable makes torch ask for huge pages, which are 512 times as large.
@@ -56,8 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         message, status = _explain_memory(error), 1
-    print(f"ktfast: {message}", file=sys.stderr)
+    _print(f"ktfast: {message}", sys.stderr)
     return status
+
+
+def _print(text: str | os.PathLike[str], stream: TextIO) -> None:
+    """Print a line. Characters that the stream cannot encode are printed as escapes."""
+    encoding = stream.encoding or "utf-8"
+    print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
@@ -128,7 +136,7 @@ def _configuration(options: argparse.Namespace) -> "Config":
 
 def _print_report(report: Path | None) -> int:
     if report is not None:
-        print(report)
+        _print(report, sys.stdout)
     return 0
 
 

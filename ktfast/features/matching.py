@@ -98,7 +98,7 @@ def align(values: Array, store: FeatureStore, images: ImageSource) -> Array:
             "the features of these images"
         )
     if store.n > images.n:
-        logger.info("%s: %d rows belong to no image", store.path, store.n - images.n)
+        logger.info("%s: %d rows belong to no image", shown(store.path), store.n - images.n)
     return values[found]
 
 
@@ -172,7 +172,7 @@ def _rows_of_images(
     if extra:
         logger.info(
             "%s: %d of %d rows belong to no image of %s and are ignored: %s",
-            *(store.path, extra, store.n, folder, _examples(some)),
+            *(shown(store.path), extra, store.n, shown(folder), _examples(some)),
         )
     return rows
 
