@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -142,25 +143,21 @@ def _rows_of_images(
 ) -> npt.NDArray[np.int64]:
     """Row of each image in a store with paths, int64 [images.n]."""
     wanted = {path: row for row, path in enumerate(images.paths)}
-    names = _relative(store.paths or (), wanted.keys(), folder)
-    rows = np.full(images.n, -1, np.int64)
-    twice = []
-    for row, name in enumerate(names):
-        image = wanted.get(name)
-        if image is None:
-            continue
-        if rows[image] >= 0:
-            twice.append(name)
-        rows[image] = row
-    if twice:
+    names = _relative(store.paths or (), wanted, folder)
+    image_of = np.fromiter((wanted.get(name, -1) for name in names), np.int64, len(names))
+    found = np.flatnonzero(image_of >= 0)
+    twice = np.flatnonzero(np.bincount(image_of[found], minlength=images.n) > 1)
+    if len(twice):
         raise DataError(
-            f"{shown(store.path)} names {len(twice)} paths more than once: {_examples(twice)}; "
-            "give one row per image"
+            f"{shown(store.path)} names {len(twice)} paths more than once: "
+            f"{_examples([images.paths[row] for row in twice[: EXAMPLES + 1]])}; give one row per "
+            "image"
         )
+    rows = np.full(images.n, -1, np.int64)
+    rows[image_of[found]] = found
     missing = np.flatnonzero(rows < 0)
-    extra = store.n - (images.n - len(missing))
-    others = (name for name in names if name not in wanted)
-    some = [name for name, _ in zip(others, range(EXAMPLES + 1), strict=False)]
+    extra = store.n - len(found)
+    some = [names[row] for row in np.flatnonzero(image_of < 0)[: EXAMPLES + 1]]
     if len(missing):
         lacking = [images.paths[row] for row in missing[: EXAMPLES + 1]]
         unknown = f", and names {extra} other paths: {_examples(some)}" if extra else ""
@@ -177,24 +174,26 @@ def _rows_of_images(
     return rows
 
 
-def _relative(paths: Sequence[str], wanted: object, folder: Path) -> list[str]:
+def _relative(paths: Sequence[str], wanted: Collection[str], folder: Path) -> list[str]:
     """Spell paths relative to the folder of the images.
 
     Relative paths are read as relative to that folder. If no path then names an image, they are
     read as relative to the working directory, as torchvision's ImageFolder gives them.
     """
-    roots = {os.path.abspath(folder), os.path.realpath(folder)}
+    roots = {path.rstrip("/") + "/" for path in (os.path.abspath(folder), os.path.realpath(folder))}
 
     def below(path: str) -> str:
+        if path.startswith(".") or "//" in path or "/." in path:  # else it is normal already
+            path = os.path.normpath(path)
         for root in roots:
-            if path.startswith(root.rstrip("/") + "/"):
-                return path[len(root.rstrip("/")) + 1 :]
+            if path.startswith(root):
+                return path[len(root) :]
         return path
 
-    names = [below(os.path.normpath(path)) for path in paths]
-    if not any(name in wanted for name in names):  # type: ignore[operator]
+    names = [below(path) for path in paths]
+    if not any(name in wanted for name in names):
         from_here = [below(os.path.abspath(path)) for path in paths]
-        if any(name in wanted for name in from_here):  # type: ignore[operator]
+        if any(name in wanted for name in from_here):
             return from_here
     return names
 
@@ -213,37 +212,40 @@ def _check_order(store: FeatureStore, images: ImageSource, folder: Path) -> None
             f"{shown(store.path)} has {store.n} rows for the {images.n} images of "
             f"{shown(folder)}{skipped}; {REMEDIES}"
         )
-    for who, order in _other_orders(images).items():
-        row = next((k for k in range(images.n) if order[k] != images.paths[k]), None)
-        if row is not None:
-            raise DataError(
-                f"the rows of {shown(store.path)} have no paths, and the order of the images is "
-                f"ambiguous: row {row} is {shown(images.paths[row])} in the order of the whole "
-                f"paths, and {shown(order[row])} in the order of {who}; {REMEDIES}"
-            )
+    for who, order in _other_orders(images):
+        row = next(k for k in range(images.n) if order[k] != images.paths[k])
+        raise DataError(
+            f"the rows of {shown(store.path)} have no paths, and the order of the images is "
+            f"ambiguous: row {row} is {shown(images.paths[row])} in the order of the whole "
+            f"paths, and {shown(order[row])} in the order of {who}; {REMEDIES}"
+        )
 
 
-def _other_orders(images: ImageSource) -> dict[str, list[str]]:
-    """The images in the orders in which other programs list them, by the program's name."""
-    torchvision = "torchvision's ImageFolder"
-    orders = {
-        torchvision: sorted(images.paths, key=_folder_key),
-        "sorted pathlib paths": sorted(images.paths, key=lambda path: PurePosixPath(path).parts),
-    }
+def _other_orders(images: ImageSource) -> Iterator[tuple[str, list[str]]]:
+    """Every way to list the images that gives another order: the program, and its order."""
+    keys = {"torchvision's ImageFolder": _folder_key, "sorted pathlib paths": _parts}
+    for who, key in keys.items():
+        if any(first > second for first, second in pairwise(map(key, images.paths))):
+            yield who, sorted(images.paths, key=key)
     # ImageFolder also lists files that ktfast skipped, and leaves out some suffixes.
-    everything = [*images.paths, *(image.path for image in images.skipped)]
     listed = [
-        path for path in everything if "/" in path and path.lower().endswith(TORCHVISION_SUFFIXES)
+        path
+        for path in (*images.paths, *(image.path for image in images.skipped))
+        if "/" in path and path.lower().endswith(TORCHVISION_SUFFIXES)
     ]
-    if len(listed) == images.n:
-        orders[torchvision] = sorted(listed, key=_folder_key)
-    return orders
+    if len(listed) == images.n and set(listed) != set(images.paths):
+        yield "torchvision's ImageFolder", sorted(listed, key=_folder_key)
 
 
-def _folder_key(path: str) -> tuple[str, str, str]:
+def _parts(path: str) -> list[str]:
+    """The order of pathlib: by the names of the folders and of the file."""
+    return path.split("/")
+
+
+def _folder_key(path: str) -> list[str]:
     """The order of torchvision's ImageFolder: by class, then folder, then file name."""
     folder, _, name = path.rpartition("/")
-    return path.partition("/")[0] if folder else "", folder, name
+    return [path.partition("/")[0] if folder else "", folder, name]
 
 
 def _examples(paths: Sequence[str]) -> str:
