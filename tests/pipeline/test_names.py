@@ -9,13 +9,16 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ktfast.cli.main import main
 from ktfast.config import Config, load_config
 from ktfast.config.pipeline import DataConfig
 from ktfast.errors import DataError, ShownFormatter, shown
+from ktfast.models.weights import load_weights, save_weights
 from ktfast.pipeline.run_folder import to_toml
+from ktfast.training.checkpoint import CheckpointFolder
 from support.tiny_recipe import TINY
 
 BAD = os.fsdecode(b"caf\xe9")
@@ -107,6 +110,20 @@ def test_a_terminal_without_unicode_costs_nothing(place, monkeypatch):
     assert main(["report", str(place / "ü")]) == 0
     out.flush()
     assert out.buffer.getvalue().endswith(b"caf\\xe9/\\xfc/report.html\n")
+
+
+def test_weights_and_checkpoints_in_such_a_folder(place):
+    module = torch.nn.Linear(2, 3)
+    save_weights(module, place / "w.safetensors")
+    other = torch.nn.Linear(2, 3)
+    load_weights(other, place / "w.safetensors")
+    assert torch.equal(other.weight, module.weight)
+    CheckpointFolder(place).save(7, {"w": module.weight}, {"f": 1})
+    checkpoint = CheckpointFolder(place).load()
+    assert (checkpoint.step, checkpoint.facts) == (7, {"f": 1})
+    assert torch.equal(checkpoint.tensors["w"], module.weight)
+    with pytest.raises(DataError, match="there is no weight file"):
+        load_weights(other, place / "v.safetensors")
 
 
 def test_paths_in_the_configuration_come_back(place, tmp_path):
