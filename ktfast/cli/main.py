@@ -1,4 +1,4 @@
-"""The command `ktfast`: one sub-command per stage, and run, demo, report, doctor, bench.
+"""The command `ktfast`: one sub-command per stage, run, demo, report, embed, assign, and others.
 
 An error that the user can correct is printed as one sentence. The exit status is 2 for bad input or
 a missing package, 1 if the disk or the memory is full or a file cannot be read or written, 130 for
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ktfast.cli import use_model
 from ktfast.cli.options import overrides, parse
 from ktfast.errors import InputError, ShownFormatter, shown
 from ktfast.pipeline.runner import run
@@ -175,6 +176,9 @@ _COMMANDS = {
     "report": _report,
     "doctor": _doctor,
     "bench": _bench,
+    "embed": use_model.embed,
+    "assign": use_model.assign,
+    "export": use_model.export,
 }
 
 

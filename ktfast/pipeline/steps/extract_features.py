@@ -100,12 +100,12 @@ def extract(
         Fingerprint, number of rows and images per second.
     """
     config = run.config.features
-    teacher = _in_precision(run, teacher or build_teacher(run))
+    teacher = in_precision(run, teacher or build_teacher(run))
     transform = _transform(run, teacher, fitted)
     meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
     if transform is not None:
         meta |= {"normalize": transform.choice, "pca": transform.dim}
-        teacher = _then(teacher, transform)
+        teacher = then_transform(teacher, transform)
     clock = time.monotonic()
     with _feed(run, role, shuffle=False) as feed:
         done = write_features(
@@ -198,7 +198,7 @@ def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
     )
 
 
-def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
+def in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     """Run a network in the configured precision. Other teachers choose their own precision."""
     config, device = run.config.features, torch.device(resolve_device(run.config.device))
     dtype = computing_dtype(config.precision, device)
@@ -213,7 +213,7 @@ def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     return teach
 
 
-def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+def then_transform(teacher: Teacher, transform: FeatureTransform) -> Teacher:
     """Apply a transform to the features of a teacher."""
     return lambda images: transform.apply_tensor(teacher(images))
 
