@@ -4,6 +4,10 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ktfast.durable import replacing
 
@@ -37,3 +41,28 @@ def write_csv(
             (quoted if has_return else plain).writerow(row)
         text.flush()
         text.detach()
+
+
+def write_assignments(
+    path: str | os.PathLike[str],
+    paths: Iterable[str],
+    clusters: npt.NDArray[np.integer[Any]],
+    squared_distances: npt.NDArray[np.floating[Any]],
+) -> None:
+    """Write the cluster of each image as a CSV table with the columns path, cluster and distance.
+
+    Parameters
+    ----------
+    path : path
+        The table.
+    paths : iterable of str
+        Path of each image.
+    clusters : array, int [n]
+        Cluster of each image.
+    squared_distances : array, float [n]
+        Squared distance of each image's features to the centre of its cluster. The table holds the
+        square root.
+    """
+    distances = (f"{distance:.9g}" for distance in np.sqrt(np.maximum(squared_distances, 0)))
+    rows = zip(paths, clusters.tolist(), distances, strict=True)
+    write_csv(path, ("path", "cluster", "distance"), rows)

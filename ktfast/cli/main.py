@@ -15,11 +15,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from ktfast.cli import use_model
 from ktfast.cli.options import overrides, parse
-from ktfast.errors import InputError, ShownFormatter, shown
+from ktfast.cli.printing import print_line
+from ktfast.errors import InputError, ShownFormatter
 from ktfast.pipeline.runner import run
 from ktfast.training.signals import Interrupted
 
@@ -59,14 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         message, status = _explain_memory(error), 1
-    _print(f"ktfast: {message}", sys.stderr)
+    print_line(f"ktfast: {message}", sys.stderr)
     return status
-
-
-def _print(text: str | os.PathLike[str], stream: TextIO) -> None:
-    """Print a line. Characters that the stream cannot encode are printed as escapes."""
-    encoding = stream.encoding or "utf-8"
-    print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
@@ -137,7 +132,7 @@ def _configuration(options: argparse.Namespace) -> "Config":
 
 def _print_report(report: Path | None) -> int:
     if report is not None:
-        _print(report, sys.stdout)
+        print_line(report)
     return 0
 
 
@@ -161,7 +156,7 @@ def _doctor(_: argparse.Namespace) -> int:
     findings = examine()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
+        print_line(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
     return 0 if all(finding.on for finding in findings if finding.required) else 1
 
 

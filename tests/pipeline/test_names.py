@@ -1,6 +1,7 @@
 """File names that are not UTF-8: a whole run, its report, its tables and its continuation."""
 
 import csv
+import importlib.util
 import io
 import json
 import logging
@@ -70,6 +71,30 @@ def test_a_whole_run_with_such_names(place, monkeypatch):
     assert f"{SHOWN}/junk-{SHOWN}.jpg" in page
     assert shown(place / "train") in page
     check_tables(run, place)
+    use_the_networks(run, place)
+    out.flush()
+    assert shown(place / "clusters.csv") in out.buffer.getvalue().decode()
+
+
+def use_the_networks(run, place):
+    options = [str(run), str(place / "train"), "-o"]
+    assert main(["assign", *options, str(place / "clusters.csv")]) == 0
+    expected, assigned = (
+        {row["path"]: row["cluster"] for row in read_table(path)}
+        for path in (run / "cluster/assignments.csv", place / "clusters.csv")
+    )
+    assert assigned == expected
+    # The vectors of any format go back into the stage cluster, except those of a CSV table.
+    formats = [".npz", ".csv"] + [".parquet"] * bool(importlib.util.find_spec("pyarrow"))
+    for suffix in formats:
+        assert main(["embed", *options, str(place / f"vectors{suffix}")]) == 0
+        command = ["cluster", "--run", str(run), "--redo", "cluster"]
+        if suffix != ".csv":
+            assert main([*command, "--features", str(place / f"vectors{suffix}")]) == 0
+            assert {row["path"] for row in read_table(run / "cluster/assignments.csv")} == {
+                *expected
+            }
+    assert {row["path"] for row in read_table(place / "vectors.csv")} == {*expected}
 
 
 def check_tables(run, place):

@@ -17,7 +17,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
-from ktfast.tables import write_csv
+from ktfast.tables import write_assignments
 
 MONTAGE_CLUSTERS, MONTAGE_IMAGES = 12, 10
 MONTAGE_SIDE = 64  # px
@@ -70,12 +70,7 @@ def _cluster(run: RunFolder, to_fit: Path, to_label: Path, folder: Path) -> Outc
     clusters.transform.save(folder / "transform.npz")
     with replacing(folder / "labels.npz") as file:
         np.savez(file, sample_ids=images.sample_ids, labels=labels)
-    distances = (f"{distance:.9g}" for distance in np.sqrt(clusters.distances))
-    write_csv(
-        folder / "assignments.csv",
-        ("path", "cluster", "distance"),
-        zip(images.paths, labels.tolist(), distances, strict=True),
-    )
+    write_assignments(folder / "assignments.csv", images.paths, labels, clusters.distances)
     write_json(folder / "history.json", kmeans.history_)
     _save_montage(run, images, labels, clusters.distances, folder)
     sizes = np.bincount(labels, minlength=config.n_clusters)
