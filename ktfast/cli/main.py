@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from ktfast.cli import use_model
 from ktfast.cli.options import overrides, parse
-from ktfast.errors import InputError
+from ktfast.cli.printing import print_line
+from ktfast.errors import InputError, ShownFormatter
 from ktfast.pipeline.runner import run
 from ktfast.training.signals import Interrupted
 
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status of the process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ShownFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ktfast").setLevel(logging.INFO)
     # torch allocates large CPU tensors anew at every step, and each new memory page costs a page
     # fault. This variable makes torch ask for huge pages, which are 512 times as large.
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         message, status = _explain_memory(error), 1
-    print(f"ktfast: {message}", file=sys.stderr)
+    print_line(f"ktfast: {message}", sys.stderr)
     return status
 
 
@@ -129,7 +132,7 @@ def _configuration(options: argparse.Namespace) -> "Config":
 
 def _print_report(report: Path | None) -> int:
     if report is not None:
-        print(report)
+        print_line(report)
     return 0
 
 
@@ -153,7 +156,7 @@ def _doctor(_: argparse.Namespace) -> int:
     findings = examine()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
+        print_line(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
     return 0 if all(finding.on for finding in findings if finding.required) else 1
 
 

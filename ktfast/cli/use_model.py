@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ktfast.cli.printing import print_line
+
 
 def add_commands(commands: Any) -> None:
     """Add the sub-commands to the parser of the command line."""
@@ -54,7 +56,7 @@ def embed(options: argparse.Namespace) -> int:
 
     model = load(options.model, options.stage, layer=options.layer, device=options.device)
     n = embed_folder(model, options.photographs, options.out, batch_size=options.batch_size)
-    print(f"{options.out}: {n} vectors of {model.dim} values from layer {model.layer}")
+    print_line(f"{options.out}: {n} vectors of {model.dim} values from layer {model.layer}")
     return 0
 
 
@@ -64,7 +66,7 @@ def assign(options: argparse.Namespace) -> int:
 
     found = assign_folder(options.run, options.photographs)
     found.write_csv(options.out)
-    print(f"{options.out}: {len(found.paths)} photographs, {len(found.skipped)} left out")
+    print_line(f"{options.out}: {len(found.paths)} photographs, {len(found.skipped)} left out")
     return 0
 
 
@@ -75,5 +77,5 @@ def export(options: argparse.Namespace) -> int:
 
     model = load(options.model, options.stage, layer=options.layer)
     difference = export_model(model, options.out)
-    print(f"{options.out}: vectors differ by at most {difference:.1g} of the largest value")
+    print_line(f"{options.out}: vectors differ by at most {difference:.1g} of the largest value")
     return 0

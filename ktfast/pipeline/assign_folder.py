@@ -1,7 +1,5 @@
 """Give new photographs the clusters of a finished run: `ktfast assign`."""
 
-import csv
-import io
 import logging
 import os
 import tempfile
@@ -12,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ktfast.durable import write_bytes
 from ktfast.errors import ConfigError, DataError, reading, shown
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
@@ -30,6 +27,7 @@ from ktfast.pipeline.steps.extract_features import (
     write_features,
 )
 from ktfast.pipeline.steps.image_sets import open_feed, progress_log
+from ktfast.tables import write_assignments
 
 _logger = logging.getLogger(__name__)
 
@@ -56,13 +54,8 @@ class Assignments:
     skipped: tuple[SkippedImage, ...]
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns path, cluster and distance to a CSV file."""
-        text = io.StringIO(newline="")
-        rows = csv.writer(text)
-        rows.writerow(["path", "cluster", "distance"])
-        columns = (self.paths, self.clusters.tolist(), self.distances.tolist())
-        rows.writerows(zip(*columns, strict=True))
-        write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        """Write the columns path, cluster and distance, which is not squared, to a CSV file."""
+        write_assignments(path, self.paths, self.clusters, self.distances)
 
 
 def assign_folder(

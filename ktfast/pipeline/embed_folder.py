@@ -1,7 +1,5 @@
 """Turn a folder of photographs into a file of vectors: `ktfast embed`."""
 
-import csv
-import io
 import logging
 import os
 from collections.abc import Callable
@@ -10,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ktfast.durable import replacing, write_bytes
+from ktfast.durable import replacing
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import verified
 from ktfast.pipeline.image_model import ImageModel
+from ktfast.tables import write_csv
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +73,8 @@ def writer_of(path: Path) -> Callable[[Path, list[str], Vectors], None]:
     """Choose the function that writes paths and vectors to a file of this name.
 
     `.npz` holds the arrays "paths" and "features". `.csv` has the column "path" and one column per
-    value. `.parquet` has the columns "path" and "features", a list per row.
+    value. `.parquet` has the columns "path" and "features", a list per row. If a path is not UTF-8,
+    the column "path" of a Parquet file holds bytes.
 
     Raises
     ------
@@ -101,17 +101,18 @@ def _write_npz(path: Path, names: list[str], vectors: Vectors) -> None:
 
 
 def _write_csv(path: Path, names: list[str], vectors: Vectors) -> None:
-    text = io.StringIO(newline="")
-    rows = csv.writer(text)
-    rows.writerow(["path", *(f"f{column}" for column in range(vectors.shape[1]))])
-    rows.writerows([name, *row] for name, row in zip(names, vectors.tolist(), strict=True))
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    columns = ["path", *(f"f{column}" for column in range(vectors.shape[1]))]
+    rows = zip(names, vectors, strict=True)
+    write_csv(path, columns, ([name, *row.tolist()] for name, row in rows))
 
 
 def _write_parquet(path: Path, names: list[str], vectors: Vectors) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
+    # Text in Parquet is UTF-8. If a file name is not, the column holds the bytes of the names.
+    utf8 = all(shown(name) == name for name in names)
+    paths = names if utf8 else pa.array(map(os.fsencode, names), pa.binary())
     values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     with replacing(path) as file:
-        parquet.write_table(pa.table({"path": names, "features": values}), file)
+        parquet.write_table(pa.table({"path": paths, "features": values}), file)

@@ -22,6 +22,7 @@ from ktfast.images.augment import Normalization, center_crop, normalize_images
 from ktfast.images.decode import decode_rgb, square
 from ktfast.images.in_order import in_order
 from ktfast.models import Trunk, build_trunk, load_weights
+from ktfast.models.spelling import utf8_path
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
 
 Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
@@ -226,7 +227,7 @@ def _facts_in(path: Path) -> dict[str, Any]:
     """Read the description of a network from the header of its weight file."""
     remedy = "give a run folder, or a weights.safetensors that ktfast wrote"
     with reading(path, "a weight file", remedy):
-        with safetensors.safe_open(path, "pt") as file:
+        with utf8_path(path) as spelling, safetensors.safe_open(spelling, "pt") as file:
             entry = (file.metadata() or {}).get(HEADER)
         facts: dict[str, Any] = json.loads(entry) if entry is not None else {}
     if not facts:

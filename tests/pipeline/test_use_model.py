@@ -124,7 +124,7 @@ def test_assign_gives_the_clusters_of_the_run(run, tmp_path):
         expected = file["labels"].tolist()
     assert [int(row["cluster"]) for row in rows] == expected
     inertia = json.loads((run / "run/cluster/result.json").read_text())["summary"]["inertia"]
-    assert sum(float(row["distance"]) for row in rows) == pytest.approx(inertia, rel=1e-5)
+    assert sum(float(row["distance"]) ** 2 for row in rows) == pytest.approx(inertia, rel=1e-5)
 
 
 def test_export_writes_the_weights_under_torchvisions_names(run, tmp_path):
