@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ktfast.cli import use_model
+from ktfast.cli import kmeans, use_model
 from ktfast.cli.options import overrides, parse
 from ktfast.cli.printing import print_line
 from ktfast.errors import InputError, ShownFormatter
@@ -174,6 +174,7 @@ _COMMANDS = {
     "embed": use_model.embed,
     "assign": use_model.assign,
     "export": use_model.export,
+    "kmeans": kmeans.kmeans,
 }
 
 
