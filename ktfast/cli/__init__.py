@@ -1,1 +1,1 @@
-"""The command line `ktfast`: entry, options, demo and doctor."""
+"""The command line `ktfast`: its entry, its options and its commands."""

@@ -33,8 +33,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Returns
     -------
     options : argparse.Namespace
-        `command` names the command: stages, demo, report, embed, assign, export,
-        kmeans, doctor or bench.
+        `command` is "stages" for `run` and for each stage, else the name of the command: demo,
+        report, embed, assign, export, kmeans, doctor or bench.
 
     Raises
     ------

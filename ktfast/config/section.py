@@ -83,8 +83,8 @@ def side_option(default: Any, *, description: str, **limits: Any) -> Any:
 def result_options(section: Section) -> dict[str, Any]:
     """Give the options of a section that change results, as JSON values.
 
-    The options that `side_option` declares are left out. A nested section is given whole: run
-    folders record the whole nested section, and a record must stay comparable with later versions.
+    The options that `side_option` declares are left out. A nested section is given with all its
+    options, because existing run folders recorded all of them and must stay comparable.
 
     Parameters
     ----------

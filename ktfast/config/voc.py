@@ -98,7 +98,7 @@ class VocDetectionConfig(WholeImageConfig):
         64, ge=4, description="number of regions of each photograph in a training step"
     )
     foreground: float = Field(
-        0.25, gt=0, le=1, description="largest share of these regions that show an object"
+        0.25, gt=0, le=1, description="largest share of a photograph's regions that show an object"
     )
     training: TrainingConfig = TrainingConfig(
         epochs=59.9,

@@ -1,9 +1,9 @@
 """Published results of the method, in percent, that the report shows beside a run's results.
 
 Source: Noroozi, Vinjimoor, Favaro, Pirsiavash: "Boosting Self-Supervised Learning via Knowledge
-Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None: not published.
-The paper's data sets are larger than a small run's data set. Compare the differences between layers
-and the order of the methods, not the values.
+Transfer", CVPR 2018, arXiv 1805.00385. All results are for an AlexNet target. None stands
+for a result that was not published. The paper's data sets are larger than a small run's data set.
+Compare the differences between layers and the order of the methods, not the values.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Match rows of features with images by path, never by an order that nobody stated."""
+"""Match rows of features with images by path; without paths, by an unambiguous order."""
 
 import logging
 import os

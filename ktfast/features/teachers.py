@@ -89,7 +89,7 @@ def hog_teacher(*, n_threads: int | None = None) -> Teacher:
     Parameters
     ----------
     n_threads : int, optional
-        Threads that describe images. The default is the number of available processors.
+        Threads that compute the histograms. The default is the number of available processors.
 
     Returns
     -------

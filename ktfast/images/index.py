@@ -202,7 +202,7 @@ class ImageIndex:
     def take(
         self, rows: npt.NDArray[np.int64], skipped: Iterable[SkippedImage] = ()
     ) -> "ImageIndex":
-        """The index of some rows, with more skipped images."""
+        """The index of some rows; `skipped` is added to the skipped images."""
         return ImageIndex(
             root=self.root,
             paths=tuple(self.paths[row] for row in rows.tolist()),

@@ -32,7 +32,8 @@ class MiniBatchState:
     counts : array, float64 [k]
         Total weight of these rows.
     random_state : numpy.random.RandomState
-        Source of the draws that place starved clusters.
+        Source of the draws that choose new rows for starved clusters. A cluster is starved if its
+        weight is less than 1 % of the heaviest cluster's weight.
     rows_since : int
         Rows since the last search for starved clusters.
     steps : int

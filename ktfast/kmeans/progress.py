@@ -24,8 +24,8 @@ class Progress:
     Attributes
     ----------
     best : LloydResult or None
-        Result with the lowest inertia after its last complete iteration. None before the first
-        complete iteration.
+        Result with the lowest inertia of all complete iterations of all runs. None before the
+        first complete iteration.
     """
 
     def __init__(self, max_iter: int, verbose: int = 0) -> None:

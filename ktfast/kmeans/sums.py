@@ -32,7 +32,7 @@ class Sums(Protocol):
             The rows, as `Rows.parts` yields them.
         labels : array, int32 [n]
             Labels of all rows; those at `place` are new. The array must not change until `follow`
-            has moved the rows to their next labels.
+            gets the same rows with their next labels.
         """
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:

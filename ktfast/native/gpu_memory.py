@@ -60,7 +60,7 @@ class Device(Protocol):
         """Allocate pinned host memory."""
 
     def copy(self, pinned: Pinned, memory: Any, n_bytes: int) -> None:
-        """Queue a copy of the first bytes to memory uint8 [m] on the stream for copies."""
+        """Queue a copy of `n_bytes` pinned bytes to GPU memory uint8 [m], on the copies' stream."""
 
     def copied(self) -> Any:
         """An event after all copies that have been queued."""

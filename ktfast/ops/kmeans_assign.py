@@ -125,7 +125,7 @@ class PreparedCenters:
         return found
 
     def in_float32(self) -> Any:
-        """The centres as the GPU's product of float32 reads them."""
+        """The centres as the GPU's matrix product in float32 reads them."""
         if "float32" not in self._by_code:
             native = native_of(self.centers)
             size = native.kmeans_prepared_size(

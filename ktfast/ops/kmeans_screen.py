@@ -225,7 +225,8 @@ class Screen:
             The snapshot of the centres that the bounds refer to. The number is written to
             `bounds.epochs`.
         margin : float
-            How far beyond the nearest centre the bounds list other centres; see `DistanceBounds`.
+            Centres up to (1 + margin) times the squared distance to the nearest centre become
+            candidates; see `DistanceBounds`.
 
         Returns
         -------
@@ -295,8 +296,8 @@ class Screen:
         bounds : DistanceBounds
             The bounds of the rows. `bounds.spent` is increased.
         budget : int
-            Most distances that are computed for a row after its bounds were written. For a row that
-            needs more distances, `assign` is as fast.
+            Largest number of distances that are computed for a row after its bounds were written.
+            A row that needs more distances is left to `assign`, which takes no longer.
         pending : array, uint8 [n]
             Written: 1 for the rows that exceed the budget, else 0. `assign` must decide the rows
             marked with 1.
@@ -447,9 +448,10 @@ class RowCodes(NamedTuple):
 class DistanceBounds(NamedTuple):
     """Lower bounds of each row's distances to the centres of one snapshot.
 
-    `Screen.assign` writes the bounds and `Screen.reassign` uses them. The margin of `Screen.assign`
-    decides up to which distance centres become candidates: up to (1 + margin) times the squared
-    distance to the nearest centre. A wider margin raises `rest_bound` and leaves more candidates.
+    `Screen.assign` writes the bounds and `Screen.reassign` uses them. `Screen.assign` has an
+    argument `margin`. A centre becomes a candidate if its squared distance may be at most
+    (1 + margin) times the squared distance to the nearest centre. A wider margin raises
+    `rest_bound` and leaves more candidates.
 
     Attributes
     ----------

@@ -35,8 +35,8 @@ def export_model(model: ImageModel, out: str | os.PathLike[str]) -> float:
     Returns
     -------
     difference : float
-        Largest difference of the exported vectors, relative to the largest value. 0 for
-        `.safetensors`, which holds the same weights.
+        Largest difference between the vectors of the exported network and of `model`, divided by
+        the largest value of a vector. 0 for `.safetensors`, which holds the same weights.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A trained network of a run in use: photographs in, one vector for each photograph out.
+"""Use a trained network of a run: photographs in, one vector for each photograph out.
 
 `ktfast.load` is the function `load` of this file.
 """

@@ -80,9 +80,9 @@ def complete_stage(
     redo : bool
         Remove the stage's folder first.
     fingerprint : callable, optional
-        Computes the fingerprint of the files that lie in the stage's folder now. If it raises an
-        error, or differs from the recorded fingerprint, the work is done again. None: the stage
-        leaves no files but its result.
+        Computes the fingerprint of the files that lie in the stage's folder now. The work is done
+        again if this function raises an error, or if its result differs from the recorded
+        fingerprint. None: the stage leaves no files but its result.
 
     Returns
     -------
@@ -132,8 +132,8 @@ def complete_stage(
 def discard(folder: Path) -> None:
     """Remove a stage's folder.
 
-    The folder is renamed first. If the removal is interrupted, the rest is not taken for the
-    stage's folder.
+    The folder is renamed before its files are removed. An interruption therefore leaves no
+    incomplete folder of the stage's name.
     """
     trash = folder.with_name(f".{folder.name}.discarded")
     if trash.exists():

@@ -154,7 +154,9 @@ def running(model: nn.Module, way: str, device: torch.device) -> Iterator[None]:
 
 
 class FastForward:
-    """Replaces a model's forward: the first shape runs the fast way, other shapes run plainly.
+    """Replaces a model's forward: runs inputs of one shape the fast way, other shapes plainly.
+
+    The one shape is that of the first input in training mode.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class Guessing:
     accuracy : float
         Accuracy of guessing in [0, 1].
     remedy : str
-        What the user can do, as an order.
+        What the user can do, as an imperative sentence.
     stop : bool, default False
         End a training at chance with an `AtChanceError`.
     """

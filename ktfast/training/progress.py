@@ -1,4 +1,4 @@
-"""What a training reports while it runs: rows of metrics.jsonl, one live line, the feed's share."""
+"""What a training reports while it runs: rows of metrics.jsonl, a live line, waits for the feed."""
 
 import datetime
 import json
@@ -55,7 +55,7 @@ class MetricsLog:
             write_bytes(self.path, after)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append a row. It survives a crash of the process; after `sync`, also a power cut."""
+        """Append a row. The row survives a crash of the process, and after `sync` a power cut."""
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")

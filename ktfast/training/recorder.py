@@ -93,8 +93,8 @@ class Recorder:
         DivergedError
             The loss or a metric is not finite.
         AtChanceError
-            The network is no better than guessing, and the training should end for it. A
-            checkpoint is written first.
+            The network is no better than guessing, and `guessing.stop` is set. A checkpoint is
+            written first.
         """
         state, meter = self.state, self.meter
         state.metrics = self._finite_means()

@@ -22,7 +22,7 @@ class TrainingSummary:
     seconds : float
         Seconds spent, over all sessions.
     images_per_second : float
-        Median over the rows that the last session with rows wrote to metrics.jsonl.
+        Median over the rows of metrics.jsonl from the last session that wrote any.
     loader_wait : float
         Share of the time in which the device waited for the feed.
     metrics : dict of str to float

@@ -268,7 +268,7 @@ def measure(engine: str, problem: list[Any]) -> Row:
 def repeated(
     timed: Callable[[], tuple[float, Result]], repeats: int, seconds: float
 ) -> Iterator[tuple[float, Result]]:
-    """Call a function that returns its seconds and a result, once or more within a time.
+    """Call a function once, and again until a number of calls or a time is reached.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def measure(
     rounds : int, optional
         Rounds; both sides run once in each round.
     images, batch, steps : int, optional
-        All images, images in a batch, and timed steps. 0 means the job's own number.
+        Number of images, images in a batch, and timed steps. 0 means the job's own number.
     timeout : float, optional
         Seconds after which a process is ended.
 

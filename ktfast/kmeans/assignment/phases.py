@@ -114,7 +114,10 @@ class Phase(Protocol):
     """One kind of assignment pass."""
 
     def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> "Phase":
-        """The phase of the next pass, which assigns the rows to `centers` after `previous`."""
+        """Choose the phase of the next pass.
+
+        `centers` are the centres of the next pass, and `previous` those of the last pass.
+        """
 
     def run(self, centers: Float64, previous: Float64 | None) -> float:
         """Assign the rows to `centers`; return the share of distances that was skipped."""

@@ -57,11 +57,11 @@ def kmeans_parallel(
 
     Notes
     -----
-    Bahmani et al., "Scalable k-means++" (2012), with two changes that lower the potential at almost
-    no cost. First, a candidate moves to the mean of the rows nearest to it. Second, greedy
-    k-means++ chooses centres among the weighted candidates, and two Lloyd iterations over the
-    candidates improve these centres. The rows are read five times, which takes about as long as
-    three iterations. The 3 k candidates take about 40 bytes of memory per feature value.
+    Bahmani et al., "Scalable k-means++" (2012), with two changes that lower the inertia of the
+    centres at almost no cost. First, a candidate moves to the mean of the rows nearest to it.
+    Second, greedy k-means++ chooses centres among the weighted candidates, and two Lloyd iterations
+    over the candidates improve these centres. The rows are read five times, which takes about as
+    long as three iterations. The 3 k candidates take about 40 bytes of memory per feature value.
     """
     wanted = max(_LEAST_CANDIDATES, _CANDIDATES * n_clusters)
     if len(distinct.first) <= wanted:

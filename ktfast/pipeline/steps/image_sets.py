@@ -26,7 +26,10 @@ PROGRESS_SECONDS = 10.0
 
 
 def set_names(config: Config) -> dict[str, str]:
-    """Name each role's image set. Roles with one folder share the set of the first such role."""
+    """Name the image set of each role.
+
+    Roles with the same folder share one set, which has the name of the first of these roles.
+    """
     names: dict[str, str] = {}
     first: dict[Path, str] = {}
     for role, folder in config.data.folders().items():
