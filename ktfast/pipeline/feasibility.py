@@ -12,7 +12,7 @@ from ktfast.errors import ConfigError, DataError
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.extract_features import check_source, feature_crop
+from ktfast.pipeline.steps.extract_features import check_source
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.networks import (
@@ -22,6 +22,7 @@ from ktfast.pipeline.steps.networks import (
     target_trunk,
 )
 from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.training.precision import computing_dtype
 
 Sets = dict[str, PreparedSet]

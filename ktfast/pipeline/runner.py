@@ -152,11 +152,13 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
+    from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
 
     if "prepare" not in stages and not is_prepared(run_folder):
         _execute(run_folder, "prepare", ())
+    check_chain(run_folder, stages[0])
     for stage in stages:
         if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
             _logger.info("%s: left out, because %s", stage, reason)

@@ -154,7 +154,7 @@ def test_balanced_transfer(finished, recipe, photographs, tmp_path, capsys):
     shutil.copytree(finished, folder)
     command = ["transfer", *arguments(folder, recipe, photographs), "--transfer.balanced", "true"]
     assert main(command) != 0
-    assert "balanced was False, is now True" in capsys.readouterr().err
+    assert "transfer.balanced was False, is now True" in capsys.readouterr().err
     assert main([*command, "--redo", "transfer"]) == 0
     ours, plain = (result(place, "transfer") for place in (folder, finished))
     assert ours["summary"]["steps"] == plain["summary"]["steps"]
@@ -184,7 +184,7 @@ def test_the_images_may_move(finished, recipe, photographs, tmp_path):
 def test_another_option_is_refused_with_the_difference(finished, recipe, photographs, capsys):
     status = main(["pretext", *arguments(finished, recipe, photographs), "--width", "0.25"])
     assert status == 2
-    assert "settings.width was 0.125, is now 0.25" in capsys.readouterr().err
+    assert "pretext.width was 0.125, is now 0.25" in capsys.readouterr().err
 
 
 def test_a_stage_without_its_input_says_which_command_makes_it(

@@ -11,8 +11,9 @@ from typing import Any
 
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
-from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
+from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.networks import target_trunk
+from ktfast.pipeline.steps.questions import baseline_question
 from ktfast.pipeline.steps.train_networks import (
     train_classifier,
     train_jigsaw,
@@ -35,19 +36,10 @@ def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
     dict
         Content of the baseline's `result.json`.
     """
-    config = run.config
-    target = config.transfer.model_dump(mode="json")
-    if name == "pretext":
-        settings = {"pretext": config.pretext.model_dump(mode="json"), "target": target}
-        inputs = {"images": set_fingerprint(run, "pretext")}
-    else:
-        settings = {"target": target}
-        inputs = {"images": set_fingerprint(run, "train")}
     return complete_stage(
         run,
         f"baseline_{name}",
-        {"seed": config.seed, **settings},
-        inputs,
+        baseline_question(run, name),
         partial(_fit_baseline, run, name),
         fingerprint=weights_fingerprint,
     )
