@@ -40,8 +40,11 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """
     if not run.config.data.folders():
         raise ConfigError("data.pretext is not set: give the folder of the training images")
+    names = dict.fromkeys(set_names(run.config).values())
+    for name in names:
+        listed_images(run, name)  # a folder that is missing is refused before anything is removed
     results = {}
-    for name in dict.fromkeys(set_names(run.config).values()):
+    for name in names:
         if redo:
             discard(run.stage(f"prepare/{name}"))
         question = prepare_question(run, name)

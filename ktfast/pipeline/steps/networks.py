@@ -14,7 +14,7 @@ from ktfast.ops.permutations import permutation_set
 from ktfast.pretext.network import JigsawNet
 from ktfast.pretext.task import JigsawTask
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, PERMUTATIONS = "weights.safetensors", "permutations.npy"
 
 
 def puzzle_permutations(config: PretextConfig) -> npt.NDArray[np.uint8]:
