@@ -605,7 +605,35 @@ class TestBadInput:
         )
         assert status == 2
         assert "1000 is more than the 112 images" in message
-        assert not (tmp_path / "run/pretext").exists()
+        assert not (tmp_path / "run/prepare").exists()
+
+    def test_a_stage_alone_is_refused_before_anything_is_computed(
+        self, recipe, photographs, tmp_path, capsys
+    ):
+        command = arguments(tmp_path / "run", recipe, photographs)
+        status, message = self.status(capsys, "features", *command, "--source", "resnet18")
+        assert (status, "'resnet18' is unknown" in message) == (2, True)
+        status, message = self.status(capsys, "cluster", *command, "--n_clusters", "1000")
+        assert (status, "1000 is more than the 112 images" in message) == (2, True)
+        assert not (tmp_path / "run/prepare").exists()
+
+    def test_unlabelled_test_images_are_refused_before_a_training(
+        self, recipe, photographs, finished, tmp_path, capsys
+    ):
+        flat = tmp_path / "flat"
+        flat.mkdir()
+        for number, path in enumerate(sorted((photographs / "test").rglob("*.jpg"))):
+            shutil.copy(path, flat / f"{number}.jpg")
+        folder = tmp_path / "run"
+        shutil.copytree(
+            finished, folder, ignore=shutil.ignore_patterns("baseline_*", "evaluate", "test")
+        )
+        command = ["evaluate", *arguments(folder, recipe, photographs), "--data.test", str(flat)]
+        status, message = self.status(capsys, *command)
+        assert status == 2
+        assert f"data.test ({flat}) has no labels" in message
+        assert not (folder / "baseline_pretext").exists()
+        assert not (folder / "prepare/test").exists()
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),
@@ -628,7 +656,7 @@ class TestBadInput:
         status, said = self.status(capsys, *command, f"--{option}", value)
         assert status == 2
         assert message in said
-        assert not (tmp_path / "run/pretext").exists()
+        assert not (tmp_path / "run/prepare").exists()
 
     def test_images_beside_the_classes(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train", tmp_path / "mixed")
@@ -667,8 +695,10 @@ class TestBadInput:
     def test_images_that_cannot_be_decoded_are_listed(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train" / "moon", tmp_path / "images" / "moon")
         (tmp_path / "images/moon/broken.jpg").write_bytes(b"\xff\xd8\xff junk")
-        command = ("prepare", "--run", str(tmp_path / "run"), "--config", str(recipe))
-        assert main([*command, "--data.pretext", str(tmp_path / "images")]) == 2  # 10 clusters
+        command = ["prepare", "--run", str(tmp_path / "run"), "--config", str(recipe)]
+        command += ["--data.pretext", str(tmp_path / "images"), "--cluster.n_clusters", "9"]
+        assert main(command) == 2  # after preparing, because one of the 9 files is broken
+        assert "9 is more than the 8 images" in capsys.readouterr().err
         summary = result(tmp_path / "run", "prepare/pretext")["summary"]
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]

@@ -14,11 +14,13 @@ from ktfast.config import result_options
 from ktfast.durable import read_json, sha256_json, write_json
 from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.results import VocRow, VocSummary
+from ktfast.images.file_records import FileHashes
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+from ktfast.pipeline.steps.prepared_images import HASHES
 from ktfast.pipeline.steps.questions import DEFAULTS, made_by
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             train_baseline(run, name)
     results = {}
     for protocol in config.voc.protocols():
-        sets = open_sets(config, protocol)
+        sets = open_sets(config, protocol, FileHashes(run.folder / HASHES))
         work = partial(_fine_tune, run, protocol, sets)
         results[protocol] = complete_stage(
             run, f"voc/{protocol}", _question(run, protocol, sets), work, redo=redo
@@ -69,7 +71,8 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
             inputs[name] = made_by(run, stage, f"the weights of {stage}")
     for role, images in (("train", sets.train), ("test", sets.test)):
         text = f"the photographs and annotations of {role} in {shown(images.folder)}"
-        inputs[role] = Input(images.fingerprint, text)
+        earlier = (images.fingerprint_by_size,)
+        inputs[role] = Input(images.fingerprint, text, earlier=earlier)
     if protocol == "detection":
         paths = config.voc.detection.train_proposals, config.voc.detection.test_proposals
         proposals = open_proposals(config.voc.detection, sets)
