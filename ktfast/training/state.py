@@ -241,8 +241,10 @@ def global_settings(config: TrainingConfig, device: torch.device, seed: int) -> 
 
 
 def _refuse_other_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    defaults = {"training": TrainingConfig().model_dump(mode="json")}
-    found = list(differences(before, now, defaults={**now, **defaults}))
+    # An option of which an earlier version knew nothing had its default.
+    options = TrainingConfig().model_dump(mode="json")
+    found = list(differences(before["training"], now["training"], "training", options))
+    found += differences({**before, "training": None}, {**now, "training": None})
     changes = [f"{name} {old!r} -> {new!r}" for name, old, new in found if name != IMAGES]
     if any(name == IMAGES for name, _, _ in found):
         changes.append("the images or their annotations are others")
