@@ -62,7 +62,7 @@ def photos(tmp_path_factory):
 
 def questions(config, folder):
     run = RunFolder(folder / "no run", config)
-    asked = [prepare_question(run, "pretext"), pretext_question(run), cluster_question(run)]
+    asked = [prepare_question(run, "pretext")[0], pretext_question(run), cluster_question(run)]
     asked += [features_question(run, "cluster"), transfer_question(run), evaluate_question(run)]
     asked += [baseline_question(run, name) for name in ("pretext", "labels")]
     voc = [result_options(getattr(config.voc, name)) for name in ("classification", "detection")]

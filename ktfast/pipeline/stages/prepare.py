@@ -47,8 +47,8 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     for name in names:
         if redo:
             discard(run.stage(f"prepare/{name}"))
-        question = prepare_question(run, name)
-        try_again(run, name)
+        question, changes = prepare_question(run, name)
+        try_again(run, name, changes)
         results[name] = complete_stage(
             run,
             f"prepare/{name}",

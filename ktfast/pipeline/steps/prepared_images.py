@@ -48,10 +48,22 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
     return run.listings[name]
 
 
-def prepare_question(run: RunFolder, name: str) -> Question:
+def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:
     """Ask for the prepared images of a folder.
 
-    The fingerprint of the images is the recorded one if no file has changed since.
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+
+    Returns
+    -------
+    question : Question
+        The question. Its fingerprint of the images is the recorded one if no file has changed.
+    changes : FileChanges or None
+        How the files differ from those of the finished set; None if there is nothing to compare.
     """
     index = listed_images(run, name)
     images = Input(index.fingerprint, _text(index.root))
@@ -62,12 +74,21 @@ def prepare_question(run: RunFolder, name: str) -> Question:
         images = dataclasses.replace(images, fingerprint=f"changed: {detail}", detail=detail)
     elif changes is not None and recorded is not None:
         images = dataclasses.replace(images, fingerprint=recorded)
-    return _question(run.config, images)
+    return _question(run.config, images), changes
 
 
-def try_again(run: RunFolder, name: str) -> None:
-    """Reopen a finished set if files that could not be read then can be read now."""
-    changes, result = _changes(run, name), run.stage(f"prepare/{name}") / "result.json"
+def try_again(run: RunFolder, name: str, changes: FileChanges | None) -> None:
+    """Reopen a finished set if files that could not be read then can be read now.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+    changes : FileChanges or None
+        What `prepare_question` found.
+    """
     if changes is not None and changes.readable and not changes.text():
         logger.info(
             "prepare/%s: %d files that could not be read are tried again, the first is %s",
@@ -75,7 +96,7 @@ def try_again(run: RunFolder, name: str) -> None:
             len(changes.readable),
             shown(changes.readable[0]),
         )
-        result.unlink()
+        (run.stage(f"prepare/{name}") / "result.json").unlink()
 
 
 def refuse_other_images(run: RunFolder, name: str) -> None:
@@ -96,7 +117,7 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
         recorded = str(begun.get("inputs", {}).get("images", ""))
         question = _question(run.config, Input(recorded, _text(folder)))
     else:
-        question = prepare_question(run, name)
+        question, _ = prepare_question(run, name)
     if begun and (changes := question.changes(begun)):
         raise ConfigError(refusal(run.stage(stage), "prepare", changes))
 
