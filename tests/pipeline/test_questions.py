@@ -11,13 +11,16 @@ from ktfast.config import load_config
 from ktfast.config.run import tomllib
 from ktfast.durable import read_json, write_json
 from ktfast.errors import ConfigError
+from ktfast.evaluation.results import VocRow
 from ktfast.features.source_code import module_file, source_code
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import open_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.prepared_images import HASHES
+from ktfast.voc.data import VocSet
 from support.photographs import squares
 from support.tiny_recipe import TINY
+from support.voc_folder import voc_folder
 
 HEX = re.compile("[0-9a-f]{64}")
 
@@ -217,3 +220,41 @@ class TestSourceCode:
         assert source_code("odd_teachers.inner:f").fingerprint != before
         assert module_file("odd_teachers.none") is None
         assert module_file("no_such_package.at.all") is None
+
+
+def test_photographs_and_masks_of_voc_are_compared_by_content(tmp_path, monkeypatch):
+    from ktfast.pipeline.stages import voc
+
+    done = []
+
+    def score(*arguments):
+        done.append(arguments)
+        return VocRow(score=0.5, classes={}, more={}, steps=1, protocol={})
+
+    monkeypatch.setattr(voc, "PROTOCOLS", {"segmentation": score})
+    folder, run = voc_folder(tmp_path / "voc"), tmp_path / "run"
+    asked = options(images(tmp_path / "photos"), **{"voc.models": ["random"]})
+    asked |= {f"voc.segmentation.{k}": "few" for k in ("train", "test")}
+    asked |= {"voc.segmentation.folder": str(folder)}
+
+    def again():
+        ktfast.run(asked, run, stages=["voc"])
+
+    again()
+    mask = folder / "SegmentationClass/2007_000002.png"
+    os.utime(mask)
+    again()
+    # An earlier version recorded sizes instead of content.
+    begun = run / "voc/segmentation/begun.json"
+    record = read_json(begun)
+    old = VocSet(folder, "few", "Segmentation").fingerprint_by_size
+    write_json(begun, {**record, "inputs": {"train": old, "test": old}})
+    again()
+    assert read_json(begun) == record
+    content = mask.read_bytes()
+    mask.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ConfigError, match=r"photographs and annotations of .* changed since"):
+        again()
+    mask.write_bytes(content)
+    again()
+    assert len(done) == 1
