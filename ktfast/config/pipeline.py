@@ -1,5 +1,6 @@
 """The options of each stage, from the images to the probes."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,15 @@ class DataConfig(Section):
         "set: ktfast measures the fastest share before a long epoch; two runs may then use "
         "different shares, which can round a pixel differently",
     )
+
+    @model_validator(mode="after")
+    def _decoder_has_an_effect(self) -> "DataConfig":
+        if self.hw_decoder_load is not None and self.feed in ("torch", "resident"):
+            raise ValueError(
+                f"hw_decoder_load is an option of NVIDIA DALI, but the feed is {self.feed}; leave "
+                "data.hw_decoder_load out, or give data.feed dali"
+            )
+        return self
 
     def folders(self) -> dict[str, Path]:
         """Return the folder of each role, given or by default; leave out a role without either."""
@@ -170,19 +180,26 @@ class FeaturesConfig(Section):
         "torchvision:MODEL, or MODULE:CALLABLE (a function from images uint8 [B, H, W, 3] to "
         "features [B, d])",
     )
-    weights: Path | None = Field(
+    weights: Path | None = side_option(
         None,
-        description="safetensors file with the teacher's weights; not set: the run's own weights "
-        "for pretext, torchvision's default weights for torchvision:MODEL",
+        description="safetensors file with the teacher's weights, for pretext and "
+        "torchvision:MODEL; not set: the run's own weights for pretext, torchvision's default "
+        "weights for torchvision:MODEL",
     )
     layer: str = Field(
-        "", description="layer of the trunk that gives the features; not set: the last layer"
+        "",
+        description="source pretext: layer of the trunk that gives the features; not set: the last "
+        "layer",
     )
     pool: int = Field(
-        4, ge=1, description="number of cells along each side to which the layer's output is pooled"
+        4,
+        ge=1,
+        description="source pretext: number of cells along each side to which the layer's output "
+        "is pooled",
     )
     pooling: Literal["max", "mean"] = Field(
-        "max", description="a cell keeps its largest (max) or its mean value (mean)"
+        "max",
+        description="source pretext: a cell keeps its largest (max) or its mean value (mean)",
     )
     crop: int = Field(
         0, ge=0, description="px; side of the centre crop that the teacher sees; 0: pretext.crop"
@@ -190,8 +207,8 @@ class FeaturesConfig(Section):
     batch_size: int = Field(256, ge=1, description="images that the teacher sees at a time")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="type in which the teacher computes; auto: the narrowest type that the device "
-        "computes fast",
+        description="type in which a network (pretext or torchvision:MODEL) computes; auto: the "
+        "narrowest type that the device computes fast",
     )
     dtype: Literal["float16", "float32"] = Field(
         "float16", description="type of the features on disk"
@@ -202,6 +219,24 @@ class FeaturesConfig(Section):
         "fitted on a sample; PCA features take less disk, and clustering saves one pass; after a "
         "change of cluster.normalize, the features must be extracted again",
     )
+
+    def unused(self) -> Collection[str]:
+        """Name the options that the source does not use."""
+        if self.source == "pretext":
+            return ()
+        network = self.source.startswith("torchvision:")
+        return ("layer", "pool", "pooling", *(() if network else ("weights", "precision")))
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> "FeaturesConfig":
+        for name in self.unused():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {value}, but the source {self.source} does not use {name}; leave "
+                    f"features.{name} out, or give another features.source"
+                )
+        return self
 
 
 class ClusterConfig(Section):
@@ -246,6 +281,10 @@ class ClusterConfig(Section):
         "from host memory; 0: 80 % of the free GPU memory",
     )
 
+    def unused(self) -> Collection[str]:
+        """Name the options of PCA if the features are not projected."""
+        return () if self.normalize.startswith("pca") else ("pca",)
+
 
 class TransferConfig(Section):
     """The target network, and its training on the pseudo-labels."""
@@ -284,8 +323,17 @@ class TransferConfig(Section):
     )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
+    def unused(self) -> Collection[str]:
+        """Name the options of AlexNet if the target is another network."""
+        return () if self.target == "alexnet" else ("variant",)
+
     @model_validator(mode="after")
     def _crop_fits(self) -> "TransferConfig":
+        if self.target != "alexnet" and self.variant != "caffe":
+            raise ValueError(
+                f"variant {self.variant} is an AlexNet, but the target is {self.target}; leave "
+                "transfer.variant out"
+            )
         if self.crop > self.image_size:
             raise ValueError(
                 f"crop {self.crop} px is larger than image_size {self.image_size} px; lower crop "
@@ -328,3 +376,7 @@ class EvaluateConfig(Section):
     )
     probe_epochs: int = Field(30, ge=1, description="epochs of each linear probe")
     neighbors: int = Field(20, ge=1, description="number of neighbours of the k-NN probe")
+
+    def unused(self) -> Collection[str]:
+        """Name the options of retraining if no layer is retrained."""
+        return () if self.retrain else ("retrain_epochs",)

@@ -1,7 +1,7 @@
 """The base class of every group of options, and the group that all trainings share."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import unquote_to_bytes
@@ -38,6 +38,13 @@ class Section(BaseModel):
             elif Path in get_args(field.annotation) and str(values.get(name)).startswith(_URI):
                 completed[name] = _from_uri(str(values[name]))
         return completed
+
+    def unused(self) -> Collection[str]:
+        """Name the options of this section that other options of the section leave without effect.
+
+        A section whose options depend on each other overrides this function.
+        """
+        return ()
 
 
 def spell_path(path: Path) -> str:
@@ -83,8 +90,9 @@ def side_option(default: Any, *, description: str, **limits: Any) -> Any:
 def result_options(section: Section) -> dict[str, Any]:
     """Give the options of a section that change results, as JSON values.
 
-    The options that `side_option` declares are left out. A nested section is given with all its
-    options, because existing run folders recorded all of them and must stay comparable.
+    Two runs whose values are equal give the same result. The options that `side_option` declares
+    are left out, and so are the options that have no effect because of other options
+    (`Section.unused`). The same holds for nested sections.
 
     Parameters
     ----------
@@ -96,12 +104,20 @@ def result_options(section: Section) -> dict[str, Any]:
     values : dict
         Value of each option by its name.
     """
-    fields = type(section).model_fields.items()
-    without_effect = {name for name, field in fields if field.json_schema_extra == _SIDE}
-    return section.model_dump(mode="json", exclude=without_effect)
+    without_effect = set(section.unused())
+    for name, field in type(section).model_fields.items():
+        if field.json_schema_extra == _SIDE:
+            without_effect.add(name)
+    values = section.model_dump(mode="json", exclude=without_effect)
+    for name in values:
+        if isinstance(nested := getattr(section, name), Section):
+            values[name] = result_options(nested)
+    return values
 
 
-def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(
+    before: Any, now: Any, name: str = "", defaults: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, Any, Any]]:
     """Find every value that differs between two nested mappings of JSON values.
 
     Parameters
@@ -112,18 +128,33 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
         What is asked for now.
     name : str
         Dotted name of the two values in the mappings that hold them.
+    defaults : mapping, optional
+        Default of every option that this version of ktfast knows, in nested mappings. An option
+        that `before` lacks had its default. An option that `now` lacks has no effect now. A value
+        that both `before` and `defaults` lack was not recorded, and is not compared. None: the two
+        mappings must have the same names.
 
     Yields
     ------
     difference : tuple
         Dotted name, value before, value now. A value is None where a mapping lacks the name.
     """
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted(before.keys() | now.keys()):
-            below = f"{name}.{key}" if name else key
-            yield from differences(before.get(key), now.get(key), below)
-    elif before != now:
-        yield name, before, now
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        if before != now:
+            yield name, before, now
+        return
+    for key in sorted(before.keys() | now.keys()):
+        below = f"{name}.{key}" if name else key
+        old = before.get(key)
+        if defaults is not None:
+            missing = (key not in before, key not in now)
+            if missing == (True, False):
+                old = defaults.get(key, now[key])
+            if missing == (False, True) and key in defaults:
+                continue
+        nested = None if defaults is None else defaults.get(key)
+        known = nested if isinstance(nested, Mapping) else None
+        yield from differences(old, now.get(key), below, known)
 
 
 class TrainingConfig(Section):
@@ -206,3 +237,7 @@ class TrainingConfig(Section):
     tensorboard: bool = side_option(
         False, description="also write TensorBoard events; needs the package tensorboard"
     )
+
+    def unused(self) -> Collection[str]:
+        """Name the options of the step schedule if the schedule is another one."""
+        return () if self.schedule == "step" else ("drop_at", "drop_factor")

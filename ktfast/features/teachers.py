@@ -183,6 +183,28 @@ def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
     return network
 
 
+def default_weights(name: str) -> str:
+    """Name torchvision's default weights of a model.
+
+    Parameters
+    ----------
+    name : str
+        A model of `torchvision.models`.
+
+    Returns
+    -------
+    weights : str
+        The file that torchvision downloads; its name holds a part of its hash. Empty for an unknown
+        model.
+    """
+    from torchvision import models
+
+    if name not in models.list_models(models):
+        return ""
+    weights = models.get_model_weights(name)
+    return str(weights["DEFAULT"].url).rpartition("/")[2] if len(weights) else ""
+
+
 def callable_teacher(path: str) -> Teacher:
     """A function of the user.
 

@@ -77,8 +77,9 @@ class FeatureWriter:
         self.dim = dim
         self.rows_done = 0
         self._paths = paths
-        meta = json.loads(json.dumps(meta or {}))  # the values that reading will give
-        self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": meta}
+        # The values that reading will give.
+        self.meta: dict[str, Any] = json.loads(json.dumps(meta or {}))
+        self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": self.meta}
         self._shards: list[dict[str, Any]] = []
         self._features = np.empty((shard_rows, dim), dtype)
         self._ids = np.empty(shard_rows, np.int64)
@@ -170,6 +171,8 @@ class FeatureWriter:
         """Keep the shards of an earlier writer, up to the first missing or damaged shard."""
         manifest = read_manifest(self.folder)
         before = {key: manifest[key] for key in self._config}
+        # Earlier versions also stored the options layer and pool, where they had no effect.
+        before["meta"] = {key: before["meta"].get(key) for key in self.meta}
         if changed := [key for key in before if before[key] != self._config[key]]:
             pairs = (f"{key} {before[key]} is now {self._config[key]}" for key in changed)
             raise ConfigError(

@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = (
     ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
     ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+UNREADABLE = "cannot be read"
+"""Begin of the reason of a skipped image that the operating system did not let ktfast read."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class ImageIndex:
         Hash of each relative path, 63 bits. All sample ids are different.
     sizes : array, int64 [n]
         Number of bytes of each file when the folder was listed.
+    mtimes_ns : array, int64 [n]
+        Time of the last modification of each file, nanoseconds since 1970.
     skipped : tuple of SkippedImage
         Files with an image suffix that are no image: empty files, broken links, special files.
     """
@@ -71,6 +75,7 @@ class ImageIndex:
     classes: tuple[str, ...]
     sample_ids: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    mtimes_ns: npt.NDArray[np.int64]
     skipped: tuple[SkippedImage, ...] = ()
 
     @classmethod
@@ -114,7 +119,7 @@ class ImageIndex:
             suffixes = " ".join(IMAGE_SUFFIXES)
             raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
         found.sort()
-        paths = tuple(path for path, _ in found)
+        paths = tuple(path for path, _, _ in found)
         names: list[str] = []
         if labels == "folder":
             names = [path.partition("/")[0] if "/" in path else "" for path in paths]
@@ -128,7 +133,8 @@ class ImageIndex:
             ),
             classes=classes,
             sample_ids=sample_ids_of(paths),
-            sizes=np.array([size for _, size in found], np.int64),
+            sizes=np.array([size for _, size, _ in found], np.int64),
+            mtimes_ns=np.array([mtime for _, _, mtime in found], np.int64),
             skipped=tuple(sorted(skipped, key=lambda image: image.path)),
         )
 
@@ -167,7 +173,7 @@ class ImageIndex:
         """
         root = Path(root)
         try:
-            sizes = [os.stat(root / path).st_size for path in paths]
+            found = [os.stat(root / path) for path in paths]
         except OSError as error:
             raise DataError(f"listed image {error.filename}: {error.strerror}") from error
         if labels is not None and len(np.asarray(labels)) != len(paths):
@@ -183,7 +189,8 @@ class ImageIndex:
             else np.array(labels, np.int64),
             classes=tuple(classes),
             sample_ids=sample_ids_of(paths),
-            sizes=np.array(sizes, np.int64),
+            sizes=np.array([status.st_size for status in found], np.int64),
+            mtimes_ns=np.array([status.st_mtime_ns for status in found], np.int64),
         )
 
     @property
@@ -193,7 +200,10 @@ class ImageIndex:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the path and size of every file."""
+        """SHA-256 over the path and size of every file.
+
+        Equal fingerprints do not mean equal content: see `ktfast.images.file_records`.
+        """
         digest = hashlib.sha256()
         for path, size in zip(self.paths, self.sizes.tolist(), strict=True):
             digest.update(os.fsencode(path) + b"\0%d\n" % size)
@@ -210,6 +220,7 @@ class ImageIndex:
             classes=self.classes,
             sample_ids=self.sample_ids[rows],
             sizes=self.sizes[rows],
+            mtimes_ns=self.mtimes_ns[rows],
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda image: image.path)),
         )
 
@@ -233,9 +244,9 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
     return ids
 
 
-def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]:
-    """(relative path, size) of every image below `root`, unsorted, and the skipped files."""
-    found: list[tuple[str, int]] = []
+def _list_images(root: Path) -> tuple[list[tuple[str, int, int]], list[SkippedImage]]:
+    """(path, size, mtime) of every image below `root`, unsorted, and the skipped files."""
+    found: list[tuple[str, int, int]] = []
     skipped: list[SkippedImage] = []
     n_other = 0
     entered: set[tuple[int, int]] = set()
@@ -259,10 +270,10 @@ def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]
                 (links if entry.is_symlink() else nested).append(path)
             elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
                 n_other += 1
-            elif isinstance(size := _file_size(entry), int):
-                found.append((path, size))
+            elif isinstance(state := _file_state(entry), tuple):
+                found.append((path, *state))
             else:
-                skipped.append(SkippedImage(path, size))
+                skipped.append(SkippedImage(path, state))
         folders.extend(reversed(nested))
         links.sort(reverse=True)
     if n_other:
@@ -270,12 +281,12 @@ def _list_images(root: Path) -> tuple[list[tuple[str, int]], list[SkippedImage]]
     return found, skipped
 
 
-def _file_size(entry: os.DirEntry[str]) -> int | str:
-    """Size in bytes, or the reason why the entry cannot be an image."""
+def _file_state(entry: os.DirEntry[str]) -> tuple[int, int] | str:
+    """Size in bytes and modification time, or the reason why the entry cannot be an image."""
     try:
         status = entry.stat()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"{UNREADABLE} ({error.strerror})"
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
-    return status.st_size or "the file is empty"
+    return (status.st_size, status.st_mtime_ns) if status.st_size else "the file is empty"

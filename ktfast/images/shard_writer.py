@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from ktfast import durable
 from ktfast.durable import is_whole, part
 from ktfast.errors import DataError
 from ktfast.images.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
+from ktfast.images.file_records import (
+    UNREAD,
+    FileHashes,
+    FileRecord,
+    read_recorded,
+    read_records,
+    write_records,
+)
 from ktfast.images.in_order import in_order
-from ktfast.images.index import ImageIndex
-from ktfast.images.source import INDEX, TABLE, FolderSource
+from ktfast.images.index import UNREADABLE, ImageIndex
+from ktfast.images.source import INDEX, SOURCES, TABLE, FolderSource
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +71,11 @@ class ShardWriter:
                 row = self._keep(row) or self._write(row, encoded)
                 if self.progress is not None:
                     self.progress(row, n)
-        for path in self.out.glob("shard-*"):
-            number = path.stem.rpartition("-")[2]
-            if number.isdigit() and int(number) >= len(self.done):
-                path.unlink()
+        for kind in ("shard-*", "sources-*"):
+            for path in self.out.glob(kind):
+                number = path.stem.rpartition("-")[2]
+                if number.isdigit() and int(number) >= len(self.done):
+                    path.unlink()
         content = {
             **self.options,
             "root": str(self.index.root),
@@ -95,20 +105,39 @@ class ShardWriter:
         if not is_whole(self.out, tar, hashed=True):
             logger.warning("%s is damaged; writing it again", self.out / tar["file"])
             return None
+        if not self._same_sources(first, next_row):
+            return None
         self.done.append({**tar, "rows": rows, "table": part(path)})
         return next_row
 
+    def _same_sources(self, first: int, next_row: int) -> bool:
+        """Say whether the files of some rows are those from which the next shard was made."""
+        path = self.out / SOURCES.format(len(self.done))
+        records = read_records(path, key=self.key, first=first)
+        if list(records) != list(self.index.paths[first:next_row]):
+            return False
+        touched: list[tuple[str, FileRecord]] = []
+        for row, (name, record) in enumerate(records.items(), first):
+            if record.sha256 == UNREAD:
+                return False
+            if not record.is_of(int(self.index.sizes[row]), int(self.index.mtimes_ns[row])):
+                touched.append((str(self.index.root / name), record))
+        now = FileHashes().sha256(name for name, _ in touched)
+        return now == [record.sha256 for _, record in touched]
+
     def _write(
-        self, first: int, encoded: Callable[[int], Iterator[tuple[int, "Encoded | str"]]]
+        self, first: int, encoded: Callable[[int], Iterator[tuple[int, "EncodedRow"]]]
     ) -> int:
         """Write the next shard from row `first` of the index on; return the row after the shard."""
         number = len(self.done)
         table = Table(first_key=sum(shard["rows"] for shard in self.done))
         path = self.out / f"shard-{number:05d}.tar"
+        sources: dict[str, FileRecord] = {}
         with durable.replacing(path) as file:
             tar = TarFile(file)
-            for row, image in encoded(first):
+            for row, (image, record) in encoded(first):
                 next_row = row + 1
+                sources[self.index.paths[row]] = record
                 if isinstance(image, str):
                     table.skipped.append([self.index.paths[row], image])
                 else:
@@ -126,16 +155,25 @@ class ShardWriter:
         durable.write_bytes(
             table_path, json.dumps({**head, "skipped": table.skipped, **table.columns}).encode()
         )
+        place = self.out / SOURCES.format(number)
+        write_records(place, sources, key=self.key, first=first)
         self.done.append({**stored, "rows": len(table.columns["paths"]), "table": part(table_path)})
         return next_row
 
-    def _encode(self, row: int) -> "Encoded | str":
-        """The stored form of an image, or the reason why the image is skipped."""
+    def _encode(self, row: int) -> "EncodedRow":
+        """The stored form of an image or the reason why it is skipped, and the file's record."""
+        path = self.source.name(row)
         try:
-            data = self.source.read(row)
-            original = decode_rgb(data, self.source.name(row))
+            data, record = read_recorded(path)
+        except OSError as error:
+            return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
+        try:
+            return self._stored(data, decode_rgb(data, path)), record
         except DataError as error:
-            return skip_reason(error)
+            return skip_reason(error), record
+
+    def _stored(self, data: bytes, original: Image.Image) -> "Encoded":
+        """The stored form of an image, whose file holds `data`."""
         image = resize_short_side(original, self.options["short_side"])
         buffer = io.BytesIO()
         if self.options["format"] == "raw":
@@ -151,6 +189,9 @@ class ShardWriter:
                 subsampling=self.options["subsampling"],
             )
         return Encoded(buffer.getvalue(), image.height, image.width)
+
+
+EncodedRow = tuple["Encoded | str", FileRecord]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from ktfast.images.index import ImageIndex, SkippedImage
 SCHEMA = 1
 INDEX = "index.json"
 TABLE = "shard-{:05d}.json"
+SOURCES = "sources-{:05d}.json"
+"""Records of the files from which a shard was made (`ktfast.images.file_records`)."""
 
 
 class ImageSource(ABC):
@@ -126,8 +128,13 @@ class FolderSource(ImageSource):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the index."""
-        return self.index.fingerprint
+        """SHA-256 over path, size and modification time of every file.
+
+        Reading the content of a large data set would take long. Touching a file therefore changes
+        this fingerprint. A prepared set has the fingerprint of its content.
+        """
+        times = durable.sha256_json(self.index.mtimes_ns.tolist())
+        return durable.sha256_json([self.index.fingerprint, times])
 
     def name(self, row: int) -> str:
         """Full path of the image."""

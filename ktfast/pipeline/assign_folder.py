@@ -21,12 +21,12 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
 from ktfast.pipeline.steps.extract_features import (
     build_teacher,
-    feature_crop,
     in_precision,
     then_transform,
     write_features,
 )
 from ktfast.pipeline.steps.image_sets import open_feed, progress_log
+from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_assignments
 
 _logger = logging.getLogger(__name__)

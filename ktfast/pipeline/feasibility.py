@@ -1,39 +1,51 @@
 """Check a run before its long stages: options, images, networks and probes must fit each other.
 
-The runner checks after the images are prepared, so that a mistake is not found hours later. The
-networks are built on torch's meta device, which checks shapes and takes no memory.
+The runner checks the list of image files before it prepares them, and the prepared images again, so
+that a mistake is not found hours later. The networks are built on torch's meta device, which checks
+shapes and takes no memory.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 import torch
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
+from ktfast.images.index import ImageIndex
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.extract_features import check_source, feature_crop
+from ktfast.pipeline.steps.extract_features import check_source
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
-from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.networks import (
     jigsaw_network,
     pretext_trunk,
     target_network,
     target_trunk,
 )
+from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.training.precision import computing_dtype
 
-Sets = dict[str, PreparedSet]
+Sets = dict[str, ImageIndex | PreparedSet]
 
 
-def check_feasible(run: RunFolder) -> None:
+def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -> None:
     """Check images, networks and probes of a run against each other.
 
     Parameters
     ----------
     run : RunFolder
-        A run whose images are prepared.
+        The run.
+    stages : collection of str
+        Stages that will be run. What only other stages need is not checked. With the stage prepare,
+        everything is checked, because the run has just begun.
+    prepared : bool
+        Whether the images are prepared. If not, the files in the image folders are counted. Files
+        that cannot be decoded are found later.
 
     Raises
     ------
@@ -43,19 +55,36 @@ def check_feasible(run: RunFolder) -> None:
         The images cannot be used for the run.
     """
     config = run.config
-    sets = {role: open_set(run, role) for role in config.data.folders()}
-    _check_images(config, sets)
-    check_source(config)
+    sets: Sets = {}
+    for role in config.data.folders():
+        sets[role] = open_set(run, role) if prepared else listed_images(run, set_name(run, role))
+    all_of_it = "prepare" in stages
     device = torch.device(resolve_device(config.device))
-    for training in (config.pretext.training, config.transfer.training):
-        computing_dtype(training.precision, device)
+    if all_of_it or {"pretext", "cluster"} & set(stages):
+        _check_images(config, sets)
+    if all_of_it or "features" in stages:
+        check_source(config)
+        _check_weights(config)
+    for stage, section in (("pretext", config.pretext), ("transfer", config.transfer)):
+        if all_of_it or stage in stages:
+            computing_dtype(section.training.precision, device)
     with torch.device("meta"):
-        _check_teacher(config, sets)
-        _check_target(config)
-    if "test" in sets:
+        if all_of_it or {"pretext", "features", "cluster"} & set(stages):
+            _check_teacher(config, sets)
+        if all_of_it or {"transfer", "evaluate"} & set(stages):
+            _check_target(config)
+    if "test" in sets and (all_of_it or "evaluate" in stages):
         _check_labels(config, sets)
-        check_probe_memory(run)
-    _check_voc(config, device)
+        if prepared:
+            check_probe_memory(run)
+    if all_of_it or "voc" in stages:
+        _check_voc(config, device)
+
+
+def _check_weights(config: Config) -> None:
+    weights = config.features.weights
+    if config.cluster.features is None and weights is not None and not weights.is_file():
+        raise ConfigError(f"features.weights {weights} does not exist; give a safetensors file")
 
 
 def _check_images(config: Config, sets: Sets) -> None:

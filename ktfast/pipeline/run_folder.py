@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from ktfast.config import Config, load_config, spell_path
 from ktfast.durable import read_json, write_bytes, write_json
 from ktfast.errors import DataError, InputError, ShownFormatter
+from ktfast.images.index import ImageIndex
 from ktfast.pipeline.environment import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,15 @@ class RunFolder:
         The run folder.
     config : Config
         Every option.
+    listings : dict of str to ImageIndex
+        The files of the image folders by the name of the image set, once they were listed.
     """
 
     folder: Path
     config: Config
+    listings: dict[str, ImageIndex] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""

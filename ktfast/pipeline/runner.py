@@ -44,9 +44,9 @@ def run(
 
     A finished stage is skipped, and an interrupted stage continues from its last checkpoint. If
     several stages are asked for, stages that the options do not call for are skipped, and the
-    report is written at the end. If the stage prepare is asked for, all options are checked against
-    the prepared images before the next stage. If prepare is not asked for and the images are not
-    prepared yet, prepare runs first, without this check.
+    report is written at the end. Before anything is computed, the options are checked against each
+    other and against the image folders, and the results of earlier stages are compared with what is
+    asked. If the images are not prepared yet, prepare runs first.
 
     Parameters
     ----------
@@ -152,18 +152,25 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
+    from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
 
-    if "prepare" not in stages and not is_prepared(run_folder):
+    ready = "prepare" not in stages and is_prepared(run_folder)
+    if ready:
+        check_chain(run_folder, stages[0])
+    check_feasible(run_folder, stages, prepared=ready)
+    if "prepare" not in stages and not ready:
         _execute(run_folder, "prepare", ())
+        check_chain(run_folder, stages[0])
+        check_feasible(run_folder, stages, prepared=True)
     for stage in stages:
         if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
             _logger.info("%s: left out, because %s", stage, reason)
             continue
         _execute(run_folder, stage, redo)
         if stage == "prepare":
-            check_feasible(run_folder)
+            check_feasible(run_folder, stages, prepared=True)
 
 
 def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:

@@ -1,13 +1,12 @@
 """A stage is done once: its folder records what was asked of the stage, and the result.
 
-The options and the fingerprints of the inputs are the stage's question. `begun.json` in the stage's
-folder holds the question and is written when the stage starts. `result.json` is written when the
-stage is done. A call with the same question returns the recorded result if the stage's files are
-whole. A call with another question is refused, so that no finished work is lost silently.
+`begun.json` in the stage's folder holds the stage's question (`ktfast.pipeline.question`) and is
+written when the stage starts. `result.json` is written when the stage is done. A call with the same
+question returns the recorded result if the stage's files are whole. A call with another question is
+refused, so that no finished work is lost silently.
 """
 
 import dataclasses
-import json
 import logging
 import shutil
 import time
@@ -17,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import ktfast
-from ktfast.config import differences
 from ktfast.durable import read_json, write_bytes, write_json
 from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.pipeline.question import Question, as_json, refusal
 from ktfast.pipeline.run_folder import RunFolder, record_configuration
 
 logger = logging.getLogger(__name__)
-
-SHOWN_DIFFERENCES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +52,7 @@ class Outcome:
 def complete_stage(
     run: RunFolder,
     name: str,
-    settings: dict[str, Any],
-    inputs: dict[str, str],
+    question: Question,
     work: Callable[[Path], Outcome],
     *,
     redo: bool = False,
@@ -70,10 +66,8 @@ def complete_stage(
         The run.
     name : str
         Name of the stage. The stage's folder in the run folder has this name.
-    settings : dict
-        Every option that the outcome depends on.
-    inputs : dict
-        Fingerprint of each artifact that the work reads.
+    question : Question
+        Every option that the outcome depends on, and everything that the work reads.
     work : callable
         Does the work in the stage's folder. It must continue from the files that an interrupted
         call left in the folder.
@@ -93,20 +87,29 @@ def complete_stage(
     ------
     ConfigError
         The folder was begun with other settings or inputs. The message shows the differences.
+    DataError
+        A stage that makes an input is not finished.
     """
+    for found in question.inputs.values():
+        if found.stage:
+            run.result(found.stage)
     folder = run.stage(name)
     if redo:
         discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    question = _as_json({"settings": settings, "inputs": inputs})
     begun_path = folder / "begun.json"
     if begun_path.is_file():
-        _refuse_change(name, folder, read_json(begun_path), question)
+        begun = read_begun(folder)
+        if changes := question.changes(begun):
+            raise ConfigError(refusal(folder, name.split("/")[0], changes))
+        if begun.get("inputs") != question.fingerprints():
+            # The record of an earlier version lacks inputs that this version compares.
+            write_json(begun_path, question.record())
         if (recorded := _recorded_result(folder, fingerprint)) is not None:
             logger.info("%s: up to date", name)
             return recorded
     else:
-        write_json(begun_path, question)
+        write_json(begun_path, question.record())
     logger.info("%s: started", name)
     started, clock = time.time(), time.monotonic()
     with _recorded_configuration(run, folder):
@@ -115,8 +118,9 @@ def complete_stage(
     result = {
         "stage": name,
         "version": ktfast.__version__,
-        "config": question["settings"],
-        "inputs": inputs,
+        "config": question.settings,
+        "inputs": question.fingerprints(),
+        "from": question.record()["from"],
         "fingerprint": outcome.fingerprint,
         "started": started,
         "seconds": outcome.seconds or time.monotonic() - clock,
@@ -124,7 +128,7 @@ def complete_stage(
         "outputs": outcome.outputs,
         "summary": outcome.summary,
     }
-    write_json(folder / "result.json", _as_json(result))
+    write_json(folder / "result.json", as_json(result))
     logger.info("%s: done in %.1f s", name, result["seconds"])
     return result
 
@@ -143,9 +147,15 @@ def discard(folder: Path) -> None:
         shutil.rmtree(trash)
 
 
-def _as_json(value: Any) -> Any:
-    """Convert a value as writing it to JSON and reading it back would."""
-    return json.loads(json.dumps(value, default=str))
+def read_begun(folder: Path) -> dict[str, Any]:
+    """Read the question with which a stage was begun; empty if the stage was not begun."""
+    path = folder / "begun.json"
+    if not path.is_file():
+        return {}
+    begun = read_json(path)
+    if not isinstance(begun, dict):
+        raise DataError(f"{path} is damaged: it should hold one JSON object; redo the stage")
+    return begun
 
 
 def _recorded_result(
@@ -184,16 +194,3 @@ def _recorded_configuration(run: RunFolder, folder: Path) -> Iterator[None]:
             if before is not None:
                 write_bytes(config, before)
         raise
-
-
-def _refuse_change(name: str, folder: Path, before: Any, now: Any) -> None:
-    changes = [f"{key} was {old!r}, is now {new!r}" for key, old, new in differences(before, now)]
-    if changes:
-        stage = name.split("/")[0]
-        raise ConfigError(
-            f"{folder} was begun with other options or data: "
-            f"{'; '.join(changes[:SHOWN_DIFFERENCES])}"
-            f"{'; ...' if len(changes) > SHOWN_DIFFERENCES else ''}. Use another run folder, or "
-            f"redo the stage {stage} (--redo {stage} on the command line), which removes what the "
-            "folder holds"
-        )

@@ -16,6 +16,7 @@ from ktfast.durable import read_json
 from ktfast.errors import DataError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.report.staleness import stale_stages
 from ktfast.report.summaries import (
     ClusterSummary,
     MetricsRow,
@@ -80,6 +81,12 @@ class RunReader:
             self._results[stage] = None if value is None else StageResult.from_json(value)
         return self._results[stage]
 
+    def stale(self) -> dict[str, str]:
+        """Stages whose inputs were made again after them, with the reason."""
+        stages = self.stages()
+        unfinished = {s for s in stages if not (self.folder / s / "result.json").is_file()}
+        return stale_stages({stage: self.result(stage) for stage in stages}, unfinished)
+
     def evaluation(self) -> EvaluationSummary | None:
         """Summary of the stage evaluate, or None."""
         summary = self._summary("evaluate")
@@ -98,7 +105,8 @@ class RunReader:
     def clusters(self) -> ClusterSummary | None:
         """Summary of the stage cluster, with the untrained network's scores, or None."""
         summary, evaluation = self._summary("cluster"), self.evaluation()
-        untrained = evaluation.random_clusters if evaluation is not None else None
+        comparable = evaluation is not None and not {"cluster", "evaluate"} & self.stale().keys()
+        untrained = evaluation.random_clusters if evaluation and comparable else None
         return None if summary is None else ClusterSummary.from_json(summary, untrained)
 
     def prepared(self) -> dict[str, PreparedImages]:

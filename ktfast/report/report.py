@@ -53,6 +53,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "images": sections.images_section(run),
         "environment": sections.environment_section(run),
         "config": run.config(),
+        "stale": run.stale(),
     }
     files = resources.files("ktfast.report")
     environment = Environment(

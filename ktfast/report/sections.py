@@ -44,19 +44,32 @@ class ResultSection:
 
 def result_section(run: RunReader) -> ResultSection:
     """The verdict and the numbers at the top of the page."""
-    evaluation, cluster, pretext = run.evaluation(), run.clusters(), run.training("pretext")
+    stale = run.stale()
+    evaluation = None if "evaluate" in stale else run.evaluation()
+    cluster = None if "cluster" in stale else run.clusters()
+    pretext = None if "pretext" in stale else run.training("pretext")
+    why = "the evaluation was not run"
+    if "evaluate" in stale:
+        why = f"the evaluation is stale, because {stale['evaluate']}"
     test = run.prepared().get("test")
     linear, knn = ({}, {}) if evaluation is None else (evaluation.linear, evaluation.knn)
     return ResultSection(
-        verdict=verdict(evaluation, cluster, pretext, None if test is None else test.images),
+        verdict=verdict(
+            evaluation, cluster, pretext, None if test is None else test.images, why_not=why
+        ),
         figures=[
-            _accuracy_figure("Linear probe", linear),
-            _accuracy_figure("Nearest neighbours", knn),
-            _puzzle_figure(pretext),
-            _cluster_figure(cluster),
+            _marked(_accuracy_figure("Linear probe", linear), stale.get("evaluate")),
+            _marked(_accuracy_figure("Nearest neighbours", knn), stale.get("evaluate")),
+            _marked(_puzzle_figure(pretext), stale.get("pretext")),
+            _marked(_cluster_figure(cluster), stale.get("cluster")),
             _time_figure(run),
         ],
     )
+
+
+def _marked(figure: Figure, reason: str | None) -> Figure:
+    """Mark a figure whose stage is stale for some reason; its number is left out."""
+    return figure if reason is None else Figure(figure.title, "–", "stale")
 
 
 def _accuracy_figure(title: str, rows: ByModel) -> Figure:
@@ -195,7 +208,7 @@ def _training(run: RunReader, stage: str, rows: list[MetricsRow]) -> Training:
     rates = [row.images_per_second for row in rows if row.images_per_second is not None]
     waits = [row.loader_wait for row in rows if row.loader_wait is not None]
     return Training(
-        title=_training_title(stage),
+        title=_training_title(stage) + (" (stale)" if stage in run.stale() else ""),
         plots=[Markup(plot) for plot in plots.training_curves(rows, chance=chance, name=stage)],
         steps=rows[-1].step,
         epochs=rows[-1].epoch,
@@ -243,10 +256,10 @@ def stages_section(run: RunReader) -> list[StageRow]:
     results = {stage: run.result(stage) for stage in run.stages()}
     times = [r.seconds for r in results.values() if r is not None and r.seconds]
     longest = max(times, default=1.0)
-    rows = [
-        _stage_row(stage, result, "begun, not finished" if result is None else "done", longest)
-        for stage, result in results.items()
-    ]
+    states = {stage: f"stale: {reason}" for stage, reason in run.stale().items()}
+    for stage, result in results.items():
+        states.setdefault(stage, "begun, not finished" if result is None else "done")
+    rows = [_stage_row(stage, result, states[stage], longest) for stage, result in results.items()]
     begun = {stage.split("/")[0] for stage in results}
     rows += [_stage_row(s, None, "not run", longest) for s in _PIPELINE if s not in begun]
     return sorted(rows, key=lambda row: _position(row.name))

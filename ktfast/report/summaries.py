@@ -26,6 +26,12 @@ class StageResult:
         Unit of the throughput.
     summary : dict, optional
         What the stage found; each stage has its own keys.
+    fingerprint : str
+        Hash of what the stage left.
+    inputs : dict of str to str
+        Fingerprint of each input that the stage read.
+    made_from : dict of str to str
+        The stage that made the input, for each input that a stage made.
     """
 
     started: float | None
@@ -33,6 +39,9 @@ class StageResult:
     rate: float | None
     unit: str
     summary: Json | None
+    fingerprint: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    made_from: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Json) -> "StageResult":
@@ -44,6 +53,9 @@ class StageResult:
             rate=number(throughput.get("value")),
             unit=str(throughput.get("unit", "")),
             summary=summary if isinstance(summary, dict) else None,
+            fingerprint=str(value.get("fingerprint", "")),
+            inputs={str(k): str(v) for k, v in mapping(value.get("inputs")).items()},
+            made_from={str(k): str(v) for k, v in mapping(value.get("from")).items()},
         )
 
 

@@ -36,6 +36,8 @@ def verdict(
     cluster: ClusterSummary | None,
     pretext: TrainingResult | None,
     n_test: float | None,
+    *,
+    why_not: str = "the evaluation was not run",
 ) -> Verdict:
     """Say whether the transferred network beats random weights, and by how much.
 
@@ -49,6 +51,8 @@ def verdict(
         Summary of the stage pretext.
     n_test : float, optional
         Number of test images. It decides which difference counts as noise.
+    why_not : str
+        Why there is no evaluation, if there is none.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def verdict(
     best = {name: best_layer(row) for name, row in linear.items()}
     transfer, random = best.get("transfer"), best.get("random")
     if evaluation is None or transfer is None:
-        reason = "the evaluation was not run" if evaluation is None else "the evaluation ran none"
+        reason = why_not if evaluation is None else "the evaluation ran none"
         return Verdict(
             "open",
             "Not evaluated: it is unknown how good the transferred network is",

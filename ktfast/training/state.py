@@ -21,6 +21,9 @@ from ktfast.training.progress import Meter, Window
 
 logger = logging.getLogger(__name__)
 
+IMAGES = "feed.images"
+"""Name of the images' fingerprint in the question of a training."""
+
 
 class TrainingState:
     """Model, optimiser, loss scale, random generators, and sums since the last metrics row.
@@ -238,9 +241,16 @@ def global_settings(config: TrainingConfig, device: torch.device, seed: int) -> 
 
 
 def _refuse_other_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    if changes := _changes(before, now):
+    # An option of which an earlier version knew nothing had its default.
+    options = TrainingConfig().model_dump(mode="json")
+    found = list(differences(before["training"], now["training"], "training", options))
+    found += differences({**before, "training": None}, {**now, "training": None})
+    changes = [f"{name} {old!r} -> {new!r}" for name, old, new in found if name != IMAGES]
+    if any(name == IMAGES for name, _, _ in found):
+        changes.append("the images or their annotations are others")
+    if changes:
         raise ConfigError(
-            f"{folder} holds a training begun with other settings ({changes}); "
+            f"{folder} holds a training begun with other settings ({'; '.join(changes)}); "
             "restore the old settings, or use another folder"
         )
 

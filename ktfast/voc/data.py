@@ -6,6 +6,7 @@ Layout of the folder (Everingham et al. 2010): photographs `JPEGImages/ID.jpg`, 
 files exist and that the annotations can be read.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ktfast.errors import DataError
+from ktfast.durable import sha256_json
+from ktfast.errors import DataError, shown
 from ktfast.images.decode import upright_shape
+from ktfast.images.file_records import UNREAD, FileHashes
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
 
@@ -65,6 +68,8 @@ class VocSet(FolderSource):
         "Main" reads boxes, "Segmentation" reads masks.
     classes : sequence of str
         Names of the classes; the mask value of the first one is 1. Empty: the 20 classes of VOC.
+    hashes : FileHashes, optional
+        Hashes of files that were read before. None: `fingerprint` reads every file.
 
     Attributes
     ----------
@@ -72,6 +77,9 @@ class VocSet(FolderSource):
         Image ids, length n.
     objects : tuple of Objects
         Annotated objects of each image, length n. Empty for "Segmentation".
+    fingerprint_by_size : str
+        Hash of the list, the classes, the annotations, and the sizes of images and masks. Earlier
+        versions of ktfast recorded this hash.
 
     Raises
     ------
@@ -85,12 +93,16 @@ class VocSet(FolderSource):
         split: str,
         kind: Literal["Main", "Segmentation"] = "Main",
         classes: Sequence[str] = (),
+        hashes: FileHashes | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.ids = _read_ids(self.folder, split, kind)
         super().__init__(ImageIndex.of(self.folder, [f"JPEGImages/{key}.jpg" for key in self.ids]))
         self.classes = tuple(classes) or CLASSES
+        self._hashes = hashes or FileHashes()
+        # What earlier versions of ktfast took for the fingerprint: sizes instead of content.
         digest = hashlib.sha256(repr((self.index.fingerprint, self.classes)).encode())
+        annotations = hashlib.sha256(repr(self.classes).encode())
         self.objects: tuple[Objects, ...] = ()
         if kind == "Main":
             texts = [_read(self.folder / "Annotations" / f"{key}.xml") for key in self.ids]
@@ -100,16 +112,32 @@ class VocSet(FolderSource):
             )
             for text in texts:
                 digest.update(hashlib.sha256(text).digest())
+                annotations.update(hashlib.sha256(text).digest())
         else:
             for row in range(self.n):
                 digest.update(b"%d " % _size(self.mask_path(row)))
-        self._fingerprint = digest.hexdigest()
+        self.fingerprint_by_size = digest.hexdigest()
+        self._annotations = annotations.hexdigest()
         self._shapes: dict[int, tuple[int, int]] = {}
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the list, the classes, the annotations, and the sizes of images and masks."""
-        return self._fingerprint
+        """Hash of the list, the classes, and the content of annotations, photographs and masks.
+
+        Raises
+        ------
+        DataError
+            A file cannot be read. The message names the file.
+        """
+        paths = [Path(self.name(row)) for row in range(self.n)]
+        if not self.objects:
+            paths += [self.mask_path(row) for row in range(self.n)]
+        hashes = self._hashes.sha256(paths)
+        self._hashes.save()
+        for path, found in zip(paths, hashes, strict=True):
+            if found == UNREAD:
+                raise DataError(f"{shown(path)} cannot be read; make the file readable")
+        return sha256_json([list(self.ids), self._annotations, hashes])
 
     def shape(self, row: int) -> tuple[int, int]:
         """(height, width) of an image in pixels; raises `DataError` for an unreadable image."""

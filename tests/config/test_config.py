@@ -213,15 +213,19 @@ def test_options_that_do_not_change_results_are_left_out():
     assert set(ClusterConfig.model_fields) - result_options(Config().cluster).keys() == {
         "features",
         "memory_budget_gb",
+        "pca",  # has no effect with cluster.normalize = "l2"
     }
     training = TrainingConfig(log_every=1, checkpoint_minutes=1, tensorboard=True)
     assert result_options(training) == result_options(TrainingConfig())
     assert result_options(TrainingConfig(epochs=1)) != result_options(TrainingConfig())
 
 
-def test_a_nested_section_is_recorded_whole():
-    """Finished run folders have it so, and must stay comparable."""
-    assert "log_every" in result_options(Config().pretext)["training"]
+def test_the_rule_holds_for_nested_sections_and_options_without_effect():
+    options = result_options(Config().pretext)["training"]
+    assert "log_every" not in options
+    assert "drop_at" in options
+    cosine = result_options(load_config(None, {"pretext.training.schedule": "cosine"}).pretext)
+    assert "drop_at" not in cosine["training"]
 
 
 def test_differences_are_named_by_their_path():
@@ -232,3 +236,36 @@ def test_differences_are_named_by_their_path():
         ("d", 2, None),
         ("e", None, 0),
     ]
+
+
+def test_defaults_decide_what_a_missing_value_means():
+    defaults = {"a": 1, "b": {"c": 2}, "gone": 0}
+    same = {"a": 1, "b": {"c": 2}}
+    # An earlier version did not know a and b.c; "gone" has no effect now; nobody recorded "new".
+    assert list(differences({"b": {}, "gone": 5}, {**same, "new": 3}, defaults=defaults)) == []
+    assert list(differences({"b": {}}, {"a": 2, "b": {"c": 3}}, defaults=defaults)) == [
+        ("a", 1, 2),
+        ("b.c", 2, 3),
+    ]
+    # A later version recorded an option that this version does not know.
+    assert list(differences({"later": 1}, {}, defaults=defaults)) == [("later", 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"features.source": "hog", "features.layer": "conv3"}, "hog does not use layer"),
+        ({"features.source": "a:b", "features.pool": 3}, "a:b does not use pool"),
+        ({"features.source": "a:b", "features.pooling": "mean"}, "does not use pooling"),
+        ({"features.source": "hog", "features.weights": "w"}, "hog does not use weights"),
+        ({"features.source": "a:b", "features.precision": "float32"}, "does not use precision"),
+        ({"features.source": "torchvision:resnet18", "features.layer": "x"}, "not use layer"),
+        ({"transfer.target": "vgg16", "transfer.variant": "torchvision"}, "target is vgg16"),
+        ({"data.feed": "torch", "data.hw_decoder_load": 0.5}, "the feed is torch"),
+    ],
+)
+def test_options_without_effect_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, options)
+    weights = {"features.source": "torchvision:resnet18", "features.weights": "w"}
+    assert load_config(None, weights).features.weights == Path("w")

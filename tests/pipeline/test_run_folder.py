@@ -8,8 +8,15 @@ import pytest
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
+
+
+def asking(settings=None, inputs=None, **more):
+    """A question whose inputs are given by fingerprints."""
+    found = {name: Input(value, f"the file {name}") for name, value in (inputs or {}).items()}
+    return Question("cluster", settings or {}, found, **more)
 
 
 def outcome(folder):
@@ -25,8 +32,8 @@ def test_a_stage_is_done_once(tmp_path):
         return outcome(folder)
 
     with open_run(tmp_path / "run", Config()) as run:
-        first = complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
-        second = complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, work)
+        first = complete_stage(run, "cluster", asking({"k": 2}, {"x": "1"}), work)
+        second = complete_stage(run, "cluster", asking({"k": 2}, {"x": "1"}), work)
     assert first == second
     assert len(calls) == 1
     assert read_run(tmp_path / "run").result("cluster")["summary"] == {"n": 1}
@@ -35,17 +42,17 @@ def test_a_stage_is_done_once(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "inputs", "difference"),
     [
-        ({"k": 3}, {"x": "1"}, "settings.k was 2, is now 3"),
-        ({"k": 2}, {"x": "2"}, "inputs.x was '1', is now '2'"),
+        ({"k": 3}, {"x": "1"}, r"cluster\.k was 2, is now 3"),
+        ({"k": 2}, {"x": "2"}, "the file x changed since"),
     ],
 )
 def test_another_question_is_refused_until_redo(tmp_path, settings, inputs, difference):
     with open_run(tmp_path, Config()) as run:
-        complete_stage(run, "cluster", {"k": 2}, {"x": "1"}, outcome)
+        complete_stage(run, "cluster", asking({"k": 2}, {"x": "1"}), outcome)
         with pytest.raises(ConfigError, match=difference):
-            complete_stage(run, "cluster", settings, inputs, outcome)
+            complete_stage(run, "cluster", asking(settings, inputs), outcome)
         assert run.result("cluster")["config"]["k"] == 2
-        complete_stage(run, "cluster", settings, inputs, outcome, redo=True)
+        complete_stage(run, "cluster", asking(settings, inputs), outcome, redo=True)
 
 
 def test_an_interrupted_stage_goes_on(tmp_path):
@@ -55,10 +62,10 @@ def test_an_interrupted_stage_goes_on(tmp_path):
 
     with open_run(tmp_path, Config()) as run:
         with pytest.raises(OSError, match="No space"):
-            complete_stage(run, "cluster", {}, {}, dies)
+            complete_stage(run, "cluster", asking(), dies)
         with pytest.raises(DataError, match="ktfast cluster"):
             run.result("cluster")
-        complete_stage(run, "cluster", {}, {}, outcome)
+        complete_stage(run, "cluster", asking(), outcome)
         assert (run.stage("cluster") / "half").exists()
 
 
@@ -67,13 +74,13 @@ def test_bad_input_that_did_nothing_is_forgotten(tmp_path):
         raise ConfigError("no such source")
 
     with open_run(tmp_path, Config()) as run:
-        complete_stage(run, "prepare/a", {}, {}, outcome)
+        complete_stage(run, "prepare/a", asking(), outcome)
         before = (tmp_path / "config.toml").read_bytes()
     with open_run(tmp_path, Config(seed=1)) as run:
         with pytest.raises(ConfigError, match="no such source"):
-            complete_stage(run, "features/a", {"source": "sift"}, {}, refuses)
+            complete_stage(run, "features/a", asking({"source": "sift"}, {}), refuses)
         assert (tmp_path / "config.toml").read_bytes() == before
-        complete_stage(run, "features/a", {"source": "hog"}, {}, outcome)
+        complete_stage(run, "features/a", asking({"source": "hog"}, {}), outcome)
     assert read_run(tmp_path).config.seed == 1
 
 
@@ -82,8 +89,8 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
         return (folder / "file").read_text()[:1].replace("d", "f")
 
     with open_run(tmp_path, Config()) as run:
-        complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
-        complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+        complete_stage(run, "cluster", asking(), outcome, fingerprint=content)
+        complete_stage(run, "cluster", asking(), outcome, fingerprint=content)
         assert "is repaired" not in caplog.text
         for damage in (
             lambda: (tmp_path / "cluster/file").unlink(),
@@ -92,22 +99,22 @@ def test_files_that_were_lost_are_made_again(tmp_path, caplog):
         ):
             damage()
             caplog.clear()
-            complete_stage(run, "cluster", {}, {}, outcome, fingerprint=content)
+            complete_stage(run, "cluster", asking(), outcome, fingerprint=content)
             assert "is repaired" in caplog.text
             assert (tmp_path / "cluster/file").read_text() == "done"
 
 
 def test_a_redo_that_was_killed_leaves_nothing_that_counts(tmp_path, monkeypatch):
     with open_run(tmp_path, Config()) as run:
-        complete_stage(run, "cluster", {"k": 2}, {}, outcome)
+        complete_stage(run, "cluster", asking({"k": 2}, {}), outcome)
         (tmp_path / "cluster/extra").touch()
         with monkeypatch.context() as patch:
             patch.setattr("ktfast.pipeline.stage_result.shutil.rmtree", lambda _: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                complete_stage(run, "cluster", {"k": 3}, {}, outcome, redo=True)
-        complete_stage(run, "cluster", {"k": 3}, {}, outcome)
+                complete_stage(run, "cluster", asking({"k": 3}, {}), outcome, redo=True)
+        complete_stage(run, "cluster", asking({"k": 3}, {}), outcome)
         assert not (tmp_path / "cluster/extra").exists()
-        complete_stage(run, "cluster", {"k": 4}, {}, outcome, redo=True)
+        complete_stage(run, "cluster", asking({"k": 4}, {}), outcome, redo=True)
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
@@ -161,11 +168,11 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "result.json").write_text('{"stage": ')
-    with pytest.raises(DataError, match=r"result\.json is damaged"):
+    with pytest.raises(DataError, match=r"result\.json cannot be read as JSON"):
         RunFolder(tmp_path, Config()).result("cluster")
 
 
 def test_results_are_plain_json(tmp_path):
     with open_run(tmp_path, Config()) as run:
-        complete_stage(run, "prepare/a", {"path": tmp_path}, {}, outcome)
+        complete_stage(run, "prepare/a", asking({"path": tmp_path}), outcome)
     assert json.loads((tmp_path / "prepare/a/result.json").read_text())["version"]

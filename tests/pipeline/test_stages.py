@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def test_balanced_transfer(finished, recipe, photographs, tmp_path, capsys):
     shutil.copytree(finished, folder)
     command = ["transfer", *arguments(folder, recipe, photographs), "--transfer.balanced", "true"]
     assert main(command) != 0
-    assert "balanced was False, is now True" in capsys.readouterr().err
+    assert "transfer.balanced was False, is now True" in capsys.readouterr().err
     assert main([*command, "--redo", "transfer"]) == 0
     ours, plain = (result(place, "transfer") for place in (folder, finished))
     assert ours["summary"]["steps"] == plain["summary"]["steps"]
@@ -172,6 +173,90 @@ def test_redo_of_a_baseline_or_the_probes_keeps_the_other(finished, recipe, phot
     assert set(result(folder, "evaluate")["summary"]["linear"]["labels"]) == {"conv1"}
 
 
+def test_clusters_made_again_make_the_later_stages_stale(
+    finished, recipe, photographs, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    command = arguments(folder, recipe, photographs)
+    # A stage alone compares its inputs with what is asked, as a run does.
+    assert main(["transfer", *command, "--cluster.n_clusters", "8"]) == 2
+    assert "cluster.n_clusters was 10, is now 8" in capsys.readouterr().err
+    config = (folder / "config.toml").read_bytes()
+    assert main(["evaluate", *command, "--features.pool", "2", "--redo", "evaluate"]) == 2
+    assert "features.pool was 4, is now 2" in capsys.readouterr().err
+    assert (folder / "config.toml").read_bytes() == config
+    assert (folder / "evaluate/result.json").is_file()
+    assert main(["cluster", *command, "--n_clusters", "8", "--redo", "cluster"]) == 0
+    for stage in ("transfer", "evaluate"):
+        assert main([stage, "--run", str(folder)]) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"{folder}/transfer was begun with other" in message
+        assert "the pseudo-labels of the stage cluster changed since" in message
+        assert not re.search("[0-9a-f]{64}", message)
+    assert main(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    assert "stale: cluster was done again after it" in page
+    assert "A linear probe on the frozen layers" not in page
+
+
+def test_options_without_effect_on_results_may_change_in_mid_training(
+    finished, recipe, photographs, tmp_path, monkeypatch
+):
+    from ktfast.training import loop
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "prepare", folder / "prepare")
+    command = ["pretext", *arguments(folder, recipe, photographs)]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate_factor", stopping(loop.learning_rate_factor))
+        assert main(command) == 143
+    names = ("log_every", "checkpoint_minutes")
+    changed = [word for name in names for word in (f"--pretext.training.{name}", "3")]
+    assert main([*command, *changed]) == 0
+    assert result(folder, "pretext")["fingerprint"] == result(finished, "pretext")["fingerprint"]
+    # A finished training does not mind either.
+    changed[-1] = "7"
+    assert main([*command, *changed]) == 0
+
+
+def stopping(factor):
+    """The learning rate of a step; step 3 sends SIGTERM to the process."""
+
+    def rate(config, step, total):
+        if step == 3:
+            os.kill(os.getpid(), 15)
+        return factor(config, step, total)
+
+    return rate
+
+
+def test_the_puzzle_is_learned_once_if_trunk_and_target_agree(
+    recipe, photographs, finished, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "prepare", folder / "prepare")
+    command = arguments(folder, recipe, photographs)
+    command += ["--pretext.trunk", "alexnet", "--pretext.crop", "90", "--pretext.tile_size", "26"]
+    command += ["--pretext.dropout", "0", "--evaluate.baselines", "pretext"]
+    command += ["--evaluate.random_clusters", "false", "--evaluate.layers", "conv1"]
+    assert main(["run", *command]) == 0
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"pretext", "transfer"}
+    taken = result(folder, "baseline_pretext")
+    assert taken["fingerprint"] == result(folder, "pretext")["fingerprint"]
+    # Trained on its own, it has the same weights.
+    shutil.rmtree(folder / "baseline_pretext")
+    (folder / "pretext").rename(folder / "away")
+    command += ["--features.source", "hog", "--redo", "features"]
+    assert main(["features", *command]) == 0
+    command = command[:-2]
+    assert main(["cluster", *command, "--redo", "cluster"]) == 0
+    assert main(["transfer", *command, "--redo", "transfer"]) == 0
+    assert main(["evaluate", *command, "--redo", "evaluate"]) == 0
+    assert result(folder, "baseline_pretext")["fingerprint"] == taken["fingerprint"]
+
+
 def test_the_images_may_move(finished, recipe, photographs, tmp_path):
     folder, moved = tmp_path / "run", tmp_path / "moved"
     shutil.copytree(finished, folder)
@@ -184,7 +269,7 @@ def test_the_images_may_move(finished, recipe, photographs, tmp_path):
 def test_another_option_is_refused_with_the_difference(finished, recipe, photographs, capsys):
     status = main(["pretext", *arguments(finished, recipe, photographs), "--width", "0.25"])
     assert status == 2
-    assert "settings.width was 0.125, is now 0.25" in capsys.readouterr().err
+    assert "pretext.width was 0.125, is now 0.25" in capsys.readouterr().err
 
 
 def test_a_stage_without_its_input_says_which_command_makes_it(
@@ -520,7 +605,35 @@ class TestBadInput:
         )
         assert status == 2
         assert "1000 is more than the 112 images" in message
-        assert not (tmp_path / "run/pretext").exists()
+        assert not (tmp_path / "run/prepare").exists()
+
+    def test_a_stage_alone_is_refused_before_anything_is_computed(
+        self, recipe, photographs, tmp_path, capsys
+    ):
+        command = arguments(tmp_path / "run", recipe, photographs)
+        status, message = self.status(capsys, "features", *command, "--source", "resnet18")
+        assert (status, "'resnet18' is unknown" in message) == (2, True)
+        status, message = self.status(capsys, "cluster", *command, "--n_clusters", "1000")
+        assert (status, "1000 is more than the 112 images" in message) == (2, True)
+        assert not (tmp_path / "run/prepare").exists()
+
+    def test_unlabelled_test_images_are_refused_before_a_training(
+        self, recipe, photographs, finished, tmp_path, capsys
+    ):
+        flat = tmp_path / "flat"
+        flat.mkdir()
+        for number, path in enumerate(sorted((photographs / "test").rglob("*.jpg"))):
+            shutil.copy(path, flat / f"{number}.jpg")
+        folder = tmp_path / "run"
+        shutil.copytree(
+            finished, folder, ignore=shutil.ignore_patterns("baseline_*", "evaluate", "test")
+        )
+        command = ["evaluate", *arguments(folder, recipe, photographs), "--data.test", str(flat)]
+        status, message = self.status(capsys, *command)
+        assert status == 2
+        assert f"data.test ({flat}) has no labels" in message
+        assert not (folder / "baseline_pretext").exists()
+        assert not (folder / "prepare/test").exists()
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),
@@ -543,7 +656,7 @@ class TestBadInput:
         status, said = self.status(capsys, *command, f"--{option}", value)
         assert status == 2
         assert message in said
-        assert not (tmp_path / "run/pretext").exists()
+        assert not (tmp_path / "run/prepare").exists()
 
     def test_images_beside_the_classes(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train", tmp_path / "mixed")
@@ -595,8 +708,10 @@ class TestBadInput:
     def test_images_that_cannot_be_decoded_are_listed(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train" / "moon", tmp_path / "images" / "moon")
         (tmp_path / "images/moon/broken.jpg").write_bytes(b"\xff\xd8\xff junk")
-        command = ("prepare", "--run", str(tmp_path / "run"), "--config", str(recipe))
-        assert main([*command, "--data.pretext", str(tmp_path / "images")]) == 2  # 10 clusters
+        command = ["prepare", "--run", str(tmp_path / "run"), "--config", str(recipe)]
+        command += ["--data.pretext", str(tmp_path / "images"), "--cluster.n_clusters", "9"]
+        assert main(command) == 2  # after preparing, because one of the 9 files is broken
+        assert "9 is more than the 8 images" in capsys.readouterr().err
         summary = result(tmp_path / "run", "prepare/pretext")["summary"]
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]

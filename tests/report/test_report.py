@@ -428,3 +428,31 @@ def test_typed_results_keep_what_is_stored():
     for row in stored["models"].values():
         row["mean_area"] = None
     assert VocSummary.from_json(stored).to_json() == stored
+
+
+def chained(folder, **fingerprints):
+    """A run whose results name their inputs, as the stages write them."""
+    made = {"cluster": "c1", "transfer": "t1", "evaluate": "e1"} | fingerprints
+    inputs = {"transfer": {"labels": "c1"}, "evaluate": {"transfer": "t1"}}
+    make_run(folder)
+    for stage, fingerprint in made.items():
+        path = folder / stage / "result.json"
+        value = json.loads(path.read_text()) | {"fingerprint": fingerprint}
+        write(path, value | {"inputs": inputs.get(stage, {})})
+    return folder
+
+
+def test_stale_stages_are_marked_and_never_compared(tmp_path):
+    page = page_of(chained(tmp_path / "same"))
+    assert "stale" not in page.text.lower()
+    page = page_of(chained(tmp_path / "again", cluster="c2"))
+    assert "|transfer|stale: cluster was done again after it" in "".join(page.rows)
+    assert "|evaluate|stale: transfer is stale" in "".join(page.rows)
+    assert "the evaluation is stale, because transfer is stale" in page.text
+    assert "Stale: evaluate belongs to an earlier state of this run" in page.text
+    for mixed in ("Transfer beat random", "The same network with random", "untrained network"):
+        assert mixed not in page.text
+    assert "agree with the true classes" in page.text  # of the new clusters alone
+    begun = chained(tmp_path / "begun")
+    (begun / "cluster/result.json").unlink()
+    assert "|transfer|stale: cluster is being done again" in "".join(page_of(begun).rows)

@@ -1,5 +1,7 @@
 """PASCAL VOC folders, views of their photographs, and regions that may show objects."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,15 @@ from scipy.io import savemat
 
 from ktfast.errors import DataError
 from ktfast.images.augment import draw, draw_one
+from ktfast.images.file_records import FileHashes
 from ktfast.voc.boxes import overlaps
 from ktfast.voc.data import CLASSES, VocSet
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.proposals import Proposals, windows
 from ktfast.voc.views import AreaCrops, Masked, Rescaled, ViewGeometry
 from support.voc_folder import VALUES, annotation, voc_folder
+
+KINDS = ("Main", "Segmentation")
 
 
 @pytest.fixture
@@ -55,6 +60,31 @@ def test_presence_leaves_out_what_is_difficult(folder):
     assert presence[CLASSES.index("cat")] == 1
     assert presence[CLASSES.index("dog")] == 0
     assert (presence == -1).sum() == 18
+
+
+def test_the_fingerprint_follows_the_content(folder, tmp_path):
+    def prints():
+        hashes = FileHashes(tmp_path / "files.json")
+        return [VocSet(folder, "few", kind, hashes=hashes).fingerprint for kind in KINDS]
+
+    before = prints()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        os.utime(path)
+    assert prints() == before
+    # A mask and a photograph of equal size, but with other content.
+    mask, photograph = (next(folder.rglob(f"2007_000002.{kind}")) for kind in ("png", "jpg"))
+    old = mask.read_bytes(), photograph.read_bytes()
+    mask.write_bytes(old[0][:-1] + b"x")
+    assert [a == b for a, b in zip(prints(), before, strict=True)] == [True, False]
+    photograph.write_bytes(old[1][:-1] + b"x")
+    assert [a == b for a, b in zip(prints(), before, strict=True)] == [False, False]
+    mask.write_bytes(old[0])
+    photograph.write_bytes(old[1])
+    assert prints() == before
+    photograph.unlink()
+    with pytest.raises(DataError, match=r"2007_000002\.jpg"):
+        prints()
 
 
 def test_the_fingerprint_follows_annotations_masks_and_lists(folder):

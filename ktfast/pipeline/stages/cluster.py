@@ -8,15 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
-from ktfast.config import result_options
 from ktfast.durable import replacing, sha256_file, write_json
-from ktfast.errors import ConfigError
-from ktfast.features.store import FeatureStore
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
-from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
+from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.questions import cluster_question, feature_folders
 from ktfast.tables import write_assignments
 
 MONTAGE_CLUSTERS, MONTAGE_IMAGES = 12, 10
@@ -25,39 +23,15 @@ MONTAGE_SIDE = 64  # px
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Cluster the features of the role "cluster", and label the images of the role "transfer"."""
-    config = run.config.cluster
     to_fit, to_label = feature_folders(run)
-    inputs = {
-        "features": FeatureStore.open(to_fit).fingerprint,
-        "label_features": FeatureStore.open(to_label).fingerprint,
-        "label_images": set_fingerprint(run, "transfer"),
-    }
     return complete_stage(
         run,
         "cluster",
-        {"seed": run.config.seed, **result_options(config)},
-        inputs,
+        cluster_question(run),
         partial(_cluster, run, to_fit, to_label),
         redo=redo,
         fingerprint=lambda folder: sha256_file(folder / "labels.npz"),
     )
-
-
-def feature_folders(run: RunFolder) -> tuple[Path, Path]:
-    """Locate the features that are clustered, and the features of the images that are labelled."""
-    external = run.config.cluster.features
-    if external is not None:
-        if not external.exists():
-            raise ConfigError(
-                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
-            )
-        return external, external
-    folders = []
-    for role in ("cluster", "transfer"):
-        name = f"features/{set_name(run, role)}"
-        run.result(name)
-        folders.append(run.stage(name))
-    return folders[0], folders[1]
 
 
 def _cluster(run: RunFolder, to_fit: Path, to_label: Path, folder: Path) -> Outcome:

@@ -31,9 +31,10 @@ from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
-from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
+from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.networks import pretext_trunk
 from ktfast.pipeline.steps.probe_layers import probe_model
+from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
 from ktfast.pipeline.steps.retrain_layers import retrain_above
 
 logger = logging.getLogger(__name__)
@@ -44,19 +45,14 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     config = run.config
     if "test" not in config.data.folders():
         raise ConfigError("data.test is not set: give labelled images to test the probes on")
-    inputs = {
-        "train": set_fingerprint(run, "train"),
-        "test": set_fingerprint(run, "test"),
-        "transfer": str(run.result("transfer")["fingerprint"]),
-    }
+    run.result("transfer")
     for name in config.evaluate.baselines:
         if name != "random":
-            inputs[name] = str(train_baseline(run, name)["fingerprint"])
+            train_baseline(run, name)
     return complete_stage(
         run,
         "evaluate",
-        {"seed": config.seed, **config.evaluate.model_dump(mode="json")},
-        inputs,
+        evaluate_question(run),
         partial(_evaluate, run),
         redo=redo,
     )
@@ -66,7 +62,7 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     config = run.config
     names = ("transfer", *config.evaluate.baselines)
     rows = {name: _probe(run, folder, name) for name in names}
-    of_puzzle = config.features.source == "pretext" and config.cluster.features is None
+    untrained = clusters_untrained_features(config)
     summary = EvaluationSummary(
         metric="mean per-class accuracy",
         models=list(names),
@@ -76,9 +72,7 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
         low_label=_low_label(rows),
         protocol=rows["transfer"].protocol,
         retraining=_retrain(run, folder, names) if config.evaluate.retrain else None,
-        random_clusters=(
-            _random_clusters(run, folder) if config.evaluate.random_clusters and of_puzzle else None
-        ),
+        random_clusters=_random_clusters(run, folder) if untrained else None,
     ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),

@@ -13,8 +13,9 @@ from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.stage_result import Outcome, complete_stage
+from ktfast.pipeline.stage_result import Outcome, complete_stage, discard
 from ktfast.pipeline.steps.image_sets import progress_log, set_names
+from ktfast.pipeline.steps.prepared_images import listed_images, prepare_question, try_again
 from ktfast.tables import write_csv
 
 
@@ -40,16 +41,20 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """
     if not run.config.data.folders():
         raise ConfigError("data.pretext is not set: give the folder of the training images")
+    names = dict.fromkeys(set_names(run.config).values())
+    for name in names:
+        listed_images(run, name)  # a folder that is missing is refused before anything is removed
     results = {}
-    for name in dict.fromkeys(set_names(run.config).values()):
-        index = ImageIndex.scan(run.config.data.folders()[name])
+    for name in names:
+        if redo:
+            discard(run.stage(f"prepare/{name}"))
+        question, changes = prepare_question(run, name)
+        try_again(run, name, changes)
         results[name] = complete_stage(
             run,
             f"prepare/{name}",
-            run.config.data.model_dump(mode="json", include={"short_side", "quality"}),
-            {"images": index.fingerprint},
-            partial(_prepare, run, index, f"prepare/{name}"),
-            redo=redo,
+            question,
+            partial(_prepare, run, listed_images(run, name), f"prepare/{name}"),
             fingerprint=lambda folder: PreparedSet.open(folder).fingerprint,
         )
     return results

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.config import result_options
 from ktfast.durable import replacing
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, set_fingerprint
+from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import pretext_trunk, puzzle_options, puzzle_permutations
+from ktfast.pipeline.steps.questions import pretext_question
 from ktfast.pipeline.steps.train_networks import HELD_OUT_EPOCH, train_jigsaw, weights_fingerprint
 from ktfast.pretext.pictures import puzzle_pictures
 
@@ -23,8 +23,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "pretext",
-        {"seed": run.config.seed, **result_options(run.config.pretext)},
-        {"images": set_fingerprint(run, "pretext")},
+        pretext_question(run),
         partial(_train, run),
         redo=redo,
         fingerprint=weights_fingerprint,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.config import result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import DataError
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
-from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
+from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.questions import transfer_question
 from ktfast.pipeline.steps.train_networks import train_classifier, weights_fingerprint
 
 
@@ -20,11 +20,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     return complete_stage(
         run,
         "transfer",
-        {"seed": run.config.seed, **result_options(run.config.transfer)},
-        {
-            "images": set_fingerprint(run, "transfer"),
-            "labels": str(run.result("cluster")["fingerprint"]),
-        },
+        transfer_question(run),
         partial(_train, run),
         redo=redo,
         fingerprint=weights_fingerprint,

@@ -12,12 +12,16 @@ from typing import Any
 
 from ktfast.config import result_options
 from ktfast.durable import read_json, sha256_json, write_json
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.results import VocRow, VocSummary
+from ktfast.images.file_records import FileHashes
+from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+from ktfast.pipeline.steps.prepared_images import HASHES
+from ktfast.pipeline.steps.questions import DEFAULTS, made_by
 
 logger = logging.getLogger(__name__)
 
@@ -30,33 +34,52 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
             "voc.segmentation.folder"
         )
-    models: dict[str, str] = {}
     for name in config.voc.models:
         if name == "transfer":
-            models[name] = str(run.result("transfer")["fingerprint"])
+            run.result("transfer")
         elif name != "random":
-            models[name] = str(train_baseline(run, name)["fingerprint"])
+            train_baseline(run, name)
     results = {}
     for protocol in config.voc.protocols():
-        sets = open_sets(config, protocol)
-        inputs = {**models, "train": sets.train.fingerprint, "test": sets.test.fingerprint}
-        if protocol == "detection":
-            proposals = open_proposals(config.voc.detection, sets)
-            inputs |= {"train_proposals": proposals[0].fingerprint}
-            inputs |= {"test_proposals": proposals[1].fingerprint}
-        section = getattr(config.voc, protocol)
-        settings = {
-            "seed": config.seed,
-            "models": list(config.voc.models),
-            "data_init": config.voc.data_init,
-            "target": config.transfer.model_dump(mode="json", exclude={"training", "balanced"}),
-            **result_options(section),
-        }
+        sets = open_sets(config, protocol, FileHashes(run.folder / HASHES))
         work = partial(_fine_tune, run, protocol, sets)
         results[protocol] = complete_stage(
-            run, f"voc/{protocol}", settings, inputs, work, redo=redo
+            run, f"voc/{protocol}", _question(run, protocol, sets), work, redo=redo
         )
     return results
+
+
+def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
+    """Ask for the scores of a protocol."""
+    config, section = run.config, getattr(run.config.voc, protocol)
+    target = result_options(config.transfer)
+    settings = {
+        "seed": config.seed,
+        "models": list(config.voc.models),
+        "data_init": config.voc.data_init,
+        "target": {k: v for k, v in target.items() if k not in ("training", "balanced")},
+        **result_options(section),
+    }
+    defaults = {
+        "target": DEFAULTS.transfer.model_dump(mode="json"),
+        **getattr(DEFAULTS.voc, protocol).model_dump(mode="json"),
+    }
+    inputs: dict[str, Input] = {}
+    for name in config.voc.models:
+        if name != "random":
+            stage = name if name == "transfer" else f"baseline_{name}"
+            inputs[name] = made_by(run, stage, f"the weights of {stage}")
+    for role, images in (("train", sets.train), ("test", sets.test)):
+        text = f"the photographs and annotations of {role} in {shown(images.folder)}"
+        earlier = (images.fingerprint_by_size,)
+        inputs[role] = Input(images.fingerprint, text, earlier=earlier)
+    if protocol == "detection":
+        paths = config.voc.detection.train_proposals, config.voc.detection.test_proposals
+        proposals = open_proposals(config.voc.detection, sets)
+        for role, path, found in zip(("train", "test"), paths, proposals, strict=True):
+            text = f"the proposals in {shown(path)}" if path else "windows as proposals"
+            inputs[f"{role}_proposals"] = Input(found.fingerprint, text)
+    return Question(f"voc.{protocol}", settings, inputs, defaults)
 
 
 def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outcome:

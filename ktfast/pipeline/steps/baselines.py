@@ -5,19 +5,24 @@ the true labels. The stages evaluate and voc share the trained baselines. The th
 weights, needs no training.
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ktfast.durable import write_bytes
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.stage_result import Outcome, complete_stage
-from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint
-from ktfast.pipeline.steps.networks import target_trunk
+from ktfast.pipeline.stage_result import Outcome, complete_stage, read_begun
+from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.networks import PERMUTATIONS, WEIGHTS, target_trunk
+from ktfast.pipeline.steps.questions import baseline_question, pretext_question
 from ktfast.pipeline.steps.train_networks import (
     train_classifier,
     train_jigsaw,
     weights_fingerprint,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
@@ -35,25 +40,18 @@ def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
     dict
         Content of the baseline's `result.json`.
     """
-    config = run.config
-    target = config.transfer.model_dump(mode="json")
-    if name == "pretext":
-        settings = {"pretext": config.pretext.model_dump(mode="json"), "target": target}
-        inputs = {"images": set_fingerprint(run, "pretext")}
-    else:
-        settings = {"target": target}
-        inputs = {"images": set_fingerprint(run, "train")}
     return complete_stage(
         run,
         f"baseline_{name}",
-        {"seed": config.seed, **settings},
-        inputs,
+        baseline_question(run, name),
         partial(_fit_baseline, run, name),
         fingerprint=weights_fingerprint,
     )
 
 
 def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
+    if name == "pretext" and has_the_weights_of_pretext(run):
+        return _take_weights(run, folder)
     if name == "pretext":
         trained = train_jigsaw(
             run,
@@ -78,4 +76,37 @@ def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
         summary={**trained.metrics, "steps": trained.summary.steps},
         throughput=("images/s", trained.summary.images_per_second),
         seconds=trained.summary.seconds,
+    )
+
+
+def has_the_weights_of_pretext(run: RunFolder) -> bool:
+    """Say whether the stage pretext has trained the network of the baseline "pretext" already.
+
+    The stage trains the same weights if its trunk is the target's convolutions: the images, the
+    puzzle, the training and the seed are the same.
+    """
+    pretext, transfer = run.config.pretext, run.config.transfer
+    ours = (pretext.trunk, "caffe", pretext.width, pretext.batch_norm)
+    if ours != (transfer.target, transfer.variant, transfer.width, transfer.batch_norm):
+        return False
+    folder = run.stage("pretext")
+    if not (folder / "result.json").is_file() or pretext_question(run).changes(read_begun(folder)):
+        return False
+    try:
+        return weights_fingerprint(folder) == str(run.result("pretext")["fingerprint"])
+    except OSError:
+        return False
+
+
+def _take_weights(run: RunFolder, folder: Path) -> Outcome:
+    """Copy the weights of the stage pretext."""
+    result, source = run.result("pretext"), run.stage("pretext")
+    for name in (WEIGHTS, PERMUTATIONS):
+        write_bytes(folder / name, (source / name).read_bytes())
+    logger.info("baseline_pretext: the weights are those of the stage pretext")
+    kept = ("accuracy", "chance", "steps")
+    return Outcome(
+        fingerprint=weights_fingerprint(folder),
+        outputs={"weights": WEIGHTS},
+        summary={key: value for key, value in result["summary"].items() if key in kept},
     )

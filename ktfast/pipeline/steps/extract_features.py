@@ -31,6 +31,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
+from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
@@ -39,11 +40,6 @@ from ktfast.training.precision import computing_dtype
 # The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
 # least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps, and on at most FIT_ROWS images.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
-
-
-def feature_crop(config: Config) -> int:
-    """Give the side of the centre crop that the teacher sees, in pixels."""
-    return config.features.crop or config.pretext.crop
 
 
 def check_source(config: Config) -> None:
@@ -102,7 +98,9 @@ def extract(
     config = run.config.features
     teacher = in_precision(run, teacher or build_teacher(run))
     transform = _transform(run, teacher, fitted)
-    meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
+    meta: dict[str, Any] = {"source": config.source}
+    if config.source == "pretext":
+        meta |= {"layer": config.layer, "pool": config.pool}
     if transform is not None:
         meta |= {"normalize": transform.choice, "pca": transform.dim}
         teacher = then_transform(teacher, transform)

@@ -15,6 +15,7 @@ from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails, VocRow
 from ktfast.images.augment import Normalization
+from ktfast.images.file_records import FileHashes
 from ktfast.models import Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
 from ktfast.pipeline.environment import resolve_device
@@ -44,13 +45,13 @@ class Sets:
     test: VocSet
 
 
-def open_sets(config: Config, protocol: str) -> Sets:
+def open_sets(config: Config, protocol: str, hashes: FileHashes | None = None) -> Sets:
     """Read a protocol's lists and annotations; raises `DataError` for a missing or damaged file."""
     section: VocSection = getattr(config.voc, protocol)
     assert section.folder is not None
     kind: Literal["Main", "Segmentation"] = "Segmentation" if protocol == "segmentation" else "Main"
     train, test = (
-        VocSet(section.folder, split, kind, config.voc.classes)
+        VocSet(section.folder, split, kind, config.voc.classes, hashes)
         for split in (section.train, section.test)
     )
     return Sets(train, test)

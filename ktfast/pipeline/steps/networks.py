@@ -15,7 +15,7 @@ from ktfast.ops.permutations import permutation_set
 from ktfast.pretext.network import JigsawNet
 from ktfast.pretext.task import JigsawTask
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, PERMUTATIONS = "weights.safetensors", "permutations.npy"
 HEADER = "ktfast"
 """Entry in the header of a weight file that describes the network."""
 

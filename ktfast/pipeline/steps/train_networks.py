@@ -25,6 +25,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import (
+    PERMUTATIONS,
     WEIGHTS,
     jigsaw_network,
     jigsaw_task,
@@ -106,7 +107,7 @@ def train_jigsaw(
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
         summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
-    with replacing(folder / "permutations.npy") as file:
+    with replacing(folder / PERMUTATIONS) as file:
         np.save(file, puzzle_permutations(config))
     save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
     # The first images in the order of their paths come from a few classes only.

@@ -1,0 +1,176 @@
+"""Compare the image folders of a run with the images that the stage prepare read from them."""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ktfast.config import Config
+from ktfast.durable import read_json
+from ktfast.errors import ConfigError, DataError, shown
+from ktfast.images.file_records import (
+    FileChanges,
+    FileHashes,
+    FileRecord,
+    compare_files,
+    read_records,
+)
+from ktfast.images.index import UNREADABLE, ImageIndex
+from ktfast.images.source import INDEX
+from ktfast.pipeline.question import Input, Question, refusal
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import read_begun
+
+logger = logging.getLogger(__name__)
+
+HASHES = "files.json"
+"""File in the run folder: hashes of files whose modification time is not the recorded one."""
+
+
+def listed_images(run: RunFolder, name: str) -> ImageIndex:
+    """List the images of a folder, once in the life of `run`.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+
+    Returns
+    -------
+    index : ImageIndex
+        The images.
+    """
+    if name not in run.listings:
+        run.listings[name] = ImageIndex.scan(run.config.data.folders()[name])
+    return run.listings[name]
+
+
+def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:
+    """Ask for the prepared images of a folder.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+
+    Returns
+    -------
+    question : Question
+        The question. Its fingerprint of the images is the recorded one if no file has changed.
+    changes : FileChanges or None
+        How the files differ from those of the finished set; None if there is nothing to compare.
+    """
+    index = listed_images(run, name)
+    images = Input(index.fingerprint, _text(index.root))
+    recorded = read_begun(run.stage(f"prepare/{name}")).get("inputs", {}).get("images")
+    changes = _changes(run, name)
+    if changes is not None and (detail := changes.text()):
+        # Path and size may be those of the record, and only the content differs.
+        images = dataclasses.replace(images, fingerprint=f"changed: {detail}", detail=detail)
+    elif changes is not None and recorded is not None:
+        images = dataclasses.replace(images, fingerprint=recorded)
+    return _question(run.config, images), changes
+
+
+def try_again(run: RunFolder, name: str, changes: FileChanges | None) -> None:
+    """Reopen a finished set if files that could not be read then can be read now.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+    changes : FileChanges or None
+        What `prepare_question` found.
+    """
+    if changes is not None and changes.readable and not changes.text():
+        logger.info(
+            "prepare/%s: %d files that could not be read are tried again, the first is %s",
+            name,
+            len(changes.readable),
+            shown(changes.readable[0]),
+        )
+        (run.stage(f"prepare/{name}") / "result.json").unlink()
+
+
+def refuse_other_images(run: RunFolder, name: str) -> None:
+    """Refuse if a finished set holds other images than the folder that is asked for.
+
+    If the folder that was prepared does not exist any more, the prepared images stand for it.
+
+    Raises
+    ------
+    ConfigError
+        The images or the options of the set differ. The message names both folders.
+    """
+    stage, folder = f"prepare/{name}", run.config.data.folders()[name]
+    if not (run.stage(stage) / "result.json").is_file():
+        return
+    begun = read_begun(run.stage(stage))
+    if not folder.exists() and _prepared_folder(run, name) == os.path.realpath(folder):
+        recorded = str(begun.get("inputs", {}).get("images", ""))
+        question = _question(run.config, Input(recorded, _text(folder)))
+    else:
+        question, _ = prepare_question(run, name)
+    if begun and (changes := question.changes(begun)):
+        raise ConfigError(refusal(run.stage(stage), "prepare", changes))
+
+
+def _question(config: Config, images: Input) -> Question:
+    names = {"short_side", "quality"}
+    settings, defaults = (
+        section.model_dump(mode="json", include=names) for section in (config.data, Config().data)
+    )
+    return Question("data", settings, {"images": images}, defaults)
+
+
+def _text(folder: Path) -> str:
+    return f"the images in {shown(os.path.abspath(folder))}"
+
+
+def _prepared_folder(run: RunFolder, name: str) -> str:
+    """Give the real path of the folder from which a finished set was made."""
+    summary: dict[str, Any] = run.result(f"prepare/{name}").get("summary") or {}
+    return os.path.realpath(str(summary.get("folder", "")))
+
+
+def _changes(run: RunFolder, name: str) -> FileChanges | None:
+    """Compare the files of a finished set with its folder; None if the set has no records."""
+    place = run.stage(f"prepare/{name}")
+    records = _records(place) if (place / "result.json").is_file() else {}
+    if not records:
+        return None
+    index = listed_images(run, name)
+    states = zip(index.sizes.tolist(), index.mtimes_ns.tolist(), strict=True)
+    files = dict(zip(index.paths, states, strict=True))
+    hashes = FileHashes(run.folder / HASHES)
+    changes = compare_files(index.root, files, records, hashes)
+    hashes.save()
+    if not changes.added:
+        return changes
+    unreadable = _unreadable(place)
+    readable = tuple(path for path in changes.added if path in unreadable)
+    added = tuple(path for path in changes.added if path not in unreadable)
+    return dataclasses.replace(changes, added=added, readable=(*changes.readable, *readable))
+
+
+def _records(place: Path) -> dict[str, FileRecord]:
+    records: dict[str, FileRecord] = {}
+    for path in sorted(place.glob("sources-*.json")):
+        records |= read_records(path)
+    return records
+
+
+def _unreadable(place: Path) -> set[str]:
+    """Give the paths of skipped images that the operating system did not let ktfast read."""
+    try:
+        skipped = read_json(place / INDEX)["skipped"]
+        return {str(path) for path, reason in skipped if str(reason).startswith(UNREADABLE)}
+    except (DataError, KeyError, TypeError, ValueError):
+        return set()

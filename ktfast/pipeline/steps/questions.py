@@ -1,0 +1,195 @@
+"""The question of each stage: the options and inputs on which its result depends.
+
+A stage compares its question with the record in its folder (`ktfast.pipeline.stage_result`).
+`ktfast.pipeline.chain` compares the questions of all earlier stages before a stage works.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ktfast.config import Config, result_options
+from ktfast.durable import sha256_file
+from ktfast.errors import ConfigError, shown
+from ktfast.features.source_code import source_code
+from ktfast.features.store import FeatureStore
+from ktfast.features.teachers import default_weights
+from ktfast.pipeline.question import Input, Question
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.stage_result import read_begun
+from ktfast.pipeline.steps.image_sets import set_name
+
+_TRUNK_OPTIONS = ("variant", "width", "batch_norm")
+DEFAULTS = Config()
+
+
+def feature_crop(config: Config) -> int:
+    """Give the side of the centre crop that the teacher sees, in pixels."""
+    return config.features.crop or config.pretext.crop
+
+
+def made_by(run: RunFolder, stage: str, text: str) -> Input:
+    """Describe an artifact that a stage of the run makes."""
+    fingerprint = ""
+    if (run.stage(stage) / "result.json").is_file():
+        fingerprint = str(run.result(stage).get("fingerprint", ""))
+    return Input(fingerprint, text, stage)
+
+
+def images_of(run: RunFolder, role: str) -> Input:
+    """Describe the prepared images of a role."""
+    stage = f"prepare/{set_name(run, role)}"
+    named = read_begun(run.stage(stage)).get("named") or {}
+    folder = shown(run.config.data.folders()[role])
+    return made_by(run, stage, str(named.get("images", f"the images in {folder}")))
+
+
+def pretext_question(run: RunFolder) -> Question:
+    """Ask for the puzzle network."""
+    return Question(
+        "pretext",
+        {"seed": run.config.seed, **result_options(run.config.pretext)},
+        {"images": images_of(run, "pretext")},
+        {"seed": DEFAULTS.seed, **DEFAULTS.pretext.model_dump(mode="json")},
+    )
+
+
+def features_question(run: RunFolder, role: str) -> Question:
+    """Ask for the features of a role's images."""
+    config = run.config
+    settings = {**result_options(config.features), "crop": feature_crop(config)}
+    if config.features.source == "pretext":
+        settings["trunk"] = config.pretext.trunk
+    if config.features.normalized:
+        stored_as = _select(result_options(config.cluster), ("normalize", "pca"))
+        settings |= {f"cluster.{name}": value for name, value in stored_as.items()}
+        settings["seed"] = config.seed
+    defaults = {
+        **DEFAULTS.features.model_dump(mode="json"),
+        "trunk": DEFAULTS.pretext.trunk,
+        "cluster.normalize": DEFAULTS.cluster.normalize,
+        "cluster.pca": DEFAULTS.cluster.pca,
+    }
+    inputs = {"images": images_of(run, role), **_teacher(run)}
+    return Question("features", settings, inputs, defaults)
+
+
+def _teacher(run: RunFolder) -> dict[str, Input]:
+    """Describe the weights or the code of the teacher."""
+    config = run.config.features
+    if config.weights is not None:
+        # The stage features refuses a missing file. Later stages can do without the file.
+        content = sha256_file(config.weights) if config.weights.is_file() else ""
+        return {"weights": Input(content, f"the weights in {shown(config.weights)}")}
+    if config.source == "pretext":
+        return {"weights": made_by(run, "pretext", "the weights of the stage pretext")}
+    if config.source == "hog":
+        return {}
+    if config.source.startswith("torchvision:"):
+        weights = default_weights(config.source.partition(":")[2])
+        return {"source": Input(weights, f"torchvision's weights {weights}", optional=True)}
+    code = source_code(config.source)
+    return {"source": Input(code.fingerprint, code.text, optional=True)}
+
+
+def feature_folders(run: RunFolder) -> tuple[Path, Path]:
+    """Locate the features that are clustered, and the features of the images that are labelled."""
+    external = run.config.cluster.features
+    if external is not None:
+        if not external.exists():
+            raise ConfigError(
+                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
+            )
+        return external, external
+    fit, label = (run.stage(f"features/{set_name(run, role)}") for role in ("cluster", "transfer"))
+    return fit, label
+
+
+def cluster_question(run: RunFolder) -> Question:
+    """Ask for clusters and pseudo-labels."""
+    config = run.config
+    inputs = {"label_images": images_of(run, "transfer")}
+    if config.cluster.features is not None:
+        path = config.cluster.features
+        # The stage cluster refuses a missing file. Later stages can do without the file.
+        content = FeatureStore.open(path).fingerprint if path.exists() else ""
+        features = Input(content, f"the features in {shown(path)}")
+        inputs |= {"features": features, "label_features": features}
+    else:
+        for name, role in (("features", "cluster"), ("label_features", "transfer")):
+            stage = f"features/{set_name(run, role)}"
+            inputs[name] = made_by(run, stage, f"the result of the stage {stage}")
+    return Question(
+        "cluster",
+        {"seed": config.seed, **result_options(config.cluster)},
+        inputs,
+        {"seed": DEFAULTS.seed, **DEFAULTS.cluster.model_dump(mode="json")},
+    )
+
+
+def transfer_question(run: RunFolder) -> Question:
+    """Ask for the target network."""
+    return Question(
+        "transfer",
+        {"seed": run.config.seed, **result_options(run.config.transfer)},
+        {
+            "images": images_of(run, "transfer"),
+            "labels": made_by(run, "cluster", "the pseudo-labels of the stage cluster"),
+        },
+        {"seed": DEFAULTS.seed, **DEFAULTS.transfer.model_dump(mode="json")},
+    )
+
+
+def baseline_question(run: RunFolder, name: str) -> Question:
+    """Ask for the baseline "pretext" or "labels"."""
+    config = run.config
+    target = result_options(config.transfer)
+    target.pop("balanced")  # pseudo-labels only
+    settings: dict[str, Any] = {"seed": config.seed, "target": target}
+    role = "train"
+    if name == "pretext":
+        # The puzzle has crops, dropout and a training of its own.
+        settings["target"] = _select(target, ("target", *_TRUNK_OPTIONS))
+        trunk = ("trunk", *_TRUNK_OPTIONS)
+        puzzle = result_options(config.pretext)
+        settings["pretext"] = {name: puzzle[name] for name in puzzle if name not in trunk}
+        role = "pretext"
+    defaults = {
+        "seed": DEFAULTS.seed,
+        "target": DEFAULTS.transfer.model_dump(mode="json"),
+        "pretext": DEFAULTS.pretext.model_dump(mode="json"),
+    }
+    return Question("", settings, {"images": images_of(run, role)}, defaults)
+
+
+def evaluate_question(run: RunFolder) -> Question:
+    """Ask for the probes of the target and its baselines."""
+    config = run.config
+    settings = {"seed": config.seed, **result_options(config.evaluate)}
+    if clusters_untrained_features(config):
+        settings |= {
+            "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
+            "features": {**result_options(config.features), "crop": feature_crop(config)},
+            "cluster": result_options(config.cluster),
+        }
+    inputs = {
+        "train": images_of(run, "train"),
+        "test": images_of(run, "test"),
+        "transfer": made_by(run, "transfer", "the weights of the stage transfer"),
+    }
+    for name in config.evaluate.baselines:
+        if name != "random":
+            stage = f"baseline_{name}"
+            inputs[name] = made_by(run, stage, f"the weights of {stage}")
+    defaults = {"seed": DEFAULTS.seed, **DEFAULTS.evaluate.model_dump(mode="json")}
+    return Question("evaluate", settings, inputs, defaults)
+
+
+def clusters_untrained_features(config: Config) -> bool:
+    """Say whether the stage evaluate clusters the features of an untrained network too."""
+    of_puzzle = config.features.source == "pretext" and config.cluster.features is None
+    return config.evaluate.random_clusters and of_puzzle
+
+
+def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in names}

@@ -1,0 +1,50 @@
+"""Find the stages of a run whose inputs were made again after them.
+
+Such a stage is stale: its figures belong to artifacts that the run folder no longer holds. The
+report marks stale stages, and no sentence compares them with other stages.
+"""
+
+from collections.abc import Collection, Mapping
+
+from ktfast.report.summaries import StageResult
+
+# The stages behind the inputs of results that do not name them, from earlier versions of ktfast.
+_EARLIER = {
+    ("transfer", "labels"): "cluster",
+    ("evaluate", "transfer"): "transfer",
+    ("evaluate", "pretext"): "baseline_pretext",
+    ("evaluate", "labels"): "baseline_labels",
+}
+
+
+def stale_stages(
+    results: Mapping[str, StageResult | None], unfinished: Collection[str]
+) -> dict[str, str]:
+    """Say which stages are stale, and why.
+
+    Parameters
+    ----------
+    results : mapping
+        Result of each stage by its name, in the order of the pipeline.
+    unfinished : collection of str
+        Stages that were begun and are not finished.
+
+    Returns
+    -------
+    stale : dict
+        The reason by the name of the stage, such as "cluster was done again after it".
+    """
+    stale: dict[str, str] = {}
+    for stage, result in results.items():
+        if result is None:
+            continue
+        for name, fingerprint in result.inputs.items():
+            source = result.made_from.get(name) or _EARLIER.get((stage, name), "")
+            made = results.get(source)
+            if source in unfinished:
+                stale[stage] = f"{source} is being done again"
+            elif made is not None and made.fingerprint not in ("", fingerprint):
+                stale[stage] = f"{source} was done again after it"
+            elif source in stale:
+                stale.setdefault(stage, f"{source} is stale")
+    return stale
