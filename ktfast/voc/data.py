@@ -16,10 +16,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from ktfast.errors import DataError
-from ktfast.images.decode import upright_shape
+from ktfast.errors import DataError, reading
+from ktfast.images.decode import check_size, opened, upright_shape
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
 
@@ -121,6 +122,12 @@ class VocSet(FolderSource):
         """Path of the mask of an image."""
         return self.folder / "SegmentationClass" / f"{self.ids[row]}.png"
 
+    def mask_shape(self, row: int) -> tuple[int, int]:
+        """(height, width) of the mask of an image in pixels, read from the file's header."""
+        path = self.mask_path(row)
+        with reading(path, "a mask in PNG format"), opened(path, ("PNG",)) as image:
+            return image.height, image.width
+
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
         """Read the class of every pixel of an image.
 
@@ -143,13 +150,17 @@ class VocSet(FolderSource):
         """
         path = self.mask_path(row)
         try:
-            with Image.open(path, formats=("PNG",)) as image:
+            with opened(path, ("PNG",), self.pixel_limit) as image, DECODING.block():
+                check_size(image.width, image.height, f"mask {path}", self.pixel_limit)
+                DECODING.take(2 * image.width * image.height)
                 if image.mode not in ("P", "L"):
                     raise DataError(
                         f"mask {path} is of mode {image.mode}; store class numbers as a palette "
                         "image or as 8-bit gray"
                     )
                 mask = np.array(image, np.uint8)
+        except DataError:
+            raise
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise DataError(f"mask {path} cannot be read: {error}") from error
         odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
