@@ -102,7 +102,7 @@ def train(
     DivergedError
         The loss is infinite or not a number.
     Interrupted
-        SIGINT or SIGTERM came. The training has written a checkpoint.
+        SIGINT, SIGTERM or SIGHUP came. The training has written a checkpoint.
     OSError
         A checkpoint could not be written. The earlier checkpoints are unchanged.
     """

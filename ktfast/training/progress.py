@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import write_bytes
+from ktfast.optional import problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +85,20 @@ class MetricsLog:
 
 
 def _event_writer(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, which drops events after `step`; None if it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    """TensorBoard's writer, which drops events after `step`; None if it does not work here."""
+    problem = problem_of("tensorboard")
+    if problem is None:
+        problem = problem_of("torch.utils.tensorboard")
+    if problem is not None:
         logger.warning(
-            "tensorboard is not installed: no events are written to %s; install tensorboard, or"
-            " set tensorboard to false",
+            "tensorboard %s: no events are written to %s; install tensorboard, or set tensorboard"
+            " to false",
+            f"cannot be loaded ({problem})" if problem else "is not installed",
             folder,
         )
         return None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 

@@ -206,7 +206,7 @@ def run_command(*arguments):
     )
 
 
-@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("INT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("INT", 130), ("HUP", 129)])
 def test_signals_outside_of_a_training_end_in_one_sentence(name, status, recipe, tmp_path):
     import signal as signals
 
