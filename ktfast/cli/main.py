@@ -117,7 +117,15 @@ def _signals_raise() -> Iterator[None]:
 
 def _stages(options: argparse.Namespace) -> int:
     config = _configuration(options)
-    return _print_report(run(config, options.run, stages=options.stages, redo=options.redo))
+    given = "features.source" in overrides(options)
+    report = run(
+        config,
+        options.run,
+        stages=options.stages,
+        redo=options.redo,
+        trust_source=options.trust_source or given,
+    )
+    return _print_report(report)
 
 
 def _configuration(options: argparse.Namespace) -> "Config":

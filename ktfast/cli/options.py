@@ -131,6 +131,13 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         f"of {', '.join(redoable)}",
     )
 
+    parser.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="allow features.source of a configuration file to run a function of a Python module; "
+        "not needed if the command line gives features.source",
+    )
+
 
 def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> None:
     """Add one flag per option; a stage's own options also have a flag without the section."""
@@ -173,7 +180,7 @@ def _unknown(argument: str, has_options: bool) -> str:
     if argument.startswith("--") and has_options:
         from ktfast.config import options
 
-        flags = {key: key for key in ("run", "config", "redo", *options())}
+        flags = {key: key for key in ("run", "config", "redo", "trust-source", *options())}
         for key in options():
             flags.setdefault(key.rpartition(".")[2], key)
         close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]

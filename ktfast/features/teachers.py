@@ -9,9 +9,7 @@ To add a teacher, write a function here that returns a `Teacher`, and give it a 
 `ktfast.pipeline.steps.extract_features.build_teacher`.
 """
 
-import importlib
-import os
-import sys
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ktfast.errors import ConfigError, shown
+from ktfast.features.foreign import checked, import_function
 from ktfast.images.augment import normalize_images
 from ktfast.models import Trunk, load_weights
 from ktfast.native.threads import usable_cores
@@ -148,7 +147,7 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
         features: Tensor = network(normalize_images(images, "imagenet"))
         return features.flatten(1).float()
 
-    return teach
+    return checked(teach, f"torchvision:{name}")
 
 
 def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
@@ -176,6 +175,47 @@ def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         _load_backbone(network, weights, name, head=linear[-1])
     return network
+
+
+@functools.lru_cache
+def torchvision_crop(name: str, crop: int) -> int:
+    """The side of the images that a torchvision model takes: `crop`, unless the model refuses it.
+
+    Most models take images of any size. A vision transformer takes one size only.
+
+    Parameters
+    ----------
+    name : str
+        A model of `torchvision.models`.
+    crop : int
+        Side of the images in pixels that the run would use.
+
+    Returns
+    -------
+    side : int
+        `crop`, or the size for which the model's weights were trained if the model takes that size
+        and refuses `crop`.
+    """
+    from torchvision import models
+
+    if name not in models.list_models(models):
+        return crop
+    transforms = models.get_model_weights(name).DEFAULT.transforms
+    own = getattr(transforms, "keywords", {}).get("crop_size", crop)
+    with torch.device("meta"):
+        network = models.get_model(name, weights=None).eval()
+        if not _takes(network, crop) and _takes(network, own):
+            return int(own)
+    return crop
+
+
+def _takes(network: nn.Module, side: int) -> bool:
+    """Whether a network on torch's meta device accepts images of a size."""
+    try:
+        network(torch.zeros(1, 3, side, side, device="meta"))
+    except (AssertionError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _load_backbone(network: nn.Module, weights: Path, name: str, head: str) -> None:
@@ -212,8 +252,8 @@ def callable_teacher(path: str) -> Teacher:
     ----------
     path : str
         `package.module:function`. The function takes images as a torch tensor, uint8 [B, S, S, 3],
-        on the run's device, and returns features, float [B, d], as a torch tensor or a NumPy array.
-        The module may lie in the working directory.
+        on the run's device, and returns features, [B, d], as a torch tensor or a NumPy array; see
+        `ktfast.features.foreign.checked`. The module may lie in the working directory.
 
     Returns
     -------
@@ -225,25 +265,4 @@ def callable_teacher(path: str) -> Teacher:
     ConfigError
         The function cannot be imported, or its result has another shape than [B, d].
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # an installed command does not search the working directory
-    module_name, _, attribute = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"features.source {path!r} cannot be imported ({error}); give package.module:function"
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"features.source {path!r} is not callable; name a function")
-
-    def teach(images: Tensor) -> Tensor:
-        features = torch.as_tensor(function(images)).float()
-        if features.ndim != 2 or len(features) != len(images):
-            raise ConfigError(
-                f"features.source {path!r} returned shape {tuple(features.shape)} for "
-                f"{len(images)} images; expected [{len(images)}, d]"
-            )
-        return features
-
-    return teach
+    return checked(import_function(path), path)

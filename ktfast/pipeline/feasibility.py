@@ -12,7 +12,7 @@ from ktfast.errors import ConfigError, DataError
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.extract_features import check_source, feature_crop
+from ktfast.pipeline.steps.extract_features import check_source, feature_crop, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.networks import (
@@ -56,6 +56,8 @@ def check_feasible(run: RunFolder) -> None:
         _check_labels(config, sets)
         check_probe_memory(run)
     _check_voc(config, device)
+    if "cluster" in sets:
+        try_teacher(run)
 
 
 def _check_images(config: Config, sets: Sets) -> None:

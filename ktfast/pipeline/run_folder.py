@@ -33,10 +33,14 @@ class RunFolder:
         The run folder.
     config : Config
         Every option.
+    trust_source : bool
+        Whether the function that `features.source` names may be imported and called. False: the
+        name comes from a file that somebody else may have written.
     """
 
     folder: Path
     config: Config
+    trust_source: bool = True
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""
@@ -76,7 +80,9 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFolder]:
+def open_run(
+    folder: str | os.PathLike[str], config: Config, *, trust_source: bool = True
+) -> Iterator[RunFolder]:
     """Open a run folder for writing, and create it if it does not exist.
 
     The block holds the lock of the folder. The folder's `log.txt` receives the log of the block.
@@ -87,6 +93,8 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFold
         The run folder.
     config : Config
         Every option.
+    trust_source : bool
+        Whether the function that `features.source` names may be called.
 
     Yields
     ------
@@ -104,7 +112,7 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFold
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
-        run = RunFolder(folder, config)
+        run = RunFolder(folder, config, trust_source)
         if not (folder / "config.toml").is_file():
             record_configuration(run)
         yield run

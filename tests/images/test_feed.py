@@ -241,7 +241,7 @@ def test_impossible_options_are_refused(
 
 BROKEN_DALI = """
 import logging, sys
-from ktfast.cli.doctor import examine
+from ktfast.cli.doctor import _package
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
@@ -256,7 +256,7 @@ try:
     make_feed(source, size=24, batch_size=4, kind="dali")
 except ConfigError as error:
     print(error)
-print(next(finding.detail for finding in examine() if "dali" in finding.name))
+print(_package("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", "train").detail)
 """
 
 
@@ -272,6 +272,7 @@ def test_a_dali_that_cannot_be_loaded_is_told_and_replaced(
     tmp_path: Path, photos: FolderSource, code: str, reason: str
 ) -> None:
     (tmp_path / "broken/nvidia/dali").mkdir(parents=True)
+    (tmp_path / "broken/nvidia/__init__.py").write_text("")
     (tmp_path / "broken/nvidia/dali/__init__.py").write_text(code)
     folders = os.pathsep.join([str(tmp_path / "broken"), *(path for path in sys.path if path)])
     done = subprocess.run(

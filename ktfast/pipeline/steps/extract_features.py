@@ -10,16 +10,19 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ktfast.config import Config
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
+from ktfast.features.foreign import file_of, is_function
 from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
 from ktfast.features.teachers import (
     Teacher,
     callable_teacher,
     hog_teacher,
+    torchvision_crop,
     torchvision_teacher,
     trunk_teacher,
 )
@@ -29,7 +32,7 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
@@ -41,8 +44,62 @@ FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
 
 
 def feature_crop(config: Config) -> int:
-    """Give the side of the centre crop that the teacher sees, in pixels."""
-    return config.features.crop or config.pretext.crop
+    """Give the side of the centre crop that the teacher sees, in pixels.
+
+    The side is `features.crop`, by default `pretext.crop`. A torchvision model that takes images of
+    one size only, such as a vision transformer, sees that size by default.
+    """
+    source, name = config.features.source, config.features.source.partition(":")[2]
+    if config.features.crop or not source.startswith("torchvision:"):
+        return config.features.crop or config.pretext.crop
+    side = torchvision_crop(name, config.pretext.crop)
+    if side > config.data.short_side:
+        raise ConfigError(
+            f"features.source {source!r} takes images of {side} px only, but data.short_side is "
+            f"{config.data.short_side} px; set data.short_side to at least {side}"
+        )
+    return side
+
+
+def check_trust(run: RunFolder) -> None:
+    """Refuse to run the code that a configuration file names, unless the user trusts the file.
+
+    Raises
+    ------
+    ConfigError
+        `features.source` names a function and the run does not trust the name.
+    """
+    source = run.config.features.source
+    if is_function(source) and not run.trust_source:
+        file = shown(file_of(source)) or "no file that Python finds"
+        raise ConfigError(
+            f"the configuration file names features.source {source!r}, which would run code of "
+            f"{file}; add --trust-source (trust_source=True in Python) if you trust this code, or "
+            f"give --features.source {source} on the command line"
+        )
+
+
+def try_teacher(run: RunFolder) -> None:
+    """Call a foreign teacher once, on as many images of the right size as it will get at a time.
+
+    The puzzle network and HOG are not called. Nothing is done if the features exist already.
+
+    Raises
+    ------
+    ConfigError
+        The teacher fails, or returns anything but one row of features per image.
+    """
+    config = run.config
+    name = set_name(run, "cluster")
+    if config.cluster.features is not None or config.features.source in ("pretext", "hog"):
+        return
+    if (run.stage(f"features/{name}") / "result.json").is_file():
+        return
+    images, side = open_set(run, "cluster"), feature_crop(config)
+    n = min(images.n, config.features.batch_size)
+    rows = [images.square(row, short_side=config.data.short_side, size=side) for row in range(n)]
+    batch = torch.from_numpy(np.stack(rows)).to(resolve_device(config.device))
+    _in_precision(run, build_teacher(run))(batch)
 
 
 def check_source(config: Config) -> None:
@@ -59,6 +116,7 @@ def build_teacher(run: RunFolder) -> Teacher:
     """Build the teacher that `features.source` names, on the run's device."""
     config, device = run.config.features, resolve_device(run.config.device)
     check_source(run.config)
+    check_trust(run)
     if config.source == "pretext":
         trunk = pretext_trunk(run.config.pretext)
         load_all(trunk, config.weights or run.stage("pretext") / "weights.safetensors")
