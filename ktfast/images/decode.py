@@ -88,7 +88,7 @@ def decode_rgb(
             check_size(image.width, image.height, name, pixel_limit)
             DECODING.take(len(data) + image.width * image.height * _bytes_per_pixel(image))
             image.load()
-            turn = _TURNS.get(_orientation(image))
+            turn = _TURNS.get(exif_orientation(image))
             rgb = _to_rgb(image)
             return rgb if turn is None else rgb.transpose(turn)
     except DecodeError:
@@ -112,7 +112,7 @@ def upright_shape(path: str) -> tuple[int, int]:
     try:
         with _pillow_warnings_ignored, Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return (width, height) if exif_orientation(image) >= 5 else (height, width)
     except Exception as error:  # decoders raise any kind of exception on damaged bytes
         raise DecodeError(path, f"{error} ({type(error).__name__})") from error
 
@@ -168,7 +168,7 @@ def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
     if frame is None or frame[3] != 3 or not is_safe_jpeg(data):
         return False
     with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return image.mode == "RGB" and _orientation(image) == 1
+        return image.mode == "RGB" and exif_orientation(image) == 1
 
 
 def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
@@ -252,7 +252,7 @@ _TURNS = {
 }
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 if the image has none or its EXIF data is damaged."""
     try:
         orientation = image.getexif().get(0x0112, 1)
@@ -279,7 +279,7 @@ def _bytes_per_pixel(image: Image.Image) -> int:
     if image.info.get("progressive"):
         needed += 6  # libjpeg keeps the coefficients of the whole image
     # Pillow reads the pixels of a PNG file before it gives the EXIF orientation.
-    is_turned = "exif" in image.info and (image.format != "JPEG" or _orientation(image) != 1)
+    is_turned = "exif" in image.info and (image.format != "JPEG" or exif_orientation(image) != 1)
     return needed + (4 if is_turned else 0)
 
 

@@ -15,6 +15,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.extract_features import check_source, feature_crop, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.networks import (
     jigsaw_network,
     pretext_trunk,
@@ -55,7 +56,7 @@ def check_feasible(run: RunFolder) -> None:
     if "test" in sets:
         _check_labels(config, sets)
         check_probe_memory(run)
-    _check_voc(config, device)
+    _check_voc(run, device)
     if "cluster" in sets:
         try_teacher(run)
 
@@ -128,13 +129,17 @@ def _check_target(config: Config) -> None:
         jigsaw_network(target_trunk(config.transfer), config.pretext)
 
 
-def _check_voc(config: Config, device: torch.device) -> None:
-    """Check lists, annotations and proposals of the protocols that are asked for."""
+def _check_voc(run: RunFolder, device: torch.device) -> None:
+    """Check lists, photographs, annotations and proposals of the protocols that are asked for."""
+    config = run.config
+    opened = {}
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         computing_dtype(section.training.precision, device)
         if protocol == "detection":
             open_proposals(section, sets)
+        opened[protocol] = sets
+    inspect_voc(run, opened)
     trained = sorted({"pretext", "labels"}.intersection(config.voc.models))
     if config.voc.protocols() and trained and config.data.test is None:
         raise ConfigError(

@@ -18,6 +18,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+from ktfast.pipeline.steps.inspect_voc import inspect_voc
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
             "voc.segmentation.folder"
         )
+    opened = {protocol: open_sets(config, protocol) for protocol in config.voc.protocols()}
+    inspect_voc(run, opened)
     models: dict[str, str] = {}
     for name in config.voc.models:
         if name == "transfer":
@@ -37,8 +40,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
         elif name != "random":
             models[name] = str(train_baseline(run, name)["fingerprint"])
     results = {}
-    for protocol in config.voc.protocols():
-        sets = open_sets(config, protocol)
+    for protocol, sets in opened.items():
         inputs = {**models, "train": sets.train.fingerprint, "test": sets.test.fingerprint}
         if protocol == "detection":
             proposals = open_proposals(config.voc.detection, sets)
