@@ -98,8 +98,11 @@ def try_teacher(run: RunFolder) -> None:
     images, side = open_set(run, "cluster"), feature_crop(config)
     n = min(images.n, config.features.batch_size)
     rows = [images.square(row, short_side=config.data.short_side, size=side) for row in range(n)]
-    batch = torch.from_numpy(np.stack(rows)).to(resolve_device(config.device))
-    _in_precision(run, build_teacher(run))(batch)
+    device = torch.device(resolve_device(config.device))
+    with torch.random.fork_rng(devices=[]):  # building a network draws from torch's generator
+        _in_precision(run, build_teacher(run))(torch.from_numpy(np.stack(rows)).to(device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # feeds choose by the free memory of the GPU
 
 
 def check_source(config: Config) -> None:
