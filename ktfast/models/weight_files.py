@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ktfast.errors import DataError, shown
+from ktfast.models.spelling import utf8_path
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
         return _state_of(_read_torch(path), name)
     try:
-        return dict(safetensors.torch.load_file(path))
+        with utf8_path(path) as spelling:
+            return dict(safetensors.torch.load_file(spelling))
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{name} is damaged, or is neither a safetensors file nor a torch file ({error})"

@@ -64,6 +64,8 @@ def test_trusted_code_runs_and_is_named_once(place, trust, caplog):
     assert said == [f"features.source payload:f runs code of the file {place / 'payload.py'}"]
     # Finished features need the code no more.
     assert main(["cluster", "--run", "run", "--cluster.n_clusters", "3"]) == 0
+    assert main(["assign", "run", "photos", "-o", "new.csv"]) == 2
+    assert main(["assign", "run", "photos", "-o", "new.csv", "--trust-source"]) == 0
 
 
 def test_options_from_python_are_trusted(place):

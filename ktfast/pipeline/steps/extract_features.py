@@ -34,6 +34,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
+from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
@@ -74,8 +75,7 @@ def check_trust(run: RunFolder) -> None:
         file = shown(file_of(source)) or "no file that Python finds"
         raise ConfigError(
             f"the configuration file names features.source {source!r}, which would run code of "
-            f"{file}; add --trust-source (trust_source=True in Python) if you trust this code, or "
-            f"give --features.source {source} on the command line"
+            f"{file}; add --trust-source (trust_source=True in Python) if you trust this code"
         )
 
 
@@ -100,7 +100,7 @@ def try_teacher(run: RunFolder) -> None:
     rows = [images.square(row, short_side=config.data.short_side, size=side) for row in range(n)]
     device = torch.device(resolve_device(config.device))
     with torch.random.fork_rng(devices=[]):  # building a network draws from torch's generator
-        _in_precision(run, build_teacher(run))(torch.from_numpy(np.stack(rows)).to(device))
+        in_precision(run, build_teacher(run))(torch.from_numpy(np.stack(rows)).to(device))
     if device.type == "cuda":
         torch.cuda.empty_cache()  # feeds choose by the free memory of the GPU
 
@@ -160,12 +160,12 @@ def extract(
         Fingerprint, number of rows and images per second.
     """
     config = run.config.features
-    teacher = _in_precision(run, teacher or build_teacher(run))
+    teacher = in_precision(run, teacher or build_teacher(run))
     transform = _transform(run, teacher, fitted)
     meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
     if transform is not None:
         meta |= {"normalize": transform.choice, "pca": transform.dim}
-        teacher = _then(teacher, transform)
+        teacher = then_transform(teacher, transform)
     clock = time.monotonic()
     with _feed(run, role, shuffle=False) as feed:
         done = write_features(
@@ -178,9 +178,10 @@ def extract(
             progress=progress_log(f"features of {role}"),
         )
     store = FeatureStore.open(folder)
+    write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))
     return Outcome(
         fingerprint=store.fingerprint,
-        outputs={"manifest": "manifest.json"},
+        outputs={"manifest": "manifest.json", "paths": "paths.csv"},
         summary={"rows": store.n, "dim": store.dim, "dtype": config.dtype, "source": config.source},
         throughput=("images/s", done / max(time.monotonic() - clock, 1e-9)),
     )
@@ -227,7 +228,9 @@ def write_features(
     with heap:
         with contextlib.closing(_epoch(feed)) as batches:
             dim = teacher(next(batches).part(0, 1).to(device).images).shape[1]
-        writer = FeatureWriter(folder, dim=dim, dtype=dtype, meta=meta, resume=True)
+        writer = FeatureWriter(
+            folder, dim=dim, dtype=dtype, meta=meta, resume=True, paths=feed.source.paths
+        )
         first = writer.rows_done
         start = first // feed.batch_size
         seen = start * feed.batch_size
@@ -255,7 +258,7 @@ def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
     )
 
 
-def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
+def in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     """Run a network in the configured precision. Other teachers choose their own precision."""
     config, device = run.config.features, torch.device(resolve_device(run.config.device))
     dtype = computing_dtype(config.precision, device)
@@ -270,7 +273,7 @@ def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     return teach
 
 
-def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+def then_transform(teacher: Teacher, transform: FeatureTransform) -> Teacher:
     """Apply a transform to the features of a teacher."""
     return lambda images: transform.apply_tensor(teacher(images))
 
