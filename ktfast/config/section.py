@@ -1,9 +1,11 @@
 """The base class of every group of options, and the group that all trainings share."""
 
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 # Marks the field of an option that does not change results.
 _SIDE: Any = {"changes_results": False}
@@ -32,6 +34,15 @@ class Section(BaseModel):
                 own = field.default.model_dump(exclude_unset=True)
                 completed[name] = {**own, **values[name]}
         return completed
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _expand_home(cls, value: Any, info: ValidationInfo) -> Any:
+        """Replace a leading ~ of a path by the home folder, as a shell does."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if not isinstance(value, str | Path) or Path not in (kind, *get_args(kind)):
+            return value
+        return os.path.expanduser(value)
 
 
 def side_option(default: Any, *, description: str, **limits: Any) -> Any:
