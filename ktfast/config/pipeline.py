@@ -160,8 +160,9 @@ class FeaturesConfig(Section):
     )
     weights: Path | None = Field(
         None,
-        description="safetensors file with the teacher's weights; not set: the run's own weights "
-        "for pretext, torchvision's default weights for torchvision:MODEL",
+        description="safetensors or torch file with the teacher's weights; a classifier on top of "
+        "the network may be missing; not set: the run's own weights for pretext, torchvision's "
+        "default weights for torchvision:MODEL",
     )
     layer: str = Field(
         "", description="layer of the trunk that gives the features; not set: the last layer"

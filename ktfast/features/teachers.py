@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
 from ktfast.images.augment import normalize_images
 from ktfast.models import Trunk, load_weights
 from ktfast.native.threads import usable_cores
@@ -123,8 +123,9 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
     name : str
         A model of `torchvision.models`, for example resnet18.
     weights : Path or None
-        Safetensors file with the model's state dict. None takes torchvision's default weights,
-        which torchvision downloads unless its cache holds them.
+        File with the model's state dict; see `ktfast.models.load_weights`. The weights of the last
+        linear layer may be missing or of any shape. None takes torchvision's default weights, which
+        torchvision downloads unless its cache holds them.
     device : str
         Device of the network.
 
@@ -140,12 +141,6 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
         downloaded.
     """
     network = _torchvision_network(name, weights)
-    linear = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ConfigError(
-            f"features.source: torchvision's {name} has no linear layer; choose a classifier"
-        )
-    network.set_submodule(linear[-1], nn.Identity())
     network.eval().to(device)
 
     @torch.inference_mode()
@@ -157,7 +152,7 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
 
 
 def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
-    """A model of torchvision with the weights of a file, or with torchvision's own."""
+    """A model of torchvision without its last linear layer."""
     from torchvision import models
 
     if name not in models.list_models(models):
@@ -165,22 +160,49 @@ def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
             f"features.source: torchvision.models has no model {name!r}; see"
             " torchvision.models.list_models()"
         )
-    if weights is not None:
-        network: nn.Module = models.get_model(name, weights=None)
-        if missing := load_weights(network, weights).missing:
-            raise ConfigError(
-                f"{weights} lacks {len(missing)} weights of {name}, the first is {missing[0]};"
-                " give weights of the same network"
-            )
-        return network
     try:
-        network = models.get_model(name, weights="DEFAULT")
+        network: nn.Module = models.get_model(name, weights=None if weights else "DEFAULT")
     except OSError as error:
         raise ConfigError(
             f"the weights of torchvision's {name} cannot be downloaded ({error}); give a "
-            "safetensors file with features.weights"
+            "file of weights with features.weights"
         ) from error
+    linear = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"features.source: torchvision's {name} has no linear layer; choose a classifier"
+        )
+    network.set_submodule(linear[-1], nn.Identity())
+    if weights is not None:
+        _load_backbone(network, weights, name, head=linear[-1])
     return network
+
+
+def _load_backbone(network: nn.Module, weights: Path, name: str, head: str) -> None:
+    """Load the weights of a network without its head.
+
+    A network that has the same layers and more layers besides, such as resnet34 for resnet18, is
+    refused. The auxiliary classifiers of GoogLeNet and Inception are used in training only.
+    """
+    report = load_weights(network, weights)
+    unused = (f"{head}.", "aux1.", "aux2.", "AuxLogits.")
+    missing = [key for key in report.missing if not key.startswith(unused)]
+    if missing:
+        raise ConfigError(
+            f"{shown(weights)} lacks {len(missing)} weights of {name}, the first is {missing[0]};"
+            " give weights of the same network"
+        )
+    layers = {key.partition(".")[0] for key, _ in network.named_parameters()}
+    more = [
+        key
+        for key in report.unexpected
+        if not key.startswith(unused) and key.partition(".")[0] in layers
+    ]
+    if more:
+        raise ConfigError(
+            f"{shown(weights)} has {len(more)} weights that {name} lacks, the first is {more[0]};"
+            " give weights of the same network"
+        )
 
 
 def callable_teacher(path: str) -> Teacher:

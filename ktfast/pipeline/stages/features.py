@@ -75,7 +75,7 @@ def _teacher_input(run: RunFolder) -> dict[str, str]:
     if config.weights is not None:
         if not config.weights.is_file():
             raise ConfigError(
-                f"features.weights {config.weights} does not exist; give a safetensors file"
+                f"features.weights {config.weights} does not exist; give a file of weights"
             )
         return {"weights": sha256_file(config.weights)}
     if config.source == "pretext":
