@@ -23,12 +23,17 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ktfast.errors import DataError
+from ktfast.images.kinds import READS_AVIF
 
 PIXEL_LIMIT = 64_000_000
 """An image whose header claims more pixels is refused before it is decoded."""
 ASPECT_LIMIT = 50
 """An image is refused if its longer side is more than this number of times its shorter side."""
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
+FORMATS = (
+    "JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
+    *(["AVIF"] * READS_AVIF),
+)  # fmt: skip
+"""Pillow's names of the formats. Its decoder of JPEG also reads MPO, a file of several JPEG files."""
 
 
 class DecodeError(DataError):

@@ -72,6 +72,7 @@ class ShardWriter:
             "source_fingerprint": self.index.fingerprint,
             "classes": list(self.index.classes),
             "skipped": [[image.path, image.reason] for image in self.index.skipped],
+            "others": self.index.others.to_json(),
             "shards": self.done,
         }
         durable.write_json(self.out / INDEX, {**content, "sha256": durable.sha256_json(content)})

@@ -16,6 +16,7 @@ from ktfast.durable import is_whole
 from ktfast.errors import DataError
 from ktfast.images.decode import decode_rgb, square
 from ktfast.images.index import ImageIndex, SkippedImage
+from ktfast.images.kinds import OtherFiles
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -39,6 +40,8 @@ class ImageSource(ABC):
         Relative path of each image.
     skipped : tuple of SkippedImage
         Images that were found but are not used.
+    others : OtherFiles
+        Files of the folder that are no images.
     short_side : int or None
         Shorter side of every image in pixels; None if the sizes differ.
     """
@@ -49,6 +52,7 @@ class ImageSource(ABC):
     classes: tuple[str, ...]
     paths: Sequence[str]
     skipped: tuple[SkippedImage, ...]
+    others: OtherFiles
     short_side: int | None
 
     @property
@@ -122,6 +126,7 @@ class FolderSource(ImageSource):
         self.classes = index.classes
         self.paths = index.paths
         self.skipped = index.skipped
+        self.others = index.others
         self.short_side = None
 
     @property
@@ -192,6 +197,7 @@ class PreparedSet(ImageSource):
         self._shard = np.repeat(np.arange(len(tables)), [len(table["paths"]) for table in tables])
         skipped = [*index["skipped"], *(pair for table in tables for pair in table["skipped"])]
         self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
+        self.others = OtherFiles.from_json(index.get("others", {}))
         self._fingerprint = durable.sha256_json(
             [index["classes"], [(s["sha256"], s["table"]["sha256"]) for s in index["shards"]]]
         )

@@ -582,11 +582,16 @@ class TestBadInput:
     def test_images_that_cannot_be_decoded_are_listed(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train" / "moon", tmp_path / "images" / "moon")
         (tmp_path / "images/moon/broken.jpg").write_bytes(b"\xff\xd8\xff junk")
+        (tmp_path / "images/about.txt").write_text("photographs of the moon")
         command = ("prepare", "--run", str(tmp_path / "run"), "--config", str(recipe))
         assert main([*command, "--data.pretext", str(tmp_path / "images")]) == 2  # 10 clusters
         summary = result(tmp_path / "run", "prepare/pretext")["summary"]
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]
+        assert summary["others"] == {
+            "listed": [["about.txt", "not an image"]],
+            "by_suffix": {".txt": 1},
+        }
 
     def test_a_shard_that_vanished(self, recipe, photographs, finished, tmp_path, capsys):
         shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")

@@ -1,6 +1,6 @@
 """Stage 1, `ktfast prepare`: decode every image once, resize it, and store it for fast feeds.
 
-An image that cannot be decoded is listed with the reason.
+An image that cannot be decoded is listed with the reason, and so is a file that is no image.
 """
 
 import time
@@ -72,6 +72,7 @@ def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outc
             "images": images.n,
             "classes": len(images.classes),
             "skipped": [[skip.path, skip.reason] for skip in images.skipped],
+            "others": images.others.to_json(),
         },
         throughput=("images/s", images.n / max(time.monotonic() - clock, 1e-9)),
     )
