@@ -88,8 +88,8 @@ class ImageIndex:
 
         A file without an image suffix is an image if its first bytes are those of an image.
         Hidden files and folders, and files that are no images, are only listed in `others`. Every
-        folder is listed once, also if symbolic links form a loop. A folder that lies below `folder` is listed under its own path, not under the
-        path of a link.
+        folder is listed once, also if symbolic links form a loop. A folder that lies below `folder`
+        is listed under its own path, not under the path of a link.
 
         Parameters
         ----------

@@ -15,7 +15,14 @@ import numpy as np
 from ktfast import durable
 from ktfast.durable import is_whole, part
 from ktfast.errors import DataError
-from ktfast.images.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
+from ktfast.images.decode import (
+    PIXEL_LIMIT,
+    DecodeError,
+    decode_rgb,
+    is_upright_colour_jpeg,
+    resize_short_side,
+)
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import INDEX, TABLE, FolderSource
@@ -33,7 +40,7 @@ class ShardWriter:
     out : Path
         Folder of the prepared set.
     options : dict
-        Options of `prepare`, and the schema.
+        Options of `prepare`, and the schema. `max_pixels` may be missing.
     progress : callable or None
         Called with (images done, images in all).
     """
@@ -46,7 +53,7 @@ class ShardWriter:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.index = index
-        self.source = FolderSource(index)
+        self.source = FolderSource(index, pixel_limit=options.get("max_pixels", PIXEL_LIMIT))
         self.out = out
         self.options = options
         self.key = durable.sha256_json([index.fingerprint, options])
@@ -133,10 +140,14 @@ class ShardWriter:
     def _encode(self, row: int) -> "Encoded | str":
         """The stored form of an image, or the reason why the image is skipped."""
         try:
-            data = self.source.read(row)
-            original = decode_rgb(data, self.source.name(row))
+            with DECODING.block():
+                return self._resized(row)
         except DataError as error:
             return skip_reason(error)
+
+    def _resized(self, row: int) -> "Encoded":
+        data, source = self.source.read(row), self.source
+        original = decode_rgb(data, source.name(row), pixel_limit=source.pixel_limit)
         image = resize_short_side(original, self.options["short_side"])
         buffer = io.BytesIO()
         if self.options["format"] == "raw":

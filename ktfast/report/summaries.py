@@ -76,15 +76,14 @@ class PreparedImages:
     def from_json(cls, value: Json) -> "PreparedImages":
         """Read the summary of a `result.json`."""
         others = mapping(value.get("others"))
+        counts = numbers(others.get("by_suffix"))
         return cls(
             folder=str(value.get("folder", "")),
             images=number(value.get("images")),
             classes=number(value.get("classes")),
             skipped=_pairs(value.get("skipped")),
             others=_pairs(others.get("listed")),
-            other_counts={
-                key: int(count) for key, count in numbers(others.get("by_suffix")).items()
-            },
+            other_counts={key: int(count) for key, count in counts.items()},
         )
 
 

@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from ktfast.errors import ConfigError, DataError
-from ktfast.images.decode import upright_shape
+from ktfast.errors import ConfigError, DataError, reading, shown
+from ktfast.images.decode import check_size, opened, upright_shape
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
 from ktfast.readers import read_bytes
@@ -105,6 +105,12 @@ class VocSet(FolderSource):
         """Path of the mask of an image."""
         return self.folder / "SegmentationClass" / f"{self.ids[row]}.png"
 
+    def mask_shape(self, row: int) -> tuple[int, int]:
+        """(height, width) of the mask of an image in pixels, read from the file's header."""
+        path = self.mask_path(row)
+        with reading(path, "a mask in PNG format"), opened(path, ("PNG",)) as image:
+            return image.height, image.width
+
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
         """Read the class of every pixel of an image.
 
@@ -126,16 +132,19 @@ class VocSet(FolderSource):
             The file is missing, damaged, in another format, or holds other values.
         """
         path = self.mask_path(row)
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                if image.mode not in ("P", "L"):
-                    raise DataError(
-                        f"mask {path} is of mode {image.mode}; store class numbers as a palette "
-                        "image or as 8-bit gray"
-                    )
-                mask = np.array(image, np.uint8)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise DataError(f"mask {path} cannot be read: {error}") from error
+        with (
+            reading(path, "a mask in PNG format", "write the mask again"),
+            opened(path, ("PNG",), self.pixel_limit) as image,
+            DECODING.block(),
+        ):
+            check_size(image.width, image.height, f"mask {path}", self.pixel_limit)
+            DECODING.take(2 * image.width * image.height)
+            if image.mode not in ("P", "L"):
+                raise DataError(
+                    f"mask {shown(path)} is of mode {image.mode}; store class numbers as a palette "
+                    "image or as 8-bit gray"
+                )
+            mask = np.array(image, np.uint8)
         odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
         if odd.size:
             raise DataError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.errors import ConfigError
+from ktfast.images.decode import PIXEL_LIMIT
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
@@ -45,13 +46,25 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
         results[name] = complete_stage(
             run,
             f"prepare/{name}",
-            run.config.data.model_dump(mode="json", include={"short_side", "quality"}),
+            _settings(run),
             {"images": index.fingerprint},
             partial(_prepare, run, index, f"prepare/{name}"),
             redo=redo,
             fingerprint=lambda folder: PreparedSet.open(folder).fingerprint,
         )
     return results
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    """Give the options that change the prepared images.
+
+    The default of `max_megapixels` is left out, because earlier versions recorded no such option.
+    """
+    data = run.config.data
+    named = {"short_side", "quality"}
+    if data.max_pixels != PIXEL_LIMIT:
+        named.add("max_megapixels")
+    return data.model_dump(mode="json", include=named)
 
 
 def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outcome:
@@ -61,6 +74,7 @@ def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outc
         folder,
         short_side=data.short_side,
         quality=data.quality,
+        max_pixels=data.max_pixels,
         n_threads=run.config.threads or None,
         progress=progress_log(name),
     )

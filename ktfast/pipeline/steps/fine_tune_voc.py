@@ -53,6 +53,7 @@ def open_sets(config: Config, protocol: str) -> Sets:
         VocSet(section.folder, split, kind, config.voc.classes)
         for split in (section.train, section.test)
     )
+    train.pixel_limit = test.pixel_limit = config.data.max_pixels
     return Sets(train, test)
 
 
