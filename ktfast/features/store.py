@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.durable import is_whole
-from ktfast.errors import DataError, InputError
+from ktfast.errors import DataError, InputError, opens
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
 from ktfast.readers import map_npy
 
@@ -57,6 +57,7 @@ class FeatureStore:
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
 
     @classmethod
+    @opens("features", REMEDY)
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> "FeatureStore":
         """Open a feature folder or a `.npy` file.
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ktfast.errors import DataError, reading, shown
-from ktfast.images.index import IMAGE_SUFFIXES
+from ktfast.images.kinds import IMAGE_SUFFIXES
 from ktfast.readers import read_text
 
 PHOTOGRAPHS = "JPEGImages"

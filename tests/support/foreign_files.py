@@ -21,6 +21,7 @@ from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.features.writer import FeatureWriter
 from ktfast.images.decode import decode_rgb, is_upright_colour_jpeg, upright_shape
+from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.models.weights import load_weights
@@ -51,11 +52,15 @@ class Format:
         Makes whole files in the working folder, and returns the contents to damage.
     read : callable
         Reads the file in the working folder.
+    asks : bool
+        The library asks for the memory that the file states before the library reads the file. The
+        system refuses, or never fills that memory.
     """
 
     name: str
     files: Callable[[Path], list[bytes]]
     read: Callable[[Path], object]
+    asks: bool = False
 
 
 def bytes_of(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -66,8 +71,8 @@ def bytes_of(write: Callable[[io.BytesIO], object]) -> bytes:
 
 def decode(path: Path) -> None:
     data = path.read_bytes()
-    is_upright_colour_jpeg(data) if data[:2] == b"\xff\xd8" else None
     decode_rgb(data, path.name, pixel_limit=PIXEL_LIMIT)
+    is_upright_colour_jpeg(data)
     upright_shape(str(path))
 
 
@@ -207,7 +212,7 @@ def read_metrics(path: Path) -> None:
 
 def indexes(folder: Path) -> list[bytes]:
     photo_folder(folder / "photos", 2, height=16, width=16)
-    prepare(folder / "photos", folder, short_side=16)
+    prepare(ImageIndex.scan(folder / "photos"), folder, short_side=16)
     return [(folder / "index.json").read_bytes()]
 
 
@@ -246,7 +251,7 @@ FORMATS = {
         "ImageSets/Main/few.txt", lists, lambda path: read_split(path.parents[2], "few", "Main")
     ),
     "toml": Format("x.toml", tomls, load_config),
-    "pt": Format("x.pt", torch_files, lambda path: load_weights(network(), path)),
+    "pt": Format("x.pt", torch_files, lambda path: load_weights(network(), path), asks=True),
     "safetensors": Format("x.safetensors", weights, lambda path: load_weights(network(), path)),
     "checkpoint": Format(
         "checkpoint-1.safetensors", checkpoints, lambda path: CheckpointFolder(path.parent).load()

@@ -57,7 +57,7 @@ def run(name: str, kind: Format, n: int, folder: Path) -> dict[str, object]:
             kind.read(path)
         except InputError as error:
             refused += 1
-            if isinstance(error.__cause__, MemoryError):
+            if isinstance(error.__cause__, MemoryError) and not kind.asks:
                 escaped.setdefault(f"memory: {error}"[:300], origin)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
