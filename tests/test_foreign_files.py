@@ -25,7 +25,7 @@ def reports() -> dict[str, dict[str, object]]:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        timeout=280,
+        timeout=1000,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"the reader of {lines[-1:]} died:\n{done.stderr[-2000:]}"
@@ -33,6 +33,7 @@ def reports() -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1100)  # half a minute of one core, which other processes may share
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_are_refused_by_name(reports, name):
     report = reports[name]
