@@ -13,7 +13,7 @@ from PIL import Image
 
 from ktfast import durable
 from ktfast.durable import is_whole
-from ktfast.errors import DataError
+from ktfast.errors import DataError, opens
 from ktfast.images.decode import PIXEL_LIMIT, decode_rgb, square
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex, SkippedImage
@@ -218,6 +218,7 @@ class PreparedSet(ImageSource):
             self._descriptors.append(os.open(name, os.O_RDONLY))
 
     @classmethod
+    @opens("a prepared set", "run ktfast prepare again")
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = False) -> "PreparedSet":
         """Open a prepared set.
 

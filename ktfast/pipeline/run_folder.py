@@ -75,8 +75,18 @@ class RunFolder:
                 f"{self.folder} has no finished stage {name!r}; run "
                 f"`ktfast {name.split('/')[0]}` on it first"
             )
-        result: dict[str, Any] = read_json(path)
+        result: dict[str, Any] = read_json(path, as_result)
         return result
+
+
+def as_result(value: Any) -> dict[str, Any]:
+    """Check that a JSON value is the result of a stage; raise `ValueError` if it is not."""
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not the result of a stage")
+    for name, kind in (("fingerprint", str), ("outputs", dict), ("summary", dict)):
+        if not isinstance(value.get(name), kind):
+            raise ValueError(f"its entry {name!r} is {value.get(name)!r}, not a {kind.__name__}")
+    return value
 
 
 @contextmanager

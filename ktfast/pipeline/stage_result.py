@@ -20,7 +20,7 @@ import ktfast
 from ktfast.config import differences
 from ktfast.durable import read_json, write_bytes, write_json
 from ktfast.errors import ConfigError, DataError, InputError
-from ktfast.pipeline.run_folder import RunFolder, record_configuration
+from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _recorded_result(
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = read_json(path)
+        result: dict[str, Any] = read_json(path, as_result)
         if fingerprint is None or fingerprint(folder) == result["fingerprint"]:
             return result
         problem = "its files have changed"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktfast.durable import write_bytes
+from ktfast.durable import parse_row, write_bytes
 from ktfast.optional import problem_of
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,11 @@ class MetricsLog:
 
     def _keeps(self, line: bytes, step: int) -> bool:
         """Whether a line is a whole row, of another stage or of a step up to `step`."""
-        try:
-            row = json.loads(line)
-        except ValueError:
+        row = parse_row(line)
+        if row is None:
             return False
-        if not isinstance(row, dict):
-            return False
-        return row.get("stage") != self.stage or row.get("step", 0) <= step
+        number = row.get("step", 0)
+        return row.get("stage") != self.stage or (isinstance(number, int) and number <= step)
 
 
 def _event_writer(folder: Path, step: int) -> Any:

@@ -161,7 +161,7 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "result.json").write_text('{"stage": ')
-    with pytest.raises(DataError, match=r"result\.json is damaged"):
+    with pytest.raises(DataError, match=r"result\.json cannot be read as JSON"):
         RunFolder(tmp_path, Config()).result("cluster")
 
 

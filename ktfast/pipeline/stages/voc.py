@@ -71,7 +71,7 @@ def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outco
             write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints).to_json())
         if checkpoints.exists():
             shutil.rmtree(checkpoints)
-        models[name] = VocRow.from_json(read_json(path))
+        models[name] = read_json(path, VocRow.from_json)
         score = models[name].score
         shown = "not defined" if score is None else f"{100 * score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)
