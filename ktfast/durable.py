@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,10 +69,40 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file. A damaged or missing file raises `DataError`, which names the file."""
+def read_json(
+    path: str | os.PathLike[str], build: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    build : callable, optional
+        Makes the result from the JSON value. An exception of `build` means that the file holds
+        something else.
+
+    Returns
+    -------
+    value : Any
+        The JSON value, or what `build` made from it.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, or `build` raised an exception. The message names the file.
+    """
     with reading(path, "JSON", "make the file again"):
-        return json.loads(Path(path).read_bytes())
+        return build(json.loads(Path(path).read_bytes()))
+
+
+def parse_row(line: str | bytes) -> dict[str, Any] | None:
+    """Parse one line of a file with one JSON object per line; None if the line is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -4,9 +4,15 @@ The command line prints such an exception as one sentence.
 """
 
 import contextlib
+import functools
+import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -84,3 +90,33 @@ def reading(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         raise DataError(f"{shown(path)} cannot be read as {what} ({reason}); {remedy}") from error
+
+
+def opens(what: str, remedy: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a class method whose first argument is a path, so that its body lies in `reading`.
+
+    Parameters
+    ----------
+    what : str
+        What the path should be, with an article.
+    remedy : str
+        What the user can do, as an order.
+
+    Returns
+    -------
+    decorate : callable
+        The decorator.
+    """
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(method)
+        first = list(signature.parameters)[1]
+
+        @functools.wraps(method)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            with reading(signature.bind(*args, **kwargs).arguments[first], what, remedy):
+                return method(*args, **kwargs)
+
+        return guarded
+
+    return decorate

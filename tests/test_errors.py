@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from ktfast.durable import read_json
-from ktfast.errors import ConfigError, DataError, reading, shown
+from ktfast.errors import ConfigError, DataError, opens, reading, shown
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,19 @@ def test_errors_of_ktfast_and_interrupts_pass_unchanged():
         with pytest.raises(type(error)) as caught, reading("x", "a file"):
             raise error
         assert caught.value is error
+
+
+def test_a_class_method_opens_within_the_boundary():
+    class Folder:
+        @classmethod
+        @opens("a folder of features", "run the stage again")
+        def open(cls, path, *, verify=False):
+            return {"a": verify}[path]
+
+    assert Folder.open("a", verify=True) is True
+    for call in (lambda: Folder.open("b"), lambda: Folder.open(path="b")):
+        with pytest.raises(DataError, match=r"^b cannot be read as a folder .*KeyError"):
+            call()
 
 
 def test_a_name_that_is_not_utf8_is_escaped(tmp_path):

@@ -11,6 +11,7 @@ from importlib import metadata
 import ktfast
 from ktfast.native import modules
 from ktfast.native.threads import usable_cores
+from ktfast.optional import problem_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,9 @@ def _cuda_kernels() -> Finding:
 
 
 def _torch() -> Finding:
-    if importlib.util.find_spec("torch") is None:
-        return Finding("torch", False, f"every stage needs torch: {_remedy('train')}")
+    if (problem := problem_of("torch")) is not None:
+        broken = f" ({problem})" if problem else ""
+        return Finding("torch", False, f"every stage needs torch{broken}: {_remedy('train')}")
     import torch
 
     where = (
@@ -103,11 +105,11 @@ def _package(package: str, module: str, part: str, extra: str) -> Finding:
     is installed by its own name.
     """
     remedy = _remedy(extra) if extra else f"pip install {package}"
-    try:
-        found = importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:  # the package may load a broken library
-        broken = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
+    problem = problem_of(module)
+    if problem is not None:
+        broken = f" ({problem})" if problem else ""
         return Finding(package, False, f"for {part}{broken}: {remedy}")
+    found = importlib.import_module(module)
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:  # the module comes from a package of another name

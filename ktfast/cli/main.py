@@ -2,7 +2,7 @@
 
 An error that the user can correct is printed as one sentence. The exit status is 2 for bad input or
 a missing package, 1 if the disk or the memory is full or a file cannot be read or written, 130 for
-Ctrl-C and 143 for SIGTERM.
+Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, which comes when the terminal closes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ktfast.cli.options import overrides, parse
 from ktfast.cli.printing import print_line
 from ktfast.errors import InputError, ShownFormatter
 from ktfast.pipeline.runner import run
-from ktfast.training.signals import Interrupted
+from ktfast.training.signals import Interrupted, is_ignored
 
 if TYPE_CHECKING:
     from ktfast.config import Config
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch reads the variable once, when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             options = parse(arguments)
             return _COMMANDS[options.command](options)
     except (InputError, ModuleNotFoundError, KeyboardInterrupt, OSError) as error:
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         message, status = _explain_memory(error), 1
-    print_line(f"ktfast: {message}", sys.stderr)
+    with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+        print_line(f"ktfast: {message}", sys.stderr)
     return status
 
 
@@ -100,8 +101,8 @@ def _explain_memory(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise an exception, as Ctrl-C does, so that no file is left half written."""
+def _signals_raise() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise an exception, so that no file is left half written."""
 
     def stop(number: int, _: object) -> None:
         raise Interrupted(number)
@@ -109,16 +110,26 @@ def _sigterm_raises() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows signal handlers in the main thread only
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if not is_ignored(number)]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stages(options: argparse.Namespace) -> int:
     config = _configuration(options)
-    return _print_report(run(config, options.run, stages=options.stages, redo=options.redo))
+    given = "features.source" in overrides(options)
+    report = run(
+        config,
+        options.run,
+        stages=options.stages,
+        redo=options.redo,
+        trust_source=options.trust_source or given,
+    )
+    return _print_report(report)
 
 
 def _configuration(options: argparse.Namespace) -> "Config":

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -61,8 +62,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     demo.set_defaults(command="demo")
     report = commands.add_parser("report", help="write the HTML report of a run")
     places = report.add_mutually_exclusive_group(required=True)
-    places.add_argument("folder", nargs="?", type=Path, help="run folder")
-    places.add_argument("--run", type=Path, help="run folder, instead of the argument folder")
+    places.add_argument("folder", nargs="?", type=_path, help="run folder")
+    places.add_argument("--run", type=_path, help="run folder, instead of the argument folder")
     report.set_defaults(command="report")
     use_model.add_commands(commands)
     kmeans.add_command(commands)
@@ -84,6 +85,11 @@ def overrides(options: argparse.Namespace) -> dict[str, str]:
         for key, value in vars(options).items()
         if key.startswith(_OPTION)
     }
+
+
+def _path(text: str) -> Path:
+    """A path; shells do not expand the ~ of --run=~/runs."""
+    return Path(os.path.expanduser(text))
 
 
 def _add_stages(commands: Any, chosen: str) -> None:
@@ -116,11 +122,11 @@ def _add_benchmarks(parser: argparse.ArgumentParser, chosen: str) -> None:
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", type=Path, required=True, help="run folder; created if it does not exist"
+        "--run", type=_path, required=True, help="run folder; created if it does not exist"
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=_path,
         help="TOML file, or the name of a recipe that ktfast ships, such as tiny_cpu (default: the "
         "config.toml of the run folder if there is one, else the paper's values)",
     )
@@ -133,6 +139,13 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="remove the results of this stage and run it again; may be given several times; one "
         f"of {', '.join(redoable)}",
+    )
+
+    parser.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="allow features.source of a configuration file to run a function of a Python module; "
+        "not needed if the command line gives features.source",
     )
 
 
@@ -177,7 +190,7 @@ def _unknown(argument: str, has_options: bool) -> str:
     if argument.startswith("--") and has_options:
         from ktfast.config import options
 
-        flags = {key: key for key in ("run", "config", "redo", *options())}
+        flags = {key: key for key in ("run", "config", "redo", "trust-source", *options())}
         for key in options():
             flags.setdefault(key.rpartition(".")[2], key)
         close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]

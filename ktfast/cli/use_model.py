@@ -27,6 +27,11 @@ def add_commands(commands: Any) -> None:
     assign.add_argument(
         "-o", "--out", type=Path, required=True, help="CSV file of path, cluster and distance"
     )
+    assign.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="allow features.source of the run to call a function of a Python module",
+    )
     assign.set_defaults(command="assign")
 
     export = commands.add_parser("export", help="write a trained network for use without ktfast")
@@ -64,7 +69,7 @@ def assign(options: argparse.Namespace) -> int:
     """Run `ktfast assign`; return the exit status."""
     from ktfast.pipeline.assign_folder import assign_folder
 
-    found = assign_folder(options.run, options.photographs)
+    found = assign_folder(options.run, options.photographs, trust_source=options.trust_source)
     found.write_csv(options.out)
     print_line(f"{options.out}: {len(found.paths)} photographs, {len(found.skipped)} left out")
     return 0

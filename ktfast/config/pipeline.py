@@ -43,6 +43,13 @@ class DataConfig(Section):
         256, ge=16, description="px; length of the shorter side of the prepared images"
     )
     quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
+    max_megapixels: float = Field(
+        64.0,
+        gt=0,
+        le=4000,
+        description="millions of pixels; an image with more pixels is left out and listed; an "
+        "image of 64 megapixels takes up to 2 GB of memory while it is decoded",
+    )
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",
         description="how images are loaded; resident: decoded once and kept in memory; dali: "
@@ -70,6 +77,11 @@ class DataConfig(Section):
                 "data.hw_decoder_load out, or give data.feed dali"
             )
         return self
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest number of pixels of an image."""
+        return round(self.max_megapixels * 1e6)
 
     def folders(self) -> dict[str, Path]:
         """Return the folder of each role, given or by default; leave out a role without either."""
@@ -182,9 +194,9 @@ class FeaturesConfig(Section):
     )
     weights: Path | None = side_option(
         None,
-        description="safetensors file with the teacher's weights, for pretext and "
-        "torchvision:MODEL; not set: the run's own weights for pretext, torchvision's default "
-        "weights for torchvision:MODEL",
+        description="safetensors or torch file with the teacher's weights, for pretext and "
+        "torchvision:MODEL; a classifier on top of the network may be missing; not set: the run's "
+        "own weights for pretext, torchvision's default weights for torchvision:MODEL",
     )
     layer: str = Field(
         "",

@@ -20,7 +20,8 @@ from ktfast.config.pipeline import (
 )
 from ktfast.config.section import Section
 from ktfast.config.voc import VocConfig
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError, reading, shown
+from ktfast.readers import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,15 +124,17 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = _shipped(Path(path))
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise ConfigError(
-            f"there is no configuration file {path}; give the path of a TOML file, or one of "
-            f"{', '.join(sorted(_recipes()))}"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+            f"there is no configuration file {shown(path)}; give the path of a TOML file, or one "
+            f"of {', '.join(sorted(_recipes()))}"
+        )
+    try:
+        text = read_text(path, "TOML", "write a TOML file in UTF-8")
+        with reading(path, "TOML", "correct the file"):
+            return tomllib.loads(text)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _shipped(path: Path) -> Path:
@@ -210,7 +213,7 @@ def _parse_value(text: str, kind: Any) -> Any:
         return [] if is_list else None
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return [part.strip() for part in text.split(",")] if is_list else text
     return [value] if is_list and not isinstance(value, list) else value
 

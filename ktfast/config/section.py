@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import unquote_to_bytes
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 # Marks the field of an option that does not change results.
 _SIDE: Any = {"changes_results": False}
@@ -38,6 +38,15 @@ class Section(BaseModel):
             elif Path in get_args(field.annotation) and str(values.get(name)).startswith(_URI):
                 completed[name] = _from_uri(str(values[name]))
         return completed
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _expand_home(cls, value: Any, info: ValidationInfo) -> Any:
+        """Replace a leading ~ of a path by the home folder, as a shell does."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if not isinstance(value, str | Path) or Path not in (kind, *get_args(kind)):
+            return value
+        return os.path.expanduser(value)
 
     def unused(self) -> Collection[str]:
         """Name the options of this section that other options of the section leave without effect.

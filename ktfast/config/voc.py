@@ -150,6 +150,13 @@ class VocConfig(Section):
     detection: VocDetectionConfig = VocDetectionConfig()
     segmentation: VocSegmentationConfig = VocSegmentationConfig()
 
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"expected each name once, got {', '.join(twice)} several times")
+        return value
+
     def protocols(self) -> tuple[str, ...]:
         """Give the names of the protocols that have a folder."""
         names = ("classification", "detection", "segmentation")

@@ -9,14 +9,40 @@ Json = dict[str, Any]
 
 def number(value: object) -> float | None:
     """The value as a float if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        known = float(value)
+    except OverflowError:  # JSON has integers of any length
+        return None
+    return known if math.isfinite(known) else None
 
 
 def mapping(value: object) -> Json:
     """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def required_number(value: object) -> Any:
+    """The value unchanged if it is a finite number; else `TypeError`."""
+    if number(value) is None:
+        raise TypeError(f"expected a number, got {value!r}")
+    return value
+
+
+def required_numbers(value: object) -> Json:
+    """The value unchanged if it is a JSON object of finite numbers; else `TypeError`."""
+    known = required_mapping(value)
+    for item in known.values():
+        required_number(item)
+    return known
+
+
+def required_mapping(value: object) -> Json:
+    """The value unchanged if it is a JSON object; else `TypeError`."""
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a JSON object, got {value!r}")
+    return value
 
 
 def numbers(value: object) -> dict[str, float]:

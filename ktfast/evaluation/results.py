@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ktfast.evaluation.json_values import Json, mapping, number, numbers
+from ktfast.evaluation.json_values import (
+    Json,
+    mapping,
+    number,
+    numbers,
+    required_mapping,
+    required_number,
+    required_numbers,
+)
 
 ProtocolDetails = dict[str, Any]
 """Details of a protocol by name. Two figures are comparable only if these details agree."""
@@ -58,7 +66,9 @@ class LowLabelRow:
     @classmethod
     def from_json(cls, value: Json) -> "LowLabelRow":
         """Read what `to_json` returned."""
-        return cls(value["fraction"], value["linear"], value["images"], value["protocol"])
+        fraction, images = (required_number(value[key]) for key in ("fraction", "images"))
+        linear, protocol = required_numbers(value["linear"]), required_mapping(value["protocol"])
+        return cls(fraction, linear, images, protocol)
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,9 @@ class ProbeRow:
     def from_json(cls, value: Json) -> "ProbeRow":
         """Read what `to_json` returned."""
         low_label = [LowLabelRow.from_json(row) for row in value["low_label"]]
-        linear, top1, knn = (value[key] for key in ("linear", "linear_top1", "knn"))
-        return cls(linear, top1, knn, low_label, value["protocol"])
+        names = ("linear", "linear_top1", "knn")
+        linear, top1, knn = (required_numbers(value[key]) for key in names)
+        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]))
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,9 @@ class RetrainedScores:
     @classmethod
     def from_json(cls, value: Json) -> "RetrainedScores":
         """Read what `to_json` returned."""
-        return cls(value["top1"], value["mean_per_class"], value["steps"], value["protocol"])
+        names = ("top1", "mean_per_class", "steps")
+        top1, mean_per_class, steps = (required_number(value[key]) for key in names)
+        return cls(top1, mean_per_class, steps, required_mapping(value["protocol"]))
 
 
 @dataclass(frozen=True)

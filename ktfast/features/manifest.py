@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.errors import DataError
+from ktfast.readers import read_npy
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -49,5 +50,5 @@ def files_of(shard: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def load_ids(folder: Path, shards: list[dict[str, Any]]) -> npt.NDArray[np.int64]:
     """Read the sample ids of all shards, int64 [n]."""
-    parts = [np.load(folder / shard["sample_ids"]["file"], allow_pickle=False) for shard in shards]
+    parts = [read_npy(folder / shard["sample_ids"]["file"], REMEDY) for shard in shards]
     return np.concatenate(parts)

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.durable import is_whole
-from ktfast.errors import DataError, InputError
+from ktfast.errors import DataError, InputError, opens
 from ktfast.features.files import READERS, checked, list_beside, read_list
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
+from ktfast.readers import map_npy
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +69,7 @@ class FeatureStore:
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
 
     @classmethod
+    @opens("features", REMEDY)
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> "FeatureStore":
         """Open a feature folder or a file of features.
 
@@ -187,17 +189,9 @@ class FeatureStore:
 
 def _map(path: Path) -> Array:
     """Memory map of a 2-D numeric `.npy` file."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise DataError(
-            f"{path} is not a readable .npy array ({error}); write it with numpy.save"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
-        what = (
-            f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        )
-        raise DataError(f"{path} must hold numbers [n, d], got {what}")
+    array = map_npy(path, "write it with numpy.save")
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise DataError(f"{path} must hold numbers [n, d], got {array.dtype} {list(array.shape)}")
     if 0 in array.shape:
         raise DataError(f"{path} holds no numbers: its shape is {list(array.shape)}")
     return array

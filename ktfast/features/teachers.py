@@ -9,9 +9,7 @@ To add a teacher, write a function here that returns a `Teacher`, and give it a 
 `ktfast.pipeline.steps.extract_features.build_teacher`.
 """
 
-import importlib
-import os
-import sys
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
+from ktfast.features.foreign import checked, import_function
 from ktfast.images.augment import normalize_images
 from ktfast.models import Trunk, load_weights
 from ktfast.native.threads import usable_cores
@@ -123,8 +122,9 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
     name : str
         A model of `torchvision.models`, for example resnet18.
     weights : Path or None
-        Safetensors file with the model's state dict. None takes torchvision's default weights,
-        which torchvision downloads unless its cache holds them.
+        File with the model's state dict; see `ktfast.models.load_weights`. The weights of the last
+        linear layer may be missing or of any shape. None takes torchvision's default weights, which
+        torchvision downloads unless its cache holds them.
     device : str
         Device of the network.
 
@@ -140,12 +140,6 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
         downloaded.
     """
     network = _torchvision_network(name, weights)
-    linear = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ConfigError(
-            f"features.source: torchvision's {name} has no linear layer; choose a classifier"
-        )
-    network.set_submodule(linear[-1], nn.Identity())
     network.eval().to(device)
 
     @torch.inference_mode()
@@ -153,11 +147,11 @@ def torchvision_teacher(name: str, weights: Path | None, device: str) -> Teacher
         features: Tensor = network(normalize_images(images, "imagenet"))
         return features.flatten(1).float()
 
-    return teach
+    return checked(teach, f"torchvision:{name}")
 
 
 def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
-    """A model of torchvision with the weights of a file, or with torchvision's own."""
+    """A model of torchvision without its last linear layer."""
     from torchvision import models
 
     if name not in models.list_models(models):
@@ -165,21 +159,21 @@ def _torchvision_network(name: str, weights: Path | None) -> nn.Module:
             f"features.source: torchvision.models has no model {name!r}; see"
             " torchvision.models.list_models()"
         )
-    if weights is not None:
-        network: nn.Module = models.get_model(name, weights=None)
-        if missing := load_weights(network, weights).missing:
-            raise ConfigError(
-                f"{weights} lacks {len(missing)} weights of {name}, the first is {missing[0]};"
-                " give weights of the same network"
-            )
-        return network
     try:
-        network = models.get_model(name, weights="DEFAULT")
+        network: nn.Module = models.get_model(name, weights=None if weights else "DEFAULT")
     except OSError as error:
         raise ConfigError(
             f"the weights of torchvision's {name} cannot be downloaded ({error}); give a "
-            "safetensors file with features.weights"
+            "file of weights with features.weights"
         ) from error
+    linear = [key for key, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"features.source: torchvision's {name} has no linear layer; choose a classifier"
+        )
+    network.set_submodule(linear[-1], nn.Identity())
+    if weights is not None:
+        _load_backbone(network, weights, name, head=linear[-1])
     return network
 
 
@@ -205,6 +199,74 @@ def default_weights(name: str) -> str:
     return str(weights["DEFAULT"].url).rpartition("/")[2] if len(weights) else ""
 
 
+@functools.lru_cache
+def torchvision_crop(name: str, crop: int) -> int:
+    """The side of the images that a torchvision model takes: `crop`, unless the model refuses it.
+
+    Most models take images of any size. A vision transformer takes one size only.
+
+    Parameters
+    ----------
+    name : str
+        A model of `torchvision.models`.
+    crop : int
+        Side of the images in pixels that the run would use.
+
+    Returns
+    -------
+    side : int
+        `crop`, or the size for which the model's weights were trained if the model takes that size
+        and refuses `crop`.
+    """
+    from torchvision import models
+
+    if name not in models.list_models(models):
+        return crop
+    transforms = models.get_model_weights(name).DEFAULT.transforms
+    own = getattr(transforms, "keywords", {}).get("crop_size", crop)
+    with torch.device("meta"):
+        network = models.get_model(name, weights=None).eval()
+        if not _takes(network, crop) and _takes(network, own):
+            return int(own)
+    return crop
+
+
+def _takes(network: nn.Module, side: int) -> bool:
+    """Whether a network on torch's meta device accepts images of a size."""
+    try:
+        network(torch.zeros(1, 3, side, side, device="meta"))
+    except (AssertionError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _load_backbone(network: nn.Module, weights: Path, name: str, head: str) -> None:
+    """Load the weights of a network without its head.
+
+    A network that has the same layers and more layers besides, such as resnet34 for resnet18, is
+    refused. The auxiliary classifiers of GoogLeNet and Inception are used in training only.
+    """
+    report = load_weights(network, weights)
+    unused = (f"{head}.", "aux1.", "aux2.", "AuxLogits.")
+    missing = [key for key in report.missing if not key.startswith(unused)]
+    if missing:
+        raise ConfigError(
+            f"{shown(weights)} lacks {len(missing)} weights of {name}, the first is {missing[0]};"
+            " give weights of the same network"
+        )
+    layers = {key.partition(".")[0] for key, _ in network.named_parameters()}
+    more = [
+        key
+        for key in report.unexpected
+        if not key.startswith(unused) and key.partition(".")[0] in layers
+    ]
+    if more:
+        raise ConfigError(
+            f"{shown(weights)} has {len(more)} weights that {name} lacks, the first is {more[0]};"
+            " give weights of the same network"
+        )
+
+
 def callable_teacher(path: str) -> Teacher:
     """A function of the user.
 
@@ -212,8 +274,8 @@ def callable_teacher(path: str) -> Teacher:
     ----------
     path : str
         `package.module:function`. The function takes images as a torch tensor, uint8 [B, S, S, 3],
-        on the run's device, and returns features, float [B, d], as a torch tensor or a NumPy array.
-        The module may lie in the working directory.
+        on the run's device, and returns features, [B, d], as a torch tensor or a NumPy array; see
+        `ktfast.features.foreign.checked`. The module may lie in the working directory.
 
     Returns
     -------
@@ -225,25 +287,4 @@ def callable_teacher(path: str) -> Teacher:
     ConfigError
         The function cannot be imported, or its result has another shape than [B, d].
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # an installed command does not search the working directory
-    module_name, _, attribute = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"features.source {path!r} cannot be imported ({error}); give package.module:function"
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"features.source {path!r} is not callable; name a function")
-
-    def teach(images: Tensor) -> Tensor:
-        features = torch.as_tensor(function(images)).float()
-        if features.ndim != 2 or len(features) != len(images):
-            raise ConfigError(
-                f"features.source {path!r} returned shape {tuple(features.shape)} for "
-                f"{len(images)} images; expected [{len(images)}, d]"
-            )
-        return features
-
-    return teach
+    return checked(import_function(path), path)

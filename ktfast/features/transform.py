@@ -6,10 +6,9 @@ uses PCA to 256 dimensions with whitening, then L2 normalisation.
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import replacing
-from ktfast.errors import DataError
+from ktfast.errors import reading
 from ktfast.features.covariance import Covariance
 from ktfast.features.store import FeatureStore
+from ktfast.readers import read_npz
 
 Floats = npt.NDArray[np.float32]
 Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
@@ -141,14 +141,18 @@ class FeatureTransform:
         DataError
             The file is damaged.
         """
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                choice = str(file["choice"])
-                return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path} is damaged ({error}); remove the file and run the stage again"
-            ) from error
+        remedy = "remove the file and run the stage again"
+        arrays = read_npz(path, remedy=remedy)
+        with reading(path, "a transform of features", remedy):
+            choice = str(arrays["choice"])
+            if choice not in get_args(Choice):
+                raise ValueError(f"it names the transform {choice!r}")
+            if not choice.startswith("pca"):
+                return cls(choice)  # type: ignore[arg-type]
+            mean, projection = (arrays[name].astype(np.float32) for name in ("mean", "projection"))
+            if mean.ndim != 1 or projection.ndim != 2 or len(mean) != len(projection):
+                raise ValueError(f"mean {mean.shape} does not fit projection {projection.shape}")
+            return cls(choice, mean, projection)  # type: ignore[arg-type]
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""

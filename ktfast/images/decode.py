@@ -9,26 +9,38 @@ All feeds and all prepared sets follow the same conventions:
   holds all values, they are scaled from their minimum and maximum.
 - Resizing is bilinear with antialiasing: a triangle filter as wide as the reduction.
 
+All threads share one budget of memory (`ktfast.images.decode_memory`), which bounds how many large
+images are decoded at the same time.
+
 Only formats that Pillow decodes within the process are opened. Pillow would run Ghostscript for an
 EPS file.
 """
 
+import contextlib
 import io
+import os
 import threading
 import warnings
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ktfast.errors import DataError
+from ktfast.images.decode_memory import DECODING
+from ktfast.images.kinds import READS_AVIF
 
 PIXEL_LIMIT = 64_000_000
-"""An image whose header claims more pixels is refused before it is decoded."""
+"""An image whose header claims more pixels is refused before it is decoded, by default."""
 ASPECT_LIMIT = 50
 """An image is refused if its longer side is more than this number of times its shorter side."""
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
+FORMATS = (
+    "JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
+    *(["AVIF"] * READS_AVIF),
+)  # fmt: skip
+"""Pillow's names of the formats. The decoder of JPEG also reads MPO, a file of several pictures."""
 
 
 class DecodeError(DataError):
@@ -72,10 +84,11 @@ def decode_rgb(
     if not len(data):
         raise DecodeError(name, "the file is empty")
     try:
-        with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.width, image.height, name, pixel_limit)
+        with opened(io.BytesIO(data), FORMATS, pixel_limit) as image, DECODING.block():
+            check_size(image.width, image.height, name, pixel_limit)
+            DECODING.take(len(data) + image.width * image.height * _bytes_per_pixel(image))
             image.load()
-            turn = _TURNS.get(_orientation(image))
+            turn = _TURNS.get(exif_orientation(image))
             rgb = _to_rgb(image)
             return rgb if turn is None else rgb.transpose(turn)
     except DecodeError:
@@ -99,7 +112,7 @@ def upright_shape(path: str) -> tuple[int, int]:
     try:
         with _pillow_warnings_ignored, Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return (width, height) if exif_orientation(image) >= 5 else (height, width)
     except Exception as error:  # decoders raise any kind of exception on damaged bytes
         raise DecodeError(path, f"{error} ({type(error).__name__})") from error
 
@@ -155,7 +168,7 @@ def is_upright_colour_jpeg(data: bytes | memoryview) -> bool:
     if frame is None or frame[3] != 3 or not is_safe_jpeg(data):
         return False
     with _pillow_warnings_ignored, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return image.mode == "RGB" and _orientation(image) == 1
+        return image.mode == "RGB" and exif_orientation(image) == 1
 
 
 def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
@@ -182,11 +195,47 @@ def jpeg_frame(data: bytes | memoryview) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+@contextlib.contextmanager
+def opened(
+    file: str | os.PathLike[str] | BinaryIO, formats: Sequence[str], pixel_limit: int = PIXEL_LIMIT
+) -> Iterator[Image.Image]:
+    """Open an image file, but read no more than its header.
+
+    Parameters
+    ----------
+    file : path or binary file
+        The image file.
+    formats : sequence of str
+        Pillow's names of the formats that are tried.
+    pixel_limit : int
+        Number of pixels that the caller accepts. Pillow's own limit of 179 million pixels is
+        raised to this number.
+
+    Yields
+    ------
+    image : Image
+        The image, whose pixels are not read yet. `check_size` compares its size with the limit.
+    """
+    with (
+        _pillow_warnings_ignored,
+        _pillow_limit.raised(pixel_limit),
+        Image.open(file, formats=tuple(formats)) as image,
+    ):
+        yield image
+
+
+def check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+    """Refuse an image by its size in pixels.
+
+    Raises
+    ------
+    DecodeError
+        The image is empty, has more than `pixel_limit` pixels, or is too elongated.
+    """
     if width < 1 or height < 1:
         raise DecodeError(name, f"the header claims {width} x {height} pixels")
     if width * height > pixel_limit:
-        limit = f"more than the limit of {pixel_limit:,}"
+        limit = f"more than the limit of {pixel_limit:,} (data.max_megapixels)"
         raise DecodeError(name, f"the header claims {width} x {height} pixels, {limit}")
     if max(width, height) > ASPECT_LIMIT * min(width, height):
         raise DecodeError(name, f"{width} x {height} pixels, more elongated than {ASPECT_LIMIT}:1")
@@ -203,13 +252,39 @@ _TURNS = {
 }
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 if the image has none or its EXIF data is damaged."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # the EXIF parser may fail in any way; the pixels can be fine
         return 1
     return orientation if orientation in _TURNS else 1
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Largest number of bytes per pixel that `decode_rgb` holds, measured for each format.
+
+    Pillow stores a colour pixel in 4 bytes. Most images exist twice while they are converted.
+    """
+    if image.format in _DECODER_BYTES:
+        needed = _DECODER_BYTES[image.format]
+    elif image.mode[0] in "IF":
+        needed = 32
+    elif image.mode == "LAB":
+        needed = 12
+    elif image.format == "JPEG" and image.mode == "RGB":
+        needed = 4
+    else:
+        needed = 8
+    if image.info.get("progressive"):
+        needed += 6  # libjpeg keeps the coefficients of the whole image
+    # Pillow reads the pixels of a PNG file before it gives the EXIF orientation.
+    is_turned = "exif" in image.info and (image.format != "JPEG" or exif_orientation(image) != 1)
+    return needed + (4 if is_turned else 0)
+
+
+_DECODER_BYTES = {"WEBP": 28, "JPEG2000": 20, "AVIF": 16}
+"""Bytes per pixel of formats whose decoders hold copies of the image."""
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -222,10 +297,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Draw an image with transparent pixels over white.
+
+    The work is done in strips, because three more copies of a large image take much memory.
+    """
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        layer = strip.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        rgb.paste(Image.alpha_composite(white, layer).convert("RGB"), (0, top))
+    return rgb
+
+
+_STRIP = 256
+"""Rows of pixels that are drawn over white at a time."""
 
 
 def _wide_gray_to_rgb(image: Image.Image) -> Image.Image:
@@ -278,3 +369,37 @@ class _PillowWarningsIgnored:
 
 
 _pillow_warnings_ignored = _PillowWarningsIgnored()
+
+
+class _PillowLimit:
+    """Raises Pillow's limit of pixels while at least one thread decodes larger images.
+
+    ktfast compares the size of every image with its own limit before it reads the pixels.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._before: int | None = None
+
+    @contextlib.contextmanager
+    def raised(self, pixel_limit: int) -> Iterator[None]:
+        with self._lock:
+            before = self._before if self._depth else Image.MAX_IMAGE_PIXELS
+            # Pillow refuses images of more than twice its limit.
+            needed = before is not None and pixel_limit > 2 * before
+            if needed:
+                self._depth += 1
+                self._before = before
+                Image.MAX_IMAGE_PIXELS = max(pixel_limit, Image.MAX_IMAGE_PIXELS or 0)
+        try:
+            yield
+        finally:
+            if needed:
+                with self._lock:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        Image.MAX_IMAGE_PIXELS = self._before
+
+
+_pillow_limit = _PillowLimit()

@@ -10,21 +10,25 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ktfast.errors import DataError
+from ktfast.errors import DataError, shown
+from ktfast.images.kinds import (
+    IMAGE_SUFFIXES,
+    NOT_AN_IMAGE,
+    OtherFiles,
+    claims_to_be_an_image,
+    never_an_image,
+    why_unread,
+)
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (
-    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
-    ".ppm", ".tga", ".tif", ".tiff", ".webp",
-)  # fmt: skip
 UNREADABLE = "cannot be read"
 """Begin of the reason of a skipped image that the operating system did not let ktfast read."""
 
@@ -66,7 +70,10 @@ class ImageIndex:
     mtimes_ns : array, int64 [n]
         Time of the last modification of each file, nanoseconds since 1970.
     skipped : tuple of SkippedImage
-        Files with an image suffix that are no image: empty files, broken links, special files.
+        Images that cannot be used: empty files, broken links, special files, and formats that
+        ktfast does not read.
+    others : OtherFiles
+        Files that are no images, and hidden files.
     """
 
     root: Path
@@ -77,6 +84,7 @@ class ImageIndex:
     sizes: npt.NDArray[np.int64]
     mtimes_ns: npt.NDArray[np.int64]
     skipped: tuple[SkippedImage, ...] = ()
+    others: OtherFiles = field(default_factory=OtherFiles)
 
     @classmethod
     def scan(
@@ -84,9 +92,10 @@ class ImageIndex:
     ) -> "ImageIndex":
         """List the images below `folder`, at any depth.
 
-        Hidden files and folders are ignored. Every folder is listed once, also if symbolic links
-        form a loop. A folder that lies below `folder` is listed under its own path, not under the
-        path of a link.
+        A file without an image suffix is an image if its first bytes are those of an image.
+        Hidden files and folders, and files that are no images, are only listed in `others`. Every
+        folder is listed once, also if symbolic links form a loop. A folder that lies below `folder`
+        is listed under its own path, not under the path of a link.
 
         Parameters
         ----------
@@ -109,13 +118,15 @@ class ImageIndex:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(f"image folder {root} does not exist or is not a folder")
-        found, skipped = _list_images(root)
+        found, skipped, others = _list_images(root)
         if not found:
             reasons = (
                 f" ({len(skipped)} unusable files, first {skipped[0].path}: {skipped[0].reason})"
                 if skipped
                 else ""
             )
+            if others.n:
+                reasons += f" ({others.n} files are no images: {others.describe()})"
             suffixes = " ".join(IMAGE_SUFFIXES)
             raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
         found.sort()
@@ -136,6 +147,7 @@ class ImageIndex:
             sizes=np.array([size for _, size, _ in found], np.int64),
             mtimes_ns=np.array([mtime for _, _, mtime in found], np.int64),
             skipped=tuple(sorted(skipped, key=lambda image: image.path)),
+            others=others,
         )
 
     @classmethod
@@ -222,6 +234,7 @@ class ImageIndex:
             sizes=self.sizes[rows],
             mtimes_ns=self.mtimes_ns[rows],
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda image: image.path)),
+            others=self.others,
         )
 
 
@@ -244,11 +257,13 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
     return ids
 
 
-def _list_images(root: Path) -> tuple[list[tuple[str, int, int]], list[SkippedImage]]:
-    """(path, size, mtime) of every image below `root`, unsorted, and the skipped files."""
+def _list_images(
+    root: Path,
+) -> tuple[list[tuple[str, int, int]], list[SkippedImage], OtherFiles]:
+    """(path, size, mtime) of every image below `root`, unsorted, and the files left out."""
     found: list[tuple[str, int, int]] = []
     skipped: list[SkippedImage] = []
-    n_other = 0
+    others = OtherFiles()
     entered: set[tuple[int, int]] = set()
     folders, links = [""], list[str]()
     while folders or links:
@@ -260,25 +275,42 @@ def _list_images(root: Path) -> tuple[list[tuple[str, int, int]], list[SkippedIm
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as entries:
-                visible = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+                in_order = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"cannot list image folder {root / folder}: {error}") from error
         nested: list[str] = []
-        for entry in visible:
+        for entry in in_order:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            if entry.name[0] == ".":
+                others.add(path, "hidden folder" if entry.is_dir() else "hidden file")
+            elif entry.is_dir():
                 (links if entry.is_symlink() else nested).append(path)
-            elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
-                n_other += 1
-            elif isinstance(state := _file_state(entry), tuple):
+            elif never_an_image(entry.name):
+                others.add(path, NOT_AN_IMAGE)
+            elif isinstance(state := _file_state(entry), str):
+                if claims_to_be_an_image(entry.name):
+                    skipped.append(SkippedImage(path, state))
+                else:
+                    others.add(path, state)
+            elif (reason := _why_left_out(entry)) is None:
                 found.append((path, *state))
+            elif reason == NOT_AN_IMAGE:
+                others.add(path, reason)
             else:
-                skipped.append(SkippedImage(path, state))
+                skipped.append(SkippedImage(path, reason))
         folders.extend(reversed(nested))
         links.sort(reverse=True)
-    if n_other:
-        logger.info("%s: %d files without an image suffix are ignored", root, n_other)
-    return found, skipped
+    if others.n:
+        logger.info("%s: %d files are no images: %s", shown(root), others.n, others.describe())
+    return found, skipped, others
+
+
+def _why_left_out(entry: os.DirEntry[str]) -> str | None:
+    """Why a file is not used; None for an image that ktfast decodes."""
+    try:
+        return why_unread(entry.path, entry.name)
+    except OSError as error:
+        return f"{UNREADABLE} ({error.strerror})"
 
 
 def _file_state(entry: os.DirEntry[str]) -> tuple[int, int] | str:

@@ -11,13 +11,13 @@ interruptions. After an interruption, the next call continues after the last who
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ktfast.durable import remove_leftovers
 from ktfast.errors import ConfigError, DataError
-from ktfast.images.decode import decode_rgb
+from ktfast.images.decode import PIXEL_LIMIT, decode_rgb
 from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.shard_writer import ShardWriter, skip_reason
@@ -36,6 +36,7 @@ def prepare(
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0",
     format: Literal["jpeg", "raw"] = "jpeg",
     shard_bytes: int = SHARD_BYTES,
+    max_pixels: int = PIXEL_LIMIT,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedSet:
@@ -59,6 +60,8 @@ def prepare(
         times the space.
     shard_bytes : int, default 268435456
         A shard ends when it holds at least this number of bytes.
+    max_pixels : int, default 64000000
+        Images with more pixels are skipped.
     n_threads : int, optional
         Number of threads that decode. None: one per core of this process.
     progress : callable, optional
@@ -76,17 +79,19 @@ def prepare(
     OSError
         The disk is full or cannot be written. A later call continues after the last whole shard.
     """
-    if short_side < 1 or shard_bytes < 1 or not 1 <= quality <= 100:
+    if short_side < 1 or shard_bytes < 1 or max_pixels < 1 or not 1 <= quality <= 100:
         raise ConfigError(
-            "short_side and shard_bytes must be at least 1 and quality 1 .. 100,"
-            f" got {short_side}, {shard_bytes} and {quality}"
+            "short_side, shard_bytes and max_pixels must be at least 1 and quality 1 .. 100,"
+            f" got {short_side}, {shard_bytes}, {max_pixels} and {quality}"
         )
     if format not in ("jpeg", "raw"):
         raise ConfigError(f"format must be jpeg or raw, got {format!r}")
-    options = {
+    options: dict[str, Any] = {
         "schema": SCHEMA, "short_side": short_side, "quality": quality,
         "subsampling": subsampling, "format": format, "shard_bytes": shard_bytes,
     }  # fmt: skip
+    if max_pixels != PIXEL_LIMIT:  # sets of earlier versions lack the option
+        options["max_pixels"] = max_pixels
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)

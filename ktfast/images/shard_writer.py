@@ -16,7 +16,14 @@ from PIL import Image
 from ktfast import durable
 from ktfast.durable import is_whole, part
 from ktfast.errors import DataError
-from ktfast.images.decode import DecodeError, decode_rgb, is_upright_colour_jpeg, resize_short_side
+from ktfast.images.decode import (
+    PIXEL_LIMIT,
+    DecodeError,
+    decode_rgb,
+    is_upright_colour_jpeg,
+    resize_short_side,
+)
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import (
     UNREAD,
     FileHashes,
@@ -42,7 +49,7 @@ class ShardWriter:
     out : Path
         Folder of the prepared set.
     options : dict
-        Options of `prepare`, and the schema.
+        Options of `prepare`, and the schema. `max_pixels` may be missing.
     progress : callable or None
         Called with (images done, images in all).
     """
@@ -55,7 +62,7 @@ class ShardWriter:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.index = index
-        self.source = FolderSource(index)
+        self.source = FolderSource(index, pixel_limit=options.get("max_pixels", PIXEL_LIMIT))
         self.out = out
         self.options = options
         self.key = durable.sha256_json([index.fingerprint, options])
@@ -82,6 +89,7 @@ class ShardWriter:
             "source_fingerprint": self.index.fingerprint,
             "classes": list(self.index.classes),
             "skipped": [[image.path, image.reason] for image in self.index.skipped],
+            "others": self.index.others.to_json(),
             "shards": self.done,
         }
         durable.write_json(self.out / INDEX, {**content, "sha256": durable.sha256_json(content)})
@@ -168,7 +176,9 @@ class ShardWriter:
         except OSError as error:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
         try:
-            return self._stored(data, decode_rgb(data, path)), record
+            with DECODING.block():
+                original = decode_rgb(data, path, pixel_limit=self.source.pixel_limit)
+                return self._stored(data, original), record
         except DataError as error:
             return skip_reason(error), record
 

@@ -13,9 +13,11 @@ from PIL import Image
 
 from ktfast import durable
 from ktfast.durable import is_whole
-from ktfast.errors import DataError
-from ktfast.images.decode import decode_rgb, square
+from ktfast.errors import DataError, opens
+from ktfast.images.decode import PIXEL_LIMIT, decode_rgb, square
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex, SkippedImage
+from ktfast.images.kinds import OtherFiles
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -41,8 +43,12 @@ class ImageSource(ABC):
         Relative path of each image.
     skipped : tuple of SkippedImage
         Images that were found but are not used.
+    others : OtherFiles
+        Files of the folder that are no images.
     short_side : int or None
         Shorter side of every image in pixels; None if the sizes differ.
+    pixel_limit : int
+        Images with more pixels are refused.
     """
 
     n: int
@@ -51,7 +57,9 @@ class ImageSource(ABC):
     classes: tuple[str, ...]
     paths: Sequence[str]
     skipped: tuple[SkippedImage, ...]
+    others: OtherFiles
     short_side: int | None
+    pixel_limit: int = PIXEL_LIMIT
 
     @property
     @abstractmethod
@@ -80,7 +88,7 @@ class ImageSource(ABC):
         DataError
             The image cannot be read or decoded. The message names the image.
         """
-        return decode_rgb(self.read(row), self.name(row))
+        return decode_rgb(self.read(row), self.name(row), pixel_limit=self.pixel_limit)
 
     def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
         """A square from the centre of the decoded and resized image.
@@ -104,7 +112,8 @@ class ImageSource(ABC):
         DataError
             The image cannot be read or decoded. The message names the image.
         """
-        return square(self.image(row), short_side=short_side, size=size)
+        with DECODING.block():
+            return square(self.image(row), short_side=short_side, size=size)
 
 
 class FolderSource(ImageSource):
@@ -114,16 +123,20 @@ class FolderSource(ImageSource):
     ----------
     index : ImageIndex
         The files.
+    pixel_limit : int, default 64000000
+        Images with more pixels are refused.
     """
 
-    def __init__(self, index: ImageIndex) -> None:
+    def __init__(self, index: ImageIndex, *, pixel_limit: int = PIXEL_LIMIT) -> None:
         self.index = index
+        self.pixel_limit = pixel_limit
         self.n = index.n
         self.sample_ids = index.sample_ids
         self.labels = index.labels
         self.classes = index.classes
         self.paths = index.paths
         self.skipped = index.skipped
+        self.others = index.others
         self.short_side = None
 
     @property
@@ -199,6 +212,8 @@ class PreparedSet(ImageSource):
         self._shard = np.repeat(np.arange(len(tables)), [len(table["paths"]) for table in tables])
         skipped = [*index["skipped"], *(pair for table in tables for pair in table["skipped"])]
         self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
+        self.others = OtherFiles.from_json(index.get("others", {}))
+        self.pixel_limit = max(PIXEL_LIMIT, index.get("max_pixels", 0))
         self._fingerprint = durable.sha256_json(
             [index["classes"], [(s["sha256"], s["table"]["sha256"]) for s in index["shards"]]]
         )
@@ -210,6 +225,7 @@ class PreparedSet(ImageSource):
             self._descriptors.append(os.open(name, os.O_RDONLY))
 
     @classmethod
+    @opens("a prepared set", "run ktfast prepare again")
     def open(cls, folder: str | os.PathLike[str], *, verify: bool = False) -> "PreparedSet":
         """Open a prepared set.
 

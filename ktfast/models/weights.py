@@ -1,20 +1,18 @@
 """Initialise the weights of a network, group them for the optimiser, save and load them."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from ktfast.durable import write_bytes
-from ktfast.errors import DataError
-from ktfast.models.spelling import utf8_path
+from ktfast.errors import DataError, shown
+from ktfast.models.weight_files import read_state, without_prefix
 
 OUTPUT_STD = 0.001
 """Initial standard deviation of the last fully connected layer's weights."""
@@ -93,7 +91,8 @@ class LoadReport:
     loaded : tuple of str
         Names of the weights that were loaded.
     missing : tuple of str
-        Names of the module's weights that the source lacks.
+        Names of the module's weights that the source lacks. The batch counters of batch-norm,
+        which older files lack and which have no effect on outputs, are left out.
     unexpected : tuple of str
         Names of the source's weights that the module lacks.
     """
@@ -131,9 +130,11 @@ def load_weights(
     module : nn.Module
         Module that takes the weights. Its device and memory format do not change.
     source : path-like or mapping of str to Tensor
-        Safetensors file, torch file of tensors (.pt, .pth), or state dict.
+        Safetensors file, torch file, or state dict. A file is read by its content, whatever its
+        suffix is; see `ktfast.models.weight_files`.
     prefix : str
-        Take only names with this prefix, and remove the prefix ("trunk." of a JigsawNet).
+        Take only names with this prefix, and remove the prefix ("trunk." of a JigsawNet). "":
+        a prefix of all names that belong to the module, such as "module.", is found and removed.
 
     Returns
     -------
@@ -148,15 +149,19 @@ def load_weights(
     state, origin = (
         (source, "the state dict")
         if isinstance(source, Mapping)
-        else (_read_state(Path(source)), str(source))
+        else (read_state(Path(source)), shown(source))
     )
-    state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     own = module.state_dict()
+    if prefix:
+        state = {key[len(prefix) :]: item for key, item in state.items() if key.startswith(prefix)}
+    else:
+        state = without_prefix(state, own, origin)
     loaded = [name for name in own if name in state]
     if own and not loaded:
         raise DataError(
             f"{origin} has none of the {len(own)} weights of {type(module).__name__}"
-            f" (such as {', '.join(list(own)[:2])}); the weights are those of another network"
+            f" (such as {', '.join(list(own)[:2])}), but {', '.join(list(state)[:2]) or 'none'};"
+            " the weights are those of another network"
         )
     for name in loaded:
         if own[name].shape != state[name].shape:
@@ -169,28 +174,11 @@ def load_weights(
             own[name].copy_(state[name])
     return LoadReport(
         loaded=tuple(loaded),
-        missing=tuple(name for name in own if name not in state),
+        missing=tuple(name for name in own if name not in state and not _is_counter(name)),
         unexpected=tuple(name for name in state if name not in own),
     )
 
 
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    """State dict of a file. Reading a file cannot run code."""
-    if not path.is_file():
-        raise DataError(f"there is no weight file {path}; give the path of an existing file")
-    if path.suffix not in (".pt", ".pth"):
-        try:
-            with utf8_path(path) as spelling:
-                return dict(safetensors.torch.load_file(spelling))
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged or no safetensors file ({error})") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        # torch's own message advises to allow code in the file, and is not repeated here.
-        raise DataError(
-            f"{path} is damaged or holds more than tensors; save the network's state_dict()"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path} holds no plain state dict; save the network's state_dict()")
-    return state
+def _is_counter(name: str) -> bool:
+    """Whether a name is that of batch-norm's number of batches."""
+    return name.endswith("num_batches_tracked")

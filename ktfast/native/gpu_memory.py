@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ktfast.errors import InputError
 from ktfast.native import arrays, modules
+from ktfast.optional import problem_of
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -223,10 +224,9 @@ def open_device(index: int) -> Device:
         )
     modules.cuda(index)
     for name, kind in (("torch", TorchDevice), ("cupy", CupyDevice)):
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
+        if problem_of(name) is not None:
             continue
+        module = importlib.import_module(name)
         if module.cuda.is_available():
             return kind(module, index)
     raise RuntimeError(

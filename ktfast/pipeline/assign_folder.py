@@ -21,6 +21,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
 from ktfast.pipeline.steps.extract_features import (
     build_teacher,
+    check_trust,
     in_precision,
     then_transform,
     write_features,
@@ -59,7 +60,10 @@ class Assignments:
 
 
 def assign_folder(
-    folder: str | os.PathLike[str], photographs: str | os.PathLike[str]
+    folder: str | os.PathLike[str],
+    photographs: str | os.PathLike[str],
+    *,
+    trust_source: bool = False,
 ) -> Assignments:
     """Find the nearest cluster of a finished run for every photograph below a folder.
 
@@ -73,6 +77,8 @@ def assign_folder(
         Run folder with a finished stage cluster.
     photographs : path
         Folder of photographs, at any depth.
+    trust_source : bool
+        Whether the function that the run's `features.source` names may be imported and called.
 
     Returns
     -------
@@ -86,8 +92,9 @@ def assign_folder(
     ConfigError
         The run clustered a file of features, and ktfast does not know how they were computed.
     """
-    run = read_run(folder)
+    run = read_run(folder, trust_source=trust_source)
     run.result("cluster")
+    check_trust(run)
     if run.config.cluster.features is not None:
         raise ConfigError(
             f"{shown(folder)} clustered the features in {shown(run.config.cluster.features)}, and "
@@ -102,6 +109,7 @@ def assign_folder(
             Path(name) / "images",
             short_side=data.short_side,
             quality=data.quality,
+            max_pixels=data.max_pixels,
             n_threads=threads,
             progress=progress_log("prepare"),
         )

@@ -16,9 +16,10 @@ from ktfast.images.index import ImageIndex
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.extract_features import check_source
+from ktfast.pipeline.steps.extract_features import check_source, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
+from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.networks import (
     jigsaw_network,
     pretext_trunk,
@@ -78,13 +79,15 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         if prepared:
             check_probe_memory(run)
     if all_of_it or "voc" in stages:
-        _check_voc(config, device)
+        _check_voc(run, device)
+    if prepared and "cluster" in sets and (all_of_it or "features" in stages):
+        try_teacher(run)
 
 
 def _check_weights(config: Config) -> None:
     weights = config.features.weights
     if config.cluster.features is None and weights is not None and not weights.is_file():
-        raise ConfigError(f"features.weights {weights} does not exist; give a safetensors file")
+        raise ConfigError(f"features.weights {weights} does not exist; give a file of weights")
 
 
 def _check_images(config: Config, sets: Sets) -> None:
@@ -155,13 +158,17 @@ def _check_target(config: Config) -> None:
         jigsaw_network(target_trunk(config.transfer), config.pretext)
 
 
-def _check_voc(config: Config, device: torch.device) -> None:
-    """Check lists, annotations and proposals of the protocols that are asked for."""
+def _check_voc(run: RunFolder, device: torch.device) -> None:
+    """Check lists, photographs, annotations and proposals of the protocols that are asked for."""
+    config = run.config
+    opened = {}
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         computing_dtype(section.training.precision, device)
         if protocol == "detection":
             open_proposals(section, sets)
+        opened[protocol] = sets
+    inspect_voc(run, opened)
     trained = sorted({"pretext", "labels"}.intersection(config.voc.models))
     if config.voc.protocols() and trained and config.data.test is None:
         raise ConfigError(

@@ -34,12 +34,16 @@ class RunFolder:
         The run folder.
     config : Config
         Every option.
+    trust_source : bool
+        Whether the function that `features.source` names may be imported and called. False: the
+        name comes from a file that somebody else may have written.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
     """
 
     folder: Path
     config: Config
+    trust_source: bool = True
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -77,12 +81,24 @@ class RunFolder:
                 f"{self.folder} has no finished stage {name!r}; run "
                 f"`ktfast {name.split('/')[0]}` on it first"
             )
-        result: dict[str, Any] = read_json(path)
+        result: dict[str, Any] = read_json(path, as_result)
         return result
 
 
+def as_result(value: Any) -> dict[str, Any]:
+    """Check that a JSON value is the result of a stage; raise `ValueError` if it is not."""
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not the result of a stage")
+    for name, kind in (("fingerprint", str), ("outputs", dict), ("summary", dict)):
+        if not isinstance(value.get(name), kind):
+            raise ValueError(f"its entry {name!r} is {value.get(name)!r}, not a {kind.__name__}")
+    return value
+
+
 @contextmanager
-def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFolder]:
+def open_run(
+    folder: str | os.PathLike[str], config: Config, *, trust_source: bool = True
+) -> Iterator[RunFolder]:
     """Open a run folder for writing, and create it if it does not exist.
 
     The block holds the lock of the folder. The folder's `log.txt` receives the log of the block.
@@ -93,6 +109,8 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFold
         The run folder.
     config : Config
         Every option.
+    trust_source : bool
+        Whether the function that `features.source` names may be called.
 
     Yields
     ------
@@ -110,19 +128,22 @@ def open_run(folder: str | os.PathLike[str], config: Config) -> Iterator[RunFold
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
-        run = RunFolder(folder, config)
+        run = RunFolder(folder, config, trust_source)
         if not (folder / "config.toml").is_file():
             record_configuration(run)
         yield run
 
 
-def read_run(folder: str | os.PathLike[str]) -> RunFolder:
+def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> RunFolder:
     """Open a run folder for reading, with its recorded configuration.
 
     Parameters
     ----------
     folder : path
         The run folder.
+    trust_source : bool
+        Whether the function that `features.source` of the recorded configuration names may be
+        called.
 
     Returns
     -------
@@ -137,7 +158,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFolder:
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
         raise DataError(f"{folder} is no run folder: it has no config.toml")
-    return RunFolder(folder, load_config(folder / "config.toml"))
+    return RunFolder(folder, load_config(folder / "config.toml"), trust_source)
 
 
 def record_configuration(run: RunFolder) -> None:

@@ -39,6 +39,7 @@ def run(
     *,
     stages: Sequence[str] | None = None,
     redo: Collection[str] = (),
+    trust_source: bool | None = None,
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
@@ -61,6 +62,9 @@ def run(
         Names of stages (see `STAGES`), in order. None: all stages that the options call for.
     redo : collection of str
         Stages, or names from `BASELINES`, whose earlier results are removed first.
+    trust_source : bool, optional
+        Whether the function that `features.source` names may be imported and called. None: yes if
+        `config` gives the options themselves, no if `config` is the path of a file.
 
     Returns
     -------
@@ -83,6 +87,8 @@ def run(
     from ktfast.pipeline.run_folder import open_run
 
     options, folder = _configuration(config), Path(folder)
+    if trust_source is None:
+        trust_source = not isinstance(config, str | os.PathLike)
     wanted = list(STAGES) if stages is None else _names("stages", stages)
     again = _names("redo", redo)
     _check_names(wanted, again)
@@ -91,7 +97,10 @@ def run(
             f"there is no run folder {folder}, and data.pretext is not set: give the folder of an "
             "earlier run, or the folder of the training images as data.pretext"
         )
-    with _torch_threads(options.threads), open_run(folder, options) as run_folder:
+    with (
+        _torch_threads(options.threads),
+        open_run(folder, options, trust_source=trust_source) as run_folder,
+    ):
         if len(wanted) == 1:
             _execute_stages(run_folder, wanted, again)
             return None
@@ -156,6 +165,8 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
 
+    if "features" in stages and not _needless(run_folder.config, "features"):
+        _check_trust(run_folder, redo)
     ready = "prepare" not in stages and is_prepared(run_folder)
     if ready:
         check_chain(run_folder, stages[0])
@@ -171,6 +182,15 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
+
+
+def _check_trust(run_folder: "RunFolder", redo: Collection[str]) -> None:
+    """Refuse a function that only a file names, before hours of work; see `check_trust`."""
+    from ktfast.pipeline.steps.extract_features import check_trust
+
+    is_done = any(run_folder.stage("features").glob("*/result.json"))
+    if not is_done or "features" in redo:
+        check_trust(run_folder)
 
 
 def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:

@@ -19,7 +19,7 @@ import ktfast
 from ktfast.durable import read_json, write_bytes, write_json
 from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.pipeline.question import Question, as_json, refusal
-from ktfast.pipeline.run_folder import RunFolder, record_configuration
+from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _recorded_result(
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = read_json(path)
+        result: dict[str, Any] = read_json(path, as_result)
         if fingerprint is None or fingerprint(folder) == result["fingerprint"]:
             return result
         problem = "its files have changed"

@@ -3,19 +3,16 @@
 A missing artifact is None or empty. A damaged artifact becomes a note on the page, not an error.
 """
 
-import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from ktfast.durable import read_json
+from ktfast.durable import parse_row, read_json
 from ktfast.errors import DataError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.readers import read_bytes, read_npz
 from ktfast.report.staleness import stale_stages
 from ktfast.report.summaries import (
     ClusterSummary,
@@ -26,7 +23,6 @@ from ktfast.report.summaries import (
 )
 
 STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class RunReader:
@@ -129,9 +125,11 @@ class RunReader:
     def config(self) -> str | None:
         """Text of `config.toml`, or None."""
         path = self.folder / "config.toml"
+        if not path.is_file():
+            return None
         try:
-            return path.read_text(encoding="utf-8") if path.is_file() else None
-        except (OSError, UnicodeDecodeError) as error:
+            return read_bytes(path, "TOML", "write the file again").decode()
+        except (DataError, UnicodeDecodeError) as error:
             self._note("config.toml", f"cannot be read ({error})")
             return None
 
@@ -152,12 +150,17 @@ class RunReader:
         damaged = 0
         if not path.is_file():
             return rows
-        for line in path.read_bytes().splitlines():
-            try:
-                row = json.loads(line)
-                rows.setdefault(str(row["stage"]), []).append(MetricsRow.from_json(row))
-            except (ValueError, KeyError, TypeError):
+        try:
+            content = read_bytes(path, "the metrics of a run", "run the training again")
+        except DataError as error:
+            self._note("metrics.jsonl", f"cannot be read ({error})")
+            return rows
+        for line in content.splitlines():
+            row = parse_row(line)
+            if row is None or "stage" not in row:
                 damaged += 1
+            else:
+                rows.setdefault(str(row["stage"]), []).append(MetricsRow.from_json(row))
         if damaged:
             self._note("metrics.jsonl", f"has {damaged} damaged lines; the report leaves them out")
         return rows
@@ -182,10 +185,8 @@ class RunReader:
         if not path.is_file():
             return None
         try:
-            # If NumPy opens the file itself, it does not close a damaged one.
-            with open(path, "rb") as stream, NpzFile(stream, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in shapes}
-        except _DAMAGE as error:
+            arrays = read_npz(path, list(shapes), remedy="redo the stage")
+        except DataError as error:
             self._note(name, f"is damaged ({error})")
             return None
         ndims = {key: array.ndim for key, array in arrays.items()}
@@ -201,7 +202,7 @@ class RunReader:
             return None
         try:
             return read_json(path)
-        except (DataError, OSError):
+        except DataError:
             self._note(name, "is damaged and cannot be read as JSON")
             return None
 

@@ -288,7 +288,17 @@ def _stage_row(stage: str, result: StageResult | None, state: str, longest: floa
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One prepared image folder, with the first images that could not be used."""
+    """One prepared image folder, with the first files that were not used.
+
+    Attributes
+    ----------
+    skipped : list of pair of str
+        Path and reason of the first images that could not be used.
+    others : list of pair of str
+        Path and reason of the first files that are no images.
+    other_counts : list of tuple
+        Suffix and number of the files that are no images, the most frequent suffix first.
+    """
 
     name: str
     folder: str
@@ -296,6 +306,9 @@ class ImageSet:
     classes: float | None
     n_skipped: int
     skipped: list[tuple[str, str]]
+    n_others: int
+    others: list[tuple[str, str]]
+    other_counts: list[tuple[str, int]]
 
 
 def images_section(run: RunReader) -> list[ImageSet]:
@@ -308,6 +321,9 @@ def images_section(run: RunReader) -> list[ImageSet]:
             classes=found.classes,
             n_skipped=len(found.skipped),
             skipped=found.skipped[:SKIPPED_SHOWN],
+            n_others=sum(found.other_counts.values()),
+            others=found.others[:SKIPPED_SHOWN],
+            other_counts=sorted(found.other_counts.items(), key=lambda item: (-item[1], item[0])),
         )
         for name, found in run.prepared().items()
     ]

@@ -6,7 +6,7 @@ older run still shows the rest. The results of evaluate and voc are in `ktfast.e
 
 from dataclasses import dataclass, field
 
-from ktfast.evaluation.json_values import Json, mapping, number
+from ktfast.evaluation.json_values import Json, mapping, number, numbers
 from ktfast.evaluation.results import ClusterQuality
 
 
@@ -71,27 +71,38 @@ class PreparedImages:
         Number of images used, and of their classes.
     skipped : list of pairs of str
         Path and reason for every image that could not be used.
+    others : list of pairs of str
+        Path and reason for the first files that are no images.
+    other_counts : dict of str to int
+        Number of files that are no images, by suffix.
     """
 
     folder: str
     images: float | None
     classes: float | None
     skipped: list[tuple[str, str]]
+    others: list[tuple[str, str]]
+    other_counts: dict[str, int]
 
     @classmethod
     def from_json(cls, value: Json) -> "PreparedImages":
         """Read the summary of a `result.json`."""
-        listed = value.get("skipped")
+        others = mapping(value.get("others"))
+        counts = numbers(others.get("by_suffix"))
         return cls(
             folder=str(value.get("folder", "")),
             images=number(value.get("images")),
             classes=number(value.get("classes")),
-            skipped=[
-                (str(row[0]), str(row[1]))
-                for row in (listed if isinstance(listed, list) else [])
-                if isinstance(row, list) and len(row) == 2
-            ],
+            skipped=_pairs(value.get("skipped")),
+            others=_pairs(others.get("listed")),
+            other_counts={key: int(count) for key, count in counts.items()},
         )
+
+
+def _pairs(value: object) -> list[tuple[str, str]]:
+    """The entries of a list that are pairs, as text."""
+    rows = value if isinstance(value, list) else []
+    return [(str(row[0]), str(row[1])) for row in rows if isinstance(row, list) and len(row) == 2]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import write_bytes
-from ktfast.errors import DataError
+from ktfast.errors import DataError, reading
 from ktfast.models.spelling import utf8_path
 
 logger = logging.getLogger(__name__)
@@ -130,20 +130,18 @@ class CheckpointFolder:
 
 def _read(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raise `DataError` unless all content is as written."""
-    try:
+    with reading(path, "a checkpoint", "delete the file to use an earlier one"):
         with (
             utf8_path(path) as spelling,
             safetensors.safe_open(spelling, framework="pt") as file,
         ):
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise DataError(f"checkpoint {path} is damaged ({error})") from error
-    text = header.get("ktfast", "")
-    if not text or header.get("sha256") != _digest(text, tensors):
-        raise DataError(f"checkpoint {path} is damaged (its SHA-256 differs)")
-    values = json.loads(text)
-    return Checkpoint(values["step"], tensors, values["facts"])
+        text = header.get("ktfast", "")
+        if not text or header.get("sha256") != _digest(text, tensors):
+            raise ValueError("it is damaged: its SHA-256 differs")
+        values = json.loads(text)
+        return Checkpoint(values["step"], tensors, values["facts"])
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -112,7 +112,7 @@ def train(
         The network is no better than guessing, and `guessing.stop` is set. The training has written
         a checkpoint.
     Interrupted
-        SIGINT or SIGTERM came. The training has written a checkpoint.
+        SIGINT, SIGTERM or SIGHUP came. The training has written a checkpoint.
     OSError
         A checkpoint could not be written. The earlier checkpoints are unchanged.
     """

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktfast.durable import write_bytes
+from ktfast.durable import parse_row, write_bytes
+from ktfast.optional import problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,26 +75,28 @@ class MetricsLog:
 
     def _keeps(self, line: bytes, step: int) -> bool:
         """Whether a line is a whole row, of another stage or of a step up to `step`."""
-        try:
-            row = json.loads(line)
-        except ValueError:
+        row = parse_row(line)
+        if row is None:
             return False
-        if not isinstance(row, dict):
-            return False
-        return row.get("stage") != self.stage or row.get("step", 0) <= step
+        number = row.get("step", 0)
+        return row.get("stage") != self.stage or (isinstance(number, int) and number <= step)
 
 
 def _event_writer(folder: Path, step: int) -> Any:
-    """TensorBoard's writer, which drops events after `step`; None if it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    """TensorBoard's writer, which drops events after `step`; None if it does not work here."""
+    problem = problem_of("tensorboard")
+    if problem is None:
+        problem = problem_of("torch.utils.tensorboard")
+    if problem is not None:
         logger.warning(
-            "tensorboard is not installed: no events are written to %s; install tensorboard, or"
-            " set tensorboard to false",
+            "tensorboard %s: no events are written to %s; install tensorboard, or set tensorboard"
+            " to false",
+            f"cannot be loaded ({problem})" if problem else "is not installed",
             folder,
         )
         return None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 

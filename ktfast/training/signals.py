@@ -1,13 +1,25 @@
-"""Hold back SIGINT and SIGTERM, so that a training can save before it stops."""
+"""Hold back SIGINT, SIGTERM and SIGHUP, so that a training can save before it stops.
+
+SIGHUP comes when a terminal or an SSH connection closes. A process that ignores SIGHUP from its
+start, as `nohup` arranges, goes on ignoring SIGHUP.
+"""
 
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask the process to end."""
+
+
+def is_ignored(number: int) -> bool:
+    """Whether the process ignores SIGHUP; other signals are never left ignored."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came. The training has been saved and can be resumed.
+    """SIGINT, SIGTERM or SIGHUP came. The training has been saved and can be resumed.
 
     Parameters
     ----------
@@ -26,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Note SIGINT and SIGTERM for the length of a block, instead of ending the process.
+    """Note SIGINT, SIGTERM and SIGHUP for the length of a block, instead of ending the process.
 
     A second signal raises KeyboardInterrupt at once. Outside the main thread, where Python allows
     no handlers, signals are not noted.
@@ -43,8 +55,9 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in ENDING:
+                if not is_ignored(number):
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

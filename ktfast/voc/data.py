@@ -2,29 +2,31 @@
 
 Layout of the folder (Everingham et al. 2010): photographs `JPEGImages/ID.jpg`, boxes
 `Annotations/ID.xml`, masks `SegmentationClass/ID.png`, and lists of ids
-`ImageSets/Main/SPLIT.txt` and `ImageSets/Segmentation/SPLIT.txt`. Opening a split checks that the
-files exist and that the annotations can be read.
+`ImageSets/Main/SPLIT.txt` and `ImageSets/Segmentation/SPLIT.txt`. A photograph may have another
+suffix, such as .JPG or .png. Opening a split checks that the files exist and that the annotations
+can be read.
 """
 
 import functools
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from ktfast.durable import sha256_json
-from ktfast.errors import DataError, shown
-from ktfast.images.decode import upright_shape
+from ktfast.errors import ConfigError, DataError, reading, shown
+from ktfast.images.decode import check_size, opened, upright_shape
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import UNREAD, FileHashes
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
+from ktfast.readers import read_bytes
+from ktfast.voc.annotations import Objects, parse_objects
+from ktfast.voc.lists import read_split
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -33,26 +35,6 @@ CLASSES = (
 )  # fmt: skip
 IGNORED = 255
 """Mask value of pixels that do not count: borders of objects, and areas without annotation."""
-
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """The annotated objects of one image.
-
-    Attributes
-    ----------
-    boxes : array, float32 [m, 4]
-        Edges left, top, right, bottom in pixels, counted from 0. VOC's own coordinates count from
-        1 and include the last pixel. The area is (right - left) * (bottom - top).
-    labels : array, int64 [m]
-        Index into the classes.
-    difficult : bool array [m]
-        Marks objects that the metric ignores.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    difficult: npt.NDArray[np.bool_]
 
 
 class VocSet(FolderSource):
@@ -96,9 +78,11 @@ class VocSet(FolderSource):
         hashes: FileHashes | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.ids = _read_ids(self.folder, split, kind)
-        super().__init__(ImageIndex.of(self.folder, [f"JPEGImages/{key}.jpg" for key in self.ids]))
+        self.ids, photographs = read_split(self.folder, split, kind)
+        super().__init__(ImageIndex.of(self.folder, photographs))
         self.classes = tuple(classes) or CLASSES
+        if len(set(self.classes)) < len(self.classes):
+            raise ConfigError(f"voc.classes holds a name twice: {', '.join(self.classes)}")
         self._hashes = hashes or FileHashes()
         # What earlier versions of ktfast took for the fingerprint: sizes instead of content.
         digest = hashlib.sha256(repr((self.index.fingerprint, self.classes)).encode())
@@ -107,7 +91,7 @@ class VocSet(FolderSource):
         if kind == "Main":
             texts = [_read(self.folder / "Annotations" / f"{key}.xml") for key in self.ids]
             self.objects = tuple(
-                _parse_objects(text, self.folder / "Annotations" / f"{key}.xml", self.classes)
+                parse_objects(text, self.folder / "Annotations" / f"{key}.xml", self.classes)
                 for text, key in zip(texts, self.ids, strict=True)
             )
             for text in texts:
@@ -149,6 +133,12 @@ class VocSet(FolderSource):
         """Path of the mask of an image."""
         return self.folder / "SegmentationClass" / f"{self.ids[row]}.png"
 
+    def mask_shape(self, row: int) -> tuple[int, int]:
+        """(height, width) of the mask of an image in pixels, read from the file's header."""
+        path = self.mask_path(row)
+        with reading(path, "a mask in PNG format"), opened(path, ("PNG",)) as image:
+            return image.height, image.width
+
     def mask(self, row: int) -> npt.NDArray[np.uint8]:
         """Read the class of every pixel of an image.
 
@@ -170,16 +160,19 @@ class VocSet(FolderSource):
             The file is missing, damaged, in another format, or holds other values.
         """
         path = self.mask_path(row)
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                if image.mode not in ("P", "L"):
-                    raise DataError(
-                        f"mask {path} is of mode {image.mode}; store class numbers as a palette "
-                        "image or as 8-bit gray"
-                    )
-                mask = np.array(image, np.uint8)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise DataError(f"mask {path} cannot be read: {error}") from error
+        with (
+            reading(path, "a mask in PNG format", "write the mask again"),
+            opened(path, ("PNG",), self.pixel_limit) as image,
+            DECODING.block(),
+        ):
+            check_size(image.width, image.height, f"mask {path}", self.pixel_limit)
+            DECODING.take(2 * image.width * image.height)
+            if image.mode not in ("P", "L"):
+                raise DataError(
+                    f"mask {shown(path)} is of mode {image.mode}; store class numbers as a palette "
+                    "image or as 8-bit gray"
+                )
+            mask = np.array(image, np.uint8)
         odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
         if odd.size:
             raise DataError(
@@ -204,73 +197,8 @@ class VocSet(FolderSource):
         return shown
 
 
-def _read_ids(folder: Path, split: str, kind: str) -> tuple[str, ...]:
-    lists = folder / "ImageSets" / kind
-    path = lists / f"{split}.txt"
-    if not path.is_file():
-        # Files such as cat_train.txt flag the images of one class; they are not lists of a split.
-        known = sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem)
-        there = f"it has {', '.join(known)}" if known else f"{lists} has no list"
-        raise DataError(
-            f"{path} does not exist: {folder} must be a PASCAL VOC year folder with that list of "
-            f"images; {there}"
-        )
-    try:
-        ids = tuple(
-            line.split()[0] for line in path.read_text("utf-8").splitlines() if line.split()
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} must be a text file of image ids: {error}") from error
-    if not ids:
-        raise DataError(f"{path} lists no image; give one image id per line")
-    return ids
-
-
-def _parse_objects(text: bytes, path: Path, classes: Sequence[str]) -> Objects:
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(f"annotation {path} is no XML file: {error}") from error
-    found: list[tuple[list[float], int, bool]] = []
-    for item in root.findall("object"):
-        name = (item.findtext("name") or "").strip()
-        if name not in classes:
-            raise DataError(
-                f"annotation {path} has an object of class {name!r}; add {name!r} to voc.classes, "
-                f"which are {', '.join(classes)}"
-            )
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
-        found.append((_box(item, path), classes.index(name), difficult))
-    return Objects(
-        boxes=np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
-        labels=np.array([label for _, label, _ in found], np.int64),
-        difficult=np.array([difficult for _, _, difficult in found], np.bool_),
-    )
-
-
-def _box(item: ElementTree.Element, path: Path) -> list[float]:
-    """Edges of the object's own box; the boxes of its parts (head, hand) are not read."""
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    values = [item.findtext(f"bndbox/{side}") for side in sides]
-    try:
-        left, top, right, bottom = (float(value or "") for value in values)
-    except ValueError as error:
-        said = ", ".join(f"{a} {b!r}" for a, b in zip(sides, values, strict=True))
-        raise DataError(
-            f"annotation {path} has a box of {said}; all four must be numbers"
-        ) from error
-    if not (right >= left and bottom >= top and np.isfinite([left, top, right, bottom]).all()):
-        raise DataError(
-            f"annotation {path} has an empty box: x {left:g} to {right:g}, y {top:g} to {bottom:g}"
-        )
-    return [left - 1, top - 1, right, bottom]
-
-
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return read_bytes(path, "an annotation", "give the file of that photograph")
 
 
 def _size(path: Path) -> int:

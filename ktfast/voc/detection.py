@@ -19,8 +19,8 @@ from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, e
 from ktfast.images.augment import Normalization, normalize_images
 from ktfast.images.feeds.base import Batch
 from ktfast.training.loop import StepOutput
+from ktfast.voc.annotations import Objects
 from ktfast.voc.boxes import Boxes, corrected, corrections, numbered, overlaps
-from ktfast.voc.data import Objects
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FastRCNN
 from ktfast.voc.proposals import Proposals

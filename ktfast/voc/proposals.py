@@ -6,15 +6,16 @@ and shapes that cover the photograph serve as proposals.
 
 import hashlib
 import os
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ktfast.errors import DataError
+from ktfast.errors import DataError, reading, shown
+from ktfast.readers import read_npz
 from ktfast.voc.boxes import Boxes
 from ktfast.voc.data import VocSet
+from ktfast.voc.matlab import read_cells
 
 WINDOW_SIDES = (0.08, 0.14, 0.24, 0.4, 0.65, 1.0)
 """Sides of windows as fractions of the photograph's side, each about 1.6 times the one before."""
@@ -25,6 +26,11 @@ MAX_ASPECT_RATIO = 2.5
 
 These constants give about 2,400 windows per photograph. In 100 photographs of VOC2012, 93 % of the
 objects overlap a window by 0.5 or more; in COCO, where many objects are small, 60 % do."""
+
+_REMEDY = (
+    "give a .mat file of MATLAB before 7.3 (save -v7) with the cells `images` and `boxes`, or a "
+    ".npz file with ids, counts and boxes"
+)
 
 
 class Proposals:
@@ -72,15 +78,14 @@ class Proposals:
             The file is missing or has another format, or a photograph has no proposals.
         """
         path = Path(path)
-        try:
+        with reading(path, "a file of proposals", _REMEDY):
             content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"proposals {path} cannot be read: {error.strerror}") from error
-        boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
+        matlab = path.suffix.lower() == ".mat"
+        boxes = _read_mat(path, content) if matlab else _read_npz(path)
         lacking = [key for key in source.ids if not len(boxes.get(key, ()))]
         if lacking:
             raise DataError(
-                f"{path} has no proposals for {len(lacking)} of the {source.n} images of "
+                f"{shown(path)} has no proposals for {len(lacking)} of the {source.n} images of "
                 f"{source.folder}, the first {lacking[0]}"
             )
         return cls(source, boxes, hashlib.sha256(content).hexdigest())
@@ -126,56 +131,61 @@ def windows(height: int, width: int) -> Boxes:
     return np.concatenate(found).astype(np.float32)
 
 
-def _read_mat(path: Path) -> dict[str, Boxes]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(path)
-        ids = [str(np.ravel(cell)[0]) for cell in content["images"].ravel()]
-        cells = [np.asarray(cell, np.float32).reshape(-1, 4) for cell in content["boxes"].ravel()]
-    except (
-        MatReadError,
-        NotImplementedError,
-        KeyError,
-        ValueError,
-        TypeError,
-        IndexError,
-    ) as error:
-        raise DataError(
-            f"{path} is not a file of proposals ({error!r}); give a .mat file of a MATLAB format "
-            "before 7.3 with the cells `images` and `boxes`"
-        ) from error
-    if len(ids) != len(cells):
-        raise DataError(
-            f"{path} has {len(ids)} cells in `images` and {len(cells)} in `boxes`; it must have "
-            "one cell of boxes for each image"
+def _read_mat(path: Path, content: bytes) -> dict[str, Boxes]:
+    with reading(path, "a file of proposals", _REMEDY):
+        images, cells = read_cells(content, ("images", "boxes"))
+        if len(images) != len(cells):
+            raise ValueError(
+                f"it has {len(images)} cells in `images` and {len(cells)} in `boxes`; it must have "
+                "one cell of boxes for each image"
+            )
+        ids = [image if isinstance(image, str) else str(image.ravel()[0]) for image in images]
+        # The file counts pixels from 1 and includes the last one; edges count from 0.
+        return _by_id(
+            (key, _as_boxes(key, cell)[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32))
+            for key, cell in zip(ids, cells, strict=True)
         )
-    # The file counts pixels from 1 and includes the last one; edges count from 0.
-    return {
-        key: boxes[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], np.float32)
-        for key, boxes in zip(ids, cells, strict=True)
-    }
 
 
 def _read_npz(path: Path) -> dict[str, Boxes]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, counts, boxes = (file[name] for name in ("ids", "counts", "boxes"))
-        boxes = boxes.astype(np.float32).reshape(-1, 4)
-    except (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a file of proposals ({error}); give a .mat file, or a .npz file with "
-            "ids, counts and boxes"
-        ) from error
-    if counts.shape != ids.shape or counts.sum() != len(boxes):
-        raise DataError(
-            f"{path} has {len(ids)} ids, {counts.size} counts that add up to {counts.sum()}, and "
-            f"{len(boxes)} boxes; it must have one count for each id, and the counts must add up "
-            "to the number of boxes"
+    arrays = read_npz(path, ("ids", "counts", "boxes"), remedy=_REMEDY)
+    ids, counts, boxes = arrays["ids"], arrays["counts"], arrays["boxes"]
+    with reading(path, "a file of proposals", _REMEDY):
+        if ids.ndim != 1 or counts.dtype.kind not in "iu" or (counts.size and counts.min() < 0):
+            raise ValueError(f"ids are {ids.dtype} {list(ids.shape)}, counts {counts.dtype}")
+        total = sum(counts.ravel().tolist())
+        if counts.shape != ids.shape or total != len(boxes):
+            raise ValueError(
+                f"it has {len(ids)} ids, {counts.size} counts that add up to {total}, and "
+                f"{len(boxes)} boxes; it must have one count for each id, and the counts must add "
+                "up to the number of boxes"
+            )
+        parts = np.split(boxes, np.cumsum(counts)[:-1])
+        return _by_id(
+            (str(key), _as_boxes(str(key), part)) for key, part in zip(ids, parts, strict=True)
         )
-    ends = np.cumsum(counts)
-    return {
-        str(key): boxes[end - count : end]
-        for key, count, end in zip(ids, counts, ends, strict=True)
-    }
+
+
+def _as_boxes(key: str, values: object) -> Boxes:
+    """Boxes of one image as float32 [m, 4]."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise ValueError(f"the boxes of {key} are no numbers")
+    if values.size == 0:
+        return np.empty((0, 4), np.float32)
+    if values.ndim != 2 or values.shape[1] != 4:
+        raise ValueError(f"the boxes of {key} have the shape {list(values.shape)}, not [m, 4]")
+    with np.errstate(over="ignore"):
+        boxes = values.astype(np.float32)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"a box of {key} is not finite")
+    return boxes
+
+
+def _by_id(pairs: Iterable[tuple[str, Boxes]]) -> dict[str, Boxes]:
+    """Boxes by image id; each id must be there once."""
+    found: dict[str, Boxes] = {}
+    for key, boxes in pairs:
+        if key in found:
+            raise ValueError(f"it has the image {key} twice")
+        found[key] = boxes
+    return found

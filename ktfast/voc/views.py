@@ -14,6 +14,7 @@ from PIL import Image
 
 from ktfast.errors import DataError
 from ktfast.images.augment import draw_one
+from ktfast.images.decode_memory import DECODING
 from ktfast.voc.data import IGNORED, VocSet
 
 # Padding: colours that normalisation turns into about zero, and for a mask the ignored class.
@@ -96,6 +97,11 @@ class AreaCrops(View):
 
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
         """The view, uint8 [crop, crop, 3]."""
+        with DECODING.block():
+            return self._turned(self._cut(row, epoch), row, epoch)
+
+    def _cut(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
+        """The square before it is mirrored."""
         image = self.source.image(row)
         least, most = self.area
         share = least + (most - least) * self._fraction(row, epoch, _AREA)
@@ -105,8 +111,7 @@ class AreaCrops(View):
         top = self._fraction(row, epoch, _TOP) * (image.height - side)
         box = (left, top, min(left + side, image.width), min(top + side, image.height))
         size = (self.largest, self.largest)
-        view = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
-        return self._turned(view, row, epoch)
+        return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,12 @@ class Rescaled(View):
 
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
         """The view, uint8 [h, w, 3]."""
-        geometry, image = self.geometry(row, epoch), self.source.image(row)
+        geometry = self.geometry(row, epoch)
         size = (geometry.width, geometry.height)
-        view = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
-        return self._turned(np.asarray(view), row, epoch)
+        with DECODING.block():
+            image = self.source.image(row)
+            view = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+            return self._turned(np.asarray(view), row, epoch)
 
 
 class Masked(View):
@@ -195,10 +202,18 @@ class Masked(View):
 
     def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
         """The view, uint8 [h, w, 4]; raises `DataError` if the mask has another size."""
-        image, mask = np.asarray(self.source.image(row)), self.source.mask(row)
-        if mask.shape != image.shape[:2]:
-            raise DataError(
-                f"mask {self.source.mask_path(row)} has {mask.shape[1]} x {mask.shape[0]} pixels, "
-                f"its photograph {image.shape[1]} x {image.shape[0]}; both must have the same size"
-            )
-        return self._turned(np.dstack([image, mask]), row, epoch)
+        # The sizes are compared before the pixels of a mask, which may be huge, are read.
+        check_mask_size(self.source, row)
+        with DECODING.block():
+            image, mask = np.asarray(self.source.image(row)), self.source.mask(row)
+            return self._turned(np.dstack([image, mask]), row, epoch)
+
+
+def check_mask_size(source: VocSet, row: int) -> None:
+    """Raise `DataError` if the mask and the photograph of a row differ in size."""
+    (height, width), mask = source.shape(row), source.mask_shape(row)
+    if mask != (height, width):
+        raise DataError(
+            f"mask {source.mask_path(row)} has {mask[1]} x {mask[0]} pixels, its photograph "
+            f"{width} x {height}; both must have the same size"
+        )

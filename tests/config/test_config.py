@@ -189,6 +189,36 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     broken.write_text("seed = = 3")
     with pytest.raises(ConfigError, match="cannot be read as TOML"):
         load_config(broken)
+    for content in (b"seed = 3 # caf\xe9", b"seed = " + b"[" * 100_000, b"\xff\xfe\x00"):
+        broken.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"broken\.toml cannot be read as TOML .*; "):
+            load_config(broken)
+    with pytest.raises(ConfigError, match=r"cannot be read as TOML .*it is a folder"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "c.toml").write_text('seed = 3\ndata.pretext = "é"\n', encoding)
+    config = load_config(tmp_path / "c.toml")
+    assert (config.seed, config.data.pretext) == (3, Path("é"))
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "c.toml"
+    path.write_text('data.pretext = "~/a"\nfeatures.source = "~b"\ndata.test = "c~/~"\n')
+    config = load_config(path, {"voc.detection.folder": "~", "data.cluster": Path("~/d")})
+    assert config.data.pretext == tmp_path / "a"
+    assert config.data.cluster == tmp_path / "d"
+    assert config.data.test == Path("c~/~")
+    assert config.voc.detection.folder == tmp_path
+    assert config.features.source == "~b"
+
+
+def test_class_names_differ():
+    with pytest.raises(ConfigError, match=r"voc\.classes: .*each name once, got cat several"):
+        parse_config({"voc": {"classes": ["cat", "dog", "cat"]}})
 
 
 def test_roles_default_to_the_role_before():

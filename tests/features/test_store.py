@@ -184,7 +184,7 @@ def test_missing_and_truncated_parts_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         FeatureStore.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read as JSON"):
         FeatureStore.open(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(DataError, match="not a feature manifest"):

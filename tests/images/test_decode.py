@@ -1,6 +1,7 @@
 """Any file becomes an upright RGB image or an error with a reason; sizes agree everywhere."""
 
 import csv
+import io
 import threading
 import warnings
 from collections import Counter
@@ -81,6 +82,28 @@ def test_alpha_is_laid_over_white() -> None:
 def test_wide_gray_is_scaled(values: np.ndarray, expected: list[int]) -> None:
     data = encoded(Image.fromarray(values), "TIFF")
     assert pixels(data)[0].tolist() == [[value] * 3 for value in expected]
+
+
+def test_tall_transparent_images_are_drawn_over_white_as_a_whole() -> None:
+    """The strips of the work leave no trace."""
+    image = picture(600, 56)
+    alpha = image.copy()
+    alpha.putalpha(image.convert("L"))
+    keyed = image.quantize(16).convert("RGB")
+    files = {
+        "RGBA": encoded(alpha, "PNG"),
+        "LA": encoded(alpha.convert("LA"), "PNG"),
+        "palette": encoded(image.quantize(16), "PNG", transparency=bytes(range(0, 256, 16))),
+        "RGB with a key": encoded(keyed, "PNG", transparency=keyed.getpixel((0, 0))),
+        "L with a key": encoded(image.convert("L"), "PNG", transparency=100),
+    }
+    for name, data in files.items():
+        with Image.open(io.BytesIO(data)) as opened:
+            layer = opened.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        whole = np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+        assert layer.getextrema()[3][0] < 255, name
+        np.testing.assert_array_equal(np.asarray(decode_rgb(data, name)), whole, name)
 
 
 @pytest.mark.parametrize("name", spoiled_files())

@@ -1,6 +1,7 @@
 """All feeds deliver the same pictures, name the image in errors, and leave no threads behind."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -236,6 +237,56 @@ def test_impossible_options_are_refused(
         feed_of(photos, "torch", **options)
     with pytest.raises(ConfigError, match="auto, dali, torch or resident, got 'tar'"):
         feed_of(photos, "tar")
+
+
+BROKEN_DALI = """
+import logging, sys
+from ktfast.cli.doctor import _package
+from ktfast.errors import ConfigError
+from ktfast.images.feeds.make import make_feed
+from ktfast.images.index import ImageIndex
+from ktfast.images.source import FolderSource
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+source = FolderSource(ImageIndex.scan(sys.argv[1]))
+feed = make_feed(source, size=24, batch_size=4, memory_budget=0)
+print(feed.kind, sum(len(batch) for batch in feed.epoch(0)))
+feed.close()
+try:
+    make_feed(source, size=24, batch_size=4, kind="dali")
+except ConfigError as error:
+    print(error)
+print(_package("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", "train").detail)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise OSError('libcuda.so.1: cannot open')", "OSError: libcuda.so.1: cannot open"),
+        ("{}['driver']", "KeyError: 'driver'"),
+        ("import missing_library", "ModuleNotFoundError: No module named 'missing_library'"),
+    ],
+)
+def test_a_dali_that_cannot_be_loaded_is_told_and_replaced(
+    tmp_path: Path, photos: FolderSource, code: str, reason: str
+) -> None:
+    (tmp_path / "broken/nvidia/dali").mkdir(parents=True)
+    (tmp_path / "broken/nvidia/__init__.py").write_text("")
+    (tmp_path / "broken/nvidia/dali/__init__.py").write_text(code)
+    folders = os.pathsep.join([str(tmp_path / "broken"), *(path for path in sys.path if path)])
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_DALI, str(photos.index.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": folders},
+    )
+    warning, feed, refusal, finding = done.stdout.splitlines()
+    assert f"DALI is installed but cannot be loaded ({reason}); Pillow decodes" in warning
+    assert feed == "torch 23"
+    assert f"cannot be loaded here ({reason}): reinstall nvidia-dali" in refusal
+    assert f"({reason})" in finding
 
 
 @pytest.mark.parametrize("kind", ["torch", pytest.param("dali", marks=needs_dali)])

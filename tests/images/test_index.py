@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from ktfast.errors import DataError
+from ktfast.images import kinds
 from ktfast.images.index import ImageIndex, SkippedImage, sample_ids_of
+from ktfast.images.source import FolderSource
+from support.pictures import encoded, picture
 
 
 def touch(root: Path, *paths: str, content: bytes = b"x") -> None:
@@ -58,7 +61,7 @@ def test_the_same_path_twice_is_refused(tmp_path: Path) -> None:
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere does not exist"):
         ImageIndex.scan(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds no image file; expected one of \.bmp"):
+    with pytest.raises(DataError, match=r"holds no image file; expected one of \.avif"):
         ImageIndex.scan(tmp_path)
     touch(tmp_path, "void.jpg", content=b"")
     with pytest.raises(DataError, match=r"1 unusable files.*void\.jpg.*empty"):
@@ -123,3 +126,75 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     index = ImageIndex.scan(tmp_path)
     assert (index.n, len(index.classes)) == (10_000, 10_000)
     assert time.process_time() - start < 3  # a million files may take 30 s
+
+
+def test_every_file_is_used_or_listed(tmp_path: Path) -> None:
+    image = picture()
+    used = {
+        "a.avif": encoded(image, "AVIF"),
+        "b.MPO": encoded(image, "MPO", save_all=True, append_images=[picture(seed=1)]),
+        "c no suffix": encoded(image),
+        "d.download": encoded(image, "PNG"),
+        "e.1": encoded(image, "WEBP"),
+        "f.jpg_large": encoded(image),
+        "g.2": encoded(image, "BMP"),
+        "h.heic": encoded(image),  # a JPEG file under a wrong name
+    }
+    files = {
+        **used,
+        "i.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
+        "j.nef": encoded(image, "TIFF"),  # the small preview of a camera raw file
+        "k.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "l.txt": encoded(image),
+        "README": b"about these images",
+        "Thumbs.db": b"x",
+        ".hidden.jpg": encoded(image),
+        ".git/objects/1.jpg": encoded(image),
+        "empty": b"",
+    }
+    for name, content in files.items():
+        touch(tmp_path, name, content=content)
+    os.mkfifo(tmp_path / "pipe")
+    index = ImageIndex.scan(tmp_path)
+    assert index.paths == tuple(used)
+    assert [(image.path, image.reason.partition(",")[0]) for image in index.skipped] == [
+        ("i.heic", "a HEIC file"),
+        ("j.nef", "a camera raw file"),
+        ("k.svg", "an SVG file"),
+    ]
+    assert sorted(index.others.listed) == [
+        (".git", "hidden folder"),
+        (".hidden.jpg", "hidden file"),
+        ("README", "not an image"),
+        ("Thumbs.db", "not an image"),
+        ("empty", "the file is empty"),
+        ("l.txt", "not an image"),
+        ("pipe", "not a regular file"),
+    ]
+    assert index.take(np.array([0])).others is index.others
+    source = FolderSource(index)
+    for row in range(source.n):
+        assert source.image(row).size == image.size
+    first = np.asarray(source.image(1)).astype(int)
+    assert np.abs(first - np.asarray(image)).mean() < 5  # of two pictures, the first
+
+
+def test_avif_needs_a_pillow_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "1.avif", "2.avif", content=encoded(picture(), "AVIF"))
+    touch(tmp_path, "2.avif", "3.jpg", content=encoded(picture()))
+    monkeypatch.setattr(kinds, "READS_AVIF", False)
+    monkeypatch.setattr(kinds, "READ_FORMATS", kinds.READ_FORMATS - {"AVIF"})
+    index = ImageIndex.scan(tmp_path)
+    assert index.paths == ("2.avif", "3.jpg")
+    assert "1.avif: an AVIF file, which needs Pillow 11.3" in ": ".join(
+        [index.skipped[0].path, index.skipped[0].reason]
+    )
+
+
+def test_beyond_a_thousand_files_are_counted_by_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", *(f"{k:04}.xml" for k in range(1500)), *"abc")
+    others = ImageIndex.scan(tmp_path).others
+    assert len(others.listed) == kinds.LISTED == 1000
+    assert others.by_suffix == {".xml": 1500, "no suffix": 3}
+    assert others.describe() == "1,500 .xml, 3 no suffix"
+    assert kinds.OtherFiles.from_json(others.to_json()) == others

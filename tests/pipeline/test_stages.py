@@ -291,7 +291,7 @@ def run_command(*arguments):
     )
 
 
-@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("INT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("INT", 130), ("HUP", 129)])
 def test_signals_outside_of_a_training_end_in_one_sentence(name, status, recipe, tmp_path):
     import signal as signals
 
@@ -708,6 +708,7 @@ class TestBadInput:
     def test_images_that_cannot_be_decoded_are_listed(self, recipe, photographs, tmp_path, capsys):
         shutil.copytree(photographs / "train" / "moon", tmp_path / "images" / "moon")
         (tmp_path / "images/moon/broken.jpg").write_bytes(b"\xff\xd8\xff junk")
+        (tmp_path / "images/about.txt").write_text("photographs of the moon")
         command = ["prepare", "--run", str(tmp_path / "run"), "--config", str(recipe)]
         command += ["--data.pretext", str(tmp_path / "images"), "--cluster.n_clusters", "9"]
         assert main(command) == 2  # after preparing, because one of the 9 files is broken
@@ -715,6 +716,10 @@ class TestBadInput:
         summary = result(tmp_path / "run", "prepare/pretext")["summary"]
         assert summary["images"] == 8
         assert [path for path, _ in summary["skipped"]] == ["moon/broken.jpg"]
+        assert summary["others"] == {
+            "listed": [["about.txt", "not an image"]],
+            "by_suffix": {".txt": 1},
+        }
 
     def test_a_shard_that_vanished(self, recipe, photographs, finished, tmp_path, capsys):
         shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")

@@ -153,6 +153,15 @@ def test_only_the_first_skipped_images_are_listed(tmp_path):
     assert "050.jpg" not in text
 
 
+def test_files_that_are_no_images_are_counted(tmp_path):
+    others = {"listed": [["<notes>.txt", "not an image"]], "by_suffix": {".txt": 1, ".xml": 1200}}
+    summary = {"images": 5, "skipped": [], "others": others}
+    result(tmp_path, "prepare/pretext", 1.0, None, summary)
+    text = page_of(tmp_path).text
+    assert "1,201 files of “pretext” are no images: 1,200 .xml, 1 .txt; the first 1" in text
+    assert "<notes>.txt" in text
+
+
 def test_stages_that_were_not_run_are_named(tmp_path):
     (tmp_path / "config.toml").write_text("seed = 1\n")
     (tmp_path / "pretext").mkdir()

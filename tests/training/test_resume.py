@@ -184,7 +184,7 @@ class Signalling:
         return self.task.step(batch, epoch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_stops(whole, tmp_path, number):
     before = signal.getsignal(number)
     feed = toy_feed()
@@ -198,6 +198,17 @@ def test_a_signal_saves_and_stops(whole, tmp_path, number):
     summary, digest = toy_train(tmp_path)
     assert summary.resumed_from == 8
     assert digest == whole[2]
+
+
+def test_sighup_stays_ignored_under_nohup(whole, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        feed = toy_feed()
+        task = Signalling(toy_task(feed), {8: [signal.SIGHUP]})
+        train(task, feed, toy_config(), tmp_path, name="toy", seed=2)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_stops_at_once(tmp_path):

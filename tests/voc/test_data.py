@@ -1,6 +1,8 @@
 """PASCAL VOC folders, views of their photographs, and regions that may show objects."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from ktfast.errors import DataError
+from ktfast.errors import ConfigError, DataError
 from ktfast.images.augment import draw, draw_one
 from ktfast.images.file_records import FileHashes
+from ktfast.voc.annotations import parse_objects
 from ktfast.voc.boxes import overlaps
 from ktfast.voc.data import CLASSES, VocSet
 from ktfast.voc.feed import ViewFeed
@@ -111,8 +114,26 @@ def write(folder, name, text):
         ),
         (lambda f: write(f, "ImageSets/Main/few.txt", "\n"), "lists no image"),
         (lambda f: write(f, "ImageSets/Main/few.txt", "x\n"), r"JPEGImages/x\.jpg: No such file"),
-        (lambda f: write(f, "Annotations/2007_000002.xml", "<a>"), "2007_000002.xml is no XML"),
-        (lambda f: (f / "Annotations/2007_000002.xml").unlink(), "2007_000002.xml cannot be read"),
+        (
+            lambda f: write(f, "Annotations/2007_000002.xml", "<a>"),
+            "02.xml cannot be read as an XML",
+        ),
+        (lambda f: (f / "Annotations/2007_000002.xml").unlink(), "2007_000002.xml does not exist"),
+        (lambda f: write(f, "Annotations/2007_000002.xml", "<svg/>"), "root element <svg>"),
+        (
+            lambda f: write(
+                f,
+                "Annotations/2007_000002.xml",
+                '<?xml version="1.0" encoding="bogus"?><annotation/>',
+            ),
+            "2007_000002.xml cannot be read as an XML file .*bogus",
+        ),
+        (
+            lambda f: write(
+                f, "Annotations/2007_000002.xml", annotation([("cow", 1, 1, 8, 5, "ja")], 9, 9)
+            ),
+            "an object with difficult 'ja'; write 0 or 1",
+        ),
         (
             lambda f: write(
                 f, "Annotations/2007_000002.xml", annotation([("cow ", 9, 1, 8, 5, 0)], 9, 9)
@@ -137,6 +158,69 @@ def test_what_is_wrong_with_a_folder_is_named(folder, spoil, message):
     spoil(folder)
     with pytest.raises(DataError, match=message):
         VocSet(folder, "few")
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("1", 1), ("true", 1), ("1.0", 1), (" True ", 1), ("0", 0), ("false", 0), ("0.0", 0), ("", 0)],
+)
+def test_the_flag_difficult_has_several_spellings(text, difficult):
+    content = annotation([("cow", 1, 1, 8, 5, text)], 9, 9).encode()
+    assert parse_objects(content, Path("x.xml"), ["cow"]).difficult.tolist() == [bool(difficult)]
+
+
+def test_entities_that_grow_are_refused():
+    entities = "".join(
+        f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol" * 10}">' for i in range(12)
+    )
+    content = f"<!DOCTYPE a [{entities}]><annotation>&e11;</annotation>"
+    with pytest.raises(DataError, match=r"x\.xml cannot be read as an XML file"):
+        parse_objects(content.encode(), Path("x.xml"), ["cow"])
+
+
+def renamed(folder, key, name):
+    """Give a photograph, its annotation and the lists another name."""
+    stem = name.rpartition(".")[0]
+    (folder / f"JPEGImages/{key}.jpg").rename(folder / "JPEGImages" / name)
+    (folder / f"Annotations/{key}.xml").rename(folder / f"Annotations/{stem}.xml")
+    return stem
+
+
+@pytest.mark.parametrize("name", ["a.JPG", "a.png", "my photo 1.jpg", "my photo 1.Jpeg", "été.jpg"])
+@pytest.mark.parametrize("line", ["{}", "{} -1", "{}   1", "\ufeff{}"])
+def test_ids_may_have_spaces_flags_and_other_suffixes(folder, name, line):
+    key = renamed(folder, "2007_000003", name)
+    (folder / "ImageSets/Main/few.txt").write_text(f"{line.format(key)}\r\n", "utf-8")
+    photographs = VocSet(folder, "few")
+    assert photographs.ids == (key,)
+    assert photographs.paths == (f"JPEGImages/{name}",)
+    assert len(photographs.objects[0].boxes) == 1
+
+
+def test_a_list_may_name_the_files(folder):
+    (folder / "ImageSets/Main/few.txt").write_text("2007_000003.jpg\n2007_000001.jpg\n")
+    assert VocSet(folder, "few").ids == ("2007_000003", "2007_000001")
+
+
+def test_an_id_that_can_mean_two_photographs_is_refused(folder):
+    shutil.copy(folder / "JPEGImages/2007_000001.jpg", folder / "JPEGImages/2007_000000 1.jpg")
+    shutil.copy(folder / "Annotations/2007_000001.xml", folder / "Annotations/2007_000000 1.xml")
+    path = folder / "ImageSets/Main/few.txt"
+    path.write_text("2007_000000 1\n2007_000002 1\n")
+    with pytest.raises(DataError, match=r"few\.txt: the line '2007_000000 1' can mean"):
+        VocSet(folder, "few")
+    path.write_text("2007_000000 1\n2007_000002\n")
+    assert VocSet(folder, "few").ids == ("2007_000000 1", "2007_000002")
+    for suffix in (".PNG", ".webp"):
+        shutil.copy(folder / "JPEGImages/2007_000001.jpg", folder / f"JPEGImages/twice{suffix}")
+    path.write_text("twice\n")
+    with pytest.raises(DataError, match=r"the id twice can mean twice\.PNG or twice\.webp"):
+        VocSet(folder, "few")
+
+
+def test_a_class_named_twice_is_refused(folder):
+    with pytest.raises(ConfigError, match="holds a name twice: cat, train, cat"):
+        VocSet(folder, "few", classes=("cat", "train", "cat"))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +381,15 @@ def test_own_proposals_are_read_from_npz(photographs, tmp_path):
     [
         ({"ids": ["a"], "counts": [1], "boxes": [[0, 0, 1, 1]]}, "no proposals for 8 of the 8"),
         ({"ids": ["a"], "counts": [2], "boxes": [[0, 0, 1, 1]]}, "add up to 2, and 1 boxes"),
-        ({"ids": ["a"], "counts": [1]}, "boxes is not a file"),
+        ({"ids": ["a"], "counts": [1]}, "lacks boxes; it holds 'ids', 'counts'"),
+        ({"ids": ["a"], "counts": [[1]], "boxes": [[0, 0, 1, 1]]}, "add up to 1, and 1 boxes"),
+        ({"ids": ["a", "b"], "counts": [2, -1], "boxes": [[0, 0, 1, 1]]}, "counts int64"),
+        ({"ids": ["a"], "counts": [1.0], "boxes": [[0, 0, 1, 1]]}, "counts float64"),
+        ({"ids": ["a", "a"], "counts": [1, 1], "boxes": np.ones((2, 4))}, "the image a twice"),
+        ({"ids": ["a"], "counts": [4], "boxes": [0, 0, 1, 1]}, r"the shape \[4\], not \[m, 4\]"),
+        ({"ids": ["a"], "counts": [4], "boxes": np.ones((4, 5))}, r"the shape \[4, 5\], not"),
+        ({"ids": ["a"], "counts": [1], "boxes": [[0, 0, 1, np.nan]]}, "box of a is not finite"),
+        ({"ids": ["a"], "counts": [1], "boxes": [["0"] * 4]}, "boxes of a are no numbers"),
     ],
 )
 def test_what_is_wrong_with_proposals_is_named(photographs, tmp_path, arrays, message):

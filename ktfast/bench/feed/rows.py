@@ -1,7 +1,6 @@
 """The contestants of `ktfast bench feed`: training scripts, ktfast's feeds, parts of the work."""
 
 import importlib
-import importlib.util
 import io
 import math
 import warnings
@@ -24,6 +23,7 @@ from ktfast.images.feeds.base import Feed
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import ImageSource
+from ktfast.optional import problem_of
 
 Pixels = npt.NDArray[np.uint8]
 Tensors = Callable[[Path], torch.Tensor]
@@ -218,9 +218,8 @@ NO_DALI = "missing: pip install nvidia-dali-cuda130"
 
 
 def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed."""
-    found = importlib.util.find_spec("nvidia") is not None
-    return found and importlib.util.find_spec("nvidia.dali") is not None
+    """Whether NVIDIA DALI is installed and works."""
+    return problem_of("nvidia.dali.fn") is None
 
 
 def _nothing() -> None:

@@ -1,7 +1,6 @@
 """The rows that K-means engines cluster: Gaussian mixtures, files or feature folders."""
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from ktfast.errors import DataError, InputError
 from ktfast.features.store import FeatureStore
+from ktfast.readers import read_npz
 
 Float32 = NDArray[np.float32]
 
@@ -120,11 +120,7 @@ def first_centers(x: Float32, clusters: int) -> Float32:
 
 def _archived(path: Path) -> NDArray[np.generic]:
     """The rows in a .npz file, [n, d]."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable .npz archive: {error}") from error
+    arrays = read_npz(path, remedy="write it with numpy.savez")
     wide = [name for name, array in arrays.items() if array.ndim >= 2 and array.dtype.kind in "fiu"]
     if len(wide) != 1:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.images.decode import is_safe_jpeg
+from ktfast.images.decode_memory import DECODING
 from ktfast.images.source import ImageSource
 
 READ_AHEAD = 4
@@ -85,8 +86,9 @@ class EncodedBatches:
         data = self._source.read(row)
         if is_safe_jpeg(data) and not self.through_pillow:
             return data
-        image = self._source.image(row)
-        return b"P6 %d %d 255\n" % image.size + image.tobytes()
+        with DECODING.block():
+            image = self._source.image(row)
+            return b"P6 %d %d 255\n" % image.size + image.tobytes()
 
 
 class Inlet:

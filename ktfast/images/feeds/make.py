@@ -1,6 +1,6 @@
 """Choose a feed: resident, DALI or torch, by the options and by the memory that is available."""
 
-import importlib.util
+import logging
 from typing import Literal
 
 import torch
@@ -10,7 +10,12 @@ from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed, FeedPlan, Progress
 from ktfast.images.source import ImageSource
 from ktfast.native.threads import usable_cores
+from ktfast.optional import problem_of
 
+logger = logging.getLogger(__name__)
+
+DALI = "nvidia.dali.fn"
+"""The module of NVIDIA DALI that loads all libraries of DALI."""
 HOST_BUDGET = 2 << 30
 """Bytes of main memory that decoded images may take if `memory_budget` is None."""
 
@@ -48,7 +53,7 @@ def make_feed(
     kind : {"auto", "dali", "torch", "resident"}, default "auto"
         "resident" decodes once and keeps the squares in memory. "dali" decodes with NVIDIA DALI.
         "torch" decodes with Pillow in threads. "auto" takes "resident" if the squares fit
-        `memory_budget`, else "dali" if it is installed, else "torch".
+        `memory_budget`, else "dali" if it is installed and works, else "torch".
     shuffle : bool, default True
         Whether every epoch has a new order; otherwise the order is that of the source.
     drop_last : bool, default False
@@ -112,14 +117,11 @@ def _feed_of_kind(
     hw_decoder_load: float | None,
     progress: Progress | None,
 ) -> Feed:
-    has_dali = importlib.util.find_spec("nvidia") is not None and (
-        importlib.util.find_spec("nvidia.dali") is not None
-    )
     chosen = kind
     if kind == "auto":
         budget = _default_budget(plan.device) if memory_budget is None else memory_budget
         fits = plan.n * plan.size * plan.size * 3 <= budget
-        chosen = "resident" if fits else "dali" if has_dali else "torch"
+        chosen = "resident" if fits else _dali_or_torch()
     if chosen == "resident":
         from ktfast.images.feeds.resident import ResidentFeed
 
@@ -130,14 +132,28 @@ def _feed_of_kind(
         return TorchFeed(source, plan)
     if chosen != "dali":
         raise ConfigError(f"feed must be auto, dali, torch or resident, got {kind!r}")
-    if not has_dali:
+    if (problem := problem_of(DALI)) is not None:
+        state = f"cannot be loaded here ({problem})" if problem else "is not installed here"
+        remedy = "reinstall" if problem else "install"
         raise ConfigError(
-            'feed="dali" needs NVIDIA DALI, which is not installed here: install'
-            ' nvidia-dali-cuda130, or choose feed="torch"'
+            f'feed="dali" needs NVIDIA DALI, which {state}: {remedy} nvidia-dali-cuda130, or choose'
+            ' feed="torch"'
         )
     from ktfast.images.feeds.dali import DaliFeed
 
     return DaliFeed(source, plan, hw_decoder_load=hw_decoder_load)
+
+
+def _dali_or_torch() -> Literal["dali", "torch"]:
+    """Choose DALI if it works here. An installed DALI that cannot be loaded is worth a warning."""
+    problem = problem_of(DALI)
+    if problem:
+        logger.warning(
+            "NVIDIA DALI is installed but cannot be loaded (%s); Pillow decodes the images, which"
+            " is slower: reinstall nvidia-dali-cuda130, or choose the feed torch",
+            problem,
+        )
+    return "dali" if problem is None else "torch"
 
 
 def _default_budget(device: torch.device) -> int:

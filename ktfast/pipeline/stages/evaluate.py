@@ -87,7 +87,8 @@ def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
     if not path.is_file():
         logger.info("evaluate: probing %s", name)
         write_json(path, probe_model(run, name).to_json())
-    return ProbeRow.from_json(read_json(path))
+    row: ProbeRow = read_json(path, ProbeRow.from_json)
+    return row
 
 
 def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:
@@ -114,7 +115,8 @@ def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> Retra
         write_json(path, retrain_above(run, name, layer, checkpoints).to_json())
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
-    return RetrainedScores.from_json(read_json(path))
+    scores: RetrainedScores = read_json(path, RetrainedScores.from_json)
+    return scores
 
 
 def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:

@@ -1,6 +1,6 @@
 """Stage 1, `ktfast prepare`: decode every image once, resize it, and store it for fast feeds.
 
-An image that cannot be decoded is listed with the reason.
+An image that cannot be decoded is listed with the reason, and so is a file that is no image.
 """
 
 import time
@@ -67,6 +67,7 @@ def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outc
         folder,
         short_side=data.short_side,
         quality=data.quality,
+        max_pixels=data.max_pixels,
         n_threads=run.config.threads or None,
         progress=progress_log(name),
     )
@@ -80,6 +81,7 @@ def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outc
             "images": images.n,
             "classes": len(images.classes),
             "skipped": [(shown(path), reason) for path, reason in skipped],
+            "others": images.others.to_json(),
         },
         throughput=("images/s", images.n / max(time.monotonic() - clock, 1e-9)),
     )

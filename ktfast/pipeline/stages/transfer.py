@@ -13,6 +13,7 @@ from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.questions import transfer_question
 from ktfast.pipeline.steps.train_networks import train_classifier, weights_fingerprint
+from ktfast.readers import read_npz
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
@@ -31,13 +32,13 @@ def _train(run: RunFolder, folder: Path) -> Outcome:
     images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
     if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
         raise DataError(f"{path} is damaged; run `ktfast cluster` again, which repairs it")
-    with np.load(path, allow_pickle=False) as file:
-        labels = file["labels"].astype(np.int64)
-        if not np.array_equal(file["sample_ids"], images.sample_ids):
-            raise DataError(
-                f"{path} labels other images than those of data.transfer; redo the stage cluster "
-                "first (`ktfast cluster --redo cluster`)"
-            )
+    arrays = read_npz(path, ["labels", "sample_ids"], remedy="redo the stage cluster")
+    labels = arrays["labels"].astype(np.int64)
+    if not np.array_equal(arrays["sample_ids"], images.sample_ids):
+        raise DataError(
+            f"{path} labels other images than those of data.transfer; redo the stage cluster "
+            "first (`ktfast cluster --redo cluster`)"
+        )
     trained = train_classifier(
         run,
         folder,

@@ -20,6 +20,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.prepared_images import HASHES
 from ktfast.pipeline.steps.questions import DEFAULTS, made_by
 
@@ -34,14 +35,16 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
             "voc.segmentation.folder"
         )
+    hashes = FileHashes(run.folder / HASHES)
+    opened = {protocol: open_sets(config, protocol, hashes) for protocol in config.voc.protocols()}
+    inspect_voc(run, opened)
     for name in config.voc.models:
         if name == "transfer":
             run.result("transfer")
         elif name != "random":
             train_baseline(run, name)
     results = {}
-    for protocol in config.voc.protocols():
-        sets = open_sets(config, protocol, FileHashes(run.folder / HASHES))
+    for protocol, sets in opened.items():
         work = partial(_fine_tune, run, protocol, sets)
         results[protocol] = complete_stage(
             run, f"voc/{protocol}", _question(run, protocol, sets), work, redo=redo
@@ -92,7 +95,7 @@ def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outco
             write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints).to_json())
         if checkpoints.exists():
             shutil.rmtree(checkpoints)
-        models[name] = VocRow.from_json(read_json(path))
+        models[name] = read_json(path, VocRow.from_json)
         score = models[name].score
         shown = "not defined" if score is None else f"{100 * score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ktfast.config import Config
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
+from ktfast.features.foreign import file_of, is_function
 from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
 from ktfast.features.teachers import (
@@ -29,7 +31,7 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
@@ -40,6 +42,49 @@ from ktfast.training.precision import computing_dtype
 # The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
 # least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps, and on at most FIT_ROWS images.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
+
+
+def check_trust(run: RunFolder) -> None:
+    """Refuse to run the code that a configuration file names, unless the user trusts the file.
+
+    Raises
+    ------
+    ConfigError
+        `features.source` names a function and the run does not trust the name.
+    """
+    source = run.config.features.source
+    if is_function(source) and not run.trust_source:
+        file = shown(file_of(source)) or "no file that Python finds"
+        raise ConfigError(
+            f"the configuration file names features.source {source!r}, which would run code of "
+            f"{file}; add --trust-source (trust_source=True in Python) if you trust this code"
+        )
+
+
+def try_teacher(run: RunFolder) -> None:
+    """Call a foreign teacher once, on as many images of the right size as it will get at a time.
+
+    The puzzle network and HOG are not called. Nothing is done if the features exist already.
+
+    Raises
+    ------
+    ConfigError
+        The teacher fails, or returns anything but one row of features per image.
+    """
+    config = run.config
+    name = set_name(run, "cluster")
+    if config.cluster.features is not None or config.features.source in ("pretext", "hog"):
+        return
+    if (run.stage(f"features/{name}") / "result.json").is_file():
+        return
+    images, side = open_set(run, "cluster"), feature_crop(config)
+    n = min(images.n, config.features.batch_size)
+    rows = [images.square(row, short_side=config.data.short_side, size=side) for row in range(n)]
+    device = torch.device(resolve_device(config.device))
+    with torch.random.fork_rng(devices=[]):  # building a network draws from torch's generator
+        in_precision(run, build_teacher(run))(torch.from_numpy(np.stack(rows)).to(device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # feeds choose by the free memory of the GPU
 
 
 def check_source(config: Config) -> None:
@@ -56,6 +101,7 @@ def build_teacher(run: RunFolder) -> Teacher:
     """Build the teacher that `features.source` names, on the run's device."""
     config, device = run.config.features, resolve_device(run.config.device)
     check_source(run.config)
+    check_trust(run)
     if config.source == "pretext":
         trunk = pretext_trunk(run.config.pretext)
         load_all(trunk, config.weights or run.stage("pretext") / "weights.safetensors")

@@ -54,6 +54,7 @@ def open_sets(config: Config, protocol: str, hashes: FileHashes | None = None) -
         VocSet(section.folder, split, kind, config.voc.classes, hashes)
         for split in (section.train, section.test)
     )
+    train.pixel_limit = test.pixel_limit = config.data.max_pixels
     return Sets(train, test)
 
 

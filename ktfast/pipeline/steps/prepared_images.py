@@ -123,7 +123,7 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
 
 
 def _question(config: Config, images: Input) -> Question:
-    names = {"short_side", "quality"}
+    names = {"short_side", "quality", "max_megapixels"}
     settings, defaults = (
         section.model_dump(mode="json", include=names) for section in (config.data, Config().data)
     )

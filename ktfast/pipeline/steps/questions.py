@@ -13,7 +13,7 @@ from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError, shown
 from ktfast.features.source_code import source_code
 from ktfast.features.store import FeatureStore
-from ktfast.features.teachers import default_weights
+from ktfast.features.teachers import default_weights, torchvision_crop
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
@@ -24,8 +24,21 @@ DEFAULTS = Config()
 
 
 def feature_crop(config: Config) -> int:
-    """Give the side of the centre crop that the teacher sees, in pixels."""
-    return config.features.crop or config.pretext.crop
+    """Give the side of the centre crop that the teacher sees, in pixels.
+
+    The side is `features.crop`, by default `pretext.crop`. A torchvision model that takes images of
+    one size only, such as a vision transformer, sees that size by default.
+    """
+    source, name = config.features.source, config.features.source.partition(":")[2]
+    if config.features.crop or not source.startswith("torchvision:"):
+        return config.features.crop or config.pretext.crop
+    side = torchvision_crop(name, config.pretext.crop)
+    if side > config.data.short_side:
+        raise ConfigError(
+            f"features.source {source!r} takes images of {side} px only, but data.short_side is "
+            f"{config.data.short_side} px; set data.short_side to at least {side}"
+        )
+    return side
 
 
 def made_by(run: RunFolder, stage: str, text: str) -> Input:
@@ -98,7 +111,8 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
     if external is not None:
         if not external.exists():
             raise ConfigError(
-                f"cluster.features {external} does not exist; give a .npy file or a feature folder"
+                f"cluster.features {external} does not exist; give a .npy, .npz or "
+                "Parquet file, or a feature folder"
             )
         return external, external
     fit, label = (run.stage(f"features/{set_name(run, role)}") for role in ("cluster", "transfer"))

@@ -1,0 +1,148 @@
+"""Teachers that somebody else wrote: import a user's function, and check what a teacher returns."""
+
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ktfast.errors import ConfigError, InputError, shown
+
+logger = logging.getLogger(__name__)
+
+
+def is_function(source: str) -> bool:
+    """Whether a `features.source` names a function of a user's module, as MODULE:FUNCTION."""
+    return ":" in source and not source.startswith("torchvision:")
+
+
+def import_function(source: str) -> Callable[[Tensor], Any]:
+    """Import a user's function. The log names the module's file before the module runs.
+
+    Parameters
+    ----------
+    source : str
+        `package.module:function`. The module may lie in the working directory.
+
+    Returns
+    -------
+    function : callable
+        The function.
+
+    Raises
+    ------
+    ConfigError
+        The function cannot be imported. The message gives the place and the reason.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # an installed command does not search the working directory
+    module, _, attribute = source.partition(":")
+    try:
+        _announce(source, file_of(source))
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"features.source {source!r} cannot be imported ({error}); give package.module:function"
+        ) from error
+    except Exception as error:  # the user's module raises anything
+        raise ConfigError(
+            f"features.source {source!r} cannot be imported ({_described(error)}); correct the "
+            "module"
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"features.source {source!r} is not callable; name a function")
+    return function  # type: ignore[no-any-return]
+
+
+def file_of(source: str) -> str:
+    """Path of the file of the module that MODULE:FUNCTION names; "" if Python finds none."""
+    folders = [*sys.path, os.getcwd()]
+    module = source.partition(":")[0]
+    top = module.partition(".")[0]
+    if top in sys.modules:
+        return str(getattr(sys.modules.get(module, sys.modules[top]), "__file__", None) or "")
+    # A package's own code does not run: the parts of a dotted name are found one in another.
+    spec = None
+    for part in module.split("."):
+        spec = importlib.machinery.PathFinder.find_spec(part, folders)
+        if spec is None:
+            return ""
+        folders = list(spec.submodule_search_locations or ())
+    return str(spec.origin or "") if spec is not None else ""
+
+
+@functools.lru_cache
+def _announce(source: str, file: str) -> None:
+    """Log once per process which file a source runs."""
+    logger.info("features.source %s runs code of the file %s", source, shown(file or "(unknown)"))
+
+
+def checked(teacher: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], Tensor]:
+    """Wrap a teacher so that its result is float32 [B, d], and its failure is one sentence.
+
+    Parameters
+    ----------
+    teacher : callable
+        Function from images uint8 [B, S, S, 3] to features [B, d] or [B, d, 1, 1]: a torch tensor
+        on any device, with or without gradients, or an array. Any real number type will do.
+    name : str
+        Name of the teacher in messages.
+
+    Returns
+    -------
+    teacher : callable
+        Function from images to features, float32 [B, d], on the images' device.
+    """
+
+    def teach(images: Tensor) -> Tensor:
+        try:
+            found = teacher(images)
+        except (InputError, MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:  # foreign code raises anything
+            raise ConfigError(
+                f"features.source {name!r} fails on images uint8 {list(images.shape)} "
+                f"({_described(error)}); set features.crop to a size that it accepts, or correct it"
+            ) from error
+        return _features(found, images, name)
+
+    return teach
+
+
+def _features(found: Any, images: Tensor, name: str) -> Tensor:
+    """Convert the result of a teacher to float32 [B, d]."""
+    n = len(images)
+    if isinstance(found, np.ndarray) and found.dtype.kind in "biuf":
+        found = torch.as_tensor(np.ascontiguousarray(found, found.dtype.newbyteorder("=")))
+    if not isinstance(found, Tensor):
+        kind = f"{found.dtype} array" if isinstance(found, np.ndarray) else type(found).__name__
+        raise ConfigError(
+            f"features.source {name!r} returned a {kind}; expected a torch tensor or a NumPy array "
+            f"of numbers [{n}, d]"
+        )
+    shape = tuple(found.shape)
+    if len(shape) > 2 and all(side == 1 for side in shape[2:]):
+        found = found.flatten(1)  # a network's output after pooling to one cell
+    if found.ndim != 2 or len(found) != n or found.shape[1] < 1 or found.is_complex():
+        raise ConfigError(
+            f"features.source {name!r} returned shape {shape}, {found.dtype}, for {n} images; "
+            f"expected real numbers [{n}, d]: one row of features per image"
+        )
+    features: Tensor = found.detach().to(images.device).float().contiguous()
+    return features
+
+
+def _described(error: Exception) -> str:
+    """The exception in one line, with the place in the code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {shown(frames[-1].filename)} line {frames[-1].lineno}" if frames else ""
+    reason = " ".join(str(error).split())
+    return f"{type(error).__name__}: {reason[:300]}{place}"

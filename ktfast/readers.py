@@ -1,0 +1,237 @@
+"""Read text and NumPy arrays from files that other programs wrote.
+
+Every function checks the sizes that a file states before the function takes memory. Every failure
+is a `DataError`, which names the file.
+"""
+
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast.errors import DataError, reading, shown
+
+MOST_TEXT = 256 << 20
+"""Largest size of a text file, bytes. A list of a million images takes about 30 MB."""
+UNPACKED_FREE = 1 << 30
+"""Bytes that a compressed file may unpack to, however small the file is."""
+UNPACKED_RATIO = 100
+"""Beyond `UNPACKED_FREE`, the largest ratio of the unpacked size to the size of the file. Zeros
+compress a thousandfold, real data at most about twentyfold."""
+_PIECE = 1 << 20
+
+Array = npt.NDArray[Any]
+
+
+def read_bytes(path: str | os.PathLike[str], what: str, remedy: str) -> bytes:
+    """Read a small file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    what : str
+        What the file should be, with an article, for messages.
+    remedy : str
+        What the user can do if the file cannot be read, as an order.
+
+    Returns
+    -------
+    content : bytes
+        The content.
+
+    Raises
+    ------
+    DataError
+        The file is missing, is a folder or a device, or is larger than `MOST_TEXT`.
+    """
+    with reading(path, what, remedy):
+        # A pipe or a device could block for ever, or never end.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ValueError("it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is a pipe or a device")
+        if status.st_size > MOST_TEXT:
+            raise ValueError(f"{status.st_size:,} bytes are more than the limit of {MOST_TEXT:,}")
+        return Path(path).read_bytes()
+
+
+def read_text(path: str | os.PathLike[str], what: str, remedy: str) -> str:
+    """Read a text file in UTF-8, or in UTF-16 if the file begins with a byte-order mark of UTF-16.
+
+    The byte-order mark, which some editors write, is left out.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    what : str
+        What the file should be, with an article, for messages.
+    remedy : str
+        What the user can do if the file cannot be read, as an order.
+
+    Returns
+    -------
+    text : str
+        The content.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has another encoding.
+    """
+    content = read_bytes(path, what, remedy)
+    with reading(path, what, remedy):
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def map_npy(path: str | os.PathLike[str], remedy: str) -> Array:
+    """Map a .npy file into memory, read-only.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    remedy : str
+        What the user can do if the file cannot be read, as an order.
+
+    Returns
+    -------
+    array : array
+        The array, with the shape and dtype that the file states.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, shorter than its header states, or holds Python objects.
+    """
+    with reading(path, "a .npy file", remedy):
+        with open(path, "rb") as file:
+            shape, fortran, dtype = _header(file, os.fstat(file.fileno()).st_size)
+            offset = file.tell()
+        if 0 in shape:  # an empty map is not possible
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def read_npy(path: str | os.PathLike[str], remedy: str) -> Array:
+    """Read a .npy file into memory; see `map_npy`."""
+    with reading(path, "a .npy file", remedy), open(path, "rb") as file:
+        return _array(file, os.fstat(file.fileno()).st_size)
+
+
+def read_npz(
+    path: str | os.PathLike[str], names: Sequence[str] | None = None, *, remedy: str
+) -> dict[str, Array]:
+    """Read arrays of a .npz file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    names : sequence of str, optional
+        Names of the arrays. None: all arrays of the file.
+    remedy : str
+        What the user can do if the file cannot be read, as an order.
+
+    Returns
+    -------
+    arrays : dict of str to array
+        The arrays by name.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, lacks an array, holds Python objects, or would unpack to far
+        more than its size.
+    """
+    # zipfile does not close a damaged file that it opens itself.
+    with (
+        reading(path, "a .npz file", remedy),
+        open(path, "rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        members = {
+            item.filename.removesuffix(".npy"): item
+            for item in archive.infolist()
+            if item.filename.endswith(".npy")
+        }
+        wanted = list(members) if names is None else list(names)
+        if lacking := [name for name in wanted if name not in members]:
+            raise DataError(
+                f"{shown(path)} lacks {', '.join(lacking)}; it holds"
+                f" {', '.join(map(ascii, members)) or 'no array'}; {remedy}"
+            )
+        size = sum(members[name].file_size for name in wanted)
+        check_unpacked(size, os.fstat(file.fileno()).st_size)
+        return {name: _member(archive, members[name]) for name in wanted}
+
+
+def check_unpacked(size: int, packed: int) -> None:
+    """Refuse a compressed file that would unpack to far more than its own size.
+
+    Parameters
+    ----------
+    size : int
+        Size of the unpacked content, bytes.
+    packed : int
+        Size of the file, bytes.
+
+    Raises
+    ------
+    ValueError
+        The content is larger than `UNPACKED_FREE` and `UNPACKED_RATIO` times the file.
+    """
+    if size > max(UNPACKED_FREE, UNPACKED_RATIO * packed):
+        raise ValueError(f"its {packed:,} bytes would unpack to {size:,}, as in a zip bomb")
+
+
+def _member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Array:
+    """Read one array of an archive."""
+    if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile unpacks other methods in steps of unbounded size; NumPy does not write them.
+        raise ValueError(f"{item.filename} has a compression that NumPy does not write")
+    with archive.open(item) as file:
+        return _array(file, item.file_size)
+
+
+def _array(file: IO[bytes], size: int) -> Array:
+    """Read an array from the start of a stream of `size` bytes."""
+    shape, fortran, dtype = _header(file, size)
+    values = np.empty(math.prod(shape), dtype)
+    content = values.view(np.uint8)
+    done = 0
+    while done < len(content):
+        piece = file.read(min(_PIECE, len(content) - done))
+        if not piece:
+            raise EOFError(f"it ends after {done:,} of {len(content):,} bytes of values")
+        content[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+        done += len(piece)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read (shape, whether columns come first, dtype), and leave the stream at the values."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"its format version {version} is not for plain arrays")
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not read")
+    if dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"its header gives the shape {shape} of {dtype}")
+    need, have = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if need > have:
+        raise ValueError(f"its header gives {need:,} bytes of values, the file has {have:,}")
+    return shape, fortran, dtype

@@ -1,0 +1,92 @@
+"""A function that a configuration file names runs only if the user trusts the file."""
+
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+
+import ktfast
+from ktfast.cli.main import main
+from ktfast.config import load_config
+from ktfast.errors import ConfigError
+from support.pictures import photo_folder
+from support.tiny_recipe import TINY
+
+PAYLOAD = """
+from pathlib import Path
+Path("ran").write_text("the payload ran")
+def f(images):
+    return images[:, ::30, ::30].float().flatten(1).requires_grad_()
+def broken(images):
+    return images
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with payload.py and a run folder from elsewhere that names it."""
+    (tmp_path / "payload.py").write_text(PAYLOAD)
+    photo_folder(tmp_path / "photos", 12, height=100, width=120)
+    (tmp_path / "tiny.toml").write_text(
+        TINY.replace("[features]", '[features]\nsource = "payload:f"').replace(
+            "[data]", f'[data]\npretext = "{tmp_path / "photos"}"'
+        )
+    )
+    (tmp_path / "run").mkdir()
+    shutil.copy(tmp_path / "tiny.toml", tmp_path / "run/config.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("payload", None)
+
+
+@pytest.mark.parametrize("command", ["run", "features"])
+def test_code_that_a_file_names_does_not_run(place, command, capsys):
+    assert main([command, "--run", "run"]) == 2
+    error = capsys.readouterr().err
+    assert f"would run code of {place / 'payload.py'}; add --trust-source" in error
+    assert not (place / "ran").exists()
+    assert not (place / "run/prepare/pretext/result.json").exists()
+    assert main([command, "--run", "other", "--config", "tiny.toml"]) == 2
+    with pytest.raises(ConfigError, match="trust_source=True"):
+        ktfast.run("run/config.toml", "run", stages=["features"])
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("trust", [["--trust-source"], ["--features.source", "payload:f"]])
+def test_trusted_code_runs_and_is_named_once(place, trust, caplog):
+    with caplog.at_level(logging.INFO):
+        assert main(["features", "--run", "run", *trust]) == 0
+    assert (place / "ran").exists()
+    said = [r.message for r in caplog.records if "runs code of the file" in r.message]
+    assert said == [f"features.source payload:f runs code of the file {place / 'payload.py'}"]
+    # Finished features need the code no more.
+    assert main(["cluster", "--run", "run", "--cluster.n_clusters", "3"]) == 0
+    assert main(["assign", "run", "photos", "-o", "new.csv"]) == 2
+    assert main(["assign", "run", "photos", "-o", "new.csv", "--trust-source"]) == 0
+
+
+def test_options_from_python_are_trusted(place):
+    config = load_config("tiny.toml")
+    assert ktfast.run(config, "run", stages=["features"]) is None
+    os.remove("ran")
+    sys.modules.pop("payload")
+    assert ktfast.run("tiny.toml", "more", stages=["features"], trust_source=True) is None
+    assert (place / "ran").exists()
+
+
+def test_a_teacher_is_tried_before_the_long_stages(place, capsys):
+    arguments = ["--cluster.n_clusters", "3", "--features.source", "payload:broken"]
+    assert main(["run", "--run", "run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "'payload:broken' returned shape (12, 90, 90, 3), torch.uint8, for 12 images" in error
+    assert (place / "run/prepare/pretext/result.json").exists()
+    assert not (place / "run/features").exists()
+
+
+def test_a_model_that_takes_one_size_is_given_it_or_says_so(place, capsys):
+    source = ["--features.source", "torchvision:vit_b_32", "--features.weights", "none.pth"]
+    assert main(["features", "--run", "run", *source]) == 2
+    assert "takes images of 224 px only, but data.short_side is 90 px" in capsys.readouterr().err
