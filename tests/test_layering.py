@@ -17,7 +17,7 @@ CSRC = ROOT / "csrc"
 # The eight levels of the package, from the bottom up. A unit is a folder or a file directly in
 # ktfast/. A unit imports itself and units of the levels below its own.
 LEVELS = [
-    {"errors", "durable", "tables", "reference"},
+    {"errors", "durable", "manifest", "tables", "reference"},
     {"native"},
     {"ops"},
     {"kmeans", "images", "models", "config"},
@@ -31,6 +31,8 @@ LEVEL_OF = {unit: number for number, level in enumerate(LEVELS, 1) for unit in l
 SIBLINGS = {
     ("durable", "errors"),  # a damaged file is a DataError
     ("tables", "durable"),  # a table is complete or absent, as every file
+    ("manifest", "errors"),  # so is a file that differs from its manifest
+    ("manifest", "durable"),  # which hashes files
     ("pipeline", "report"),  # the runner ends with the report
 }
 # Files that only give another name to what lies deeper.

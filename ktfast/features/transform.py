@@ -4,9 +4,9 @@ The paper names no transform. The default here is L2 normalisation. DeepCluster 
 uses PCA to 256 dimensions with whitening, then L2 normalisation.
 """
 
+import hashlib
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import replacing
-from ktfast.errors import DataError
+from ktfast.errors import DataError, reading, shown
 from ktfast.features.covariance import Covariance
 from ktfast.features.store import FeatureStore
 
@@ -141,14 +141,14 @@ class FeatureTransform:
         DataError
             The file is damaged.
         """
-        try:
+        with reading(path, "a transform of features", "run the stage again"):
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                choice = str(file["choice"])
-                return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path} is damaged ({error}); remove the file and run the stage again"
-            ) from error
+                arrays = {name: file[name] for name in file.files}
+            sha256 = arrays.pop("sha256", None)  # earlier versions stored no hash
+            if sha256 is not None and str(sha256) != _digest(arrays):
+                raise DataError(f"{shown(path)} is damaged; run the stage again")
+            choice = str(arrays["choice"])
+            return cls(choice, arrays.get("mean"), arrays.get("projection"))  # type: ignore[arg-type]
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
@@ -211,8 +211,19 @@ class FeatureTransform:
         arrays = {"choice": np.array(self.choice)}
         if self.mean is not None and self.projection is not None:
             arrays |= {"mean": self.mean, "projection": self.projection}
+        digest = np.array(_digest(arrays))
         with replacing(path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays, sha256=digest)  # type: ignore[arg-type]
+
+
+def _digest(arrays: dict[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

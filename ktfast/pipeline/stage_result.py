@@ -4,6 +4,9 @@ The options and the fingerprints of the inputs are the stage's question. `begun.
 folder holds the question and is written when the stage starts. `result.json` is written when the
 stage is done. A call with the same question returns the recorded result if the stage's files are
 whole. A call with another question is refused, so that no finished work is lost silently.
+
+`result.json` holds a manifest: size and hash of every file of the stage's folder. Both JSON files
+hold a hash of themselves.
 """
 
 import dataclasses
@@ -18,9 +21,10 @@ from typing import Any
 
 import ktfast
 from ktfast.config import differences
-from ktfast.durable import read_json, write_bytes, write_json
-from ktfast.errors import ConfigError, DataError, InputError
-from ktfast.pipeline.run_folder import RunFolder, record_configuration
+from ktfast.durable import read_sealed, write_bytes, write_sealed
+from ktfast.errors import ConfigError, DataError, InputError, shown
+from ktfast.manifest import describe, problems, read_result, read_sealed_or
+from ktfast.pipeline.run_folder import RunFolder, record_configuration, remedy_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +84,9 @@ def complete_stage(
     redo : bool
         Remove the stage's folder first.
     fingerprint : callable, optional
-        Computes the fingerprint of the files that lie in the stage's folder now. If it raises an
-        error, or differs from the recorded fingerprint, the work is done again. None: the stage
-        leaves no files but its result.
+        Computes the fingerprint of the files that lie in the stage's folder now. It decides
+        whether the work is done again if an earlier version of ktfast wrote the result, which then
+        has no manifest. None: such a result counts as whole.
 
     Returns
     -------
@@ -93,20 +97,23 @@ def complete_stage(
     ------
     ConfigError
         The folder was begun with other settings or inputs. The message shows the differences.
+    DataError
+        It is unknown with which settings and inputs the folder was begun, because the files that
+        say so are damaged.
     """
     folder = run.stage(name)
     if redo:
         discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
     question = _as_json({"settings": settings, "inputs": inputs})
-    begun_path = folder / "begun.json"
-    if begun_path.is_file():
-        _refuse_change(name, folder, read_json(begun_path), question)
+    begun = _begun_question(name, folder)
+    if begun is not None:
+        _refuse_change(name, folder, begun, question)
         if (recorded := _recorded_result(folder, fingerprint)) is not None:
             logger.info("%s: up to date", name)
             return recorded
     else:
-        write_json(begun_path, question)
+        write_sealed(folder / "begun.json", question)
     logger.info("%s: started", name)
     started, clock = time.time(), time.monotonic()
     with _recorded_configuration(run, folder):
@@ -123,10 +130,33 @@ def complete_stage(
         "throughput": unit_and_value and {"unit": unit_and_value[0], "value": unit_and_value[1]},
         "outputs": outcome.outputs,
         "summary": outcome.summary,
+        "files": describe(folder, _verifies_itself),
     }
-    write_json(folder / "result.json", _as_json(result))
+    write_sealed(folder / "result.json", _as_json(result))
     logger.info("%s: done in %.1f s", name, result["seconds"])
     return result
+
+
+def stored_row(path: Path) -> dict[str, Any] | None:
+    """Read figures that an interrupted or damaged stage has stored with `write_sealed`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    row : dict or None
+        The figures. None, with a warning unless the file is missing: they must be computed again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_sealed(path, "its figures are computed again")
+    except DataError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def discard(folder: Path) -> None:
@@ -156,14 +186,68 @@ def _recorded_result(
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = read_json(path)
-        if fingerprint is None or fingerprint(folder) == result["fingerprint"]:
+        result = read_result(path, "the stage makes the file again")
+        if "files" not in result:
+            result = _with_manifest(folder, result, fingerprint)
+        damaged = problems((folder / file, record) for file, record in result["files"].items())
+        if not damaged:
             return result
-        problem = "its files have changed"
+        problem = "; ".join(f"{shown(file.name)} {text}" for file, text in damaged)
     except (DataError, OSError, KeyError, TypeError) as error:
         problem = str(error)
-    logger.warning("%s is damaged (%s) and is repaired", folder, problem)
+    logger.warning("%s is damaged (%s) and is repaired", shown(folder), problem)
     return None
+
+
+def _with_manifest(
+    folder: Path, result: dict[str, Any], fingerprint: Callable[[Path], str] | None
+) -> dict[str, Any]:
+    """Add a manifest to the result of an earlier version, whose files have no hash but one."""
+    if fingerprint is not None and fingerprint(folder) != result["fingerprint"]:
+        raise DataError("its files have changed")
+    result = {**result, "files": describe(folder, _verifies_itself)}
+    write_sealed(folder / "result.json", result)
+    return result
+
+
+def _verifies_itself(file: str) -> bool:
+    """Say whether the manifest leaves a file out.
+
+    Checkpoints, `begun.json` and `result.json` hold their own hash. A damaged checkpoint of a
+    finished training is no damage of the stage. Hidden files and TensorBoard's are never read.
+    """
+    name = file.rpartition("/")[2]
+    return (
+        file in ("begun.json", "result.json")
+        or name.startswith((".", "checkpoint-"))
+        or file.startswith("tensorboard/")
+    )
+
+
+def _begun_question(name: str, folder: Path) -> dict[str, Any] | None:
+    """Read the question with which a stage was begun; None if the stage was not begun.
+
+    A damaged `begun.json` is made again from a whole `result.json`, which holds the question too.
+    """
+    path, result_path = folder / "begun.json", folder / "result.json"
+    if not path.is_file() and not result_path.is_file():
+        return None
+    try:
+        return read_sealed_or(path, remedy_of(name), frozenset({"settings", "inputs"}))
+    except DataError as damage:
+        stage = name.split("/")[0]
+        try:
+            result = read_result(result_path, remedy_of(name))
+            question = {"settings": result["config"], "inputs": result["inputs"]}
+        except (DataError, KeyError) as error:
+            raise DataError(
+                f"{shown(path)} is damaged, so it is unknown with which options the files beside "
+                f"it were made; redo the stage {stage} (--redo {stage} on the command line), which "
+                "removes what the folder holds"
+            ) from error
+        logger.warning("%s: it is made again from result.json", str(damage).partition(";")[0])
+        write_sealed(path, question)
+        return question
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_a_damaged_transform_is_named(rows, tmp_path):
     path = tmp_path / "transform.npz"
     fitted(rows, "pca-l2").save(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"transform\.npz is damaged"):
+    with pytest.raises(DataError, match=r"transform\.npz cannot be read"):
         FeatureTransform.load(path)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ktfast.config import result_options
-from ktfast.durable import sha256_file
 from ktfast.errors import DataError
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
@@ -32,9 +31,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 
 def _train(run: RunFolder, folder: Path) -> Outcome:
-    images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
-    if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
-        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which repairs it")
+    images, path = open_set(run, "transfer"), run.artifact("cluster", "labels.npz")
     with np.load(path, allow_pickle=False) as file:
         labels = file["labels"].astype(np.int64)
         if not np.array_equal(file["sample_ids"], images.sample_ids):
