@@ -2,17 +2,31 @@
 
 `replacing` writes every artifact: a temporary file in the destination folder, fsync, `os.replace`,
 fsync of the folder. If the disk is full, `replacing` raises an error and the old file stays whole.
+
+The hash of a file is computed once per process. A file counts as the same file as long as its path,
+inode, size, and times of modification and change are the same.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktfast.errors import reading
+from ktfast.errors import DataError, reading, shown
+
+SEAL = "sha256"
+"""Key under which a JSON object of `write_sealed` holds its own hash."""
+
+_CHUNK = 1 << 20
+# A file whose last change is younger than this is hashed again next time: the clock of a file
+# system advances in steps of some milliseconds, so that two changes may have one time.
+_SETTLED_NS = 100_000_000
+
+_known: dict[tuple[Any, ...], str] = {}
 
 
 @contextlib.contextmanager
@@ -66,7 +80,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a value as indented JSON to a file, completely or not at all."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, _as_text(value))
+
+
+def _as_text(value: Any) -> bytes:
+    """Convert a value to the bytes that `write_json` writes."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(
@@ -105,13 +124,80 @@ def parse_row(line: str | bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
+def write_sealed(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """Write a JSON object with its own hash, completely or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    value : dict
+        JSON values. The key "sha256" is added for the hash.
+    """
+    write_json(path, {**value, SEAL: sha256_json(value)})
+
+
+def read_sealed(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+    """Read a JSON object that `write_sealed` wrote, without its hash.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    remedy : str
+        What the user can do if the file is damaged, as an order.
+
+    Returns
+    -------
+    value : dict
+        The object as it was written.
+
+    Raises
+    ------
+    DataError
+        The file is missing, or a byte of the file has changed. The message names the file.
+    """
+    with reading(path, "JSON", remedy):
+        data = Path(path).read_bytes()
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(data)
+        # A changed space leaves the value as it was; the comparison finds such a change, too.
+        if isinstance(value, dict) and data == _as_text(value):
+            digest = value.pop(SEAL, None)
+            if digest == sha256_json(value):
+                return value
+    raise DataError(f"{shown(path)} is damaged; {remedy}")
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Compute the hexadecimal SHA-256 of a file's content."""
+    """Compute the hexadecimal SHA-256 of a file's content, or recall it if the file is unchanged.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    sha256 : str
+        The hash.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
+    with open(path, "rb", buffering=0) as file:
+        begun, identity = time.time_ns(), _identity(path, os.fstat(file.fileno()))
+        if identity in _known:
+            return _known[identity]
+        while chunk := file.read(_CHUNK):
             digest.update(chunk)
+        settled = begun - max(identity[-2:]) > _SETTLED_NS
+        if settled and identity == _identity(path, os.fstat(file.fileno())):
+            _known[identity] = digest.hexdigest()
     return digest.hexdigest()
+
+
+def remember(path: str | os.PathLike[str], sha256: str) -> None:
+    """Note the hash of a file that this process has just written, so that nobody computes it."""
+    _known[_identity(path, os.stat(path))] = sha256
 
 
 def sha256_json(value: Any) -> str:
@@ -119,20 +205,25 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def describe_file(path: Path) -> dict[str, Any]:
+    """Describe a file for a manifest: size in bytes and SHA-256."""
+    sha256 = sha256_file(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256}
+
+
 def part(path: Path) -> dict[str, Any]:
     """Describe a file for a manifest: name, size in bytes and SHA-256."""
-    size, sha256 = path.stat().st_size, sha256_file(path)
-    return {"file": path.name, "bytes": size, "sha256": sha256}
+    return {"file": path.name, **describe_file(path)}
 
 
-def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
+def is_whole(folder: Path, part: Mapping[str, Any], *, hashed: bool) -> bool:
     """Compare a file with its manifest.
 
     Parameters
     ----------
     folder : Path
         Folder of the file.
-    part : dict
+    part : mapping
         The file's entry in the manifest, from the function `part`.
     hashed : bool
         Whether to compare the SHA-256 of the content too, not only the size.
@@ -142,15 +233,53 @@ def is_whole(folder: Path, part: dict[str, Any], *, hashed: bool) -> bool:
     whole : bool
         Whether the file is as the manifest says.
     """
-    path = folder / part["file"]
-    return (
-        path.is_file()
-        and path.stat().st_size == part["bytes"]
-        and (not hashed or sha256_file(path) == part["sha256"])
-    )
+    return problem(folder / part["file"], part, hashed=hashed) is None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left in a folder."""
-    for path in folder.glob(".*.tmp"):
+def problem(path: Path, record: Mapping[str, Any], *, hashed: bool = True) -> str | None:
+    """Say how a file differs from its entry in a manifest; None if the file is whole.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    record : mapping
+        The file's entry in the manifest.
+    hashed : bool
+        Whether to compare the SHA-256 of the content too, not only the size.
+
+    Returns
+    -------
+    problem : str or None
+        What has happened to the file, such as "is missing".
+    """
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            return "is missing"
+        if size != record["bytes"]:
+            return f"has {size} bytes instead of {record['bytes']}"
+        if hashed and sha256_file(path) != record["sha256"]:
+            return "has another content than when it was written"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def remove_leftovers(folder: Path, *, deep: bool = False) -> None:
+    """Remove the temporary files that a killed writer left in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    deep : bool
+        Whether to remove such files in the folders below it, too.
+    """
+    for path in (folder.rglob if deep else folder.glob)(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def _identity(path: str | os.PathLike[str], status: os.stat_result) -> tuple[Any, ...]:
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, *times

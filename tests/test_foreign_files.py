@@ -69,7 +69,6 @@ EXCEPTIONS = {
     "config/run.py": "the text of one option on the command line",
     "training/identity.py": "JSON that ktfast itself has just made",
     "pipeline/question.py": "JSON that ktfast itself has just made",
-    "pipeline/stage_result.py": "JSON that ktfast itself has just made",
     "features/writer.py": "JSON that ktfast itself has just made",
     "features/transform.py": "a temporary file of ktfast without a name",
     "bench": "files that the benchmark itself has just made",

@@ -12,7 +12,7 @@ from ktfast.readers import read_npy
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-REMEDY = "remove the file and run the features stage again"
+REMEDY = "run the features stage again, which makes damaged files again"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -25,22 +25,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not (folder / MANIFEST).is_file():
         raise DataError(f"no features in {folder} ({MANIFEST} is missing); run the features stage")
-    manifest = durable.read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    manifest = durable.read_sealed(folder / MANIFEST, REMEDY)
+    if manifest.get("schema") != SCHEMA:
         raise DataError(
             f"{folder / MANIFEST} is not a feature manifest of schema {SCHEMA}; remove the folder"
             " and run the features stage again"
         )
-    if manifest.pop("sha256", None) != durable.sha256_json(manifest):
-        raise DataError(f"{folder / MANIFEST} is damaged; {REMEDY}")
     return manifest
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write a manifest with its schema and hash, completely or not at all."""
-    manifest = {"schema": SCHEMA, **content}
-    manifest["sha256"] = durable.sha256_json(manifest)
-    durable.write_json(folder / MANIFEST, manifest)
+    durable.write_sealed(folder / MANIFEST, {"schema": SCHEMA, **content})
 
 
 def files_of(shard: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast import durable
-from ktfast.durable import is_whole
-from ktfast.errors import DataError, InputError, opens
+from ktfast.errors import DataError, InputError, opens, shown
 from ktfast.features.files import READERS, checked, list_beside, read_list
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
+from ktfast.manifest import problems
+from ktfast.ops.mapped import is_mapped, take_mapped
 from ktfast.readers import map_npy
 
 Array = npt.NDArray[Any]
@@ -79,7 +80,8 @@ class FeatureStore:
             Folder with a `manifest.json`; or a `.npy` file with numbers [n, d], beside which a list
             of paths may lie; or an `.npz` or Parquet file with features and paths.
         verify : bool
-            Read all shards and compare their SHA-256. Sizes are always compared.
+            Compare the SHA-256 of the shards. The first call in a process reads all shards. Sizes,
+            and the SHA-256 of the sample ids, are always compared.
 
         Returns
         -------
@@ -101,17 +103,17 @@ class FeatureStore:
                 " features stage again, which continues from there"
             )
         shards = manifest["shards"]
-        for record in (record for shard in shards for record in files_of(shard)):
-            if not is_whole(path, record, hashed=verify):
-                raise DataError(f"{path / record['file']} is damaged; {REMEDY}")
+        damaged = problems(((path / shard["file"], shard) for shard in shards), hashed=verify)
+        ids = (shard["sample_ids"] for shard in shards)
+        damaged += problems((path / record["file"], record) for record in ids)
+        for file, problem in damaged:
+            raise DataError(f"{shown(file)} is damaged: it {problem}; {REMEDY}")
         arrays = [_map(path / shard["file"]) for shard in shards]
         for array, shard in zip(arrays, shards, strict=True):
             if array.shape != (shard["rows"], manifest["dim"]) or array.dtype != manifest["dtype"]:
                 raise DataError(f"{path / shard['file']} does not fit its manifest; {REMEDY}")
-        ids = load_ids(path, shards)
-        return cls(
-            path, arrays, ids, manifest["meta"], [r["sha256"] for s in shards for r in files_of(s)]
-        )
+        hashes = [record["sha256"] for shard in shards for record in files_of(shard)]
+        return cls(path, arrays, load_ids(path, shards), manifest["meta"], hashes)
 
     @classmethod
     def _open_file(cls, path: Path) -> "FeatureStore":
@@ -183,7 +185,8 @@ class FeatureStore:
         shard_of = np.searchsorted(self._starts, wanted, side="right") - 1
         for number in np.unique(shard_of):
             here = np.flatnonzero(shard_of == number)
-            out[here] = self.shards[number][wanted[here] - self._starts[number]]
+            shard, local = self.shards[number], wanted[here] - self._starts[number]
+            out[here] = take_mapped(shard, local) if is_mapped(shard) else shard[local]
         return out
 
 

@@ -4,6 +4,7 @@ The paper names no transform. The default here is L2 normalisation. DeepCluster 
 uses PCA to 256 dimensions with whitening, then L2 normalisation.
 """
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import replacing
-from ktfast.errors import reading
+from ktfast.errors import DataError, reading, shown
 from ktfast.features.covariance import Covariance
 from ktfast.features.store import FeatureStore
 from ktfast.readers import read_npz
@@ -141,8 +142,11 @@ class FeatureTransform:
         DataError
             The file is damaged.
         """
-        remedy = "remove the file and run the stage again"
+        remedy = "run the stage again"
         arrays = read_npz(path, remedy=remedy)
+        sha256 = arrays.pop("sha256", None)  # earlier versions stored no hash
+        if sha256 is not None and str(sha256) != _digest(arrays):
+            raise DataError(f"{shown(path)} is damaged; {remedy}")
         with reading(path, "a transform of features", remedy):
             choice = str(arrays["choice"])
             if choice not in get_args(Choice):
@@ -215,8 +219,19 @@ class FeatureTransform:
         arrays = {"choice": np.array(self.choice)}
         if self.mean is not None and self.projection is not None:
             arrays |= {"mean": self.mean, "projection": self.projection}
+        digest = np.array(_digest(arrays))
         with replacing(path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays, sha256=digest)  # type: ignore[arg-type]
+
+
+def _digest(arrays: dict[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

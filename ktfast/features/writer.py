@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.durable import is_whole, remove_leftovers
-from ktfast.errors import ConfigError, InputError, shown
+from ktfast.errors import ConfigError, DataError, InputError, shown
 from ktfast.features.manifest import MANIFEST, files_of, load_ids, read_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -169,6 +169,12 @@ class FeatureWriter:
 
     def _take_over(self) -> None:
         """Keep the shards of an earlier writer, up to the first missing or damaged shard."""
+        try:
+            durable.read_sealed(self.folder / MANIFEST, "all features are made again")
+        except DataError as error:
+            logger.warning("%s", error)
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            return
         manifest = read_manifest(self.folder)
         before = {key: manifest[key] for key in self._config}
         # Earlier versions also stored the options layer and pool, where they had no effect.
@@ -262,5 +268,6 @@ def _write_npy(path: Path, array: Array) -> dict[str, Any]:
     with durable.replacing(path) as file:
         file.write(header)
         file.write(content)
+    durable.remember(path, digest.hexdigest())
     size = len(header) + content.nbytes
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}

@@ -34,7 +34,7 @@ from ktfast.images.file_records import (
 )
 from ktfast.images.in_order import in_order
 from ktfast.images.index import UNREADABLE, ImageIndex
-from ktfast.images.source import INDEX, SOURCES, TABLE, FolderSource
+from ktfast.images.source import INDEX, JOURNAL, SOURCES, TABLE, FolderSource
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class ShardWriter:
         self.key = durable.sha256_json([index.fingerprint, options])
         self.progress = progress
         self.done: list[dict[str, Any]] = []
+        self.known = self._known_shards()
 
     def write_all(self, n_threads: int | None) -> None:
         """Write everything that is missing, and delete shards that do not belong to the set."""
@@ -92,7 +93,29 @@ class ShardWriter:
             "others": self.index.others.to_json(),
             "shards": self.done,
         }
-        durable.write_json(self.out / INDEX, {**content, "sha256": durable.sha256_json(content)})
+        self.known = []
+        self._write_journal()
+        durable.write_sealed(self.out / INDEX, content)
+
+    def _known_shards(self) -> list[dict[str, Any]]:
+        """The shards of an earlier call: the journal lists them, and `index.json` if it is whole.
+
+        A table that neither file lists by its hash is not trusted, because a changed label in a
+        table cannot be told from the right label.
+        """
+        for name in (JOURNAL, INDEX):
+            try:
+                found = durable.read_sealed(self.out / name, "the shards are written again")
+                return list(found["shards"])
+            except (DataError, KeyError, TypeError) as error:
+                if (self.out / name).exists():
+                    logger.warning("%s", error)
+        return []
+
+    def _write_journal(self) -> None:
+        """List the finished shards, so that a later call trusts them, and only them."""
+        later = self.known[len(self.done) :]
+        durable.write_sealed(self.out / JOURNAL, {"shards": [*self.done, *later]})
 
     def _keep(self, first: int) -> int | None:
         """Keep the next shard if an earlier call wrote that shard from row `first` on.
@@ -102,21 +125,21 @@ class ShardWriter:
         int or None
             The row after the shard, or None if the shard has to be written.
         """
+        if len(self.done) >= len(self.known):
+            return None
+        shard = self.known[len(self.done)]
         path = self.out / TABLE.format(len(self.done))
-        try:
-            table = durable.read_json(path)
-            if table["key"] != self.key or table["first"] != first:
+        for whole in (shard["table"], shard):
+            if not is_whole(self.out, whole, hashed=True):
+                logger.warning("%s is damaged; writing it again", self.out / whole["file"])
                 return None
-            tar, next_row, rows = table["tar"], int(table["next"]), len(table["paths"])
-        except (FileNotFoundError, DataError, KeyError, TypeError):
+        table = durable.read_json(path)
+        if table["key"] != self.key or table["first"] != first:
             return None
-        if not is_whole(self.out, tar, hashed=True):
-            logger.warning("%s is damaged; writing it again", self.out / tar["file"])
+        if not self._same_sources(first, int(table["next"])):
             return None
-        if not self._same_sources(first, next_row):
-            return None
-        self.done.append({**tar, "rows": rows, "table": part(path)})
-        return next_row
+        self.done.append(shard)
+        return int(table["next"])
 
     def _same_sources(self, first: int, next_row: int) -> bool:
         """Say whether the files of some rows are those from which the next shard was made."""
@@ -157,7 +180,9 @@ class ShardWriter:
                 if tar.position >= self.options["shard_bytes"]:
                     break
             tar.finish()
-        stored = {"file": path.name, "bytes": tar.position, "sha256": tar.digest.hexdigest()}
+        sha256 = tar.digest.hexdigest()
+        durable.remember(path, sha256)
+        stored = {"file": path.name, "bytes": tar.position, "sha256": sha256}
         head = {"key": self.key, "first": first, "next": next_row, "tar": stored}
         table_path = self.out / TABLE.format(number)
         durable.write_bytes(
@@ -166,6 +191,7 @@ class ShardWriter:
         place = self.out / SOURCES.format(number)
         write_records(place, sources, key=self.key, first=first)
         self.done.append({**stored, "rows": len(table.columns["paths"]), "table": part(table_path)})
+        self._write_journal()
         return next_row
 
     def _encode(self, row: int) -> "EncodedRow":

@@ -12,18 +12,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from ktfast import durable
-from ktfast.durable import is_whole
-from ktfast.errors import DataError, opens
+from ktfast.errors import DataError, opens, shown
 from ktfast.images.decode import PIXEL_LIMIT, decode_rgb, square
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.kinds import OtherFiles
+from ktfast.manifest import problems
 
 SCHEMA = 1
 INDEX = "index.json"
 TABLE = "shard-{:05d}.json"
 SOURCES = "sources-{:05d}.json"
 """Records of the files from which a shard was made (`ktfast.images.file_records`)."""
+JOURNAL = "shards.json"
+"""Lists the finished shards with their hashes; written after every shard, and kept as a copy."""
 
 
 class ImageSource(ABC):
@@ -234,8 +236,8 @@ class PreparedSet(ImageSource):
         folder : str or Path
             Folder that `ktfast.images.prepare` wrote.
         verify : bool, default False
-            Whether to compare the SHA-256 of every shard, which reads all shards. The sizes of the
-            shards are always compared.
+            Whether to compare the SHA-256 of every shard. The first call in a process reads all
+            shards. The sizes of the shards, and the SHA-256 of their tables, are always compared.
 
         Returns
         -------
@@ -252,22 +254,21 @@ class PreparedSet(ImageSource):
             raise DataError(
                 f"no finished prepared set in {folder} ({INDEX} is missing); run ktfast prepare"
             )
-        index = durable.read_json(folder / INDEX)
-        if not isinstance(index, dict) or index.get("schema") != SCHEMA:
+        index = durable.read_sealed(folder / INDEX, "run ktfast prepare again")
+        if index.get("schema") != SCHEMA:
             raise DataError(
                 f"{folder / INDEX} is not of schema {SCHEMA}, which this version of ktfast reads;"
                 " remove the folder and run ktfast prepare"
             )
-        if index.pop("sha256", None) != durable.sha256_json(index):
-            raise DataError(f"{folder / INDEX} is damaged; run ktfast prepare again")
-        for shard in index["shards"]:
-            for part, hashed in ((shard, verify), (shard["table"], True)):
-                if not is_whole(folder, part, hashed=hashed):
-                    raise DataError(
-                        f"{folder / part['file']} is damaged; run ktfast prepare again, which"
-                        " makes only that file again"
-                    )
-        tables = [durable.read_json(folder / shard["table"]["file"]) for shard in index["shards"]]
+        shards = index["shards"]
+        damaged = problems(((folder / s["file"], s) for s in shards), hashed=verify)
+        damaged += problems((folder / s["table"]["file"], s["table"]) for s in shards)
+        for path, problem in damaged:
+            raise DataError(
+                f"{shown(path)} is damaged: it {problem}; run ktfast prepare again, which makes "
+                "only damaged files again"
+            )
+        tables = [durable.read_json(folder / shard["table"]["file"]) for shard in shards]
         return cls(folder, index, tables)
 
     @property

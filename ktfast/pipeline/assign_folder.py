@@ -123,10 +123,11 @@ def _nearest(
     run: RunFolder, images: PreparedSet, scratch: Path
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """Compute features of prepared images, and compare them with the run's centres."""
-    config, stage, threads = run.config, run.stage("cluster"), run.config.threads or None
-    transform = FeatureTransform.load(stage / "transform.npz")
-    with reading(stage / "centers.npy", "K-means centres", "run `ktfast cluster` again"):
-        centers = np.load(stage / "centers.npy", allow_pickle=False)
+    config, threads = run.config, run.config.threads or None
+    transform = FeatureTransform.load(run.artifact("cluster", "transform.npz"))
+    path = run.artifact("cluster", "centers.npy")
+    with reading(path, "K-means centres", "run `ktfast cluster` again"):
+        centers = np.load(path, allow_pickle=False)
     stored = config.features.normalized and config.cluster.normalize != "none"
     teacher = in_precision(run, build_teacher(run))
     with open_feed(

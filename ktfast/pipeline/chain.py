@@ -47,7 +47,7 @@ def check_chain(run: RunFolder, stage: str) -> None:
     for earlier in needed_before(run.config, stage):
         for name, question in _questions(run, earlier):
             folder = run.stage(name)
-            begun = read_begun(folder)
+            begun = read_begun(run, name)
             if begun and (changes := question.changes(begun)):
                 raise ConfigError(refusal(folder, earlier, changes))
 

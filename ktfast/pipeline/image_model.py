@@ -21,8 +21,10 @@ from ktfast.errors import DataError, InputError, reading, shown
 from ktfast.images.augment import Normalization, center_crop, normalize_images
 from ktfast.images.decode import decode_rgb, square
 from ktfast.images.in_order import in_order
+from ktfast.manifest import read_result, verified
 from ktfast.models import Trunk, build_trunk, load_weights
 from ktfast.models.spelling import utf8_path
+from ktfast.pipeline.run_folder import remedy_of
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
 
 Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
@@ -220,7 +222,11 @@ def _weights_of_run(folder: Path, which: str) -> Path:
             f"{shown(folder)} has no trained network of the stage {which!r}; {have}; run "
             "`ktfast run` on the folder, or give another stage"
         )
-    return path
+    record = path.with_name("result.json")
+    if not record.is_file():
+        return path
+    files = read_result(record, remedy_of(which)).get("files")
+    return verified(path.parent, WEIGHTS, files, remedy_of(which))
 
 
 def _facts_in(path: Path) -> dict[str, Any]:

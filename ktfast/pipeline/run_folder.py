@@ -16,9 +16,10 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from ktfast.config import Config, load_config, spell_path
-from ktfast.durable import read_json, write_bytes, write_json
-from ktfast.errors import DataError, InputError, ShownFormatter
+from ktfast.durable import remove_leftovers, write_bytes, write_sealed
+from ktfast.errors import DataError, InputError, ShownFormatter, shown
 from ktfast.images.index import ImageIndex
+from ktfast.manifest import read_result, verified
 from ktfast.pipeline.environment import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -78,20 +79,55 @@ class RunFolder:
         path = self.stage(name) / "result.json"
         if not path.is_file():
             raise DataError(
-                f"{self.folder} has no finished stage {name!r}; run "
-                f"`ktfast {name.split('/')[0]}` on it first"
+                f"{self.folder} has no finished stage {name!r}; run `{command_of(name)}` on it "
+                "first"
             )
-        result: dict[str, Any] = read_json(path, as_result)
-        return result
+        return as_result(read_result(path, remedy_of(name)), path)
+
+    def artifact(self, name: str, file: str) -> Path:
+        """Give the path of a file of a finished stage after comparing the file with its hash.
+
+        The hash of a file is computed once per process.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage.
+        file : str
+            Path of the file below the stage's folder.
+
+        Returns
+        -------
+        path : Path
+            The file.
+
+        Raises
+        ------
+        DataError
+            The stage is not finished, or the file is missing or damaged. The message gives the
+            command that makes the file again.
+        """
+        return verified(self.stage(name), file, self.result(name).get("files"), remedy_of(name))
 
 
-def as_result(value: Any) -> dict[str, Any]:
-    """Check that a JSON value is the result of a stage; raise `ValueError` if it is not."""
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, not the result of a stage")
+def command_of(stage: str) -> str:
+    """Give the command that does a stage: the stage evaluate trains the baselines."""
+    return f"ktfast {'evaluate' if stage.startswith('baseline_') else stage.split('/')[0]}"
+
+
+def remedy_of(stage: str) -> str:
+    """Say how damaged files of a stage are made again, as an order for an error message."""
+    return f"run `{command_of(stage)}` again, which makes damaged files again"
+
+
+def as_result(value: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check that a JSON object is the result of a stage; raise `DataError` if it is not."""
     for name, kind in (("fingerprint", str), ("outputs", dict), ("summary", dict)):
         if not isinstance(value.get(name), kind):
-            raise ValueError(f"its entry {name!r} is {value.get(name)!r}, not a {kind.__name__}")
+            raise DataError(
+                f"{shown(path)} is not the result of a stage: its entry {name!r} is "
+                f"{value.get(name)!r}, not a {kind.__name__}; redo the stage"
+            )
     return value
 
 
@@ -129,6 +165,7 @@ def open_run(
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
         run = RunFolder(folder, config, trust_source)
+        remove_leftovers(folder, deep=True)
         if not (folder / "config.toml").is_file():
             record_configuration(run)
         yield run
@@ -164,7 +201,7 @@ def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> R
 def record_configuration(run: RunFolder) -> None:
     """Write the configuration and the environment of the present work into the run folder."""
     write_bytes(run.folder / "config.toml", to_toml(run.config).encode())
-    write_json(run.folder / "environment.json", describe_environment(run.config))
+    write_sealed(run.folder / "environment.json", describe_environment(run.config))
 
 
 def to_toml(config: Config) -> str:

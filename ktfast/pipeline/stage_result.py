@@ -4,6 +4,9 @@
 written when the stage starts. `result.json` is written when the stage is done. A call with the same
 question returns the recorded result if the stage's files are whole. A call with another question is
 refused, so that no finished work is lost silently.
+
+`result.json` holds a manifest: size and hash of every file of the stage's folder. Both JSON files
+hold a hash of themselves.
 """
 
 import dataclasses
@@ -16,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import ktfast
-from ktfast.durable import read_json, write_bytes, write_json
-from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.durable import read_sealed, write_bytes, write_sealed
+from ktfast.errors import ConfigError, DataError, InputError, shown
+from ktfast.manifest import describe, problems, read_result, read_sealed_or
 from ktfast.pipeline.question import Question, as_json, refusal
-from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration
+from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration, remedy_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +78,9 @@ def complete_stage(
     redo : bool
         Remove the stage's folder first.
     fingerprint : callable, optional
-        Computes the fingerprint of the files that lie in the stage's folder now. The work is done
-        again if this function raises an error, or if its result differs from the recorded
-        fingerprint. None: the stage leaves no files but its result.
+        Computes the fingerprint of the files that lie in the stage's folder now. It decides
+        whether the work is done again if an earlier version of ktfast wrote the result, which then
+        has no manifest. None: such a result counts as whole.
 
     Returns
     -------
@@ -88,7 +92,8 @@ def complete_stage(
     ConfigError
         The folder was begun with other settings or inputs. The message shows the differences.
     DataError
-        A stage that makes an input is not finished.
+        A stage that makes an input is not finished, or the files are damaged that say with which
+        question the folder was begun.
     """
     for found in question.inputs.values():
         if found.stage:
@@ -97,19 +102,17 @@ def complete_stage(
     if redo:
         discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    begun_path = folder / "begun.json"
-    if begun_path.is_file():
-        begun = read_begun(folder)
+    if begun := read_begun(run, name):
         if changes := question.changes(begun):
             raise ConfigError(refusal(folder, name.split("/")[0], changes))
         if begun.get("inputs") != question.fingerprints():
             # The record of an earlier version lacks inputs that this version compares.
-            write_json(begun_path, question.record())
+            write_sealed(folder / "begun.json", question.record())
         if (recorded := _recorded_result(folder, fingerprint)) is not None:
             logger.info("%s: up to date", name)
             return recorded
     else:
-        write_json(begun_path, question.record())
+        write_sealed(folder / "begun.json", question.record())
     logger.info("%s: started", name)
     started, clock = time.time(), time.monotonic()
     with _recorded_configuration(run, folder):
@@ -120,17 +123,40 @@ def complete_stage(
         "version": ktfast.__version__,
         "config": question.settings,
         "inputs": question.fingerprints(),
-        "from": question.record()["from"],
+        **{key: question.record()[key] for key in ("named", "from")},
         "fingerprint": outcome.fingerprint,
         "started": started,
         "seconds": outcome.seconds or time.monotonic() - clock,
         "throughput": unit_and_value and {"unit": unit_and_value[0], "value": unit_and_value[1]},
         "outputs": outcome.outputs,
         "summary": outcome.summary,
+        "files": describe(folder, _verifies_itself),
     }
-    write_json(folder / "result.json", as_json(result))
+    write_sealed(folder / "result.json", as_json(result))
     logger.info("%s: done in %.1f s", name, result["seconds"])
     return result
+
+
+def stored_row(path: Path) -> dict[str, Any] | None:
+    """Read figures that an interrupted or damaged stage has stored with `write_sealed`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    row : dict or None
+        The figures. None, with a warning unless the file is missing: they must be computed again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_sealed(path, "its figures are computed again")
+    except DataError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def discard(folder: Path) -> None:
@@ -147,15 +173,49 @@ def discard(folder: Path) -> None:
         shutil.rmtree(trash)
 
 
-def read_begun(folder: Path) -> dict[str, Any]:
-    """Read the question with which a stage was begun; empty if the stage was not begun."""
-    path = folder / "begun.json"
-    if not path.is_file():
+def read_begun(run: RunFolder, name: str) -> dict[str, Any]:
+    """Read the question with which a stage was begun.
+
+    A damaged `begun.json` is made again from a whole `result.json`, which holds the question too.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the stage, such as "prepare/pretext".
+
+    Returns
+    -------
+    begun : dict
+        What `Question.record` gave; empty if the stage was not begun.
+
+    Raises
+    ------
+    DataError
+        The files that hold the question are damaged. The message names the stage to redo.
+    """
+    folder = run.stage(name)
+    path, result_path = folder / "begun.json", folder / "result.json"
+    if not path.is_file() and not result_path.is_file():
         return {}
-    begun = read_json(path)
-    if not isinstance(begun, dict):
-        raise DataError(f"{path} is damaged: it should hold one JSON object; redo the stage")
-    return begun
+    try:
+        return read_sealed_or(path, remedy_of(name), frozenset({"settings", "inputs"}))
+    except DataError as damage:
+        stage = name.split("/")[0]
+        try:
+            result = read_result(result_path, remedy_of(name))
+            begun = {"settings": result["config"], "inputs": result["inputs"]}
+        except (DataError, KeyError) as error:
+            raise DataError(
+                f"{shown(path)} is damaged, so it is unknown with which options the files beside "
+                f"it were made; redo the stage {stage} (--redo {stage} on the command line), which "
+                "removes what the folder holds"
+            ) from error
+        begun |= {key: result[key] for key in ("named", "from") if key in result}
+        logger.warning("%s: it is made again from result.json", str(damage).partition(";")[0])
+        write_sealed(path, begun)
+        return begun
 
 
 def _recorded_result(
@@ -166,14 +226,42 @@ def _recorded_result(
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = read_json(path, as_result)
-        if fingerprint is None or fingerprint(folder) == result["fingerprint"]:
+        result = as_result(read_result(path, "the stage makes the file again"), path)
+        if "files" not in result:
+            result = _with_manifest(folder, result, fingerprint)
+        damaged = problems((folder / file, record) for file, record in result["files"].items())
+        if not damaged:
             return result
-        problem = "its files have changed"
+        problem = "; ".join(f"{shown(file.name)} {text}" for file, text in damaged)
     except (DataError, OSError, KeyError, TypeError) as error:
         problem = str(error)
-    logger.warning("%s is damaged (%s) and is repaired", folder, problem)
+    logger.warning("%s is damaged (%s) and is repaired", shown(folder), problem)
     return None
+
+
+def _with_manifest(
+    folder: Path, result: dict[str, Any], fingerprint: Callable[[Path], str] | None
+) -> dict[str, Any]:
+    """Add a manifest to the result of an earlier version, whose files have no hash but one."""
+    if fingerprint is not None and fingerprint(folder) != result["fingerprint"]:
+        raise DataError("its files have changed")
+    result = {**result, "files": describe(folder, _verifies_itself)}
+    write_sealed(folder / "result.json", result)
+    return result
+
+
+def _verifies_itself(file: str) -> bool:
+    """Say whether the manifest leaves a file out.
+
+    Checkpoints, `begun.json` and `result.json` hold their own hash. A damaged checkpoint of a
+    finished training is no damage of the stage. Hidden files and TensorBoard's are never read.
+    """
+    name = file.rpartition("/")[2]
+    return (
+        file in ("begun.json", "result.json")
+        or name.startswith((".", "checkpoint-"))
+        or file.startswith("tensorboard/")
+    )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ktfast.durable import parse_row, read_json
 from ktfast.errors import DataError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.manifest import read_result, read_sealed_or, verified
 from ktfast.readers import read_bytes, read_npz
 from ktfast.report.staleness import stale_stages
 from ktfast.report.summaries import (
@@ -23,6 +24,10 @@ from ktfast.report.summaries import (
 )
 
 STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
+# The keys that `environment.json` of an earlier version has, without a hash.
+ENVIRONMENT = frozenset(
+    {"ktfast", "python", "platform", "processor", "threads", "device", "packages"}
+)
 
 
 class RunReader:
@@ -73,7 +78,7 @@ class RunReader:
     def result(self, stage: str) -> StageResult | None:
         """The result of a stage, or None if the stage has no readable `result.json`."""
         if stage not in self._results:
-            value = self._json_object(f"{stage}/result.json")
+            value = self._recorded(stage)
             self._results[stage] = None if value is None else StageResult.from_json(value)
         return self._results[stage]
 
@@ -120,7 +125,14 @@ class RunReader:
 
     def environment(self) -> Json | None:
         """Content of `environment.json`, or None."""
-        return self._json_object("environment.json")
+        path = self.folder / "environment.json"
+        if not path.is_file():
+            return None
+        try:
+            return read_sealed_or(path, "run a stage again", ENVIRONMENT)
+        except DataError:
+            self._note("environment.json", "is damaged")
+            return None
 
     def config(self) -> str | None:
         """Text of `config.toml`, or None."""
@@ -136,7 +148,7 @@ class RunReader:
     def inertia(self) -> list[float]:
         """Inertia after each iteration of K-means; empty if the file is missing or damaged."""
         name = "cluster/history.json"
-        history = self._json(name)
+        history = self._json(name) if self._is_whole(name) else None
         if history is not None and not isinstance(history, list):
             self._note(name, "should hold a list")
             return []
@@ -182,7 +194,7 @@ class RunReader:
             The arrays, or None if the file is missing or damaged.
         """
         path = self.folder / name
-        if not path.is_file():
+        if not path.is_file() or not self._is_whole(name):
             return None
         try:
             arrays = read_npz(path, list(shapes), remedy="redo the stage")
@@ -206,16 +218,31 @@ class RunReader:
             self._note(name, "is damaged and cannot be read as JSON")
             return None
 
+    def _recorded(self, stage: str) -> Json | None:
+        """Content of a stage's `result.json`, or None."""
+        name = f"{stage}/result.json"
+        if not (self.folder / name).is_file():
+            return None
+        try:
+            return read_result(self.folder / name, "run the stage again")
+        except DataError:
+            self._note(name, "is damaged: it cannot be read as JSON, or has been changed")
+            return None
+
+    def _is_whole(self, name: str) -> bool:
+        """Compare a file of a stage with the stage's manifest; add a note if the file differs."""
+        stage, _, file = name.rpartition("/")
+        result = self._recorded(stage)
+        try:
+            verified(self.folder / stage, file, (result or {}).get("files"), "run the stage again")
+        except DataError:
+            self._note(name, "is damaged: it differs from what the stage wrote")
+            return False
+        return True
+
     def _summary(self, stage: str) -> Json | None:
         result = self.result(stage)
         return None if result is None else result.summary
-
-    def _json_object(self, name: str) -> Json | None:
-        value = self._json(name)
-        if value is None or isinstance(value, dict):
-            return value
-        self._note(name, "should hold one JSON object")
-        return None
 
     def _note(self, name: str, problem: str) -> None:
         """Add a note, unless it is there already."""

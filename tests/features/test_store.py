@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ktfast.durable import write_sealed
 from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.features.store import FeatureStore
 from ktfast.features.writer import FeatureWriter
@@ -177,16 +178,19 @@ def test_missing_and_truncated_parts_are_named(tmp_path: Path) -> None:
         FeatureStore.open(tmp_path)
     written(tmp_path)
     os.truncate(tmp_path / "features-00002.npy", 130)
-    with pytest.raises(DataError, match=r"features-00002\.npy is damaged; .*features stage"):
+    with pytest.raises(DataError, match=r"features-00002\.npy is damaged: .*features stage"):
         FeatureStore.open(tmp_path)
     content = (tmp_path / "manifest.json").read_text()
     (tmp_path / "manifest.json").write_text(content.replace('"rows"', '"rowz"', 1))
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         FeatureStore.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json cannot be read as JSON"):
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         FeatureStore.open(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        FeatureStore.open(tmp_path)
+    write_sealed(tmp_path / "manifest.json", {"schema": 99})
     with pytest.raises(DataError, match="not a feature manifest"):
         FeatureStore.open(tmp_path)
 

@@ -249,6 +249,26 @@ def test_damage_is_named_and_only_that_part_made_anew(tmp_path: Path) -> None:
     assert (out / "shard-00000.tar").stat().st_mtime_ns == kept
 
 
+def test_a_changed_table_is_never_taken_for_the_truth(tmp_path: Path) -> None:
+    index = ImageIndex.scan(photo_folder(tmp_path / "images", 12))
+    options: dict[str, Any] = {"short_side": 20, "shard_bytes": 8000}
+    out = tmp_path / "set"
+    prepare(index, out, **options)
+    whole = content(out)
+    table = whole["shard-00000.json"]
+    generator = random.Random(0)
+    for number in range(60):
+        changed = bytearray(table)
+        changed[generator.randrange(len(table))] ^= 1 << generator.randrange(8)
+        (out / "shard-00000.json").write_bytes(changed)
+        if number % 3 == 1:  # as an interrupted call leaves the folder
+            (out / "index.json").unlink()
+        if number % 3 == 2:  # as an earlier version leaves the folder
+            (out / "shards.json").unlink()
+        prepare(index, out, **options)
+        assert content(out) == whole
+
+
 def test_a_shard_cut_off_while_open_is_an_error(tmp_path: Path) -> None:
     index = ImageIndex.scan(photo_folder(tmp_path / "images", 5))
     images = prepare(index, tmp_path / "set", short_side=20)
@@ -258,7 +278,7 @@ def test_a_shard_cut_off_while_open_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
-    durable.write_json(tmp_path / "index.json", {"schema": 99})
+    durable.write_sealed(tmp_path / "index.json", {"schema": 99})
     with pytest.raises(DataError, match="not of schema 1"):
         PreparedSet.open(tmp_path)
 

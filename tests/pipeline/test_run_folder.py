@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ktfast.config import Config
+from ktfast.durable import write_json
 from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
@@ -168,8 +169,57 @@ def test_a_file_is_no_run_folder(tmp_path):
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "cluster").mkdir()
     (tmp_path / "cluster" / "result.json").write_text('{"stage": ')
-    with pytest.raises(DataError, match=r"result\.json cannot be read as JSON"):
+    with pytest.raises(DataError, match=r"result\.json is damaged"):
         RunFolder(tmp_path, Config()).result("cluster")
+
+
+def test_every_file_of_a_stage_is_verified(tmp_path, caplog):
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "cluster", asking({"k": 2}, {"x": "1"}), outcome)
+        path = run.artifact("cluster", "file")
+        path.write_text("d0ne")
+        with pytest.raises(DataError, match=r"cluster/file is damaged: .*run `ktfast cluster`"):
+            run.artifact("cluster", "file")
+        complete_stage(run, "cluster", asking({"k": 2}, {"x": "1"}), outcome)
+        assert "file has another content" in caplog.text
+        assert run.artifact("cluster", "file").read_text() == "done"
+
+
+def test_begun_json_is_made_again_or_the_stage_is_redone(tmp_path):
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "cluster", asking({"k": 2}, {}), outcome)
+        begun = tmp_path / "cluster/begun.json"
+        whole = begun.read_bytes()
+        begun.write_bytes(whole.replace(b"2", b"3"))
+        complete_stage(run, "cluster", asking({"k": 2}, {}), outcome)
+        assert begun.read_bytes() == whole
+        (tmp_path / "cluster/result.json").unlink()
+        begun.write_bytes(whole.replace(b"2", b"3"))
+        with pytest.raises(DataError, match=r"begun\.json is damaged, .*--redo cluster"):
+            complete_stage(run, "cluster", asking({"k": 3}, {}), outcome)
+
+
+def test_a_result_of_an_earlier_version_gets_a_manifest(tmp_path):
+    def content(folder):
+        return {"done": "f"}.get((folder / "file").read_text(), "?")
+
+    with open_run(tmp_path, Config()) as run:
+        whole = complete_stage(run, "cluster", asking({"k": 2}, {}), outcome, fingerprint=content)
+        path = tmp_path / "cluster/result.json"
+        before = {key: value for key, value in whole.items() if key != "files"}
+        write_json(path, before)
+        write_json(tmp_path / "cluster/begun.json", {"settings": {"k": 2}, "inputs": {}})
+        again = complete_stage(run, "cluster", asking({"k": 2}, {}), outcome, fingerprint=content)
+        assert again["files"] == whole["files"]
+        assert run.result("cluster") == again
+
+
+def test_the_next_run_removes_what_a_killed_save_left(tmp_path):
+    for stage in ("", "cluster/", "voc/detection/", "pretext/"):
+        (tmp_path / stage).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{stage}.centers.npy.123.tmp").touch()
+    with open_run(tmp_path, Config()):
+        assert list(tmp_path.rglob(".*.tmp")) == []
 
 
 def test_results_are_plain_json(tmp_path):

@@ -17,7 +17,7 @@ import ktfast
 from ktfast.cli.demo import write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
-from ktfast.durable import sha256_file
+from ktfast.durable import describe_file, sha256_file, write_sealed
 from ktfast.errors import ConfigError, DataError
 from ktfast.evaluation.clustering import normalized_mutual_information
 from ktfast.evaluation.results import RetrainedScores
@@ -145,7 +145,9 @@ def test_labels_of_other_images_are_refused(finished, recipe, photographs, tmp_p
         labels, ids = file["labels"], file["sample_ids"]
     np.savez(path, labels=labels, sample_ids=ids[::-1])
     record = result(folder, "cluster") | {"fingerprint": sha256_file(path)}
-    (folder / "cluster/result.json").write_text(json.dumps(record))
+    del record["sha256"]
+    record["files"]["labels.npz"] = describe_file(path)
+    write_sealed(folder / "cluster/result.json", record)
     assert main(["transfer", *arguments(folder, recipe, photographs)]) == 2
     assert "labels other images" in capsys.readouterr().err
 

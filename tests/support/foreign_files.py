@@ -177,7 +177,13 @@ def result_text() -> bytes:
         "linear": accuracies, "linear_top1": accuracies, "knn": accuracies, "protocol": {},
         "low_label": [low_label], "top1": 0.5, "mean_per_class": 0.5, "steps": 3,
     }  # fmt: skip
-    return json.dumps(value).encode()
+    return sealed(value)
+
+
+def sealed(value: dict[str, object]) -> bytes:
+    """What `ktfast.durable.write_sealed` writes."""
+    whole = {**value, "sha256": sha256_json(value)}
+    return (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode()
 
 
 def results(folder: Path) -> list[bytes]:
@@ -230,7 +236,7 @@ def signed(read: Callable[[Path], object]) -> Callable[[Path], object]:
         try:
             value = json.loads(path.read_bytes())
             value.pop("sha256", None)
-            path.write_text(json.dumps({**value, "sha256": sha256_json(value)}))
+            path.write_bytes(sealed(value))
         except (ValueError, AttributeError, RecursionError, TypeError):
             pass
         read(path)
@@ -256,7 +262,7 @@ FORMATS = {
     "checkpoint": Format(
         "checkpoint-1.safetensors", checkpoints, lambda path: CheckpointFolder(path.parent).load()
     ),
-    "result": Format("evaluate/result.json", results, read_result),
+    "result": Format("evaluate/result.json", results, signed(read_result)),
     "metrics": Format("metrics.jsonl", metrics, read_metrics),
     "index": Format("index.json", indexes, signed(lambda path: PreparedSet.open(path.parent))),
     "manifest": Format(

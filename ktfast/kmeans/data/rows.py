@@ -12,6 +12,7 @@ from ktfast.kmeans.data.streaming import HostStream
 from ktfast.kmeans.data.workspace import Workspace, float64_on_host
 from ktfast.native.arrays import device_of, library_of, on_device
 from ktfast.native.threads import n_threads as resolve_threads
+from ktfast.ops.mapped import copied_blocks, is_mapped, take_mapped
 from ktfast.ops.vectors import CALL_BYTES, check_vectors, dtype_name, read_ahead, row_blocks
 
 # `take` picks rows on a GPU in steps; the rows of a step take at most this many bytes there.
@@ -102,7 +103,8 @@ class Rows:
         place : slice
             Numbers of the rows, in 0 .. n - 1.
         part : array [m, d]
-            One shard, or one block of streamed rows. It is valid until the next part is requested.
+            One shard, or one block of rows that are streamed or copied from a memory-mapped file.
+            It is valid until the next part is requested.
         """
         if self.workspace.stream is not None:
             yield from self.workspace.stream.parts()
@@ -111,7 +113,12 @@ class Rows:
             for following in self.shards[i + 1 : i + 2]:
                 if isinstance(following, np.memmap):
                     read_ahead(following[: max(1, CALL_BYTES // max(1, following[:1].nbytes))])
-            yield slice(int(self._starts[i]), int(self._starts[i + 1])), shard
+            start = int(self._starts[i])
+            if is_mapped(shard):
+                for local, block in copied_blocks(shard):
+                    yield slice(start + local.start, start + local.stop), block
+            else:
+                yield slice(start, int(self._starts[i + 1])), shard
 
     def blocks(self, rows: int) -> Iterator[tuple[slice, Any]]:
         """Yield contiguous blocks of at most `rows` rows, with their place in 0 .. n - 1."""
@@ -122,7 +129,8 @@ class Rows:
     def shard_blocks(self, rows: int) -> Iterator[tuple[slice, Any]]:
         """Yield blocks as `blocks` does, but of the rows as the user gave them, where they lie."""
         for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
-            for local, block in row_blocks(shard, rows):
+            pieces = copied_blocks(shard, rows) if is_mapped(shard) else row_blocks(shard, rows)
+            for local, block in pieces:
                 yield slice(start + local.start, start + local.stop), block
 
     def take(self, indices: Int64) -> Float64:
@@ -133,6 +141,9 @@ class Rows:
             shard = self.shards[s]
             where = np.flatnonzero(shard_of == s)
             local = indices[where] - self._starts[s]
+            if is_mapped(shard):
+                result[where] = float64_on_host(take_mapped(shard, local))
+                continue
             if device_of(shard)[0] == "cpu":
                 result[where] = float64_on_host(shard[local])
                 continue

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ktfast.kmeans.data.memory_plan import MemoryPlan
 from ktfast.native.arrays import library_of
 from ktfast.native.gpu_memory import Device, Pinned
+from ktfast.ops.mapped import copy_mapped, is_mapped
 from ktfast.ops.vectors import dtype_name, read_ahead
 
 # Fewer bytes than this are copied to pinned memory by one thread, more bytes by up to 8 threads of
@@ -184,7 +185,10 @@ class HostStream:
             shard = int(np.searchsorted(self._starts, start + done, side="right")) - 1
             first = start + done - int(self._starts[shard])
             rows = self._shards[shard][first : first + len(target) - done]
-            np.copyto(target[done : done + len(rows)], rows)
+            if is_mapped(rows) and rows.dtype == target.dtype:
+                copy_mapped(rows, target[done : done + len(rows)])
+            else:
+                np.copyto(target[done : done + len(rows)], rows)
             if isinstance(rows, np.memmap):
                 read_ahead(self._shards[shard][first + len(rows) :][: 2 * self.plan.block])
             done += len(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ktfast.durable import read_json, sha256_json, write_json
+from ktfast.durable import sha256_json, write_sealed
 from ktfast.errors import ConfigError
 from ktfast.evaluation.results import (
     ByModel,
@@ -27,7 +27,7 @@ from ktfast.features.teachers import trunk_teacher
 from ktfast.models import initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.stage_result import Outcome, complete_stage
+from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
@@ -84,10 +84,11 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
 def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
     """Probe a model, or read its accuracies if an interrupted call has stored them."""
     path = folder / f"probe-{name}.json"
-    if not path.is_file():
-        logger.info("evaluate: probing %s", name)
-        write_json(path, probe_model(run, name).to_json())
-    row: ProbeRow = read_json(path, ProbeRow.from_json)
+    if (stored := stored_row(path)) is not None:
+        return ProbeRow.from_json(stored)
+    logger.info("evaluate: probing %s", name)
+    row = probe_model(run, name)
+    write_sealed(path, row.to_json())
     return row
 
 
@@ -110,13 +111,14 @@ def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> Retra
     """Retrain one model above one layer, or read the scores that an interrupted call has stored."""
     path = folder / f"retrained-{name}-{layer}.json"
     checkpoints = folder / f"retraining-{name}-{layer}"
-    if not path.is_file():
+    stored = stored_row(path)
+    if stored is None:
         logger.info("evaluate: training %s above %s", name, layer)
-        write_json(path, retrain_above(run, name, layer, checkpoints).to_json())
+        stored = retrain_above(run, name, layer, checkpoints).to_json()
+        write_sealed(path, stored)
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
-    scores: RetrainedScores = read_json(path, RetrainedScores.from_json)
-    return scores
+    return RetrainedScores.from_json(stored)
 
 
 def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.durable import sha256_file
 from ktfast.errors import DataError
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
@@ -29,9 +28,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 
 def _train(run: RunFolder, folder: Path) -> Outcome:
-    images, path = open_set(run, "transfer"), run.stage("cluster") / "labels.npz"
-    if not path.is_file() or sha256_file(path) != run.result("cluster")["fingerprint"]:
-        raise DataError(f"{path} is damaged; run `ktfast cluster` again, which repairs it")
+    images, path = open_set(run, "transfer"), run.artifact("cluster", "labels.npz")
     arrays = read_npz(path, ["labels", "sample_ids"], remedy="redo the stage cluster")
     labels = arrays["labels"].astype(np.int64)
     if not np.array_equal(arrays["sample_ids"], images.sample_ids):

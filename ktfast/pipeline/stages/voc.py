@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.config import result_options
-from ktfast.durable import read_json, sha256_json, write_json
+from ktfast.durable import sha256_json, write_sealed
 from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.results import VocRow, VocSummary
 from ktfast.images.file_records import FileHashes
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.stage_result import Outcome, complete_stage
+from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
@@ -90,12 +90,14 @@ def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outco
     for name in run.config.voc.models:
         # Each row is stored at once, so that an interrupted call loses no finished model.
         path, checkpoints = folder / f"{name}.json", folder / f"training-{name}"
-        if not path.is_file():
+        stored = stored_row(path)
+        if stored is None:
             logger.info("voc: %s, %s", protocol, name)
-            write_json(path, PROTOCOLS[protocol](run, sets, name, checkpoints).to_json())
+            stored = PROTOCOLS[protocol](run, sets, name, checkpoints).to_json()
+            write_sealed(path, stored)
         if checkpoints.exists():
             shutil.rmtree(checkpoints)
-        models[name] = read_json(path, VocRow.from_json)
+        models[name] = VocRow.from_json(stored)
         score = models[name].score
         shown = "not defined" if score is None else f"{100 * score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)

@@ -90,7 +90,9 @@ def has_the_weights_of_pretext(run: RunFolder) -> bool:
     if ours != (transfer.target, transfer.variant, transfer.width, transfer.batch_norm):
         return False
     folder = run.stage("pretext")
-    if not (folder / "result.json").is_file() or pretext_question(run).changes(read_begun(folder)):
+    if not (folder / "result.json").is_file() or pretext_question(run).changes(
+        read_begun(run, "pretext")
+    ):
         return False
     try:
         return weights_fingerprint(folder) == str(run.result("pretext")["fingerprint"])
@@ -100,11 +102,11 @@ def has_the_weights_of_pretext(run: RunFolder) -> bool:
 
 def _take_weights(run: RunFolder, folder: Path) -> Outcome:
     """Copy the weights of the stage pretext."""
-    result, source = run.result("pretext"), run.stage("pretext")
+    result = run.result("pretext")
     for name in (WEIGHTS, PERMUTATIONS):
-        write_bytes(folder / name, (source / name).read_bytes())
+        write_bytes(folder / name, run.artifact("pretext", name).read_bytes())
     logger.info("baseline_pretext: the weights are those of the stage pretext")
-    kept = ("accuracy", "chance", "steps")
+    kept = ("accuracy", "chance", "at_chance", "steps")
     return Outcome(
         fingerprint=weights_fingerprint(folder),
         outputs={"weights": WEIGHTS},

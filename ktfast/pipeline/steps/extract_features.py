@@ -5,6 +5,7 @@ The stage features uses the configured teacher. The stage evaluate uses an untra
 
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 
 from ktfast.config import Config
-from ktfast.errors import ConfigError, shown
+from ktfast.errors import ConfigError, DataError, shown
 from ktfast.features.foreign import file_of, is_function
+from ktfast.features.manifest import MANIFEST
 from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
 from ktfast.features.teachers import (
@@ -32,12 +34,14 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
-from ktfast.pipeline.steps.networks import load_all, pretext_trunk
+from ktfast.pipeline.steps.networks import WEIGHTS, load_all, pretext_trunk
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
+
+logger = logging.getLogger(__name__)
 
 # The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
 # least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps, and on at most FIT_ROWS images.
@@ -104,7 +108,7 @@ def build_teacher(run: RunFolder) -> Teacher:
     check_trust(run)
     if config.source == "pretext":
         trunk = pretext_trunk(run.config.pretext)
-        load_all(trunk, config.weights or run.stage("pretext") / "weights.safetensors")
+        load_all(trunk, config.weights or run.artifact("pretext", WEIGHTS))
         return trunk_teacher(
             trunk.to(device).to(memory_format=torch.channels_last),
             config.layer or trunk.layers[-1],
@@ -143,7 +147,7 @@ def extract(
     """
     config = run.config.features
     teacher = in_precision(run, teacher or build_teacher(run))
-    transform = _transform(run, teacher, fitted)
+    transform = _transform(run, teacher, fitted, folder)
     meta: dict[str, Any] = {"source": config.source}
     if config.source == "pretext":
         meta |= {"layer": config.layer, "pool": config.pool}
@@ -262,20 +266,45 @@ def then_transform(teacher: Teacher, transform: FeatureTransform) -> Teacher:
     return lambda images: transform.apply_tensor(teacher(images))
 
 
-def _transform(run: RunFolder, teacher: Teacher, fitted: Path) -> FeatureTransform | None:
+def _transform(
+    run: RunFolder, teacher: Teacher, fitted: Path, folder: Path
+) -> FeatureTransform | None:
     """Load the transform of features that are stored normalised, or fit it on random images."""
     config = run.config.cluster
     if not run.config.features.normalized or config.normalize == "none":
         return None
     path = fitted / "transform.npz"
-    if path.is_file():
+    if fitted != folder and path.is_file():
         return FeatureTransform.load(path)
+    if (transform := _stored_transform(path)) is not None:
+        return transform
     transform = FeatureTransform.fit_blocks(
         _sample(run, teacher), config.normalize, dim=config.pca, seed=run.config.seed
     )
     fitted.mkdir(parents=True, exist_ok=True)
     transform.save(path)
     return transform
+
+
+def _stored_transform(path: Path) -> FeatureTransform | None:
+    """Load the transform of an interrupted call; None if there is none, or it is damaged.
+
+    Without the transform, the features beside it are removed too: a transform that is fitted again
+    on a GPU may differ in the last bits.
+    """
+    problem = "is missing"
+    if path.is_file():
+        try:
+            transform = FeatureTransform.load(path)
+        except DataError as error:
+            problem = str(error)
+        else:
+            transform.save(path)  # also undoes a change of bytes that carry no values
+            return transform
+    if (manifest := path.with_name(MANIFEST)).is_file():
+        logger.warning("%s (%s): all features are made again", path, problem)
+        manifest.unlink()
+    return None
 
 
 def _sample(run: RunFolder, teacher: Teacher) -> Iterator[torch.Tensor]:

@@ -79,7 +79,7 @@ def cluster_images(
         The features do not belong to the images, or their order is ambiguous.
     """
     config, seed = run.config.cluster, run.config.seed
-    store = FeatureStore.open(to_fit)
+    store = FeatureStore.open(to_fit, verify=True)
     if to_label == to_fit:
         store = match_rows(store, images, run.config.data.folders()["transfer"])
     if store.n < config.n_clusters:
@@ -103,7 +103,7 @@ def cluster_images(
     kmeans.fit(rows)
     if to_label != to_fit:
         del rows
-        store = FeatureStore.open(to_label)
+        store = FeatureStore.open(to_label, verify=True)
         rows = _rows(run, store, transform, scratch)
     labels, distances = kmeans.assign(rows)
     return Clusters(

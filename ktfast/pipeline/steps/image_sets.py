@@ -57,10 +57,10 @@ def set_fingerprint(run: RunFolder, role: str) -> str:
 
 
 def open_set(run: RunFolder, role: str) -> PreparedSet:
-    """Open the prepared images of a role."""
+    """Open the prepared images of a role, and verify them if this process has not done so yet."""
     name = set_name(run, role)
     run.result(f"prepare/{name}")
-    return PreparedSet.open(run.stage(f"prepare/{name}"))
+    return PreparedSet.open(run.stage(f"prepare/{name}"), verify=True)
 
 
 def open_feed(

@@ -67,7 +67,7 @@ def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges |
     """
     index = listed_images(run, name)
     images = Input(index.fingerprint, _text(index.root))
-    recorded = read_begun(run.stage(f"prepare/{name}")).get("inputs", {}).get("images")
+    recorded = read_begun(run, f"prepare/{name}").get("inputs", {}).get("images")
     changes = _changes(run, name)
     if changes is not None and (detail := changes.text()):
         # Path and size may be those of the record, and only the content differs.
@@ -112,7 +112,7 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     stage, folder = f"prepare/{name}", run.config.data.folders()[name]
     if not (run.stage(stage) / "result.json").is_file():
         return
-    begun = read_begun(run.stage(stage))
+    begun = read_begun(run, stage)
     if not folder.exists() and _prepared_folder(run, name) == os.path.realpath(folder):
         recorded = str(begun.get("inputs", {}).get("images", ""))
         question = _question(run.config, Input(recorded, _text(folder)))

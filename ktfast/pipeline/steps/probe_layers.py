@@ -146,7 +146,7 @@ def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
     model = target_network(run.config.transfer, 0)
     if name != "random":
         stage = name if name == "transfer" else f"baseline_{name}"
-        load_all(model, run.stage(stage) / WEIGHTS)
+        load_all(model, run.artifact(stage, WEIGHTS))
     device = resolve_device(run.config.device)
     return model.to(device).eval(), "image" if name == "pretext" else "imagenet"
 

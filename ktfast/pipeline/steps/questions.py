@@ -52,7 +52,7 @@ def made_by(run: RunFolder, stage: str, text: str) -> Input:
 def images_of(run: RunFolder, role: str) -> Input:
     """Describe the prepared images of a role."""
     stage = f"prepare/{set_name(run, role)}"
-    named = read_begun(run.stage(stage)).get("named") or {}
+    named = read_begun(run, stage).get("named") or {}
     folder = shown(run.config.data.folders()[role])
     return made_by(run, stage, str(named.get("images", f"the images in {folder}")))
 
