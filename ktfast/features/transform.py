@@ -20,6 +20,7 @@ from ktfast.durable import replacing
 from ktfast.errors import DataError
 from ktfast.features.covariance import Covariance
 from ktfast.features.store import FeatureStore
+from ktfast.ops.unit_rows import common_exponent, scaled, unit_rows
 
 Floats = npt.NDArray[np.float32]
 Choice = Literal["none", "l2", "pca-l2", "pca-whiten-l2"]
@@ -28,6 +29,11 @@ FIT_ROWS = 100_000
 """PCA is fitted on at most this number of rows, drawn evenly from the store."""
 BLOCK_ROWS = 16_384
 """Rows that are read and transformed at once."""
+
+# Features of which the largest magnitude lies between these powers of two are used as they are. All
+# others are multiplied by a power of two, because their squares would leave the range of float32,
+# or their variances would fall below the floor of the whitening.
+_ORDINARY = {"none": (-100, 60), "pca": (-10, 30)}
 
 
 class FeatureTransform:
@@ -41,14 +47,22 @@ class FeatureTransform:
         Mean that PCA subtracts.
     projection : array, float32 [d, p], optional
         Projection of PCA.
+    exponent : int, default 0
+        The features are multiplied by ``2 ** exponent`` first. The exponent is 0 unless the
+        features are very large or very small.
     """
 
     def __init__(
-        self, choice: Choice, mean: Floats | None = None, projection: Floats | None = None
+        self,
+        choice: Choice,
+        mean: Floats | None = None,
+        projection: Floats | None = None,
+        exponent: int = 0,
     ) -> None:
         self.choice: Choice = choice
         self.mean = mean
         self.projection = projection
+        self.exponent = exponent
         self._placed: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -83,6 +97,9 @@ class FeatureTransform:
         """
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         blocks = (torch.from_numpy(store.read(block)) for block in _blocks(rows))
+        if choice == "none" and store.dtype == np.float64:  # the rows are converted to float32
+            peak = max(map(_peak, blocks))
+            return cls(choice, exponent=common_exponent(peak, *_ORDINARY["none"]))
         return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
 
     @classmethod
@@ -115,12 +132,15 @@ class FeatureTransform:
         if not choice.startswith("pca"):
             return cls(choice)
         covariance = Covariance()
+        exponent: int | None = None
         for block in blocks:
-            covariance.add(block)
+            if exponent is None:
+                exponent = common_exponent(_peak(block), *_ORDINARY["pca"])
+            covariance.add(scaled(block, exponent) if exponent else block)
         mean, projection, variances = covariance.axes(dim, seed)
         if choice == "pca-whiten-l2":
             projection /= np.sqrt(np.maximum(variances, 1e-12))
-        return cls(choice, mean, projection)
+        return cls(choice, mean, projection, exponent or 0)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeatureTransform":
@@ -144,7 +164,8 @@ class FeatureTransform:
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 choice = str(file["choice"])
-                return cls(choice, file.get("mean"), file.get("projection"))  # type: ignore[arg-type]
+                exponent = int(file.get("exponent", 0))
+                return cls(choice, file.get("mean"), file.get("projection"), exponent)  # type: ignore[arg-type]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} is damaged ({error}); remove the file and run the stage again"
@@ -152,13 +173,14 @@ class FeatureTransform:
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
-        rows = torch.from_numpy(features.astype(np.float32))
+        rows = torch.from_numpy(np.array(features, dtype=_read_as(features.dtype)))
         result: Floats = self.apply_tensor(rows).numpy()
         return result
 
     def apply_tensor(self, rows: Tensor) -> Tensor:
         """Transform rows [b, d] to float32 [b, p], on the device of `rows`."""
-        rows = rows.float()
+        if self.choice != "l2":  # `unit_rows` scales every row by itself
+            rows = scaled(rows, self.exponent) if self.exponent else rows.float()
         if self.mean is not None and self.projection is not None:
             if rows.device not in self._placed:
                 mean, projection = map(torch.from_numpy, (self.mean, self.projection))
@@ -167,8 +189,8 @@ class FeatureTransform:
             rows = (rows - mean) @ projection
         if self.choice == "none":
             return rows
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        return rows / torch.where(norms == 0, 1, norms)
+        unit: Tensor = unit_rows(rows)
+        return unit
 
     def apply_store(self, store: FeatureStore, folder: Path, budget: int) -> Floats:
         """Transform a whole store.
@@ -211,6 +233,8 @@ class FeatureTransform:
         arrays = {"choice": np.array(self.choice)}
         if self.mean is not None and self.projection is not None:
             arrays |= {"mean": self.mean, "projection": self.projection}
+        if self.exponent:
+            arrays["exponent"] = np.array(self.exponent)
         with replacing(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -219,3 +243,13 @@ def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Cut rows into blocks of `BLOCK_ROWS`."""
     for start in range(0, len(rows), BLOCK_ROWS):
         yield rows[start : start + BLOCK_ROWS]
+
+
+def _read_as(dtype: np.dtype[Any]) -> type:
+    """The dtype in which rows are read: float64 keeps values beyond the range of float32."""
+    return np.float64 if dtype == np.float64 else np.float32
+
+
+def _peak(block: Tensor) -> float:
+    """The largest magnitude of a block."""
+    return float(block.abs().max()) if block.numel() else 0.0
