@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics.pairwise import euclidean_distances
 
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.data.rows import Rows
@@ -42,6 +41,8 @@ def all_distances(rows: Rows, centers: Float64) -> Any:
     centers_there = workspace.to_device(centers)
     for place, block in rows.blocks(max(1, _BLOCK_DISTANCES // max(len(centers), rows.d))):
         if not workspace.on_gpu:
+            from sklearn.metrics.pairwise import euclidean_distances  # slow to import
+
             table[place] = euclidean_distances(float64_on_host(block), centers)
             continue
         with on_device(block):

@@ -9,7 +9,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics.pairwise import euclidean_distances
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
 from ktfast.kmeans.data.rows import Rows
@@ -191,6 +190,8 @@ def _good_margin(sample: Float64, centers: Float64) -> float:
     """Compute the margin from the median ratio of squared distances, 17th nearest to nearest."""
     if len(centers) <= NEAR_CENTERS:
         return 0.0
+    from sklearn.metrics.pairwise import euclidean_distances  # slow to import
+
     squares = euclidean_distances(sample, centers, squared=True)
     squares = np.partition(squares, (0, NEAR_CENTERS), axis=1)
     nearest = np.maximum(squares[:, 0], 1e-3 * squares[:, NEAR_CENTERS] + 1e-300)
