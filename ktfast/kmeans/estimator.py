@@ -62,10 +62,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Most iterations of one run.
     tol : float, default 1e-4
         A run ends when the squared movements of the centres sum to at most `tol` times the mean
-        variance of the features. With 0, a run ends when no label changes.
+        variance of the features, without weights. With 0, a run ends when no label changes.
     verbose : int, default 0
-        Above 0, each iteration is logged. With 0, at most one line is logged every ten seconds.
-        Both use level INFO.
+        Above 0, each iteration is printed in scikit-learn's words, and logged. With 0, at most one
+        line is logged every ten seconds. Log lines have level INFO.
     random_state : int, numpy.random.RandomState or None, default None
         Source of random numbers, as in scikit-learn.
     copy_x : bool, default True
@@ -129,7 +129,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     of the rows. A row of weight two counts as the row given twice.
 
     X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
-    dtypes are copied to float64.
+    dtypes are copied to float64. Every method takes arrays of NumPy, torch and CuPy, memory maps,
+    data frames, nested lists, objects with DLPack's interface, and sequences of matrices.
+
+    Float64 values above 1e18 or below 1e-91 are copied, multiplied by a power of two. Squared
+    distances beyond the range of float64 are then given as infinity or zero.
 
     Ctrl-C ends `fit` within about a second with a KeyboardInterrupt. The estimator then holds the
     last complete iteration of the best run. If there was none, the estimator is unchanged.
@@ -196,6 +200,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         ValueError
             X contains NaN, infinity or values too large (the message names the row), has fewer rows
             than clusters, or a parameter is out of range.
+        TypeError
+            X is sparse, or a parameter has a wrong type.
         """
         n_init = check_parameters(self)
         before = dict(vars(self))
@@ -355,7 +361,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Returns
         -------
         distances : array [n, k]
-            Euclidean distances, in the dtype of the centres and the library of X.
+            Euclidean distances, in the dtype of the centres and the library of X. The first of the
+            least distances of a row belongs to the centre that `predict` gives.
 
         Raises
         ------
