@@ -5,6 +5,7 @@ So every entrance that returns distances or neighbours agrees with the labels.
 """
 
 import itertools
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -115,15 +116,11 @@ def _roots(squares: Any, dtype: str) -> Any:
     Rounding can give a farther centre the distance of the nearest one. Such a distance is rounded
     to the next larger number.
     """
-    roots = squares.sqrt() if library_of(squares) == "torch" else squares**0.5
-    roots = contiguous(roots, dtype)
-    nearest = (_least(roots) == roots) & (squares > _least(squares))
-    step = float(np.finfo(dtype).eps)
-    return contiguous(roots * (1 + contiguous(nearest, dtype) * step), dtype)
-
-
-def _least(table: Any) -> Any:
-    """The least number of each row, as a column."""
-    if library_of(table) == "torch":
-        return table.amin(1, keepdim=True)
-    return table.min(axis=1, keepdims=True)
+    library = sys.modules[library_of(squares)]
+    limits = np.finfo(dtype)
+    is_torch = library_of(squares) == "torch"
+    least = squares.amin(1, keepdim=True) if is_torch else squares.min(axis=1, keepdims=True)
+    root = contiguous(library.sqrt(least), dtype)
+    above = root * (1 + float(limits.eps)) + float(limits.smallest_subnormal)
+    roots = library.maximum(contiguous(library.sqrt(squares), dtype), above)
+    return library.where(squares > least, roots, root)
