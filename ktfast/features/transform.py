@@ -180,7 +180,10 @@ class FeatureTransform:
     def apply_tensor(self, rows: Tensor) -> Tensor:
         """Transform rows [b, d] to float32 [b, p], on the device of `rows`."""
         if self.choice != "l2":  # `unit_rows` scales every row by itself
+            given = rows
             rows = scaled(rows, self.exponent) if self.exponent else rows.float()
+            if given.dtype == torch.float64:
+                _check_kept(given, rows)
         if self.mean is not None and self.projection is not None:
             if rows.device not in self._placed:
                 mean, projection = map(torch.from_numpy, (self.mean, self.projection))
@@ -253,3 +256,15 @@ def _read_as(dtype: np.dtype[Any]) -> type:
 def _peak(block: Tensor) -> float:
     """The largest magnitude of a block."""
     return float(block.abs().max()) if block.numel() else 0.0
+
+
+def _check_kept(given: Tensor, rows: Tensor) -> None:
+    """Refuse finite float64 rows that become infinite, or zero, in float32."""
+    peak, kept = given.abs().amax(1), rows.abs().amax(1)
+    lost = peak.isfinite() & ((peak > 0) & (kept == 0) | ~kept.isfinite())
+    if bool(lost.any()):
+        raise DataError(
+            f"the features hold rows of magnitudes from {float(peak[peak > 0].min()):.3g} to "
+            f"{float(peak.max()):.3g}, which float32 cannot hold together; rescale these rows, or "
+            "set cluster.normalize to l2"
+        )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ktfast import KMeans
-from ktfast.errors import InputError
+from ktfast.errors import DataError, InputError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import linear_probe
 from ktfast.features.store import FeatureStore
@@ -68,3 +68,13 @@ def test_ordinary_rows_keep_their_bits_and_zeros_stay_zero(rng):
     rows[7] *= 2.0**100
     rows[9] *= 2.0**-100
     assert torch.equal(unit_rows(rows), expected)
+
+
+@pytest.mark.parametrize("choice", ["none", "pca-l2"])
+@pytest.mark.parametrize("factor", [1e-150, 1e150])
+def test_rows_that_float32_cannot_hold_together_are_refused(factor, choice, rows, tmp_path):
+    rows[::2] *= factor
+    with pytest.raises(DataError, match="float32 cannot hold together"):
+        labels_of(rows, tmp_path, choice)
+    expected = labels_of(rows[::2] / factor, tmp_path, "l2")
+    np.testing.assert_array_equal(labels_of(rows, tmp_path, "l2")[::2], expected)
