@@ -364,7 +364,7 @@ def test_clustering_of_a_matrix_of_extreme_magnitude(
     rows = rng.normal(size=(4, 7))[groups] + rng.normal(size=(14 * 8, 7)) * 0.01
     command = ["cluster", *arguments(tmp_path / "run", recipe, photographs)]
     command += [
-        "--n-clusters",
+        "--cluster.n_clusters",
         "4",
         "--features",
         str(tmp_path / "matrix.npy"),
