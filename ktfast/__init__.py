@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     import ktfast.ops as ops
     from ktfast.kmeans import KMeans
     from ktfast.ops.permutations import permutation_set
+    from ktfast.pipeline.image_model import load
     from ktfast.pipeline.runner import run
 
-__all__ = ["KMeans", "__version__", "ops", "permutation_set", "run"]
+__all__ = ["KMeans", "__version__", "load", "ops", "permutation_set", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "KMeans": "ktfast.kmeans",
+    "load": "ktfast.pipeline.image_model",
     "permutation_set": "ktfast.ops.permutations",
     "run": "ktfast.pipeline.runner",
 }

@@ -4,12 +4,20 @@ The command line prints such an exception as one sentence.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """The user's data, file or option cannot be used; the message names it and says what to do."""
+    """The user's data, file or option cannot be used; the message names it and says what to do.
+
+    File names in the message are spelled as `shown` spells them, so that every message can be
+    printed and encoded.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class DataError(InputError):
@@ -21,12 +29,24 @@ class ConfigError(InputError):
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """Spell a path so that it can be printed and encoded.
+    """Spell a path, or a text that names paths, so that it can be printed and encoded.
 
     A file name on Linux is any sequence of bytes. Bytes that are not UTF-8 are written as escapes,
     such as `caf\\xe9.jpg`.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fsdecode(path)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte; only damaged JSON holds one
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class ShownFormatter(logging.Formatter):
+    """A formatter of log records that spells file names as `shown` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record so that every stream can encode the text."""
+        return shown(super().format(record))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ CSRC = ROOT / "csrc"
 # The eight levels of the package, from the bottom up. A unit is a folder or a file directly in
 # ktfast/. A unit imports itself and units of the levels below its own.
 LEVELS = [
-    {"errors", "durable", "reference"},
+    {"errors", "durable", "tables", "reference"},
     {"native"},
     {"ops"},
     {"kmeans", "images", "models", "config"},
@@ -30,6 +30,7 @@ LEVEL_OF = {unit: number for number, level in enumerate(LEVELS, 1) for unit in l
 # Imports between units of one level; every one needs a reason.
 SIBLINGS = {
     ("durable", "errors"),  # a damaged file is a DataError
+    ("tables", "durable"),  # a table is complete or absent, as every file
     ("pipeline", "report"),  # the runner ends with the report
 }
 # Files that only give another name to what lies deeper.

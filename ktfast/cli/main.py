@@ -1,4 +1,4 @@
-"""The command `ktfast`: one sub-command per stage, and run, demo, report, doctor, bench.
+"""The command `ktfast`: one sub-command per stage, run, demo, report, embed, assign, and others.
 
 An error that the user can correct is printed as one sentence. The exit status is 2 for bad input or
 a missing package, 1 if the disk or the memory is full or a file cannot be read or written, 130 for
@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ktfast.cli import kmeans, use_model
 from ktfast.cli.options import overrides, parse
-from ktfast.errors import InputError
+from ktfast.cli.printing import print_line
+from ktfast.errors import InputError, ShownFormatter
 from ktfast.pipeline.runner import run
 from ktfast.training.signals import Interrupted
 
@@ -40,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status of the process.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ShownFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ktfast").setLevel(logging.INFO)
     # torch allocates large CPU tensors anew at every step, and each new memory page costs a page
     # fault. This variable makes torch ask for huge pages, which are 512 times as large.
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         message, status = _explain_memory(error), 1
-    print(f"ktfast: {message}", file=sys.stderr)
+    print_line(f"ktfast: {message}", sys.stderr)
     return status
 
 
@@ -128,7 +132,7 @@ def _configuration(options: argparse.Namespace) -> "Config":
 
 def _print_report(report: Path | None) -> int:
     if report is not None:
-        print(report)
+        print_line(report)
     return 0
 
 
@@ -152,7 +156,7 @@ def _doctor(_: argparse.Namespace) -> int:
     findings = examine()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
+        print_line(f"{finding.name:<{width}}  {'on ' if finding.on else 'off'}  {finding.detail}")
     return 0 if all(finding.on for finding in findings if finding.required) else 1
 
 
@@ -167,6 +171,10 @@ _COMMANDS = {
     "report": _report,
     "doctor": _doctor,
     "bench": _bench,
+    "embed": use_model.embed,
+    "assign": use_model.assign,
+    "export": use_model.export,
+    "kmeans": kmeans.kmeans,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ktfast import __version__
+from ktfast.cli import kmeans, use_model
 from ktfast.errors import ConfigError
 from ktfast.pipeline.runner import BASELINES, STAGES
 
@@ -32,7 +33,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Returns
     -------
     options : argparse.Namespace
-        `command` names the command: stages, demo, report, doctor or bench.
+        `command` names the command: stages, demo, report, embed, assign, export,
+        kmeans, doctor or bench.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     places.add_argument("folder", nargs="?", type=Path, help="run folder")
     places.add_argument("--run", type=Path, help="run folder, instead of the argument folder")
     report.set_defaults(command="report")
+    use_model.add_commands(commands)
+    kmeans.add_command(commands)
     doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")
     doctor.set_defaults(command="doctor")
     bench = commands.add_parser("bench", help="compare speed with other libraries on this machine")

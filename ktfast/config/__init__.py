@@ -14,7 +14,13 @@ from ktfast.config.pipeline import (
     TransferConfig,
 )
 from ktfast.config.run import Config, load_config, options, parse_config
-from ktfast.config.section import Section, TrainingConfig, differences, result_options
+from ktfast.config.section import (
+    Section,
+    TrainingConfig,
+    differences,
+    result_options,
+    spell_path,
+)
 from ktfast.config.voc import VocConfig, VocDetectionConfig, VocSection
 
 __all__ = [
@@ -36,4 +42,5 @@ __all__ = [
     "options",
     "parse_config",
     "result_options",
+    "spell_path",
 ]

@@ -128,6 +128,18 @@ class PretextConfig(Section):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"
     )
+    cell_loss: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a second loss: the network also names the cell that each slot "
+        "shows; 0: the paper's loss alone; with 1, a network learns the puzzle on small data sets "
+        "on which it otherwise stays at chance",
+    )
+    stop_at_chance: bool = side_option(
+        False,
+        description="end the training with an error if it is no better than guessing after 40 % of "
+        "its steps; a training at chance is reported in any case",
+    )
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -197,7 +209,10 @@ class ClusterConfig(Section):
 
     features: Path | None = side_option(
         None,
-        description=".npy file or folder of features to cluster; not set: the run's own features",
+        description="features to cluster: a folder that `ktfast features` wrote; an .npz or "
+        "Parquet file with paths and features; or a .npy file, if possible with a .csv or .txt "
+        "list of paths beside it; paths are relative to data.transfer; not set: the run's own "
+        "features",
     )
     n_clusters: int = Field(
         2000, ge=2, description="number of clusters, which is the number of pseudo-labels"

@@ -1,12 +1,16 @@
 """The base class of every group of options, and the group that all trainings share."""
 
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Marks the field of an option that does not change results.
 _SIDE: Any = {"changes_results": False}
+_URI = "file:///"
 
 
 class Section(BaseModel):
@@ -19,7 +23,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Fill in the options that a nested section lacks.
+        """Fill in the options that a nested section lacks, and read paths that are URIs.
 
         The values come from this section's default for the nested section, because the defaults of
         `transfer.training` differ from those of `pretext.training`.
@@ -31,7 +35,26 @@ class Section(BaseModel):
             if isinstance(values.get(name), dict) and isinstance(field.default, Section):
                 own = field.default.model_dump(exclude_unset=True)
                 completed[name] = {**own, **values[name]}
+            elif Path in get_args(field.annotation) and str(values.get(name)).startswith(_URI):
+                completed[name] = _from_uri(str(values[name]))
         return completed
+
+
+def spell_path(path: Path) -> str:
+    """Spell an absolute path in UTF-8: as it is if it is UTF-8, else as a `file:` URI.
+
+    Bytes that are not UTF-8 are percent-encoded in the URI, as in `file:///data/caf%E9`.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return path.as_uri()
+    return os.fspath(path)
+
+
+def _from_uri(uri: str) -> Path:
+    """Read the path of a `file:` URI."""
+    return Path("/" + os.fsdecode(unquote_to_bytes(uri.removeprefix(_URI))))
 
 
 def side_option(default: Any, *, description: str, **limits: Any) -> Any:

@@ -1,5 +1,7 @@
 """Read features from disk: one row per image, in shards that are memory-mapped.
 
+A single file from elsewhere is read too: `ktfast.features.files` lists the formats.
+
 A feature folder holds the features `features-00000.npy` ..., the sample ids
 `sample_ids-00000.npy` ... and the manifest `manifest.json`. A `FeatureWriter` writes the manifest
 after every shard, and marks it as complete at the end.
@@ -16,13 +18,14 @@ import numpy.typing as npt
 from ktfast import durable
 from ktfast.durable import is_whole
 from ktfast.errors import DataError, InputError
+from ktfast.features.files import READERS, checked, list_beside, read_list
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
 
 Array = npt.NDArray[Any]
 
 
 class FeatureStore:
-    """Features of a folder that a `FeatureWriter` wrote, or of one `.npy` file.
+    """Features of a folder that a `FeatureWriter` wrote, or of one file.
 
     `FeatureStore.open` makes a store.
 
@@ -38,7 +41,15 @@ class FeatureStore:
         JSON values that the writer stored with the features.
     hashes : list of str or None
         SHA-256 of the files; None for a single file.
+
+    Attributes
+    ----------
+    paths : tuple of str or None
+        Path of the image of each row, if a single file names the paths; see
+        `ktfast.features.matching.match_rows`.
     """
+
+    paths: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -53,23 +64,25 @@ class FeatureStore:
         self.sample_ids = sample_ids
         self.meta = meta
         self._hashes = hashes
+        self._files = [path]
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> "FeatureStore":
-        """Open a feature folder or a `.npy` file.
+        """Open a feature folder or a file of features.
 
         Parameters
         ----------
         path : path-like
-            Folder with a `manifest.json`, or file with a numeric array [n, d].
+            Folder with a `manifest.json`; or a `.npy` file with numbers [n, d], beside which a list
+            of paths may lie; or an `.npz` or Parquet file with features and paths.
         verify : bool
             Read all shards and compare their SHA-256. Sizes are always compared.
 
         Returns
         -------
         store : FeatureStore
-            The features, memory-mapped.
+            The features, memory-mapped. Those of `.npz` and Parquet files are in memory.
 
         Raises
         ------
@@ -78,8 +91,7 @@ class FeatureStore:
         """
         path = Path(path)
         if path.is_file():
-            array = _map(path)
-            return cls(path, [array], np.arange(len(array), dtype=np.int64), {}, None)
+            return cls._open_file(path)
         manifest = read_manifest(path)
         if not manifest["complete"]:
             raise DataError(
@@ -99,6 +111,23 @@ class FeatureStore:
             path, arrays, ids, manifest["meta"], [r["sha256"] for s in shards for r in files_of(s)]
         )
 
+    @classmethod
+    def _open_file(cls, path: Path) -> "FeatureStore":
+        """Open a single file, with the paths of its rows if they are known."""
+        reader, paths, listed = READERS.get(path.suffix.lower()), None, None
+        if reader is not None:
+            array, paths = reader(path)
+        else:
+            array, listed = _map(path), list_beside(path)
+            if listed is not None:
+                paths = read_list(listed)
+        array = checked(path, array, paths, listed)
+        store = cls(path, [array], np.arange(len(array), dtype=np.int64), {}, None)
+        store.paths = paths
+        if listed is not None:
+            store._files.append(listed)
+        return store
+
     @property
     def n(self) -> int:
         """Number of rows."""
@@ -116,8 +145,11 @@ class FeatureStore:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the content. For a single file this reads the whole file."""
-        hashes = self._hashes or [durable.sha256_file(self.path)]
+        """SHA-256 of the content. For a single file this reads the whole file.
+
+        If a list of paths lies beside the file, the list is part of the content.
+        """
+        hashes = self._hashes or [durable.sha256_file(path) for path in self._files]
         return durable.sha256_json([self.n, self.dim, str(self.dtype), *hashes])
 
     def read(self, rows: slice | npt.ArrayLike) -> Array:

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.durable import is_whole, remove_leftovers
-from ktfast.errors import ConfigError, InputError
+from ktfast.errors import ConfigError, InputError, shown
 from ktfast.features.manifest import MANIFEST, files_of, load_ids, read_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class FeatureWriter:
         Continue after the last whole shard of an earlier writer with the same arguments. Rows below
         `rows_done` that are appended again are ignored, so that the caller may start with the batch
         that holds row `rows_done`. Without `resume`, the shards of an earlier writer are removed.
+    paths : sequence of str, optional
+        Path of the image of each row, for messages. Without paths, messages name the row.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class FeatureWriter:
         meta: Mapping[str, Any] | None = None,
         shard_rows: int | None = None,
         resume: bool = False,
+        paths: Sequence[str] | None = None,
     ) -> None:
         if dtype not in ("float16", "float32"):
             raise ConfigError(f"feature dtype must be float16 or float32, got {dtype!r}")
@@ -73,6 +76,7 @@ class FeatureWriter:
         self.folder = Path(folder)
         self.dim = dim
         self.rows_done = 0
+        self._paths = paths
         meta = json.loads(json.dumps(meta or {}))  # the values that reading will give
         self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": meta}
         self._shards: list[dict[str, Any]] = []
@@ -122,7 +126,7 @@ class FeatureWriter:
                 f" got {list(block.shape)} and {list(ids.shape)}"
             )
         known = 0 if rows is None else self._count_stored(np.asarray(rows, np.int64))
-        block, ids = self._convert(block[known:], ids[known:]), ids[known:]
+        block, ids = self._convert(block[known:]), ids[known:]
         if self._complete and len(ids):
             raise InputError(f"{self.folder} is complete with {self.rows_done} rows; add no more")
         done = 0
@@ -142,7 +146,7 @@ class FeatureWriter:
         Raises
         ------
         InputError
-            A sample id was appended twice, or no features were appended.
+            An image was appended twice, or no features were appended.
         """
         if self._closed:
             return
@@ -150,9 +154,15 @@ class FeatureWriter:
             self._flush()
         if not self._shards:
             raise InputError(f"no features were appended to {self.folder}")
-        unique, counts = np.unique(load_ids(self.folder, self._shards), return_counts=True)
-        if np.any(counts > 1):
-            raise InputError(f"sample {unique[counts > 1][0]} was appended to {self.folder} twice")
+        ids = load_ids(self.folder, self._shards)
+        order = np.argsort(ids, kind="stable")
+        equal = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+        if len(equal):
+            first, second = (int(order[equal[0] + k]) for k in (0, 1))
+            raise InputError(
+                f"{self._name(first)} and {self._name(second)} were appended to "
+                f"{shown(self.folder)} with the same sample id; append each image once"
+            )
         self._complete = self._closed = True
         self._write_manifest()
 
@@ -169,7 +179,7 @@ class FeatureWriter:
         for shard in manifest["shards"]:
             if not all(is_whole(self.folder, record, hashed=True) for record in files_of(shard)):
                 logger.warning(
-                    "%s: %s is damaged and will be made again", self.folder, shard["file"]
+                    "%s: %s is damaged and will be made again", shown(self.folder), shard["file"]
                 )
                 break
             self._shards.append(shard)
@@ -190,7 +200,11 @@ class FeatureWriter:
             )
         return int(np.clip(next_row - rows[0], 0, rows.size))
 
-    def _convert(self, block: Array, ids: npt.NDArray[np.int64]) -> Array:
+    def _name(self, row: int) -> str:
+        """Name the image of a row in a message."""
+        return f"row {row}" if self._paths is None else shown(self._paths[row])
+
+    def _convert(self, block: Array) -> Array:
         """A block in the stored type; refuses values that are not finite."""
         with np.errstate(over="ignore"):
             stored = block.astype(self._features.dtype, copy=False)
@@ -204,7 +218,8 @@ class FeatureWriter:
                 else "check the model"
             )
             raise InputError(
-                f"features of sample {ids[bad]} are not finite in {stored.dtype}"
+                f"features of {self._name(self.rows_done + self._filled + bad)} are not finite in"
+                f" {stored.dtype}"
                 f" (largest magnitude {largest:g}); {remedy}"
             )
         return stored

@@ -162,13 +162,19 @@ class ImageIndex:
         Raises
         ------
         DataError
-            A file does not exist, or is listed twice. The message names the file.
+            A file does not exist, or is listed twice, and the message names the file; or the
+            number of labels differs from the number of paths.
         """
         root = Path(root)
         try:
             sizes = [os.stat(root / path).st_size for path in paths]
         except OSError as error:
             raise DataError(f"listed image {error.filename}: {error.strerror}") from error
+        if labels is not None and len(np.asarray(labels)) != len(paths):
+            raise DataError(
+                f"{len(np.asarray(labels))} labels were given for {len(paths)} images of {root}; "
+                "give one label per image, in the order of the paths"
+            )
         return cls(
             root=root,
             paths=tuple(paths),

@@ -51,4 +51,6 @@ def build_trunk(name: str, **options: Any) -> Trunk:
     """
     if name not in TRUNKS:
         raise ConfigError(f"trunk {name!r} is unknown; choose one of {', '.join(TRUNKS)}")
-    return TRUNKS[name](**options)
+    trunk = TRUNKS[name](**options)
+    trunk.origin = {"trunk": name, "options": options}
+    return trunk

@@ -7,6 +7,8 @@ that state dicts interchange. `trunk.features(x, "conv3")` gives the map after a
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,12 +155,15 @@ class Trunk(nn.Module):
         Last layer that the puzzle network uses.
     grid : int
         Side of the map that the classifier reads.
+    origin : dict
+        Name and options with which `ktfast.models.build_trunk` built the network; empty otherwise.
     """
 
     features: LayerStack
     classifier: nn.Sequential
     puzzle_layer: str
     grid: int
+    origin: Mapping[str, Any] = MappingProxyType({})
     _frozen = 0  # this number of modules at the start of `features` does not train
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ktfast.durable import write_bytes
 from ktfast.errors import DataError
+from ktfast.models.spelling import utf8_path
 
 OUTPUT_STD = 0.001
 """Initial standard deviation of the last fully connected layer's weights."""
@@ -179,7 +180,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         raise DataError(f"there is no weight file {path}; give the path of an existing file")
     if path.suffix not in (".pt", ".pth"):
         try:
-            return dict(safetensors.torch.load_file(path))
+            with utf8_path(path) as spelling:
+                return dict(safetensors.torch.load_file(spelling))
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged or no safetensors file ({error})") from error
     try:

@@ -15,9 +15,9 @@ from typing import Any
 import tomli_w
 from filelock import FileLock, Timeout
 
-from ktfast.config import Config, load_config
+from ktfast.config import Config, load_config, spell_path
 from ktfast.durable import read_json, write_bytes, write_json
-from ktfast.errors import DataError, InputError
+from ktfast.errors import DataError, InputError, ShownFormatter
 from ktfast.pipeline.environment import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,8 @@ def to_toml(config: Config) -> str:
     """Convert a configuration to TOML.
 
     Options that are not set are left out. Paths become absolute, so that a run can be continued
-    from any working directory.
+    from any working directory. TOML is UTF-8. A path that is not UTF-8 becomes a `file:` URI, which
+    `load_config` reads.
     """
     return tomli_w.dumps(_for_toml(config.model_dump()))
 
@@ -152,7 +153,7 @@ def to_toml(config: Config) -> str:
 def _for_toml(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _for_toml(item) for key, item in value.items() if item is not None}
-    return os.path.abspath(value) if isinstance(value, Path) else value
+    return spell_path(Path(os.path.abspath(value))) if isinstance(value, Path) else value
 
 
 @contextmanager
@@ -174,7 +175,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _logged(folder: Path) -> Iterator[None]:
     """Append ktfast's log of the block, and an error that ends the block, to `log.txt`."""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="replace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(ShownFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package_logger = logging.getLogger("ktfast")
     package_logger.addHandler(handler)
     try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ktfast.errors import InputError
+from ktfast.errors import InputError, shown
 
 if TYPE_CHECKING:
     from ktfast.config import Config
@@ -179,9 +179,9 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
 def _needless(config: "Config", stage: str) -> str | None:
     """Say why a run of several stages does not need a stage; None if the stage is needed."""
     if stage in ("pretext", "features") and config.cluster.features is not None:
-        return f"cluster.features is {config.cluster.features}"
+        return f"cluster.features is {shown(config.cluster.features)}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
-        return f"the features come from {config.features.weights or config.features.source}"
+        return f"the features come from {shown(config.features.weights or config.features.source)}"
     if stage == "evaluate" and config.data.test is None:
         return "data.test is not set"
     if stage == "voc" and not config.voc.protocols():

@@ -34,8 +34,9 @@ def jigsaw_accuracy(
     right, seen = torch.zeros((), dtype=torch.int64, device=device), 0
     with evaluating(task.model):
         for batch in feed.epoch(0):
-            tiles, labels = task.puzzles(batch, epoch)
-            right += (task.model(tiles).argmax(1) == labels).sum()
+            tiles, labels, _ = task.puzzles(batch, epoch)
+            permutations, _ = task.model.split(task.model(tiles))
+            right += (permutations.argmax(1) == labels).sum()
             seen += len(labels)
             if max_images is not None and seen >= max_images:
                 break

@@ -35,6 +35,9 @@ class JigsawNet(nn.Module):
         Units of the fully connected layer that joins all tiles.
     dropout : float
         Dropout probability after each of the two fully connected layers.
+    names_cells : bool
+        Also name the cell that each slot shows: n_tiles x n_tiles further logits of the last layer.
+        `split` separates the further logits from those of the permutations.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class JigsawNet(nn.Module):
         tile_features: int = 1024,
         hidden: int = 4096,
         dropout: float = 0.5,
+        names_cells: bool = False,
     ) -> None:
         super().__init__()
         trunk.truncate(trunk.puzzle_layer)
@@ -63,6 +67,8 @@ class JigsawNet(nn.Module):
             )
         self.trunk = trunk
         self.n_tiles = n_tiles
+        self.n_permutations = n_permutations
+        self.names_cells = names_cells
         # A trunk that ends in a pooling has a small map. The map of a convolution is pooled here.
         pooled = trunk.features.last.startswith("pool")
         self.grid = side if pooled else min(side, LARGEST_GRID)
@@ -74,11 +80,11 @@ class JigsawNet(nn.Module):
             nn.Linear(n_tiles * tile_features, hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
-            nn.Linear(hidden, n_permutations),
+            nn.Linear(hidden, n_permutations + (n_tiles**2 if names_cells else 0)),
         )
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Logits [B, n_permutations] of tiles [B, n_tiles, 3, t, t]."""
+        """Logits of tiles [B, n_tiles, 3, t, t]: [B, n_permutations], then those of the cells."""
         if tiles.ndim != 5 or tiles.shape[1] != self.n_tiles:
             raise InputError(
                 f"tiles must have shape [B, {self.n_tiles}, 3, t, t], got {tuple(tiles.shape)}"
@@ -88,6 +94,26 @@ class JigsawNet(nn.Module):
         encoded = self.tile_encoder(torch.flatten(maps, 1))
         logits: Tensor = self.classifier(encoded.view(puzzles, -1))
         return logits
+
+    def split(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Separate the logits of the permutations from the logits of the cells.
+
+        Parameters
+        ----------
+        logits : Tensor [B, n_permutations or n_permutations + n_tiles**2]
+            Output of the network.
+
+        Returns
+        -------
+        permutations : Tensor [B, n_permutations]
+            Logits of the permutations.
+        cells : Tensor [B, n_tiles, n_tiles] or None
+            Logits of the cells that each slot may show; None unless the network names cells.
+        """
+        if not self.names_cells:
+            return logits, None
+        cells = logits[:, self.n_permutations :].reshape(-1, self.n_tiles, self.n_tiles)
+        return logits[:, : self.n_permutations], cells
 
     def _pool(self, maps: Tensor) -> Tensor:
         """Max-pool maps to grid x grid with windows of equal size that cover the whole map.

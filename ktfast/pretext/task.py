@@ -3,12 +3,13 @@
 A task turns a batch of a feed into a loss. `ktfast.training.loop.train` trains any task.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.images.feeds.base import Batch
@@ -23,8 +24,34 @@ _SET_BY_TASK = (
 )  # fmt: skip
 
 
+class Puzzles(NamedTuple):
+    """A batch of puzzles.
+
+    Attributes
+    ----------
+    tiles : Tensor [B, n_tiles, 3, t, t]
+        Normalised tiles.
+    labels : Tensor, int64 [B]
+        Row of the permutation set that shuffled each image.
+    cells : Tensor, int64 [B, n_tiles]
+        Cell that each slot shows; `OCCLUDED` in a slot that shows another image.
+    """
+
+    tiles: Tensor
+    labels: Tensor
+    cells: Tensor
+
+
+OCCLUDED = -1
+"""Cell of an occluded slot in `Puzzles.cells`."""
+
+
 class JigsawTask:
     """Name the permutation that shuffled the tiles of an image (Jigsaw++).
+
+    A network whose loss is that of the permutation alone can stay at chance for its whole training.
+    `cell_loss` adds the cross-entropy of the cell that each slot shows. The cells are not in
+    Noroozi et al. 2018.
 
     Parameters
     ----------
@@ -34,13 +61,16 @@ class JigsawTask:
         Permutation set.
     seed : int
         Seed of every random choice of the puzzles.
+    cell_loss : float, default 0
+        Weight of the loss of naming the cell of each slot. It needs a network that names cells.
     **options : Any
         Further options of `ktfast.ops.jigsaw_tiles`, such as tile_size.
 
     Raises
     ------
     InputError
-        An option is given that the task takes from the batch or the network.
+        An option is given that the task takes from the batch or the network, or `cell_loss` is
+        given for a network that does not name cells.
     """
 
     def __init__(
@@ -49,8 +79,15 @@ class JigsawTask:
         permutations: npt.NDArray[Any] | Tensor,
         *,
         seed: int,
+        cell_loss: float = 0.0,
         **options: Any,
     ) -> None:
+        if cell_loss and not model.names_cells:
+            raise InputError(
+                f"cell_loss is {cell_loss:g}, but the network does not name cells; build JigsawNet"
+                " with names_cells=True"
+            )
+        self.cell_loss = cell_loss
         self.model = model
         self.permutations = torch.as_tensor(np.asarray(permutations))
         self.seed = seed
@@ -62,15 +99,29 @@ class JigsawTask:
                 raise InputError(f"JigsawTask sets {name} itself; leave it out")
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Cross-entropy and accuracy of a batch.
+        """Loss of a batch, and the share of puzzles and of cells that the network names.
 
         A step writes its tiles over the tiles of the last step. Run the backward pass of a step
         before the next step; otherwise autograd raises a RuntimeError.
         """
-        tiles, labels = self.puzzles(batch, epoch, reuse=True)
-        return label_loss(self.model(tiles), labels)
+        tiles, labels, cells = self.puzzles(batch, epoch, reuse=True)
+        permutations, named = self.model.split(self.model(tiles))
+        output = label_loss(permutations, labels)
+        if named is None:
+            return output
+        shown = cells != OCCLUDED
+        # The mean over all slots does not depend on how a batch is cut into micro-batches. The mean
+        # over the slots that are not occluded would.
+        loss = functional.cross_entropy(
+            named.float().flatten(0, 1), cells.flatten(), ignore_index=OCCLUDED, reduction="sum"
+        )
+        right = ((named.detach().argmax(2) == cells) & shown).sum() / shown.sum()
+        return StepOutput(
+            output.loss + self.cell_loss * loss / cells.numel(),
+            {**output.metrics, "cell_accuracy": right},
+        )
 
-    def puzzles(self, batch: Batch, epoch: int, *, reuse: bool = False) -> tuple[Tensor, Tensor]:
+    def puzzles(self, batch: Batch, epoch: int, *, reuse: bool = False) -> Puzzles:
         """Cut a batch into puzzles in the type and memory order of the network.
 
         Parameters
@@ -84,10 +135,8 @@ class JigsawTask:
 
         Returns
         -------
-        tiles : Tensor [B, n_tiles, 3, t, t]
-            Normalised tiles.
-        labels : Tensor, int64 [B]
-            Row of `permutations` that shuffled each image.
+        puzzles : Puzzles
+            Tiles, labels and cells.
         """
         device = batch.pool.device
         self.permutations = self.permutations.to(device)
@@ -98,7 +147,7 @@ class JigsawTask:
         channels_last = first.is_contiguous(memory_format=torch.channels_last)
         kind = dtype, device, channels_last
         kept = self._kept.get(kind) if reuse else None
-        tiles, labels = jigsaw_tiles(
+        tiles, labels, choices = jigsaw_tiles(
             batch.pool,
             self.permutations,
             indices=batch.indices,
@@ -107,6 +156,7 @@ class JigsawTask:
             epoch=epoch,
             dtype=str(dtype).removeprefix("torch."),
             channels_last=channels_last,
+            return_choices=True,
             out=None if kept is None or len(kept) < len(batch) else kept[: len(batch)],
             **self.options,
         )
@@ -114,4 +164,5 @@ class JigsawTask:
         # inference tensor: autograd would refuse it in a later training step.
         if reuse and len(tiles) > (0 if kept is None else len(kept)) and not tiles.is_inference():
             self._kept = {kind: tiles}
-        return tiles, labels
+        cells = choices.cells.long().masked_fill_(choices.occluded.bool(), OCCLUDED)
+        return Puzzles(tiles, labels, cells)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 import ktfast
 from ktfast.durable import write_bytes
+from ktfast.errors import shown
 from ktfast.report import sections
 from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.probes import probe_section
@@ -68,5 +69,5 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         **page,
     )
     path = run.folder / "report.html"
-    write_bytes(path, text.encode())
+    write_bytes(path, shown(text).encode())
     return path

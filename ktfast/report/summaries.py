@@ -92,15 +92,19 @@ class TrainingResult:
         Accuracy of the network. For puzzles: on held-out images.
     chance : float, optional
         Accuracy of guessing; only puzzles have one.
+    at_chance : bool
+        Whether the network was no better than guessing on the images of the last training steps.
     """
 
     accuracy: float | None
     chance: float | None
+    at_chance: bool = False
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
-        return cls(number(value.get("accuracy")), number(value.get("chance")))
+        accuracy, chance = number(value.get("accuracy")), number(value.get("chance"))
+        return cls(accuracy, chance, at_chance=value.get("at_chance") is True)
 
 
 @dataclass(frozen=True)

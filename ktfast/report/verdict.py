@@ -118,6 +118,12 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
             f"The puzzle network solves {percent(pretext.accuracy)} of its puzzles (chance "
             f"{percent(pretext.chance, 2)})."
         )
+        if pretext.at_chance:
+            sentences.append(
+                "The puzzle network was at chance when its training ended. Its features, and the "
+                "clusters and the transfer that follow from the features, say little about "
+                "Jigsaw++: set pretext.cell_loss to 1, or train longer."
+            )
     if cluster is not None and cluster.quality.nmi is not None:
         random = cluster.untrained.nmi
         beside = (

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ktfast.durable import write_bytes
 from ktfast.errors import DataError
+from ktfast.models.spelling import utf8_path
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,10 @@ class CheckpointFolder:
 def _read(path: Path) -> Checkpoint:
     """Read and verify one checkpoint; raise `DataError` unless all content is as written."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with (
+            utf8_path(path) as spelling,
+            safetensors.safe_open(spelling, framework="pt") as file,
+        ):
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:

@@ -23,6 +23,7 @@ from ktfast.training.checkpoint import CheckpointFolder
 from ktfast.training.delivery import deliver
 from ktfast.training.execution import fastest, running, step_seconds, ways
 from ktfast.training.gradients import StepOutput, Task
+from ktfast.training.guessing import AtChanceError, Guessing
 from ktfast.training.identity import circumstances_of, question_of
 from ktfast.training.memory import kept_heap
 from ktfast.training.progress import LiveLine, Meter, MetricsLog
@@ -35,7 +36,9 @@ from ktfast.training.summary import TrainingSummary, summarize
 logger = logging.getLogger(__name__)
 
 __all__ = [
+    "AtChanceError",
     "DivergedError",
+    "Guessing",
     "Interrupted",
     "StepOutput",
     "Task",
@@ -58,6 +61,7 @@ def train(
     metrics_path: Path | None = None,
     stop_after: int | None = None,
     identity: Mapping[str, Any] | None = None,
+    guessing: Guessing | None = None,
 ) -> TrainingSummary:
     """Train a task's model in place, from the last checkpoint in `folder` if there is one.
 
@@ -86,6 +90,9 @@ def train(
         Save and return after this number of steps, as an interruption does.
     identity : mapping of str to JSON values, optional
         Further values that a resumed training must share, such as options of the task.
+    guessing : Guessing, optional
+        Accuracy of guessing. A training that is not better after 40 % of its steps warns the user,
+        or ends.
 
     Returns
     -------
@@ -101,6 +108,9 @@ def train(
         Every checkpoint is damaged, or the feed delivers too few batches.
     DivergedError
         The loss is infinite or not a number.
+    AtChanceError
+        The network is no better than guessing, and `guessing.stop` is set. The training has written
+        a checkpoint.
     Interrupted
         SIGINT or SIGTERM came. The training has written a checkpoint.
     OSError
@@ -143,6 +153,7 @@ def train(
             batches_per_epoch=feed.batches_per_epoch,
             question=question,
             circumstances=circumstances,
+            guessing=guessing,
         )
         last = min(total, state.step + stop_after) if stop_after else total
         with running(task.model, state.way, device):

@@ -1,6 +1,7 @@
 """Write down how a training goes: rows of metrics, the live line and checkpoints."""
 
 import dataclasses
+import logging
 import math
 import statistics
 import time
@@ -9,9 +10,12 @@ from typing import Any
 
 from ktfast.errors import InputError
 from ktfast.training.checkpoint import CheckpointFolder
+from ktfast.training.guessing import PATIENCE, AtChanceError, Guessing
 from ktfast.training.progress import LiveLine, Meter, MetricsLog
 from ktfast.training.speed import Ceilings
 from ktfast.training.state import TrainingState
+
+logger = logging.getLogger(__name__)
 
 
 class DivergedError(InputError):
@@ -45,6 +49,8 @@ class Recorder:
         Settings that a resumed training must share; stored in every checkpoint.
     circumstances : mapping
         Facts of the machine that a resumed training should share; stored in every checkpoint.
+    guessing : Guessing, optional
+        Accuracy of guessing, and what to do if the network stays there.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Recorder:
         batches_per_epoch: int,
         question: Mapping[str, Any],
         circumstances: Mapping[str, Any],
+        guessing: Guessing | None = None,
     ) -> None:
         self.state = state
         self.meter = meter
@@ -73,6 +80,8 @@ class Recorder:
         self.batches_per_epoch = batches_per_epoch
         self.question = question
         self.circumstances = circumstances
+        self.guessing = guessing
+        self._warned = False
         self._first_step = state.step
         self._saved = time.monotonic()
 
@@ -83,6 +92,9 @@ class Recorder:
         ------
         DivergedError
             The loss or a metric is not finite.
+        AtChanceError
+            The network is no better than guessing, and the training should end for it. A
+            checkpoint is written first.
         """
         state, meter = self.state, self.meter
         state.metrics = self._finite_means()
@@ -103,7 +115,30 @@ class Recorder:
         }
         self.log.append(row)
         seconds_per_step = meter.seconds / (state.step - self._first_step)
-        self.line.show(row, bounds.text(), eta=seconds_per_step * (self.total - state.step))
+        left = seconds_per_step * (self.total - state.step)
+        at_chance = self._at_chance()
+        self.line.show(row, f"{'AT CHANCE, ' if at_chance else ''}{bounds.text()}", eta=left)
+        if at_chance:
+            self._warn_of_chance()
+
+    def _at_chance(self) -> bool:
+        return (
+            self.guessing is not None
+            and self.state.step >= PATIENCE * self.total
+            and self.guessing.at_chance(self.state.metrics)
+        )
+
+    def _warn_of_chance(self) -> None:
+        """Log once that the network is no better than guessing, or end the training."""
+        assert self.guessing is not None
+        state = self.state
+        sentence = self.guessing.sentence(self.name, state.metrics, state.step, self.total)
+        if self.guessing.stop:
+            self.save()
+            raise AtChanceError(sentence)
+        if not self._warned:
+            logger.warning("%s", sentence)
+        self._warned = True
 
     def seconds_since_save(self) -> float:
         """Seconds since the last checkpoint of the session, or since the session began."""

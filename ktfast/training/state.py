@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ktfast.config import TrainingConfig, differences
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
 from ktfast.images.feeds.base import Batch
 from ktfast.models.weights import parameter_groups
 from ktfast.training.checkpoint import Checkpoint
@@ -190,7 +190,7 @@ class TrainingState:
         if self.scaler.is_enabled() and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         self._restore_sums(checkpoint)
-        logger.info("resuming %s at step %d", folder, self.step)
+        logger.info("resuming %s at step %d", shown(folder), self.step)
         _warn_of_other_circumstances(facts["circumstances"], circumstances, folder)
         return self.step
 

@@ -95,10 +95,10 @@ def test_values_that_are_not_finite_name_their_sample(tmp_path: Path) -> None:
     features, ids = rows_of(4)
     writer = FeatureWriter(tmp_path, dim=DIM)
     features[2, 1] = np.nan
-    with pytest.raises(InputError, match=r"sample 17 .* check the model"):
+    with pytest.raises(InputError, match=r"features of row 2 .* check the model"):
         writer.append(features, ids)
     features[2, 1] = 1e5
-    with pytest.raises(InputError, match=r"sample 17 .*float16 .*100000.* store float32"):
+    with pytest.raises(InputError, match=r"row 2 .*float16 .*100000.* store float32"):
         writer.append(features, ids)
     features[2, 1] = 1
     writer.append(features, ids)
@@ -119,7 +119,7 @@ def test_wrong_blocks_are_refused(tmp_path: Path) -> None:
         writer.close()
     writer.append(features, ids)
     writer.append(features, ids)
-    with pytest.raises(InputError, match=r"sample 3 was appended .* twice"):
+    with pytest.raises(InputError, match=r"row 0 and row \d were appended to .* same sample id"):
         writer.close()
     with pytest.raises(ConfigError, match="float16 or float32"):
         FeatureWriter(tmp_path, dim=DIM, dtype="float64")

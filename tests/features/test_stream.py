@@ -100,7 +100,7 @@ def test_features_that_cannot_be_stored_are_named(tmp_path):
             for features, ids, rows in blocks(40):
                 stream.put(torch.where(rows[:, None] == 13, torch.nan, features), ids, rows)
 
-    with pytest.raises(InputError, match="features of sample 94 are not finite"):
+    with pytest.raises(InputError, match="features of row 13 are not finite"):
         write()
 
 

@@ -49,6 +49,8 @@ def test_the_same_path_twice_is_refused(tmp_path: Path) -> None:
         ImageIndex.of(tmp_path, ["1.jpg", "1.jpg"])
     with pytest.raises(DataError, match=r"2\.jpg"):
         ImageIndex.of(tmp_path, ["1.jpg", "2.jpg"])
+    with pytest.raises(DataError, match="2 labels were given for 1 images"):
+        ImageIndex.of(tmp_path, ["1.jpg"], labels=[3, 1], classes="abcd")
     index = ImageIndex.of(tmp_path, ["1.jpg"], labels=[3], classes="abcd")
     assert (index.n, index.labels[0], index.classes) == (1, 3, ("a", "b", "c", "d"))
 

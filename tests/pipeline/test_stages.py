@@ -17,7 +17,7 @@ from ktfast.cli.demo import write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
 from ktfast.durable import sha256_file
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError
 from ktfast.evaluation.clustering import normalized_mutual_information
 from ktfast.evaluation.results import RetrainedScores
 from ktfast.images.source import PreparedSet
@@ -396,7 +396,7 @@ def test_clustering_of_a_float64_matrix_larger_than_the_budget(
     left = {path.name for path in (tmp_path / "run/cluster").iterdir()}
     assert left == {
         *("begun.json", "result.json", "centers.npy", "labels.npz", "transform.npz"),
-        *("history.json", "montage.npz"),
+        *("assignments.csv", "history.json", "montage.npz"),
     }
 
 
@@ -582,6 +582,19 @@ class TestBadInput:
         )
         assert status == 2
         assert "1 images lie in no class's folder, the first is loose.jpg" in message
+
+    def test_probe_labels_of_images_beside_the_classes(self, recipe, photographs, tmp_path):
+        from ktfast.pipeline.run_folder import RunFolder
+        from ktfast.pipeline.steps.probe_layers import labels_of
+
+        shutil.copytree(photographs / "test", tmp_path / "mixed")
+        shutil.copy(next((photographs / "test/moon").iterdir()), tmp_path / "mixed/loose.jpg")
+        options = ["--run", str(tmp_path / "run"), "--config", str(recipe)]
+        options += ["--data.pretext", str(tmp_path / "mixed")]
+        main(["prepare", *options])
+        config = load_config(recipe, {"data.pretext": str(tmp_path / "mixed")})
+        with pytest.raises(DataError, match=r"the first is loose\.jpg"):
+            labels_of(RunFolder(tmp_path / "run", config), "train")
 
     def test_typos_on_the_command_line(self, tmp_path, capsys):
         run = ("--run", str(tmp_path / "run"))

@@ -14,7 +14,7 @@ from ktfast.models import VGG16, initialize
 from ktfast.ops.permutations import permutation_set
 from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.pretext.network import JigsawNet
-from ktfast.pretext.task import JigsawTask
+from ktfast.pretext.task import OCCLUDED, JigsawTask
 from ktfast.training.loop import train
 from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import MemoryFeed, squares
@@ -29,6 +29,7 @@ def puzzle_task(permutations: int = 6, **options) -> JigsawTask:
         tile_features=32,
         hidden=64,
         dropout=0.0,
+        names_cells="cell_loss" in options,
     )
     initialize(model)
     chosen = permutation_set(permutations, grid=2, min_distance=3)
@@ -39,13 +40,13 @@ def test_puzzles_reach_the_network_in_its_memory_order_and_type():
     feed = MemoryFeed(squares(8, 40), 8)
     batch = next(iter(feed.epoch(0)))
     task = puzzle_task()
-    tiles, labels = task.puzzles(batch, 0)
+    tiles, labels, _ = task.puzzles(batch, 0)
     assert tiles.shape == (8, 4, 3, 16, 16)
     assert labels.dtype == torch.int64
     assert tiles.is_contiguous()
     task.model.to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        other, same = task.puzzles(batch, 0)
+        other, same, _ = task.puzzles(batch, 0)
     assert other.dtype == torch.bfloat16
     assert other.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(same, labels)
@@ -57,6 +58,34 @@ def test_the_first_loss_is_that_of_a_guess():
     feed = MemoryFeed(squares(32, 40), 32)
     output = puzzle_task().step(next(iter(feed.epoch(0))), 0)
     assert float(output.loss.detach()) == pytest.approx(math.log(6), rel=0.01)
+
+
+def test_cells_are_those_of_the_permutation_and_occluded_slots_have_none():
+    task = puzzle_task(max_occluders=2)
+    found = task.puzzles(next(iter(MemoryFeed(squares(64, 40), 64).epoch(0))), 0)
+    expected = task.permutations[found.labels].long()
+    occluded = found.cells == OCCLUDED
+    assert torch.equal(found.cells[~occluded], expected[~occluded])
+    assert set(occluded.sum(1).tolist()) == {0, 1, 2}
+
+
+def test_the_loss_of_the_cells_leaves_out_occluded_slots():
+    task = puzzle_task(cell_loss=2.0, max_occluders=2)
+    batch = next(iter(MemoryFeed(squares(16, 40), 16).epoch(0)))
+    tiles, labels, cells = task.puzzles(batch, 0)
+    permutations, named = task.model.split(task.model(tiles))
+    assert permutations.shape == (16, 6)
+    assert named.shape == (16, 4, 4)
+    by_slot = torch.stack([
+        -named[puzzle, slot].log_softmax(0)[cells[puzzle, slot]]
+        for puzzle, slot in (cells != OCCLUDED).nonzero()
+    ])  # fmt: skip
+    expected = nn.functional.cross_entropy(permutations, labels) + 2 * by_slot.sum() / (16 * 4)
+    output = task.step(batch, 0)
+    assert float(output.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert set(output.metrics) == {"accuracy", "cell_accuracy"}
+    with pytest.raises(InputError, match="does not name cells"):
+        JigsawTask(puzzle_task().model, task.permutations, seed=0, cell_loss=1.0)
 
 
 def test_steps_share_the_memory_of_their_tiles():
@@ -74,7 +103,7 @@ def test_steps_share_the_memory_of_their_tiles():
 
     for batch in (batches[2], *batches):  # the first batch is small, so that the memory grows once
         shared = gradients(task.step(batch, 0).loss)
-        tiles, labels = task.puzzles(batch, 0)
+        tiles, labels, _ = task.puzzles(batch, 0)
         alone = gradients(nn.functional.cross_entropy(task.model(tiles), labels))
         assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
     steps, apart = seen[::2], seen[1::2]
@@ -102,9 +131,9 @@ def test_puzzles_are_cut_where_resident_images_lie(monkeypatch):
     gathered = list(feed.epoch(0))
     expected = [task.puzzles(batch, 0) for batch in gathered]
     monkeypatch.setattr(Batch, "images", property(lambda _: pytest.fail("gathered")))
-    for batch, (tiles, labels) in zip(gathered, expected, strict=True):
+    for batch, (tiles, labels, _) in zip(gathered, expected, strict=True):
         resident = replace(batch, pool=feed.images, indices=batch.rows)
-        got, same = task.puzzles(resident, 0)
+        got, same, _ = task.puzzles(resident, 0)
         assert torch.equal(got, tiles)
         assert torch.equal(same, labels)
         part = resident.part(1, 4).to(torch.device("cpu"))

@@ -17,6 +17,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_fingerprint, set_name
+from ktfast.tables import write_assignments
 
 MONTAGE_CLUSTERS, MONTAGE_IMAGES = 12, 10
 MONTAGE_SIDE = 64  # px
@@ -69,12 +70,18 @@ def _cluster(run: RunFolder, to_fit: Path, to_label: Path, folder: Path) -> Outc
     clusters.transform.save(folder / "transform.npz")
     with replacing(folder / "labels.npz") as file:
         np.savez(file, sample_ids=images.sample_ids, labels=labels)
+    write_assignments(folder / "assignments.csv", images.paths, labels, clusters.distances)
     write_json(folder / "history.json", kmeans.history_)
     _save_montage(run, images, labels, clusters.distances, folder)
     sizes = np.bincount(labels, minlength=config.n_clusters)
     return Outcome(
         fingerprint=sha256_file(folder / "labels.npz"),
-        outputs={"centers": "centers.npy", "labels": "labels.npz", "transform": "transform.npz"},
+        outputs={
+            "centers": "centers.npy",
+            "labels": "labels.npz",
+            "assignments": "assignments.csv",
+            "transform": "transform.npz",
+        },
         summary={
             "n_clusters": config.n_clusters,
             "used": int((sizes > 0).sum()),

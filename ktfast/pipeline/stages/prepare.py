@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, shown
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import progress_log, set_names
+from ktfast.tables import write_csv
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
@@ -64,14 +65,16 @@ def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outc
         n_threads=run.config.threads or None,
         progress=progress_log(name),
     )
+    skipped = [(skip.path, skip.reason) for skip in images.skipped]
+    write_csv(folder / "skipped.csv", ("path", "reason"), skipped)
     return Outcome(
         fingerprint=images.fingerprint,
-        outputs={"index": "index.json"},
+        outputs={"index": "index.json", "skipped": "skipped.csv"},
         summary={
-            "folder": str(index.root),
+            "folder": shown(index.root),
             "images": images.n,
             "classes": len(images.classes),
-            "skipped": [[skip.path, skip.reason] for skip in images.skipped],
+            "skipped": [(shown(path), reason) for path, reason in skipped],
         },
         throughput=("images/s", images.n / max(time.monotonic() - clock, 1e-9)),
     )

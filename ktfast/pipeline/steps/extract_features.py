@@ -31,6 +31,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log
 from ktfast.pipeline.steps.networks import load_all, pretext_trunk
+from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
 from ktfast.training.precision import computing_dtype
@@ -99,12 +100,12 @@ def extract(
         Fingerprint, number of rows and images per second.
     """
     config = run.config.features
-    teacher = _in_precision(run, teacher or build_teacher(run))
+    teacher = in_precision(run, teacher or build_teacher(run))
     transform = _transform(run, teacher, fitted)
     meta = {"source": config.source, "layer": config.layer, "pool": config.pool}
     if transform is not None:
         meta |= {"normalize": transform.choice, "pca": transform.dim}
-        teacher = _then(teacher, transform)
+        teacher = then_transform(teacher, transform)
     clock = time.monotonic()
     with _feed(run, role, shuffle=False) as feed:
         done = write_features(
@@ -117,9 +118,10 @@ def extract(
             progress=progress_log(f"features of {role}"),
         )
     store = FeatureStore.open(folder)
+    write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))
     return Outcome(
         fingerprint=store.fingerprint,
-        outputs={"manifest": "manifest.json"},
+        outputs={"manifest": "manifest.json", "paths": "paths.csv"},
         summary={"rows": store.n, "dim": store.dim, "dtype": config.dtype, "source": config.source},
         throughput=("images/s", done / max(time.monotonic() - clock, 1e-9)),
     )
@@ -166,7 +168,9 @@ def write_features(
     with heap:
         with contextlib.closing(_epoch(feed)) as batches:
             dim = teacher(next(batches).part(0, 1).to(device).images).shape[1]
-        writer = FeatureWriter(folder, dim=dim, dtype=dtype, meta=meta, resume=True)
+        writer = FeatureWriter(
+            folder, dim=dim, dtype=dtype, meta=meta, resume=True, paths=feed.source.paths
+        )
         first = writer.rows_done
         start = first // feed.batch_size
         seen = start * feed.batch_size
@@ -194,7 +198,7 @@ def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
     )
 
 
-def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
+def in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     """Run a network in the configured precision. Other teachers choose their own precision."""
     config, device = run.config.features, torch.device(resolve_device(run.config.device))
     dtype = computing_dtype(config.precision, device)
@@ -209,7 +213,7 @@ def _in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
     return teach
 
 
-def _then(teacher: Teacher, transform: FeatureTransform) -> Teacher:
+def then_transform(teacher: Teacher, transform: FeatureTransform) -> Teacher:
     """Apply a transform to the features of a teacher."""
     return lambda images: transform.apply_tensor(teacher(images))
 

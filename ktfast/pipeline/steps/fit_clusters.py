@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ktfast.config import Config
 from ktfast.errors import ConfigError
 from ktfast.evaluation.clustering import normalized_mutual_information, purity
+from ktfast.features.matching import align, match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.images.source import PreparedSet
@@ -73,10 +74,14 @@ def cluster_images(
     Raises
     ------
     ConfigError
-        There are fewer features than clusters, or the features do not belong to the images.
+        There are fewer features than clusters.
+    DataError
+        The features do not belong to the images, or their order is ambiguous.
     """
     config, seed = run.config.cluster, run.config.seed
     store = FeatureStore.open(to_fit)
+    if to_label == to_fit:
+        store = match_rows(store, images, run.config.data.folders()["transfer"])
     if store.n < config.n_clusters:
         raise ConfigError(
             f"cluster.n_clusters {config.n_clusters} is more than the {store.n} rows of features; "
@@ -104,8 +109,8 @@ def cluster_images(
     return Clusters(
         transform,
         kmeans,
-        align_labels(labels, store, images),
-        align_labels(distances.astype(np.float32), store, images),
+        align(labels, store, images),
+        align(distances.astype(np.float32), store, images),
     )
 
 
@@ -145,49 +150,6 @@ def _rows(
         return store.shards
     budget = int(run.config.data.memory_budget_gb * 1e9)
     return [transform.apply_store(store, scratch, budget)]
-
-
-def align_labels(
-    values: npt.NDArray[Any], store: FeatureStore, images: PreparedSet
-) -> npt.NDArray[Any]:
-    """Bring values from the order of a feature store into the order of the images.
-
-    A single .npy file has no sample ids. Its rows belong to the images in the order of their paths.
-
-    Parameters
-    ----------
-    values : array [store.n]
-        One value per row of the feature store.
-    store : FeatureStore
-        The feature store.
-    images : PreparedSet
-        The images.
-
-    Returns
-    -------
-    values : array [images.n]
-        One value per image.
-
-    Raises
-    ------
-    ConfigError
-        The feature store lacks images.
-    """
-    if np.array_equal(store.sample_ids, images.sample_ids):
-        return values
-    if store.n == images.n and np.array_equal(store.sample_ids, np.arange(store.n)):
-        return values
-    order = np.argsort(store.sample_ids)
-    place = np.searchsorted(store.sample_ids[order], images.sample_ids)
-    found = order[np.minimum(place, store.n - 1)]
-    if not np.array_equal(store.sample_ids[found], images.sample_ids):
-        missing = int((store.sample_ids[found] != images.sample_ids).sum())
-        raise ConfigError(
-            f"the features ({store.n} rows) lack {missing} of the {images.n} images of "
-            "data.transfer; extract the features of these images, or give one row per image in "
-            "the order of the paths"
-        )
-    return values[found]
 
 
 def clustering_quality(images: PreparedSet, labels: npt.NDArray[Any]) -> dict[str, float]:

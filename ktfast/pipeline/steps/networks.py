@@ -1,5 +1,6 @@
 """Build the networks of a run, for the stages pretext, features, transfer, evaluate and voc."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from ktfast.config import PretextConfig, TransferConfig
+from ktfast.config import Config, PretextConfig, TransferConfig
 from ktfast.errors import ConfigError
-from ktfast.models import Trunk, build_trunk, initialize, load_weights
+from ktfast.models import Trunk, build_trunk, initialize, load_weights, save_weights
 from ktfast.ops.permutations import permutation_set
 from ktfast.pretext.network import JigsawNet
 from ktfast.pretext.task import JigsawTask
 
 WEIGHTS = "weights.safetensors"
+HEADER = "ktfast"
+"""Entry in the header of a weight file that describes the network."""
 
 
 def puzzle_permutations(config: PretextConfig) -> npt.NDArray[np.uint8]:
@@ -51,6 +54,7 @@ def jigsaw_task(model: JigsawNet, config: PretextConfig, seed: int, threads: int
         model,
         puzzle_permutations(config),
         seed=seed,
+        cell_loss=config.cell_loss,
         **puzzle_options(config),
         n_threads=threads or None,
     )
@@ -91,6 +95,43 @@ def target_trunk(config: TransferConfig) -> Trunk:
     )
 
 
+def save_network(trunk: Trunk, path: Path, preprocessing: dict[str, Any]) -> None:
+    """Write a network's weights, and a description of the network into the header of the file.
+
+    Parameters
+    ----------
+    trunk : Trunk
+        A network that `ktfast.models.build_trunk` built.
+    path : Path
+        The weight file.
+    preprocessing : dict
+        Options of `ktfast.pipeline.image_model.ImageModel`.
+    """
+    facts = {**trunk.origin, "last_layer": trunk.features.last, "preprocessing": preprocessing}
+    save_weights(trunk, path, {HEADER: json.dumps(facts)})
+
+
+def pretext_preprocessing(config: Config) -> dict[str, Any]:
+    """Give the preprocessing of photographs for a network that learnt the puzzle."""
+    size = config.pretext.crop
+    return {
+        "short_side": config.data.short_side,
+        "image_size": size,
+        "crop": size,
+        "normalization": "image",
+    }
+
+
+def target_preprocessing(config: Config) -> dict[str, Any]:
+    """Give the preprocessing of photographs for a network that learnt labels."""
+    return {
+        "short_side": config.data.short_side,
+        "image_size": config.transfer.image_size,
+        "crop": config.transfer.crop,
+        "normalization": "imagenet",
+    }
+
+
 def jigsaw_network(trunk: Trunk, config: PretextConfig) -> JigsawNet:
     """Build the puzzle network on top of a trunk."""
     return JigsawNet(
@@ -101,6 +142,7 @@ def jigsaw_network(trunk: Trunk, config: PretextConfig) -> JigsawNet:
         tile_features=config.tile_features,
         hidden=config.hidden,
         dropout=config.dropout,
+        names_cells=config.cell_loss > 0,
     )
 
 

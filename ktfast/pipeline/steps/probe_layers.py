@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.evaluation.linear import LinearProbeResult, linear_probe
 from ktfast.evaluation.low_label import low_label_probe
@@ -111,7 +111,7 @@ def _features(
     normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
     """Pooled maps of a role's images by layer, and the labels of the images."""
-    images, transfer = open_set(run, role), run.config.transfer
+    images, labels, transfer = open_set(run, role), labels_of(run, role), run.config.transfer
 
     def prepare(batch: Tensor) -> Tensor:
         return normalize_images(center_crop(batch, transfer.crop), normalization)
@@ -120,12 +120,21 @@ def _features(
         features = conv_features(
             model, feed, layers, prepare=prepare, dtype=DTYPE, memory_budget=_budget(run)
         )
-    return features, labels_of(run, role)
+    return features, labels
 
 
 def labels_of(run: RunFolder, role: str) -> npt.NDArray[np.int64]:
-    """Labels of a role's images, as indices into the classes of the role "train"."""
+    """Labels of a role's images, as indices into the classes of the role "train".
+
+    An image without a class raises `DataError`, which names the image.
+    """
     images, classes = open_set(run, role), open_set(run, "train").classes
+    loose = np.flatnonzero(images.labels < 0)
+    if len(loose):
+        raise DataError(
+            f"data.{role}: {len(loose)} images lie in no class's folder, the first is "
+            f"{images.paths[loose[0]]}; move every image into a class's folder"
+        )
     translate = np.array([classes.index(key) for key in images.classes])
     translated: npt.NDArray[np.int64] = translate[images.labels]
     return translated

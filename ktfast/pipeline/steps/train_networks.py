@@ -20,7 +20,7 @@ from ktfast.durable import replacing, sha256_file
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed
 from ktfast.images.source import PreparedSet
-from ktfast.models import Trunk, initialize, save_weights
+from ktfast.models import Trunk, initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
@@ -28,16 +28,25 @@ from ktfast.pipeline.steps.networks import (
     WEIGHTS,
     jigsaw_network,
     jigsaw_task,
+    pretext_preprocessing,
     puzzle_permutations,
+    save_network,
     target_network,
+    target_preprocessing,
 )
 from ktfast.pretext.held_out import jigsaw_accuracy
 from ktfast.training.classification import ClassificationTask
-from ktfast.training.loop import Task, TrainingSummary, train
+from ktfast.training.loop import Guessing, Task, TrainingSummary, train
 
 # The puzzles that measure the final accuracy come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
 HELD_OUT_IMAGES = 5000
+
+_AT_CHANCE = (
+    "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
+    "lower pretext.permutations, or raise pretext.training.epochs. pretext.stop_at_chance ends "
+    "such a training"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +101,24 @@ def train_jigsaw(
     model = jigsaw_network(trunk(), config)
     initialize(model)
     task = jigsaw_task(model, config, run.config.seed, run.config.threads)
+    guessing = Guessing(1 / config.permutations, _AT_CHANCE, stop=config.stop_at_chance)
     size, batch_size = config.crop, config.training.batch_size
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
-        summary = train_task(run, task, feed, config.training, folder, name=name)
+        summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
     with replacing(folder / "permutations.npy") as file:
         np.save(file, puzzle_permutations(config))
-    save_weights(model.trunk, folder / WEIGHTS, {"trunk": type(model.trunk).__name__.lower()})
+    save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
     # The first images in the order of their paths come from a few classes only.
     shuffle = held_out.n > HELD_OUT_IMAGES
     with open_feed(run, held_out, size=size, batch_size=batch_size, shuffle=shuffle) as feed:
         accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
-    return Trained(model, summary, {"accuracy": accuracy, "chance": 1 / config.permutations})
+    metrics = {
+        "accuracy": accuracy,
+        "chance": guessing.accuracy,
+        "at_chance": guessing.at_chance(summary.metrics),
+    }
+    return Trained(model, summary, metrics)
 
 
 def train_classifier(
@@ -155,12 +170,19 @@ def train_classifier(
         balance=Balance(labels) if balanced else None,
     ) as feed:
         summary = train_task(run, task, feed, config.training, folder, name=name)
-    save_weights(model, folder / WEIGHTS, {"target": config.target})
+    save_network(model, folder / WEIGHTS, target_preprocessing(run.config))
     return Trained(model, summary, dict(summary.metrics))
 
 
 def train_task(
-    run: RunFolder, task: Task, feed: Feed, config: TrainingConfig, folder: Path, *, name: str
+    run: RunFolder,
+    task: Task,
+    feed: Feed,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    name: str,
+    guessing: Guessing | None = None,
 ) -> TrainingSummary:
     """Train a task on a feed with the run's seed, device and metrics file.
 
@@ -178,6 +200,8 @@ def train_task(
         Receives checkpoints. An interrupted training continues from its last checkpoint.
     name : str
         Name of the training in metrics and on the live line.
+    guessing : Guessing, optional
+        Accuracy of guessing. The user is warned of a training that stays there.
 
     Returns
     -------
@@ -193,4 +217,5 @@ def train_task(
         seed=run.config.seed,
         device=resolve_device(run.config.device),
         metrics_path=run.metrics,
+        guessing=guessing,
     )

@@ -1,0 +1,145 @@
+"""The command `ktfast kmeans`: cluster the rows of feature files, without torch."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast.cli.printing import print_line
+from ktfast.durable import replacing
+from ktfast.errors import ConfigError, shown
+from ktfast.features.store import FeatureStore
+from ktfast.tables import write_assignments
+
+
+def add_command(commands: Any) -> None:
+    """Add the sub-command to the parser of the command line."""
+    parser = commands.add_parser(
+        "kmeans", help="cluster the rows of feature files with K-means; needs no torch"
+    )
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=".npy, .npz or Parquet file of rows [n, d], or a folder that `ktfast features` wrote; "
+        "several files are clustered as one",
+    )
+    parser.add_argument("-k", "--clusters", type=int, required=True, help="number of clusters")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help=".npy: labels; .npz: labels, squared distances and centres; .csv: path or row, "
+        "cluster and distance",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--init",
+        choices=("k-means||", "k-means++", "random"),
+        default="k-means||",
+        help="how the first centres are chosen (default: k-means||)",
+    )
+    parser.add_argument("--n-init", type=int, default=1, help="fits with other first centres")
+    parser.add_argument("--max-iter", type=int, default=300, help="most iterations (default: 300)")
+    parser.add_argument("--tol", type=float, default=1e-4, help="tolerance (default: 0.0001)")
+    parser.add_argument(
+        "--spherical", action="store_true", help="cluster by the angle between rows"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.set_defaults(command="kmeans")
+
+
+def kmeans(options: argparse.Namespace) -> int:
+    """Run `ktfast kmeans`; return the exit status."""
+    from ktfast.kmeans import KMeans
+
+    write = _writer(options.out)
+    stores = [FeatureStore.open(path) for path in options.files]
+    widths = {store.dim for store in stores}
+    if len(widths) > 1:
+        raise ConfigError(
+            "all files must have rows of one length, got "
+            + ", ".join(f"{shown(store.path)} [{store.n}, {store.dim}]" for store in stores)
+        )
+    model = KMeans(
+        options.clusters,
+        init=options.init,
+        n_init=options.n_init,
+        max_iter=options.max_iter,
+        tol=options.tol,
+        random_state=options.seed,
+        spherical=options.spherical,
+        n_threads=options.threads,
+        device=options.device,
+    )
+    rows = [shard for store in stores for shard in store.shards]
+    labels, distances = model.fit(rows).assign(rows)
+    centers = np.asarray(model.cluster_centers_)
+    write(options.out, Clustering(labels, distances, centers, _names(stores)))
+    print_line(
+        f"{shown(options.out)}: {len(labels)} rows in {model.n_effective_clusters_} clusters, "
+        f"inertia {model.inertia_:.7g} after {model.n_iter_} iterations"
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The result of a fit.
+
+    Attributes
+    ----------
+    labels : array, int32 [n]
+        Cluster of each row.
+    distances : array, float64 [n]
+        Squared distance of each row to the centre of its cluster.
+    centers : array [k, d]
+        The centres.
+    paths : sequence of str or None
+        Path of the image of each row, if every file names the paths.
+    """
+
+    labels: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.float64]
+    centers: npt.NDArray[Any]
+    paths: Sequence[str] | None
+
+
+def _names(stores: Sequence[FeatureStore]) -> list[str] | None:
+    """Paths of all rows, if every file names them."""
+    if any(store.paths is None for store in stores):
+        return None
+    return [path for store in stores for path in store.paths or ()]
+
+
+def _writer(path: Path) -> Callable[[Path, Clustering], None]:
+    """Choose the function that writes a clustering, by the suffix of the file."""
+    writers = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
+    if path.suffix not in writers:
+        raise ConfigError(f"{shown(path)}: give a file name that ends in {', '.join(writers)}")
+    return writers[path.suffix]
+
+
+def _write_npy(path: Path, found: Clustering) -> None:
+    with replacing(path) as file:
+        np.save(file, found.labels)
+
+
+def _write_npz(path: Path, found: Clustering) -> None:
+    arrays = {"labels": found.labels, "distances": found.distances, "centers": found.centers}
+    if found.paths is not None:
+        arrays["paths"] = np.array(found.paths)
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _write_csv(path: Path, found: Clustering) -> None:
+    names = found.paths or [str(row) for row in range(len(found.labels))]
+    write_assignments(path, names, found.labels, found.distances)

@@ -1,0 +1,253 @@
+"""A trained network of a run in use: photographs in, one vector for each photograph out.
+
+`ktfast.load` is the function `load` of this file.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ktfast.errors import DataError, InputError, reading, shown
+from ktfast.images.augment import Normalization, center_crop, normalize_images
+from ktfast.images.decode import decode_rgb, square
+from ktfast.images.in_order import in_order
+from ktfast.models import Trunk, build_trunk, load_weights
+from ktfast.models.spelling import utf8_path
+from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
+
+Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+
+class ImageModel(nn.Module):
+    """A frozen trunk that turns photographs into vectors.
+
+    Parameters
+    ----------
+    trunk : Trunk
+        The network. It is put into evaluation mode.
+    layer : str, optional
+        Layer whose map gives the vectors. None: the last layer.
+    image_size : int
+        Side of the central square of the resized photograph, pixels.
+    crop : int
+        Side of the centre of that square, which the network sees, pixels.
+    short_side : int
+        Shorter side of the resized photograph, pixels.
+    normalization : {"imagenet", "image"}
+        Normalisation of the pixels, as in `ktfast.images.augment.normalize_images`.
+
+    Attributes
+    ----------
+    dim : int
+        Length of a vector.
+
+    Raises
+    ------
+    ConfigError
+        The trunk has no layer of this name.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        layer: str | None = None,
+        *,
+        image_size: int,
+        crop: int,
+        short_side: int,
+        normalization: Normalization,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.layer = layer or trunk.features.last
+        trunk.features.ends_at(self.layer)
+        self.image_size = image_size
+        self.crop = crop
+        self.short_side = short_side
+        self.normalization = normalization
+        self.dim = trunk.channels[self.layer]
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Vectors of normalised pixels: the mean over the map of each channel of the layer.
+
+        Parameters
+        ----------
+        pixels : Tensor, float [B, 3, crop, crop]
+            Photographs from `preprocess`.
+
+        Returns
+        -------
+        vectors : Tensor, float [B, dim]
+            One vector for each photograph.
+        """
+        return functional.adaptive_avg_pool2d(self.trunk.features(pixels, self.layer), 1).flatten(1)
+
+    def preprocess(self, picture: Picture) -> Tensor:
+        """Decode, resize, crop and normalise one photograph.
+
+        Parameters
+        ----------
+        picture : path, PIL image, or array, uint8 [H, W, 3]
+            The photograph. Pictures of PIL in another mode are converted to RGB.
+
+        Returns
+        -------
+        pixels : Tensor, float32 [3, crop, crop]
+            Input of `forward`.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read or decoded. The message names the file.
+        InputError
+            The array is not uint8 [H, W, 3].
+        """
+        pixels = square(_opened(picture), short_side=self.short_side, size=self.image_size)
+        batch = center_crop(torch.from_numpy(pixels.copy())[None], self.crop)
+        return normalize_images(batch, self.normalization)[0]
+
+    @torch.inference_mode()
+    def embed(
+        self, pictures: Sequence[Picture], *, batch_size: int = 64, n_threads: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of photographs, on the device of the network.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL image, or array, uint8 [H, W, 3]
+            The photographs.
+        batch_size : int
+            Number of photographs that the network sees at a time.
+        n_threads : int, optional
+            Number of threads that decode. None: one per core of this process.
+
+        Returns
+        -------
+        vectors : array, float32 [n, dim]
+            One row for each photograph, in the order of `pictures`.
+
+        Raises
+        ------
+        DataError
+            A file cannot be read or decoded. The message names the file.
+        """
+        if isinstance(pictures, str | os.PathLike | Image.Image):
+            raise InputError("embed takes a list of photographs; put a single one into a list")
+        device = next(self.parameters()).device
+        rows = np.empty((len(pictures), self.dim), np.float32)
+        batch: list[Tensor] = []
+        with in_order(lambda row: self.preprocess(pictures[row]), len(pictures), n_threads) as read:
+            for row, pixels in read(0):
+                batch.append(pixels)
+                if len(batch) == batch_size or row == len(pictures) - 1:
+                    vectors = self(torch.stack(batch).to(device)).float().cpu().numpy()
+                    rows[row + 1 - len(batch) : row + 1] = vectors
+                    batch = []
+        return rows
+
+
+def load(
+    source: str | os.PathLike[str],
+    which: str = "transfer",
+    *,
+    layer: str | None = None,
+    device: str | torch.device = "cpu",
+) -> ImageModel:
+    """Load a trained network of a run, with the preprocessing that the network was trained with.
+
+    Parameters
+    ----------
+    source : path
+        A run folder, or a weight file `weights.safetensors` that a run wrote.
+    which : str
+        Stage of the run folder that trained the network: "transfer", the student that learnt the
+        pseudo-labels, or "pretext", the deep network that learnt the puzzle.
+    layer : str, optional
+        Layer whose map gives the vectors. None: the last convolutional layer or its pooling.
+    device : str or torch.device
+        Device of the network.
+
+    Returns
+    -------
+    model : ImageModel
+        A `torch.nn.Module` in evaluation mode. `model.embed` turns photographs into vectors.
+
+    Raises
+    ------
+    DataError
+        There is no finished network, or its file is damaged.
+    ConfigError
+        The network has no layer of this name.
+
+    Examples
+    --------
+    >>> import ktfast
+    >>> model = ktfast.load("runs/mine")  # doctest: +SKIP
+    >>> vectors = model.embed(["new.jpg", "other.jpg"])  # doctest: +SKIP
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = _weights_of_run(path, which)
+    facts = _facts_in(path)
+    with reading(path, "the weights of a ktfast network", "give the run folder"):
+        trunk = build_trunk(facts["trunk"], **facts["options"])
+        if not trunk.n_classes:
+            trunk.truncate(facts["last_layer"])
+        missing = load_weights(trunk, path).missing
+        if missing:
+            raise DataError(f"{shown(path)} lacks {missing[0]}; give the weights of one network")
+        model = ImageModel(trunk, layer, **facts["preprocessing"])
+    return model.to(device)
+
+
+def _weights_of_run(folder: Path, which: str) -> Path:
+    path = folder / which / WEIGHTS
+    if not path.is_file():
+        stages = sorted(file.parent.name for file in folder.glob(f"*/{WEIGHTS}"))
+        have = f"it has networks of {', '.join(stages)}" if stages else "it has no trained network"
+        raise DataError(
+            f"{shown(folder)} has no trained network of the stage {which!r}; {have}; run "
+            "`ktfast run` on the folder, or give another stage"
+        )
+    return path
+
+
+def _facts_in(path: Path) -> dict[str, Any]:
+    """Read the description of a network from the header of its weight file."""
+    remedy = "give a run folder, or a weights.safetensors that ktfast wrote"
+    with reading(path, "a weight file", remedy):
+        with utf8_path(path) as spelling, safetensors.safe_open(spelling, "pt") as file:
+            entry = (file.metadata() or {}).get(HEADER)
+        facts: dict[str, Any] = json.loads(entry) if entry is not None else {}
+    if not facts:
+        raise DataError(
+            f"{shown(path)} does not say of which network it holds the weights; give weights that "
+            "this version of ktfast wrote"
+        )
+    return facts
+
+
+def _opened(picture: Picture) -> Image.Image:
+    """Decode a photograph to mode RGB."""
+    if isinstance(picture, str | os.PathLike):
+        with reading(picture, "a photograph", "give a photograph"):
+            return decode_rgb(Path(picture).read_bytes(), shown(picture))
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(
+            f"a photograph must be uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}"
+        )
+    return Image.fromarray(pixels)

@@ -1,0 +1,82 @@
+"""`ktfast kmeans`: the labels of the estimator, from files to files, without torch."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ktfast import KMeans
+from ktfast.cli.main import main
+
+
+@pytest.fixture
+def rows(data_folder):
+    with np.load(data_folder / "vectors/mnist_70k_uint8.npz") as file:
+        return file[file.files[0]][:600].reshape(600, -1).astype(np.float32)
+
+
+@pytest.fixture
+def expected(rows):
+    return KMeans(20, n_init=1, random_state=3).fit(rows)
+
+
+def test_labels_are_those_of_the_estimator(tmp_path, rows, expected, capsys):
+    np.save(tmp_path / "x.npy", rows)
+    out = tmp_path / "labels.npy"
+    arguments = ["kmeans", str(tmp_path / "x.npy"), "-k", "20", "-o", str(out), "--seed", "3"]
+    assert main(arguments) == 0
+    np.testing.assert_array_equal(np.load(out), expected.labels_)
+    assert f"inertia {expected.inertia_:.7g}" in capsys.readouterr().out
+
+
+def test_several_files_are_one_set_and_paths_are_kept(tmp_path, rows, expected):
+    names = [f"photographs/{number}.jpg" for number in range(600)]
+    for part, place in (("a", slice(0, 100)), ("b", slice(100, 600))):
+        np.savez(tmp_path / f"{part}.npz", features=rows[place], paths=np.array(names[place]))
+    files = [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+    for out in (tmp_path / "found.npz", tmp_path / "found.csv"):
+        assert main(["kmeans", *files, "-k", "20", "-o", str(out), "--seed", "3"]) == 0
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_array_equal(found["labels"], expected.labels_)
+        np.testing.assert_array_equal(found["centers"], expected.cluster_centers_)
+        assert found["distances"].sum() == pytest.approx(expected.inertia_)
+        assert found["paths"].tolist() == names
+    with open(tmp_path / "found.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == names
+    assert [int(row["cluster"]) for row in table] == expected.labels_.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"-o": "labels.txt"}, r"labels.txt: give a file name that ends in .npy, .npz, .csv"),
+        ({"-k": "601"}, "n_samples=600 should be >= n_clusters=601"),
+        ({"file": "missing.npy"}, "missing.npy"),
+        ({"file": "narrow.npy"}, "all files must have rows of one length"),
+    ],
+)
+def test_what_cannot_be_clustered_is_refused_by_name(tmp_path, rows, capsys, change, message):
+    np.save(tmp_path / "x.npy", rows)
+    np.save(tmp_path / "narrow.npy", rows[:, :9])
+    given = {"-k": "20", "-o": "labels.npy", **change}
+    files = [str(tmp_path / "x.npy")]
+    if "file" in given:
+        files.append(str(tmp_path / given["file"]))
+    out = tmp_path / given["-o"]
+    assert main(["kmeans", *files, "-k", given["-k"], "-o", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_torch_is_not_imported(tmp_path, rows):
+    np.save(tmp_path / "x.npy", rows)
+    code = (
+        "import sys; from ktfast.cli.main import main;"
+        "status = main(['kmeans', 'x.npy', '-k', '5', '-o', 'y.npy']);"
+        "sys.exit(status or any(m in sys.modules for m in ('torch', 'pydantic', 'PIL')))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert len(np.load(tmp_path / "y.npy")) == 600

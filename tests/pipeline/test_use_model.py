@@ -1,0 +1,149 @@
+"""What a finished run is used for: vectors and clusters of new photographs, and exported files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from PIL import Image
+
+import ktfast
+from ktfast.cli.main import main
+from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.images.augment import center_crop, normalize_images
+from ktfast.images.decode import square
+from ktfast.pipeline.export_model import export_model
+from support.photographs import squares
+from support.tiny_recipe import TINY
+
+STAGES = ["prepare", "pretext", "features", "cluster", "transfer"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run up to the transfer, on photographs as JPEG files and one damaged file."""
+    folder = tmp_path_factory.mktemp("use")
+    (folder / "photographs" / "deep").mkdir(parents=True)
+    for number, picture in enumerate(squares(48, 96)):
+        place = "deep/" if number % 2 else ""
+        Image.fromarray(picture).save(folder / f"photographs/{place}{number}.jpg", quality=90)
+    (folder / "photographs" / "damaged.jpg").write_bytes(b"no photograph")
+    options = TINY.replace("[data]", f'[data]\npretext = "{folder / "photographs"}"')
+    (folder / "options.toml").write_text(options)
+    ktfast.run(folder / "options.toml", folder / "run", stages=STAGES)
+    return folder
+
+
+def test_vectors_are_those_of_the_network_after_its_own_preprocessing(run):
+    model = ktfast.load(run / "run")
+    files = sorted((run / "photographs").glob("*.jpg"))[:5]
+    vectors = model.embed(files)
+    assert vectors.shape == (5, model.dim)
+    pixels = np.stack([square(Image.open(f), short_side=90, size=90) for f in files])
+    inputs = normalize_images(center_crop(torch.from_numpy(pixels), 80), "imagenet")
+    with torch.inference_mode():
+        expected = model.trunk.features(inputs, "pool5").mean((2, 3))
+    assert torch.allclose(torch.from_numpy(vectors), expected, atol=1e-6)
+    assert not model.training
+    images = [Image.open(file) for file in files]
+    arrays = [np.asarray(image) for image in images]
+    for same in (images, arrays, [str(file) for file in files]):
+        np.testing.assert_array_equal(model.embed(same), vectors)
+
+
+def test_the_teacher_and_its_layers_load_too(run):
+    model = ktfast.load(run / "run", "pretext", layer="conv3_3")
+    assert model.normalization == "image"
+    assert model.embed(squares(2, 96)).shape == (2, model.trunk.channels["conv3_3"])
+    alone = ktfast.load(run / "run/pretext/weights.safetensors", layer="conv3_3")
+    np.testing.assert_array_equal(alone.embed(squares(2, 96)), model.embed(squares(2, 96)))
+    with pytest.raises(ConfigError, match=r"layer 'conv9' is unknown; there are conv1_1, "):
+        ktfast.load(run / "run", "pretext", layer="conv9")
+
+
+def test_what_is_no_network_is_refused_by_name(run, tmp_path):
+    with pytest.raises(DataError, match=r"no trained network of the stage 'evaluate'; it has net"):
+        ktfast.load(run / "run", "evaluate")
+    with pytest.raises(DataError, match=r"nothing cannot be read|nothing.* does not exist"):
+        ktfast.load(tmp_path / "nothing")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"junk\.safetensors cannot be read as a weight file"):
+        ktfast.load(tmp_path / "junk.safetensors")
+    safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"other\.safetensors does not say of which network"):
+        ktfast.load(tmp_path / "other.safetensors")
+    model = ktfast.load(run / "run")
+    with pytest.raises(InputError, match="embed takes a list of photographs"):
+        model.embed("one.jpg")
+    with pytest.raises(InputError, match=r"uint8 \[H, W, 3\], got float64 \[4, 4\]"):
+        model.embed([np.zeros((4, 4))])
+    with pytest.raises(DataError, match=r"missing\.jpg does not exist"):
+        model.embed([tmp_path / "missing.jpg"])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+def test_embed_writes_one_vector_per_photograph(run, tmp_path, capsys, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"vectors{suffix}"
+    assert main(["embed", str(run / "run"), str(run / "photographs"), "-o", str(out)]) == 0
+    assert f"48 vectors of {ktfast.load(run / 'run').dim} values" in capsys.readouterr().out
+    if suffix == ".npz":
+        with np.load(out) as file:
+            paths, vectors = file["paths"].tolist(), file["features"]
+    elif suffix == ".csv":
+        with open(out, newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        paths, vectors = [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(out)
+        paths, vectors = table["path"].to_pylist(), np.array(table["features"].to_pylist())
+    assert "deep/1.jpg" in paths
+    expected = ktfast.load(run / "run").embed([run / "photographs" / path for path in paths])
+    np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+
+
+def test_embed_refuses_an_unknown_suffix_before_it_computes(run, tmp_path, capsys):
+    out = str(tmp_path / "vectors.xlsx")
+    assert main(["embed", str(run / "run"), str(run / "photographs"), "-o", out]) == 2
+    assert "ends in .npz, .csv, .parquet" in capsys.readouterr().err
+
+
+def test_assign_gives_the_clusters_of_the_run(run, tmp_path):
+    out = tmp_path / "clusters.csv"
+    assert main(["assign", str(run / "run"), str(run / "photographs"), "-o", str(out)]) == 0
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 48
+    with np.load(run / "run/cluster/labels.npz") as file:
+        expected = file["labels"].tolist()
+    assert [int(row["cluster"]) for row in rows] == expected
+    inertia = json.loads((run / "run/cluster/result.json").read_text())["summary"]["inertia"]
+    assert sum(float(row["distance"]) ** 2 for row in rows) == pytest.approx(inertia, rel=1e-5)
+
+
+def test_export_writes_the_weights_under_torchvisions_names(run, tmp_path):
+    out = tmp_path / "student.safetensors"
+    assert main(["export", str(run / "run"), "-o", str(out)]) == 0
+    names = set(torchvision.models.alexnet(num_classes=10).state_dict())
+    written = set(safetensors.torch.load_file(out))
+    assert {"features.0.weight", "classifier.6.weight"} <= written | names
+    assert "features.0.weight" in written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_computes_the_same_vectors(run, tmp_path, suffix):
+    if suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    for stage in ("transfer", "pretext"):
+        out = tmp_path / f"{stage}{suffix}"
+        assert export_model(ktfast.load(run / "run", stage), out) < 1e-5
+        assert out.stat().st_size > 10_000
