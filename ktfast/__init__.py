@@ -27,8 +27,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module on first use (PEP 562)."""
-    if name == "ops":
-        return importlib.import_module("ktfast.ops")
+    if name in ("faiss_compat", "ops"):
+        return importlib.import_module(f"ktfast.{name}")
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value
@@ -37,4 +37,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    """The public names (PEP 562)."""
+    return sorted([*__all__, "faiss_compat"])

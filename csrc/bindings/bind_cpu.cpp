@@ -58,6 +58,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("kmeans_prepare", &bind_kmeans_prepare);
   m.def("kmeans_encode", &bind_kmeans_encode);
   m.def("kmeans_assign", &bind_kmeans_assign);
+  m.def("kmeans_distances", &bind_kmeans_distances);
   m.def("kmeans_snapshot", &bind_kmeans_snapshot);
   m.def("kmeans_drift", &bind_kmeans_drift);
   m.def("kmeans_reassign", &bind_kmeans_reassign);

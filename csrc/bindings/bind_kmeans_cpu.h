@@ -121,6 +121,18 @@ inline void bind_kmeans_encode(const py::kwargs& given) {
   cpu::kmeans_encode(p);
 }
 
+inline void bind_kmeans_distances(const py::kwargs& given) {
+  Arguments a(given);
+  KmeansDistancesParams p{};
+  set_rows(a, p);
+  const auto centers = a.checked<const double>("centers", {-1, p.n_features});
+  p.n_clusters = centers.shape(0);
+  p.centers = centers.data();
+  p.distances = a.array<double>("distances", {p.n_rows, p.n_clusters});
+  const py::gil_scoped_release release;
+  cpu::kmeans_distances(p);
+}
+
 // Returns how many candidates the screen left and how many centres were compared, for all rows.
 inline int64_t bind_kmeans_assign(const py::kwargs& given) {
   Arguments a(given);

@@ -95,7 +95,22 @@ struct KmeansAssignParams {
   int n_threads;
 };
 
+// CPU only, and in the caller's thread: callers give blocks of rows to several threads.
+struct KmeansDistancesParams {
+  int64_t n_rows;
+  int64_t n_clusters;
+  int64_t n_features;
+  const void* x;  // [n_rows, n_features] of x_type
+  ElementType x_type;
+  const double* centers;  // [n_clusters, n_features]
+  double* distances;      // [n_rows, n_clusters]; squared Euclidean distances
+};
+
 namespace cpu {
+// All exact distances of certificate.h: the distance to the nearest centre has the bits of
+// kmeans_assign.
+void kmeans_distances(const KmeansDistancesParams& p);
+
 // The lengths of `prepared` and `workspace`, in floats.
 int64_t kmeans_prepared_size(int64_t n_clusters, int64_t n_features, int64_t n_coordinates,
                              CodeType code);

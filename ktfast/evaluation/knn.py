@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.accuracy import label_vector, mean_per_class_accuracy, top1_accuracy
+from ktfast.ops.unit_rows import unit_rows
 
 # The largest block of similarities: 1,024 queries against 8,192 rows, 32 MiB in float32.
 _QUERIES_PER_BLOCK = 1024
@@ -142,7 +142,7 @@ def _nearest(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit_rows(x: Tensor, device: torch.device | str) -> Tensor:
-    rows = functional.normalize(x.to(device).float(), dim=1)
+    rows: Tensor = unit_rows(x.to(device))
     if not bool(torch.isfinite(rows).all()):
         raise InputError("the features hold NaN or infinity; look at the network that made them")
     return rows

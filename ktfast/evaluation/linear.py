@@ -27,6 +27,8 @@ BATCH_SIZE = 256
 HOLDOUT = 0.2
 """Fraction of the training rows of each class that is held out to choose the weight decay."""
 _ROWS_PER_BLOCK = 1024
+# The magnitude of a feature is ordinary between 2^-40 and 2^40.
+_ORDINARY = 40
 # The published learning rate is 0.01 for about 9,600 standardised values. Features of another scale
 # need a rate that is inversely proportional to the mean squared norm of a row.
 _RATE_TIMES_SQUARE_NORM = 0.01 * 9600
@@ -238,6 +240,7 @@ def _feature_arrays(
 
 def _standardise(train: Tensor, test: Tensor) -> None:
     """Standardise both arrays in place by the statistics of `train`; refuse NaN and infinity."""
+    _tame_columns(train, test)
     blocks = torch.split(train, _ROWS_PER_BLOCK)
     mean = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0) / len(train)
     if not bool(torch.isfinite(mean).all() & torch.isfinite(test).all()):
@@ -252,3 +255,21 @@ def _standardise(train: Tensor, test: Tensor) -> None:
     scale = torch.where(constant, 1.0, variance).rsqrt().float()
     for block in (*blocks, *torch.split(test, _ROWS_PER_BLOCK)):
         block.copy_((block - center).mul_(scale))
+
+
+def _tame_columns(train: Tensor, test: Tensor) -> None:
+    """Multiply features of extreme magnitude by powers of two, in place, the same in both arrays.
+
+    The squares of values above 1e19 or below 1e-23 leave the range of float32. The variance of such
+    a feature would be infinite or zero, and the feature would be lost.
+    """
+    if train.element_size() < 4:
+        return  # the squares of all float16 and bfloat16 features of networks fit float32
+    peak = train.abs().amax(0).double()
+    wild = (peak > 0) & (peak.log2().abs() > _ORDINARY) & peak.isfinite()
+    if bool(wild.any()):
+        most = 120 if train.dtype == torch.float32 else 1000
+        exponents = (-peak.frexp().exponent).clamp(-most, most) * wild
+        factors = (2.0 ** exponents.double()).to(train.dtype)
+        for block in (*torch.split(train, _ROWS_PER_BLOCK), *torch.split(test, _ROWS_PER_BLOCK)):
+            block.mul_(factors)

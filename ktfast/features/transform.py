@@ -20,6 +20,7 @@ from ktfast.durable import replacing
 from ktfast.errors import DataError, reading, shown
 from ktfast.features.covariance import Covariance
 from ktfast.features.store import FeatureStore
+from ktfast.ops.unit_rows import common_exponent, scaled, unit_rows
 from ktfast.readers import read_npz
 
 Floats = npt.NDArray[np.float32]
@@ -29,6 +30,11 @@ FIT_ROWS = 100_000
 """PCA is fitted on at most this number of rows, drawn evenly from the store."""
 BLOCK_ROWS = 16_384
 """Rows that are read and transformed at once."""
+
+# Features of which the largest magnitude lies between these powers of two are used as they are. All
+# others are multiplied by a power of two, because their squares would leave the range of float32,
+# or their variances would fall below the floor of the whitening.
+_ORDINARY = {"none": (-100, 60), "pca": (-10, 30)}
 
 
 class FeatureTransform:
@@ -42,14 +48,22 @@ class FeatureTransform:
         Mean that PCA subtracts.
     projection : array, float32 [d, p], optional
         Projection of PCA.
+    exponent : int, default 0
+        The features are multiplied by ``2 ** exponent`` first. The exponent is 0 unless the
+        features are very large or very small.
     """
 
     def __init__(
-        self, choice: Choice, mean: Floats | None = None, projection: Floats | None = None
+        self,
+        choice: Choice,
+        mean: Floats | None = None,
+        projection: Floats | None = None,
+        exponent: int = 0,
     ) -> None:
         self.choice: Choice = choice
         self.mean = mean
         self.projection = projection
+        self.exponent = exponent
         self._placed: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -84,6 +98,9 @@ class FeatureTransform:
         """
         rows = np.linspace(0, store.n - 1, min(store.n, FIT_ROWS)).astype(np.int64)
         blocks = (torch.from_numpy(store.read(block)) for block in _blocks(rows))
+        if choice == "none" and store.dtype == np.float64:  # the rows are converted to float32
+            peak = max(map(_peak, blocks))
+            return cls(choice, exponent=common_exponent(peak, *_ORDINARY["none"]))
         return cls.fit_blocks(blocks, choice, dim=dim, seed=seed)
 
     @classmethod
@@ -116,12 +133,15 @@ class FeatureTransform:
         if not choice.startswith("pca"):
             return cls(choice)
         covariance = Covariance()
+        exponent: int | None = None
         for block in blocks:
-            covariance.add(block)
+            if exponent is None:
+                exponent = common_exponent(_peak(block), *_ORDINARY["pca"])
+            covariance.add(scaled(block, exponent) if exponent else block)
         mean, projection, variances = covariance.axes(dim, seed)
         if choice == "pca-whiten-l2":
             projection /= np.sqrt(np.maximum(variances, 1e-12))
-        return cls(choice, mean, projection)
+        return cls(choice, mean, projection, exponent or 0)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FeatureTransform":
@@ -148,25 +168,29 @@ class FeatureTransform:
         if sha256 is not None and str(sha256) != _digest(arrays):
             raise DataError(f"{shown(path)} is damaged; {remedy}")
         with reading(path, "a transform of features", remedy):
-            choice = str(arrays["choice"])
+            choice, exponent = str(arrays["choice"]), int(arrays.get("exponent", 0))
             if choice not in get_args(Choice):
                 raise ValueError(f"it names the transform {choice!r}")
             if not choice.startswith("pca"):
-                return cls(choice)  # type: ignore[arg-type]
+                return cls(choice, exponent=exponent)  # type: ignore[arg-type]
             mean, projection = (arrays[name].astype(np.float32) for name in ("mean", "projection"))
             if mean.ndim != 1 or projection.ndim != 2 or len(mean) != len(projection):
                 raise ValueError(f"mean {mean.shape} does not fit projection {projection.shape}")
-            return cls(choice, mean, projection)  # type: ignore[arg-type]
+            return cls(choice, mean, projection, exponent)  # type: ignore[arg-type]
 
     def apply(self, features: npt.NDArray[Any]) -> Floats:
         """Transform rows [b, d] to float32 [b, p]; rows of zeros stay zero."""
-        rows = torch.from_numpy(features.astype(np.float32))
+        rows = torch.from_numpy(np.array(features, dtype=_read_as(features.dtype)))
         result: Floats = self.apply_tensor(rows).numpy()
         return result
 
     def apply_tensor(self, rows: Tensor) -> Tensor:
         """Transform rows [b, d] to float32 [b, p], on the device of `rows`."""
-        rows = rows.float()
+        if self.choice != "l2":  # `unit_rows` scales every row by itself
+            given = rows
+            rows = scaled(rows, self.exponent) if self.exponent else rows.float()
+            if given.dtype == torch.float64:
+                _check_kept(given, rows)
         if self.mean is not None and self.projection is not None:
             if rows.device not in self._placed:
                 mean, projection = map(torch.from_numpy, (self.mean, self.projection))
@@ -175,8 +199,8 @@ class FeatureTransform:
             rows = (rows - mean) @ projection
         if self.choice == "none":
             return rows
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        return rows / torch.where(norms == 0, 1, norms)
+        unit: Tensor = unit_rows(rows)
+        return unit
 
     def apply_store(self, store: FeatureStore, folder: Path, budget: int) -> Floats:
         """Transform a whole store.
@@ -219,6 +243,8 @@ class FeatureTransform:
         arrays = {"choice": np.array(self.choice)}
         if self.mean is not None and self.projection is not None:
             arrays |= {"mean": self.mean, "projection": self.projection}
+        if self.exponent:
+            arrays["exponent"] = np.array(self.exponent)
         digest = np.array(_digest(arrays))
         with replacing(path) as file:
             np.savez(file, **arrays, sha256=digest)  # type: ignore[arg-type]
@@ -238,3 +264,25 @@ def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Cut rows into blocks of `BLOCK_ROWS`."""
     for start in range(0, len(rows), BLOCK_ROWS):
         yield rows[start : start + BLOCK_ROWS]
+
+
+def _read_as(dtype: np.dtype[Any]) -> type:
+    """The dtype in which rows are read: float64 keeps values beyond the range of float32."""
+    return np.float64 if dtype == np.float64 else np.float32
+
+
+def _peak(block: Tensor) -> float:
+    """The largest magnitude of a block."""
+    return float(block.abs().max()) if block.numel() else 0.0
+
+
+def _check_kept(given: Tensor, rows: Tensor) -> None:
+    """Refuse finite float64 rows that become infinite, or zero, in float32."""
+    peak, kept = given.abs().amax(1), rows.abs().amax(1)
+    lost = peak.isfinite() & ((peak > 0) & (kept == 0) | ~kept.isfinite())
+    if bool(lost.any()):
+        raise DataError(
+            f"the features hold rows of magnitudes from {float(peak[peak > 0].min()):.3g} to "
+            f"{float(peak.max()):.3g}, which float32 cannot hold together; rescale these rows, or "
+            "set cluster.normalize to l2"
+        )

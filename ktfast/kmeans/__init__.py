@@ -3,7 +3,8 @@
 `KMeans` is an estimator with the interface of scikit-learn. `ktfast.kmeans.faiss` has the interface
 of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 
-- `estimator` holds `KMeans`, and `inputs` checks what the user gives.
+- `estimator` holds `KMeans`. `containers`, `inputs` and `parameters` check what the user gives.
+- `magnitude` scales rows of extreme magnitude.
 - `starts` and `seeding` choose the initial centres.
 - `lloyd` iterates. An iteration is an assignment pass (`assignment`) and an update of the centres
   (`sums`, and `relocation` of empty clusters).
@@ -15,3 +16,8 @@ of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 from ktfast.kmeans.estimator import KMeans
 
 __all__ = ["KMeans"]
+
+
+def __dir__() -> list[str]:
+    """The public names (PEP 562)."""
+    return sorted([*__all__, "faiss"])

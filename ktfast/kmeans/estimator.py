@@ -23,12 +23,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.data.moments import check_finite, moments_of
+from ktfast.kmeans.data.moments import Moments, check_finite, moments_of
 from ktfast.kmeans.data.passes import all_below, inertia_of, nearest_centers
 from ktfast.kmeans.data.rows import Rows
-from ktfast.kmeans.data.workspace import float64_on_host, to_host
-from ktfast.kmeans.inputs import check_parameters, restore, rows_of, weights_of
+from ktfast.kmeans.data.workspace import to_host
+from ktfast.kmeans.inputs import restore, rows_of, stored_centers, weights_of
 from ktfast.kmeans.lloyd import LloydResult, lloyd
+from ktfast.kmeans.magnitude import (
+    check_magnitude,
+    moments_in_range,
+    rows_in_range,
+    unscaled,
+    unscaled_history,
+)
+from ktfast.kmeans.parameters import check_parameters
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.starts import start_centers, start_state
 from ktfast.kmeans.transform import all_distances
@@ -54,10 +62,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Most iterations of one run.
     tol : float, default 1e-4
         A run ends when the squared movements of the centres sum to at most `tol` times the mean
-        variance of the features. With 0, a run ends when no label changes.
+        variance of the features, without weights. With 0, a run ends when no label changes.
     verbose : int, default 0
-        Above 0, each iteration is logged. With 0, at most one line is logged every ten seconds.
-        Both use level INFO.
+        Above 0, each iteration is printed in scikit-learn's words, and logged. With 0, at most one
+        line is logged every ten seconds. Log lines have level INFO.
     random_state : int, numpy.random.RandomState or None, default None
         Source of random numbers, as in scikit-learn.
     copy_x : bool, default True
@@ -89,7 +97,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     ----------
     cluster_centers_ : array [k, d]
         Centres in the library and on the device of X; float64 for float64 data, else float32.
-    labels_ : array, int32 [n]
+    labels_ : array, int32 [n] (int64 for torch)
         Nearest centre of each row. Ties go to the lowest number. After `partial_fit`, these are the
         labels of the last batch.
     inertia_ : float
@@ -121,7 +129,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     of the rows. A row of weight two counts as the row given twice.
 
     X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
-    dtypes are copied to float64.
+    dtypes are copied to float64. Every method takes arrays of NumPy, torch and CuPy, memory maps,
+    data frames, nested lists, objects with DLPack's interface, and sequences of matrices.
+
+    Float64 values above 1e18 or below 1e-91 are copied, multiplied by a power of two. Squared
+    distances beyond the range of float64 are then given as infinity or zero.
 
     Ctrl-C ends `fit` within about a second with a KeyboardInterrupt. The estimator then holds the
     last complete iteration of the best run. If there was none, the estimator is unchanged.
@@ -188,6 +200,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         ValueError
             X contains NaN, infinity or values too large (the message names the row), has fewer rows
             than clusters, or a parameter is out of range.
+        TypeError
+            X is sparse, or a parameter has a wrong type.
         """
         n_init = check_parameters(self)
         before = dict(vars(self))
@@ -195,7 +209,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         try:
             rows = self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
-            best = self._best_run(X, rows, weight, n_init, progress)
+            rows, moments = moments_in_range(self, rows, weight)
+            progress.exponent = rows.exponent
+            best = self._best_run(X, rows, weight, moments, n_init, progress)
             self._store(rows, weight, best)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and progress.best is not None:
@@ -250,14 +266,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             fitted = hasattr(self, "cluster_centers_")
             rows = rows_of(self, X, reset=False) if fitted else self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
-            moments = moments_of(rows, weight)
+            rows, moments = moments_in_range(self, rows, weight)
             state = start_state(self, X, rows, weight, moments).step(rows, weight, moments)
             labels, distances = nearest_centers(rows, state.centers)
-            to_library = rows.workspace.to_library
+            state = state.scaled(-rows.exponent)
             self._batches = state
-            self.cluster_centers_ = to_library(state.centers, rows.center_dtype)
-            self.labels_ = to_library(labels)
-            self.inertia_ = inertia_of(rows, distances, weight)
+            self.cluster_centers_ = rows.workspace.to_library(state.centers, rows.center_dtype)
+            self.labels_ = rows.workspace.labels_to_library(labels)
+            self.inertia_ = unscaled(inertia_of(rows, distances, weight), -2 * rows.exponent)
             self.counts_ = state.counts.copy()
             self.n_steps_ = state.steps
             self._n_features_out = self.n_clusters
@@ -280,7 +296,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
         Returns
         -------
-        labels : array, int32 [n]
+        labels : array, int32 [n] (int64 for torch)
             `labels_`.
 
         Raises
@@ -300,7 +316,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
         Returns
         -------
-        labels : array, int32 [n]
+        labels : array, int32 [n] (int64 for torch)
             Number of the nearest centre, in the library and on the device of X.
 
         Raises
@@ -309,7 +325,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             X contains NaN or infinity, or has another number of features than in `fit`.
         """
         rows, labels, _ = self._nearest(X)
-        return rows.workspace.to_library(labels)
+        return rows.workspace.labels_to_library(labels)
 
     def assign(self, X: Any) -> tuple[Any, Any]:
         """Find the nearest centre of each row of X, and the distance to this centre.
@@ -321,7 +337,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
         Returns
         -------
-        labels : array, int32 [n]
+        labels : array, int32 [n] (int64 for torch)
             Number of the nearest centre, as from `predict`.
         distances : array, float64 [n]
             Squared distance to the nearest centre.
@@ -332,7 +348,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             As in `predict`.
         """
         rows, labels, distances = self._nearest(X)
-        return rows.workspace.to_library(labels), rows.workspace.to_library(distances)
+        return rows.workspace.labels_to_library(labels), rows.workspace.to_library(distances)
 
     def transform(self, X: Any) -> Any:
         """Compute the distance of each row of X to every centre.
@@ -345,7 +361,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Returns
         -------
         distances : array [n, k]
-            Euclidean distances, in the dtype of the centres and the library of X.
+            Euclidean distances, in the dtype of the centres and the library of X. The first of the
+            least distances of a row belongs to the centre that `predict` gives.
 
         Raises
         ------
@@ -354,7 +371,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """
         rows, centers = self._fitted(X)
         check_finite(rows)
-        return all_distances(rows, centers)
+        distances = unscaled(all_distances(rows, centers), -rows.exponent)
+        if not all_below(distances, np.inf):
+            check_magnitude(rows)
+        return distances
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Find the clusters of X and return the distances to their centres.
@@ -413,31 +433,45 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return rows
 
     def _best_run(
-        self, X: Any, rows: Rows, weight: Float64 | None, n_init: int, progress: Progress
+        self,
+        X: Any,
+        rows: Rows,
+        weight: Float64 | None,
+        moments: Moments,
+        n_init: int,
+        progress: Progress,
     ) -> LloydResult:
         """Run Lloyd's algorithm `n_init` times; return the result with the lowest inertia."""
-        moments = moments_of(rows, weight)
         rows.expect_passes()
         random_state = check_random_state(self.random_state)
+        # As in scikit-learn, weights do not change the tolerance.
+        has_own = self.tol > 0 and weight is not None
+        tolerance = self.tol * (moments_of(rows) if has_own else moments).variance
         for _ in range(n_init):
+            start = start_centers(self, X, rows, weight, moments, random_state, progress)
+            progress.begin()
             result = lloyd(
                 rows,
-                start_centers(self, X, rows, weight, moments, random_state, progress),
+                start,
                 weight,
                 mean=moments.mean,
                 max_iter=self.max_iter,
-                tolerance=self.tol * moments.variance,
+                tolerance=tolerance,
                 precision=self.precision,
                 memory_budget=self.memory_budget,
                 observe=progress.observe,
             )
+            progress.end(result, tolerance)
             best = progress.keep(result)
         return best
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
-        """Check X; return its rows and the centres float64 [k, d] on the host."""
+        """Check X; return its rows, and the centres float64 [k, d] on the host in their scale."""
         check_is_fitted(self)
-        return rows_of(self, X, reset=False), float64_on_host(self.cluster_centers_)
+        rows = rows_of(self, X, reset=False)
+        centers = stored_centers(self, rows)
+        rows = rows_in_range(self, rows, centers)
+        return rows, np.ldexp(centers, rows.exponent)
 
     def _nearest(self, X: Any) -> tuple[Rows, Any, Any]:
         """Check X; return its rows, their labels and squared distances."""
@@ -445,19 +479,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         labels, distances = nearest_centers(rows, centers)
         if not all_below(distances, np.inf):
             check_finite(rows)
-        return rows, labels, distances
+            check_magnitude(rows)
+        return rows, labels, unscaled(distances, -2 * rows.exponent)
 
     def _store(self, rows: Rows, weight: Float64 | None, result: LloydResult) -> None:
         """Set the fitted attributes. This reads no rows, so it is fast enough after Ctrl-C."""
         labels = to_host(result.labels)
-        to_library = rows.workspace.to_library
-        self.cluster_centers_ = to_library(result.centers, rows.center_dtype)
-        self.labels_ = to_library(result.labels)
-        self.inertia_ = result.inertia
+        centers = unscaled(result.centers, -rows.exponent)
+        self.cluster_centers_ = rows.workspace.to_library(centers, rows.center_dtype)
+        self.labels_ = rows.workspace.labels_to_library(result.labels)
+        self.inertia_ = unscaled(result.inertia, -2 * rows.exponent)
         self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)
         self.n_iter_ = len(result.history)
         self.n_effective_clusters_ = int(np.count_nonzero(np.bincount(labels)))
-        self.history_ = result.history
+        self.history_ = unscaled_history(result.history, -2 * rows.exponent)
         self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():
             delattr(self, name)

@@ -1,84 +1,19 @@
-"""Checks of what users give to K-means: parameters, data, weights and initial centres."""
+"""Checks of what users give to K-means: data, weights and initial centres."""
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.containers import host_matrix, is_array, matrices_of
 from ktfast.kmeans.data.memory_plan import GpuTarget
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.spherical import SphericalRows
 from ktfast.kmeans.data.workspace import float64_on_host
-from ktfast.kmeans.seeding import METHODS
 from ktfast.native.arrays import device_of, library_of
 from ktfast.native.gpu_memory import open_device
-from ktfast.ops.kmeans_assign import PRECISIONS
-
-# NumPy dtypes that the kernels read; all others are converted to float64.
-_NUMPY_DTYPES = (np.float64, np.float32, np.float16, np.uint8, np.int8)
-
-
-def check_parameters(estimator: Any) -> int:
-    """Check the parameters of `ktfast.KMeans`.
-
-    Parameters
-    ----------
-    estimator : KMeans
-        The estimator, with the parameters that the user gave.
-
-    Returns
-    -------
-    n_init : int
-        Number of runs.
-
-    Raises
-    ------
-    InputError
-        A parameter is out of range.
-    """
-    for name in ("n_clusters", "max_iter"):
-        value = getattr(estimator, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-    if not estimator.tol >= 0:
-        raise InputError(f"tol must be 0 or more, got {estimator.tol!r}")
-    if estimator.algorithm != "lloyd":
-        raise InputError(f'algorithm must be "lloyd", got {estimator.algorithm!r}')
-    if estimator.precision not in PRECISIONS:
-        raise InputError(
-            f"precision must be one of {', '.join(PRECISIONS)}, got {estimator.precision!r}"
-        )
-    _check_device(estimator.device, estimator.memory_budget)
-    return _check_initialisation(estimator.init, estimator.n_init)
-
-
-def _check_initialisation(init: Any, n_init: Any) -> int:
-    """Check `init` and `n_init`; return the number of runs."""
-    if isinstance(init, str) and init not in METHODS:
-        names = ", ".join(f'"{name}"' for name in METHODS)
-        raise InputError(f"init must be {names}, an array or a callable, got {init!r}")
-    if n_init == "auto":
-        return 10 if callable(init) or (isinstance(init, str) and init == "random") else 1
-    if isinstance(n_init, str) or n_init < 1:
-        raise InputError(f'n_init must be "auto" or at least 1, got {n_init!r}')
-    return int(n_init) if isinstance(init, str) or callable(init) else 1
-
-
-def _check_device(device: Any, memory_budget: Any) -> None:
-    if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", str(device)):
-        raise InputError(f'device must be None, "cpu", "cuda" or "cuda:N", got {device!r}')
-    if memory_budget is None:
-        return
-    is_number = isinstance(memory_budget, int | np.integer) and not isinstance(memory_budget, bool)
-    if not is_number or memory_budget < 1:
-        raise InputError(
-            "memory_budget must be None or a number of bytes (an integer of at least 1), "
-            f"got {memory_budget!r}"
-        )
 
 
 def restore(estimator: Any, state: dict[str, Any]) -> None:
@@ -98,7 +33,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
         See `ktfast.KMeans.fit`.
     reset : bool
         Whether to set `n_features_in_` and `feature_names_in_` of the estimator. If False, X is
-        compared with them.
+        compared with them, or with `cluster_centers_` if the centres were set without a fit.
 
     Returns
     -------
@@ -108,39 +43,58 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     Raises
     ------
     ValueError
-        X has no rows or no features, or another number of features than in `fit`. The matrices of
-        X differ in dtype, features, library or device. X has more rows than `memory_budget` allows.
+        X is not two-dimensional, has no rows or no features, or another number of features than in
+        `fit`. The matrices of X differ in dtype, features, library or device. X has more rows than
+        `memory_budget` allows.
+    TypeError
+        X is sparse.
     RuntimeError
         `device` cannot be used.
     """
-    shards = _as_shards(X)
-    if shards is None:
-        checked = validate_data(
-            estimator, X, reset=reset, dtype=_NUMPY_DTYPES, ensure_all_finite=False, order=None
-        )
-        return _on_device(estimator, [checked])
-    n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
-    if n == 0 or d == 0:
-        raise InputError(
-            f"Found array with {n} sample(s) and {d} feature(s) while a minimum of 1 is required."
-        )
-    rows = _on_device(estimator, shards)
+    shards = matrices_of(X)
     _check_feature_names(estimator, X, reset=reset)
+    n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
+    for count, what in ((n, "sample"), (d, "feature")):
+        if count == 0:
+            raise InputError(
+                f"Found array with 0 {what}(s) (shape=({n}, {d})) while a minimum of 1 is required."
+            )
     if reset:
-        estimator.n_features_in_ = rows.d
-    elif rows.d != estimator.n_features_in_:
+        estimator.n_features_in_ = d
+    expected = getattr(estimator, "n_features_in_", d)
+    if d != expected:
+        raise InputError(
+            f"X has {d} features, but {type(estimator).__name__} is expecting {expected} features "
+            "as input"
+        )
+    return wrapped(estimator, shards)
+
+
+def stored_centers(estimator: Any, rows: Rows) -> Float64:
+    """The centres float64 [k, d] of a fitted estimator, or those that the user stored in it.
+
+    Raises
+    ------
+    InputError
+        The centres are not finite, or have another number of features than the rows.
+    """
+    centers = host_matrix(estimator.cluster_centers_, "cluster_centers_")
+    if centers.shape[1] != rows.d:
         raise InputError(
             f"X has {rows.d} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input"
+            f"{centers.shape[1]} features as input"
         )
-    return rows
+    return centers
 
 
-def _on_device(estimator: Any, shards: list[Any]) -> Rows:
-    """Wrap matrices, to be processed on the device that the estimator names."""
+def wrapped(estimator: Any, shards: list[Any], like: Any = None) -> Rows:
+    """Wrap matrices, to be processed on the device that the estimator names.
+
+    Results belong to the library and device of `like` (None: of the matrices).
+    """
     kind = SphericalRows if estimator.spherical else Rows
-    like, device, target = shards[0], estimator.device, None
-    lies, index = device_of(like)
+    like, device, target = shards[0] if like is None else like, estimator.device, None
+    lies, index = device_of(shards[0])
     if device == "cpu" and lies == "cuda":
         shards = [shard.cpu() if library_of(shard) == "torch" else shard.get() for shard in shards]
     elif device not in (None, "cpu"):
@@ -211,36 +165,13 @@ def given_centers(rows: Rows, given: Any, n_clusters: int) -> Float64:
     InputError
         The shape is wrong, a value is not finite, or a spherical centre is zero.
     """
-    centers = float64_on_host(given if is_array(given) else np.asarray(given))
+    centers = host_matrix(given, "init")
     if centers.shape != (n_clusters, rows.d):
         raise InputError(
             f"The shape of the initial centers {centers.shape} does not match the number "
             f"of clusters and features {(n_clusters, rows.d)}."
         )
-    if not np.isfinite(centers).all():
-        raise InputError("init contains NaN or infinity; initial centers must be finite")
     if isinstance(rows, SphericalRows) and not centers.any(axis=1).all():
         raise InputError("init contains a row of zeros, which has no direction; replace this row")
+    centers = np.ldexp(centers, rows.exponent)
     return rows.centers_of(centers, np.ones(n_clusters), centers)
-
-
-def is_array(value: Any) -> bool:
-    """Whether a value is an array of NumPy, torch or CuPy."""
-    try:
-        library_of(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _as_shards(X: Any) -> list[Any] | None:
-    """The matrices of X if the kernels read them in place; None if scikit-learn must check X."""
-    if isinstance(X, Sequence) and len(X) > 0 and all(_is_matrix(part) for part in X):
-        return list(X)
-    if is_array(X) and (library_of(X) != "numpy" or isinstance(X, np.memmap)):
-        return [X]
-    return None
-
-
-def _is_matrix(value: Any) -> bool:
-    return is_array(value) and len(value.shape) == 2

@@ -1,6 +1,6 @@
 """Mini-batch K-means: the state that `KMeans.partial_fit` keeps between batches, and one step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,13 @@ class MiniBatchState:
             self._place_starved(rows, to_host(distances), weight, moments, sums, counts)
         centers = rows.centers_of(sums, counts, self.centers)
         return MiniBatchState(centers, sums, counts, self.random_state, rows_since, self.steps + 1)
+
+    def scaled(self, exponent: int) -> "MiniBatchState":
+        """This state for rows that are multiplied by ``2 ** exponent``."""
+        if exponent == 0:
+            return self
+        centers, sums = np.ldexp(self.centers, exponent), np.ldexp(self.sums, exponent)
+        return replace(self, centers=centers, sums=sums)
 
     def _place_starved(
         self,

@@ -3,6 +3,8 @@
 import logging
 import time
 
+import numpy as np
+
 from ktfast.kmeans.lloyd import LloydResult
 
 _logger = logging.getLogger(__name__)
@@ -18,11 +20,13 @@ class Progress:
     max_iter : int
         Most iterations of a run.
     verbose : int, default 0
-        Above 0: every call of `seeding` or `observe` logs a line. 0: at most one line every ten
-        seconds.
+        Above 0: every call of `seeding` or `observe` logs a line, and scikit-learn's lines are
+        printed. 0: at most one line is logged every ten seconds.
 
     Attributes
     ----------
+    exponent : int
+        The rows are the user's rows times ``2 ** exponent``.
     best : LloydResult or None
         Result with the lowest inertia of all complete iterations of all runs. None before the
         first complete iteration.
@@ -30,7 +34,9 @@ class Progress:
 
     def __init__(self, max_iter: int, verbose: int = 0) -> None:
         self.best: LloydResult | None = None
+        self.exponent = 0
         self._max_iter = max_iter
+        self._prints = verbose > 0
         self._pause = 0.0 if verbose > 0 else _LINE_SECONDS
         self._last_line = time.monotonic()
 
@@ -39,19 +45,42 @@ class Progress:
         if self._is_due():
             _logger.info("k-means: chose %d of %d initial centres or candidates", done, wanted)
 
+    def begin(self) -> None:
+        """Print that a run begins, if verbose."""
+        if self._prints:
+            print("Initialization complete", flush=True)
+
+    def end(self, result: LloydResult, tolerance: float) -> None:
+        """Print why a run ended, if verbose."""
+        last, done = result.history[-1], len(result.history)
+        if not self._prints:
+            return
+        if last["moved"] == 0 or last["shift"] == 0:
+            print(f"Converged at iteration {done - 1}: strict convergence.", flush=True)
+        elif last["shift"] <= tolerance:
+            shift, limit = (self._in_scale(value) for value in (last["shift"], tolerance))
+            print(
+                f"Converged at iteration {done - 1}: center shift {shift} within tolerance "
+                f"{limit}.",
+                flush=True,
+            )
+
     def observe(self, result: LloydResult) -> None:
         """Keep a result whose last iteration is complete, and log this iteration."""
         self.keep(result)
+        row, done = result.history[-1], len(result.history)
+        inertia = self._in_scale(row["inertia"])
+        if self._prints:
+            print(f"Iteration {done - 1}, inertia {inertia}.", flush=True)
         if not self._is_due():
             return
-        row, done = result.history[-1], len(result.history)
         pace = sum(past["seconds"] for past in result.history) / done
         _logger.info(
             "k-means iteration %d of at most %d: inertia %.9g, %.2f %% of the rows moved, "
             "%.3g s an iteration, %s left at most",
             done,
             self._max_iter,
-            row["inertia"],
+            inertia,
             100 * row["moved"] / len(result.labels),
             pace,
             _clock(pace * (self._max_iter - done)),
@@ -62,6 +91,10 @@ class Progress:
         if self.best is None or result.inertia <= self.best.inertia:
             self.best = result
         return self.best
+
+    def _in_scale(self, square: float) -> float:
+        """A squared distance in the scale of the user's rows."""
+        return float(np.ldexp(square, -2 * self.exponent)) if self.exponent else square
 
     def _is_due(self) -> bool:
         now = time.monotonic()

@@ -54,11 +54,12 @@ def start_state(
         )
     if hasattr(estimator, "_batches"):
         state: MiniBatchState = estimator._batches
-        return state
+        return state.scaled(rows.exponent)
     random_state = check_random_state(estimator.random_state)
     if hasattr(estimator, "cluster_centers_"):
         centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
-        counts = estimator.counts_.copy()
+        # Centres that the user stored without a fit have no weight yet.
+        counts = np.array(getattr(estimator, "counts_", np.zeros(estimator.n_clusters)))
     else:
         progress = Progress(estimator.max_iter, estimator.verbose)
         centers = start_centers(estimator, X, rows, weight, moments, random_state, progress)

@@ -15,3 +15,8 @@ from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_update import kmeans_update
 
 __all__ = ["JigsawChoices", "PreparedCenters", "jigsaw_tiles", "kmeans_assign", "kmeans_update"]
+
+
+def __dir__() -> list[str]:
+    """The public names (PEP 562)."""
+    return sorted(__all__)

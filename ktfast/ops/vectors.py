@@ -61,10 +61,13 @@ def check_vectors(x: Any, name: str = "x") -> Any:
     Raises
     ------
     TypeError
-        `x` is no array of NumPy, torch or CuPy, or the kernels do not read its dtype.
+        `x` is no array of NumPy, torch or CuPy, is sparse, or has a dtype that the kernels do not
+        read.
     ValueError
         `x` is not two-dimensional.
     """
+    if library_of(x) == "torch" and str(x.layout) != "torch.strided":
+        raise TypeError(f"{name} must be dense, got layout {x.layout}; convert it with .to_dense()")
     if library_of(x) == "torch" and x.requires_grad:
         x = x.detach()
     if dtype_name(x) not in DTYPES:

@@ -188,6 +188,18 @@ def test_without_ktfast_there_is_no_ratio(monkeypatch, tmp_path):
     assert rows[1]["seconds_per_iteration"] == pytest.approx(1 / 3)
 
 
+def test_a_failed_row_of_ktfast_is_an_exit_status(monkeypatch, tmp_path):
+    compared = comparison(monkeypatch, {AS_INSTALLED: "failed: no reason"})
+    arguments = ["bench", "kmeans", "--data", "mixture8", "--against", "", "--out", str(tmp_path)]
+    for name, value in SIZES.items():
+        arguments += [f"--{name}", str(value)]
+    assert main(arguments) == 1
+    assert "failed: no reason" in (tmp_path / "kmeans-mixture8.md").read_text()
+    rows = list(compared.rows([]))
+    assert kmeans.own_row_failed(rows)
+    assert not kmeans.own_row_failed([dict(rows[0], engine="torch"), {"engine": "ktfast"}])
+
+
 # --- data -----------------------------------------------------------------------------------------
 def test_a_mixture_is_always_the_same():
     x = load("mixture16", 50)

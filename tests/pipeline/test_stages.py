@@ -441,6 +441,33 @@ def test_clustering_of_a_matrix_from_elsewhere(recipe, photographs, finished, tm
     assert result(tmp_path / "run", "cluster")["summary"]["used"] == 10
 
 
+@pytest.mark.parametrize(("scale", "dtype"), [(1e20, "float32"), (1e-50, "float64")])
+def test_clustering_of_a_matrix_of_extreme_magnitude(
+    scale, dtype, recipe, photographs, finished, tmp_path
+):
+    shutil.copytree(finished / "prepare", tmp_path / "run" / "prepare")
+    rng = np.random.default_rng(0)
+    groups = np.arange(14 * 8) % 4
+    rows = rng.normal(size=(4, 7))[groups] + rng.normal(size=(14 * 8, 7)) * 0.01
+    command = ["cluster", *arguments(tmp_path / "run", recipe, photographs)]
+    command += [
+        "--cluster.n_clusters",
+        "4",
+        "--features",
+        str(tmp_path / "matrix.npy"),
+        "--redo",
+        "cluster",
+    ]
+    found = []
+    for factor in (1, scale):
+        np.save(tmp_path / "matrix.npy", (rows * factor).astype(dtype))
+        assert main(command) == 0
+        with np.load(tmp_path / "run/cluster/labels.npz") as file:
+            found.append(file["labels"])
+    assert len(np.unique(found[0])) == 4
+    np.testing.assert_array_equal(*found)
+
+
 def test_clustering_of_a_float64_matrix_larger_than_the_budget(
     recipe, photographs, finished, tmp_path
 ):

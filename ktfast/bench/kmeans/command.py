@@ -105,8 +105,19 @@ def add_problem_options(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print and save one table for each data set; returns the exit status."""
-    peers = chosen_peers(options.against, PEERS)
+    """Measure, print and save one table for each data set.
+
+    Parameters
+    ----------
+    options : Namespace
+        The options of the command line.
+
+    Returns
+    -------
+    status : int
+        The exit status: 1 if ktfast's own fit failed, else 0.
+    """
+    peers, failed = chosen_peers(options.against, PEERS), False
     options.out.mkdir(parents=True, exist_ok=True)  # fails now, not after minutes of measuring
     for source in options.data:
         x = load(source, options.rows)
@@ -123,7 +134,13 @@ def run(options: argparse.Namespace) -> int:
             if options.scaling:
                 record["scaling"] = list(comparison.scaling(record["rows"]))
         report(record, options.out, falling=options.falling)
-    return 0
+        failed |= own_row_failed(record["rows"])
+    return int(failed)
+
+
+def own_row_failed(rows: list[Row]) -> bool:
+    """Whether a measurement of ktfast itself failed; failures of peers are only shown."""
+    return any("problem" in row for row in rows if row["engine"] == "ktfast")
 
 
 def chosen_peers(text: str, known: tuple[str, ...]) -> list[str]:

@@ -128,5 +128,5 @@ def _refuse_bad_row(rows: Rows) -> NoReturn:
             culprit = place.start + int(magnitude.argmax())
     raise InputError(
         f"X contains values too large to cluster, up to {largest:.3g} in row {culprit}: squared "
-        "distances exceed the largest float32 number (3.4e38); rescale X"
+        "distances exceed 3.4e38; rescale X"
     )

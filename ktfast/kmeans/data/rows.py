@@ -54,6 +54,8 @@ class Rows:
         Whether `centers_of` gives plain means of the clusters.
     block_bytes : int
         Bytes of working memory on a GPU that `parts` needs per element of the present block.
+    exponent : int
+        The rows are the user's rows times ``2 ** exponent``.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Rows:
 
     plain_means = True
     block_bytes = 0
+    exponent = 0
 
     def __init__(
         self,

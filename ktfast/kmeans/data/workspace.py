@@ -33,13 +33,15 @@ class Workspace:
         Whether a GPU processes the rows.
     stream : HostStream or None
         As given.
+    results_like : array
+        As given.
     """
 
     def __init__(self, like: Any, stream: HostStream | None, results_like: Any) -> None:
         self.on_gpu = stream is not None or device_of(like)[0] == "cuda"
         self.stream = stream
         self._like = like
-        self._results_like = results_like
+        self.results_like = results_like
         # The weights that were copied to the GPU last: on the host, and on the GPU.
         self._copied_weights: tuple[Any, Any] = (None, None)
 
@@ -70,12 +72,17 @@ class Workspace:
             self._copied_weights = (weight, self.to_device(weight))
         return self._copied_weights[1]
 
+    def labels_to_library(self, labels: Any) -> Any:
+        """Bring labels to the user's library: int64 for torch, whose losses need it, else int32."""
+        is_torch = library_of(self.results_like) == "torch"
+        return self.to_library(labels, "int64" if is_torch else None)
+
     def to_library(self, array: Any, dtype: str | None = None) -> Any:
         """Bring a result to the user's library and device, in `dtype` (None: its own dtype)."""
         if dtype is not None:
             with on_device(array):
                 array = contiguous(array, dtype)
-        like = self._results_like
+        like = self.results_like
         if library_of(array) == library_of(like) and device_of(array) == device_of(like):
             return array
         host = to_host(array)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ktfast.errors import InputError
-from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.spherical import SphericalRows, lengths
 from ktfast.kmeans.data.workspace import float64_on_host
-from ktfast.kmeans.faiss.index import points_of
+from ktfast.kmeans.faiss.index import threads
+from ktfast.kmeans.faiss.points import points_of
 from ktfast.kmeans.inputs import weights_of
 from ktfast.native.arrays import library_of
 from ktfast.native.modules import cuda
@@ -51,8 +52,9 @@ def select_points(
     kmeans: Any, x: Any, weights: Any, random_state: Any
 ) -> tuple[Rows, Float64 | None]:
     """Select the points and weights that are clustered."""
-    x = points_of(x, kmeans.d)
-    n, most = len(x), kmeans.k * (kmeans.max_points_per_centroid or len(x))
+    shards = points_of(x, kmeans.d)
+    n = sum(len(shard) for shard in shards)
+    most = kmeans.k * (kmeans.max_points_per_centroid or n)
     if n < kmeans.k:
         raise InputError(
             f"{n} points are fewer than the {kmeans.k} centroids that are wanted; give more "
@@ -68,15 +70,26 @@ def select_points(
     weight = weights_of(weights, n)
     if n > most:
         drawn = np.sort(random_state.choice(n, most, replace=False))
-        x, weight = x[drawn], None if weight is None else weight[drawn]
+        shards = _drawn(shards, drawn)
+        weight = None if weight is None else weight[drawn]
     if kmeans.gpu:
-        x = _on_gpu(x)
+        shards = [_on_gpu(shard) for shard in shards]
     if not kmeans.spherical:
-        return Rows([x]), weight
+        return Rows(shards, n_threads=threads.wanted), weight
     # faiss adds up the points, not their directions. So the length of a point is the weight of its
     # direction.
-    long = np.concatenate([lengths(float64_on_host(b)) for _, b in Rows([x]).blocks(1 << 14)])
-    return SphericalRows([x]), long[:, 0] if weight is None else long[:, 0] * weight
+    blocks = Rows(shards).blocks(1 << 14)
+    long = np.concatenate([lengths(float64_on_host(block)) for _, block in blocks])
+    rows = SphericalRows(shards, n_threads=threads.wanted)
+    return rows, long[:, 0] if weight is None else long[:, 0] * weight
+
+
+def _drawn(shards: list[Any], numbers: Int64) -> list[Any]:
+    """The rows of these increasing numbers."""
+    ends = np.cumsum([len(shard) for shard in shards])
+    parts = np.split(numbers, np.searchsorted(numbers, ends[:-1]))
+    starts = ends - [len(shard) for shard in shards]
+    return [shard[part - start] for shard, part, start in zip(shards, parts, starts, strict=True)]
 
 
 def _on_gpu(x: Any) -> Any:

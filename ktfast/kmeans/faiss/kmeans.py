@@ -28,24 +28,18 @@ from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.faiss.index import CentroidIndex
 from ktfast.kmeans.faiss.inputs import check_options, select_points
+from ktfast.kmeans.faiss.parameters import (
+    METHODS,
+    ClusteringInitMethod_RANDOM,
+    ParametersOf,
+    check_settings,
+)
 from ktfast.kmeans.inputs import given_centers
 from ktfast.kmeans.lloyd import LloydResult, lloyd
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.seeding import initial_centers
 
-__all__ = [
-    "ClusteringInitMethod_KMEANS_PLUS_PLUS",
-    "ClusteringInitMethod_RANDOM",
-    "Kmeans",
-]
-
-ClusteringInitMethod_RANDOM = 0
-ClusteringInitMethod_KMEANS_PLUS_PLUS = 1
-
-_METHODS = {
-    ClusteringInitMethod_RANDOM: "random",
-    ClusteringInitMethod_KMEANS_PLUS_PLUS: "k-means++",
-}
+__all__ = ["Kmeans"]
 
 
 class Kmeans:
@@ -62,7 +56,7 @@ class Kmeans:
     nredo : int, default 1
         Number of runs. The run with the best objective is kept.
     verbose : bool, default False
-        Whether to log every iteration, at level INFO.
+        Whether to print every iteration.
     spherical : bool, default False
         Whether centroids have length one and the inner product replaces the distance. A point of
         zeros is refused.
@@ -119,18 +113,10 @@ class Kmeans:
         **options: Any,
     ) -> None:
         check_options(options)
-        if init_method not in _METHODS:
-            raise InputError(
-                f"init_method must be ClusteringInitMethod_RANDOM (0) or "
-                f"ClusteringInitMethod_KMEANS_PLUS_PLUS (1), got {init_method!r}"
-            )
-        for name, value in (("d", d), ("k", k), ("niter", niter), ("nredo", nredo)):
-            if int(value) != value or value < 1:
-                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-        self.d = int(d)
-        self.k = int(k)
-        self.niter = int(niter)
-        self.nredo = int(nredo)
+        self.d = d
+        self.k = k
+        self.niter = niter
+        self.nredo = nredo
         self.verbose = verbose
         self.spherical = spherical
         self.seed = seed
@@ -138,10 +124,16 @@ class Kmeans:
         self.max_points_per_centroid = max_points_per_centroid
         self.min_points_per_centroid = min_points_per_centroid
         self.init_method = init_method
+        check_settings(self)
         self.centroids: Float32 | None = None
         self.obj: Float64 | None = None
         self.iteration_stats: list[dict[str, float]] | None = None
-        self.index = CentroidIndex(self.d, inner_product=spherical)
+        self.index = CentroidIndex(self.d, inner_product=bool(spherical))
+
+    @property
+    def cp(self) -> ParametersOf:
+        """The parameters, to read and to change, as `faiss.Kmeans.cp`."""
+        return ParametersOf(self)
 
     def reset(self, k: int | None = None) -> None:
         """Forget the centroids.
@@ -162,8 +154,8 @@ class Kmeans:
         Parameters
         ----------
         x : array [n, d]
-            The points. Arrays of torch and CuPy, and NumPy arrays of float32, float16, uint8 or
-            int8, are read where they lie. Anything else is copied to float32.
+            The points. Arrays of float32, float16, bfloat16, uint8 and int8 are read where they
+            lie. Other numbers are copied to float32.
         weights : array [n], optional
             Weights >= 0 of the points. None means that all weights are 1.
         init_centroids : array [k, d], optional
@@ -180,6 +172,9 @@ class Kmeans:
             The shape is wrong, there are fewer points than centroids, or a point contains NaN or
             infinity.
         """
+        check_settings(self)
+        if self.spherical != self.index.inner_product:  # changed since the last call
+            self.index = CentroidIndex(self.d, inner_product=bool(self.spherical))
         random_state = check_random_state(self.seed)
         rows, weight = select_points(self, x, weights, random_state)
         moments = moments_of(rows, weight)
@@ -233,13 +228,13 @@ class Kmeans:
         random_state: Any,
     ) -> tuple[LloydResult, list[dict[str, float]]]:
         """Run K-means once; return the result and faiss's statistics of each iteration."""
-        progress = Progress(self.niter, int(self.verbose))
+        progress = Progress(self.niter)
         if init_centroids is None:
-            method = _METHODS[self.init_method]
+            method = METHODS[self.init_method]
             start = initial_centers(method, rows, self.k, weight, moments, random_state, progress)
         else:
             start = given_centers(rows, init_centroids, self.k)
-        statistics = _Statistics(self.k, progress)
+        statistics = _Statistics(self.k, progress, prints=bool(self.verbose))
         result = lloyd(
             rows,
             start,
@@ -255,10 +250,11 @@ class Kmeans:
 class _Statistics:
     """Collects faiss's statistics of each iteration, and passes each result on to the progress."""
 
-    def __init__(self, k: int, progress: Progress) -> None:
+    def __init__(self, k: int, progress: Progress, *, prints: bool) -> None:
         self.iterations: list[dict[str, float]] = []
         self._k = k
         self._progress = progress
+        self._prints = prints
         self._seconds = 0.0
 
     def observe(self, result: LloydResult) -> None:
@@ -275,3 +271,11 @@ class _Statistics:
                 "nsplit": int(last["relocated"]),
             }
         )
+        if self._prints:
+            print(
+                "  Iteration {} ({time:.2f} s, search {time_search:.2f} s): objective={obj:g} "
+                "imbalance={imbalance_factor:.3f} nsplit={nsplit}".format(
+                    len(self.iterations) - 1, **self.iterations[-1]
+                ),
+                flush=True,
+            )

@@ -1,0 +1,194 @@
+"""The one conversion of rows and centres that every entrance of K-means uses.
+
+What is converted and what is refused depends on the values, not on their container. The containers
+are arrays of NumPy (also memory-mapped), torch and CuPy, objects with DLPack's interface, data
+frames, lists of numbers, and sequences of matrices.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+from ktfast.errors import InputError
+from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.data.workspace import float64_on_host
+from ktfast.native.arrays import contiguous, dtype_name, library_of, on_device
+
+READ = ("float64", "float32", "float16", "bfloat16", "uint8", "int8")
+"""Dtypes that the kernels read. Numbers of other dtypes are copied."""
+
+_CPU_OF_DLPACK = 1  # kDLCPU
+_FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-126, float(np.finfo(np.float32).max)
+
+
+def matrices_of(
+    given: Any, name: str = "X", *, reads: Sequence[str] = READ, converts_to: str = "float64"
+) -> list[Any]:
+    """Convert what a user gives as rows to matrices that the kernels read.
+
+    Parameters
+    ----------
+    given : array, data frame, list of numbers, or sequence of matrices
+        The rows. A sequence of matrices stands for their concatenation.
+    name : str, default "X"
+        Name of the argument in error messages.
+    reads : sequence of str
+        Dtypes that are returned without a copy.
+    converts_to : str, default "float64"
+        Dtype to which all other numbers are converted.
+
+    Returns
+    -------
+    matrices : list of array [n_i, d]
+        Matrices of NumPy, torch or CuPy, on the devices of the given ones.
+
+    Raises
+    ------
+    InputError
+        The rows are not two-dimensional, or no numbers, or beyond the range of `converts_to`.
+    TypeError
+        The rows are sparse.
+    """
+    parts = _parts(given)
+    if parts is None:
+        return [_matrix(given, name, reads, converts_to)]
+    return [_matrix(part, f"{name}[{i}]", reads, converts_to) for i, part in enumerate(parts)]
+
+
+def host_matrix(given: Any, name: str) -> Float64:
+    """Convert centres that a user gives to one finite matrix float64 [k, d] on the host.
+
+    Raises
+    ------
+    InputError
+        As for `matrices_of`, or a value is NaN or infinity.
+    TypeError
+        As for `matrices_of`.
+    """
+    matrix = np.concatenate([float64_on_host(part) for part in matrices_of(given, name)])
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{name} contains NaN or infinity; centers must be finite")
+    return matrix
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy, torch or CuPy."""
+    try:
+        library_of(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _parts(given: Any) -> list[Any] | None:
+    """The matrices of a sequence of matrices; None if `given` is one matrix."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes) or len(given) == 0:
+        return None
+    dims = {len(getattr(part, "shape", ())) for part in given}
+    if dims == {2}:
+        return list(given)
+    if dims == {1} and all(is_array(part) and library_of(part) != "numpy" for part in given):
+        return [sys.modules[library_of(given[0])].stack(list(given))]  # a list of single rows
+    return None
+
+
+def _matrix(given: Any, name: str, reads: Sequence[str], converts_to: str) -> Any:
+    """Convert one matrix."""
+    array = _from_dlpack(given)
+    _refuse_sparse(array, name)
+    if not is_array(array):
+        if hasattr(array, "__array__") and not hasattr(getattr(array, "dtypes", None), "__array__"):
+            array = np.asarray(array)  # scikit-learn keeps the dtype of pandas' frames only
+        array = check_array(array, ensure_all_finite=False, ensure_2d=False, **_ANY_NUMBERS)
+    _check_dimensions(array, name)
+    dtype = dtype_name(array)
+    if "complex" in dtype:
+        raise InputError(f"Complex data not supported: {name} is {dtype}; give real numbers")
+    if np.ma.is_masked(array):
+        raise InputError(
+            f"{name} is a masked array with masked values; replace or remove these values"
+        )
+    is_numpy = library_of(array) == "numpy"
+    if dtype in reads and (not is_numpy or _is_plain(array)):
+        return array.detach() if library_of(array) == "torch" and array.requires_grad else array
+    if is_numpy:  # also converts strings of digits and objects, and refuses all other text
+        array = check_array(array, ensure_all_finite=False, **_ANY_NUMBERS)
+    return array if dtype_name(array) in reads else _converted(array, name, converts_to)
+
+
+_ANY_NUMBERS: dict[str, Any] = {
+    "dtype": (np.float64, np.float32, np.float16, np.uint8, np.int8),
+    "order": None,
+    "ensure_min_samples": 0,
+    "ensure_min_features": 0,
+    "allow_nd": True,
+}
+
+
+def _is_plain(array: Any) -> bool:
+    return array.dtype.isnative and not isinstance(array, np.matrix | np.ma.MaskedArray)
+
+
+def _from_dlpack(given: Any) -> Any:
+    """Wrap an array of another library, such as JAX, without a copy."""
+    if is_array(given) or not hasattr(given, "__dlpack_device__"):
+        return given
+    if int(given.__dlpack_device__()[0]) == _CPU_OF_DLPACK:
+        return np.from_dlpack(given)
+    for library in ("torch", "cupy"):
+        if library in sys.modules:
+            return sys.modules[library].from_dlpack(given)
+    raise TypeError(
+        f"the array of type {type(given).__name__} lies on a GPU; import torch or cupy, which "
+        "ktfast uses to read the array"
+    )
+
+
+def _refuse_sparse(array: Any, name: str) -> None:
+    layout = str(getattr(array, "layout", "torch.strided"))
+    scipy = sys.modules.get("scipy.sparse")
+    if layout != "torch.strided":
+        raise TypeError(
+            f"Sparse data was passed for {name} (layout {layout}), but dense data is required. "
+            "Use '.to_dense()' to convert to a dense tensor."
+        )
+    if (scipy is not None and scipy.issparse(array)) or "cupyx" in type(array).__module__:
+        raise TypeError(
+            f"Sparse data was passed for {name}, but dense data is required. Use '.toarray()' to "
+            "convert to a dense array."
+        )
+
+
+def _check_dimensions(array: Any, name: str) -> None:
+    """Refuse arrays that are not two-dimensional, in scikit-learn's words."""
+    shape = tuple(int(length) for length in array.shape)
+    if len(shape) == 1:
+        raise InputError(
+            f"Expected 2D array, got 1D array instead: {name} has shape {shape}. Reshape your data "
+            "either using .reshape(-1, 1) if it has a single feature or .reshape(1, -1) if it "
+            "contains a single sample."
+        )
+    if len(shape) == 0:
+        raise InputError(f"Expected 2D array, got scalar array instead: {name} is one number.")
+    if len(shape) > 2:
+        raise InputError(
+            f"Found array with dim {len(shape)}, but {name} must have 2 dimensions [n, d]; its "
+            f"shape is {shape}"
+        )
+
+
+def _converted(array: Any, name: str, dtype: str) -> Any:
+    """Copy numbers to another dtype; refuse numbers that would become infinity or all zero."""
+    with on_device(array), np.errstate(over="ignore"):
+        converted = contiguous(array, dtype)
+        if dtype == "float32" and dtype_name(array) == "float64" and 0 not in array.shape:
+            peak = float(abs(array).max())
+            if _FLOAT32_MOST < peak < np.inf or 0 < peak < _FLOAT32_LEAST:
+                raise InputError(
+                    f"{name} has values up to {peak:.3g}, which float32 cannot hold; rescale the "
+                    "values"
+                )
+    return converted

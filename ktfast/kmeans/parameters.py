@@ -1,0 +1,89 @@
+"""Checks of the parameters of `ktfast.KMeans`, by scikit-learn's rules."""
+
+import re
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+    make_constraint,
+)
+
+from ktfast.errors import InputError
+from ktfast.kmeans.seeding import METHODS
+from ktfast.ops.kmeans_assign import PRECISIONS
+
+
+class ParameterError(InputError, InvalidParameterError):  # type: ignore[misc]
+    """A parameter has a wrong type or value: a ValueError and a TypeError, as in scikit-learn."""
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_INIT_NAMES = tuple(METHODS)
+# Per parameter: what scikit-learn's constraints allow, and the same in words.
+_RULES: dict[str, tuple[list[Any], str]] = {
+    "n_clusters": ([_COUNT], "an integer of at least 1"),
+    "init": (
+        [StrOptions(set(_INIT_NAMES)), callable, "array-like"],
+        f"{_quoted(_INIT_NAMES)}, an array or a callable",
+    ),
+    "n_init": ([StrOptions({"auto"}), _COUNT], '"auto" or an integer of at least 1'),
+    "max_iter": ([_COUNT], "an integer of at least 1"),
+    "tol": ([Interval(Real, 0, None, closed="left")], "a number of at least 0"),
+    "verbose": (["verbose"], "an integer of at least 0 or a bool"),
+    "random_state": (
+        ["random_state"],
+        "None, an integer from 0 to 2**32 - 1, or a numpy.random.RandomState",
+    ),
+    "copy_x": (["boolean"], "True or False"),
+    "algorithm": ([StrOptions({"lloyd"})], '"lloyd"'),
+    "spherical": (["boolean"], "True or False"),
+    "precision": ([StrOptions(set(PRECISIONS))], f"one of {', '.join(PRECISIONS)}"),
+    "n_threads": ([_COUNT, None], "None or an integer of at least 1"),
+    "memory_budget": ([_COUNT, None], "None or a number of bytes (an integer of at least 1)"),
+}
+_MAY_BE_BOOL = {"copy_x", "spherical", "verbose"}
+
+
+def check_parameters(estimator: Any) -> int:
+    """Check the parameters of `ktfast.KMeans`.
+
+    Parameters
+    ----------
+    estimator : KMeans
+        The estimator, with the parameters that the user gave.
+
+    Returns
+    -------
+    n_init : int
+        Number of runs.
+
+    Raises
+    ------
+    ParameterError
+        A parameter has a wrong type or is out of range.
+    """
+    for name, (constraints, allowed) in _RULES.items():
+        value = getattr(estimator, name)
+        fits = any(make_constraint(constraint).is_satisfied_by(value) for constraint in constraints)
+        if not fits or (isinstance(value, bool) and name not in _MAY_BE_BOOL):
+            raise ParameterError(f"{name} must be {allowed}, got {value!r}")
+    device = estimator.device
+    if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", str(device)):
+        raise ParameterError(f'device must be None, "cpu", "cuda" or "cuda:N", got {device!r}')
+    return _n_runs(estimator.init, estimator.n_init)
+
+
+def _n_runs(init: Any, n_init: Any) -> int:
+    """Number of runs: given centres are tried once."""
+    if not isinstance(init, str) and not callable(init):
+        return 1
+    if n_init == "auto":
+        return 10 if callable(init) or init == "random" else 1
+    return int(n_init)
