@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_assign/cpu/row_block.h"
 
 namespace ktfast::cpu {
@@ -29,6 +30,7 @@ class Preparation {
         kernels_(assign_kernels(p_.code)),
         at_(p_.n_clusters, p_.n_features, p_.basis.n_coordinates, p_.code),
         length_(coded_length(p_.n_features, p_.basis.n_coordinates)),
+        n_threads_(worthwhile_threads(p_.n_threads, p_.n_clusters * p_.n_features)),
         projection_(projection_error(p_.basis, p_.n_features)),
         start_(aligned(p_.prepared)) {}
 
@@ -54,6 +56,7 @@ class Preparation {
   const AssignKernels kernels_;
   const PreparedLayout at_;
   const int64_t length_;
+  const int n_threads_;
   const double projection_;
   float* const start_;
 };
@@ -61,47 +64,53 @@ class Preparation {
 void Preparation::shift() {
   const int64_t d = p_.n_features;
   std::copy_n(p_.mean, d, start_ + at_.mean);
-  double longest = 0;
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads) reduction(max : longest)
-  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+  Maximum longest;
+  for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    float* to = start_ + at_.shifted + k * d;
-    const double* center = p_.centers + k * d;
-    for (int64_t f = 0; f < d; ++f) {
-      to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
+    double most = 0;
+    for (int64_t k = first; k < last; ++k) {
+      float* to = start_ + at_.shifted + k * d;
+      const double* center = p_.centers + k * d;
+      for (int64_t f = 0; f < d; ++f) {
+        to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
+      }
+      const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
+      const double norm = std::sqrt(square) * (1 + 1e-12);
+      start_[at_.norms + k] = rounded_up(norm);
+      start_[at_.halves + k] = static_cast<float>(square / 2);
+      // Not std::max, because a norm of NaN must make every comparison exact.
+      if (!(norm <= most)) most = std::isnan(norm) ? HUGE_VAL : norm;
     }
-    const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
-    const double norm = std::sqrt(square) * (1 + 1e-12);
-    start_[at_.norms + k] = rounded_up(norm);
-    start_[at_.halves + k] = static_cast<float>(square / 2);
-    // Not std::max, because a norm of NaN must make every comparison exact.
-    if (!(norm <= longest)) longest = std::isnan(norm) ? HUGE_VAL : norm;
-  }
-  start_[0] = rounded_up(longest);
+    longest.raise(most);
+  });
+  start_[0] = rounded_up(longest.value());
 }
 
 void Preparation::project_all() {
   if (!has_basis()) return;
   const Product product = assign_kernels(CodeType::float32).product;
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t k = 0; k < p_.n_clusters; k += kTileRows) {
+  const int64_t n_tiles = (p_.n_clusters + kTileRows - 1) / kTileRows;
+  for_ranges(p_.n_threads, n_tiles, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    project(product, p_.basis, start_ + at_.shifted + k * p_.n_features, kTileRows, p_.n_features,
-            start_ + at_.scratch + k * at_.width);
-  }
+    for (int64_t k = first * kTileRows; k < last * kTileRows; k += kTileRows) {
+      project(product, p_.basis, start_ + at_.shifted + k * p_.n_features, kTileRows, p_.n_features,
+              start_ + at_.scratch + k * at_.width);
+    }
+  });
 }
 
 // Sorts the centres by the largest magnitude of their coded numbers. Slots without a centre get the
 // id -1.
 void Preparation::sort() {
   float* key = keys();
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+  for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    ids()[k] = static_cast<int32_t>(k);
-    key[k] = Lengths(kernels_, coded(k), length_).largest;
-    if (std::isnan(key[k])) key[k] = kInfinity;
-  }
+    for (int64_t k = first; k < last; ++k) {
+      ids()[k] = static_cast<int32_t>(k);
+      key[k] = Lengths(kernels_, coded(k), length_).largest;
+      if (std::isnan(key[k])) key[k] = kInfinity;
+    }
+  });
   std::sort(ids(), ids() + p_.n_clusters,
             [key](int32_t a, int32_t b) { return key[a] < key[b] || (key[a] == key[b] && a < b); });
   std::fill(ids() + p_.n_clusters, ids() + at_.n_slots, -1);
@@ -109,12 +118,13 @@ void Preparation::sort() {
 
 void Preparation::fill_panels() {
   const auto bytes = static_cast<size_t>(at_.words * kWordBytes);
-  std::vector<unsigned char> codes(bytes * static_cast<size_t>(p_.n_threads));
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t panel = 0; panel < at_.n_panels; ++panel) {
+  std::vector<unsigned char> codes(bytes * static_cast<size_t>(n_threads_));
+  for_ranges(n_threads_, at_.n_panels, [&](int64_t first, int64_t last, int thread) {
     const DefaultFloatEnvironment environment;
-    fill_panel(panel, codes.data() + bytes * static_cast<size_t>(thread_index()));
-  }
+    for (int64_t panel = first; panel < last; ++panel) {
+      fill_panel(panel, codes.data() + bytes * static_cast<size_t>(thread));
+    }
+  });
 }
 
 void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
@@ -200,10 +210,8 @@ void kmeans_encode(const KmeansEncodeParams& p) {
   const int64_t width = round_up(p.basis.n_coordinates, kPanelWidth);
   const int64_t row_bytes = p.n_features * element_size(p.x_type);
   float* workspace = aligned(p.workspace);
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t first = 0; first < p.n_rows; first += kTileRows) {
-    const DefaultFloatEnvironment environment;
-    float* shifted = workspace + thread_index() * at.size;
+  const auto encode_tile = [&](int64_t first, int thread) {
+    float* shifted = workspace + thread * at.size;
     float* coordinates = shifted + at.codes;
     const int64_t count = std::min<int64_t>(kTileRows, p.n_rows - first);
     for (int64_t r = 0; r < count; ++r) {
@@ -216,7 +224,12 @@ void kmeans_encode(const KmeansEncodeParams& p) {
                                           p.codes + (first + r) * bytes);
       std::memcpy(p.constants + (first + r) * kRowConstants, &code, sizeof code);
     }
-  }
+  };
+  const int64_t n_tiles = (p.n_rows + kTileRows - 1) / kTileRows;
+  for_ranges(p.n_threads, n_tiles, [&](int64_t first, int64_t last, int thread) {
+    const DefaultFloatEnvironment environment;
+    for (int64_t tile = first; tile < last; ++tile) encode_tile(tile * kTileRows, thread);
+  });
 }
 
 }  // namespace ktfast::cpu

@@ -3,19 +3,7 @@
 
 #include "kmeans_assign/cpu/prepared_centers.h"
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 namespace ktfast::cpu {
-
-inline int thread_index() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 // A thread multiplies a block of this many rows by every panel, so that each panel is read once per
 // block. A block has fewer rows if they would not fit a thread's share of a third-level cache.
