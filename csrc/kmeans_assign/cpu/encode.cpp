@@ -37,6 +37,7 @@ class Preparation {
   void shift();
   void project_all();
   void sort();
+  void set_far_centers_aside();
   void fill_panels();
 
  private:
@@ -49,7 +50,7 @@ class Preparation {
     return start_ + at_.scratch + round_up(p_.n_clusters, kTileRows) * at_.width;
   }
   int32_t* ids() const { return reinterpret_cast<int32_t*>(start_ + at_.ids); }
-  void fill_panel(int64_t panel, unsigned char* codes);
+  void fill_panel(int64_t panel, int64_t count, unsigned char* codes);
   void fill_slot(int64_t slot, float largest, PanelConstants& constants, unsigned char* codes);
 
   const KmeansPrepareParams& p_;
@@ -64,10 +65,8 @@ class Preparation {
 void Preparation::shift() {
   const int64_t d = p_.n_features;
   std::copy_n(p_.mean, d, start_ + at_.mean);
-  Maximum longest;
   for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    double most = 0;
     for (int64_t k = first; k < last; ++k) {
       float* to = start_ + at_.shifted + k * d;
       const double* center = p_.centers + k * d;
@@ -78,12 +77,8 @@ void Preparation::shift() {
       const double norm = std::sqrt(square) * (1 + 1e-12);
       start_[at_.norms + k] = rounded_up(norm);
       start_[at_.halves + k] = static_cast<float>(square / 2);
-      // Not std::max, because a norm of NaN must make every comparison exact.
-      if (!(norm <= most)) most = std::isnan(norm) ? HUGE_VAL : norm;
     }
-    longest.raise(most);
   });
-  start_[0] = rounded_up(longest.value());
 }
 
 void Preparation::project_all() {
@@ -99,8 +94,7 @@ void Preparation::project_all() {
   });
 }
 
-// Sorts the centres by the largest magnitude of their coded numbers. Slots without a centre get the
-// id -1.
+// Sorts the centres by the largest magnitude of their coded numbers.
 void Preparation::sort() {
   float* key = keys();
   for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
@@ -113,23 +107,56 @@ void Preparation::sort() {
   });
   std::sort(ids(), ids() + p_.n_clusters,
             [key](int32_t a, int32_t b) { return key[a] < key[b] || (key[a] == key[b] && a < b); });
-  std::fill(ids() + p_.n_clusters, ids() + at_.n_slots, -1);
+}
+
+// Moves the far centres to a panel of their own. Slots without a centre get the id -1.
+void Preparation::set_far_centers_aside() {
+  const int64_t k = p_.n_clusters;
+  const auto largest = [&](int64_t place) { return keys()[ids()[place]]; };
+  int64_t n_far = 0;
+  float steepest = kFarRatio;
+  for (int64_t m = 1; m <= std::min(kMostFarCenters, k / 4); ++m) {
+    const float ratio = largest(k - m) / largest(k - m - 1);
+    if (ratio >= steepest) {
+      steepest = ratio;
+      n_far = m;
+    }
+  }
+  const int64_t n_near = k - n_far;
+  PreparedHeader header{0, 0, kInfinity, static_cast<int32_t>(n_near)};
+  const auto longer = [](float a, float b) {
+    // Not std::max, because a norm of NaN must make every comparison exact.
+    return b <= a ? a : (std::isnan(b) ? kInfinity : b);
+  };
+  for (int64_t place = 0; place < k; ++place) {
+    const float norm = start_[at_.norms + ids()[place]];
+    header.longest = longer(header.longest, norm);
+    if (place < n_near) header.near_longest = longer(header.near_longest, norm);
+    if (place >= n_near && !(norm >= header.far_shortest)) header.far_shortest = norm;
+  }
+  std::memcpy(start_, &header, sizeof header);
+  int32_t far[kMostFarCenters];
+  std::copy_n(ids() + n_near, n_far, far);
+  std::fill(ids() + n_near, ids() + at_.n_slots, -1);
+  std::copy_n(far, n_far, ids() + round_up(n_near, kPanelWidth));
 }
 
 void Preparation::fill_panels() {
   const auto bytes = static_cast<size_t>(at_.words * kWordBytes);
   std::vector<unsigned char> codes(bytes * static_cast<size_t>(n_threads_));
-  for_ranges(n_threads_, at_.n_panels, [&](int64_t first, int64_t last, int thread) {
+  const Prepared prepared(p_.prepared, at_);
+  const int64_t n_panels = prepared.n_near_panels + (prepared.n_far > 0 ? 1 : 0);
+  for_ranges(n_threads_, n_panels, [&](int64_t first, int64_t last, int thread) {
     const DefaultFloatEnvironment environment;
     for (int64_t panel = first; panel < last; ++panel) {
-      fill_panel(panel, codes.data() + bytes * static_cast<size_t>(thread));
+      fill_panel(panel, prepared.count(panel), codes.data() + bytes * static_cast<size_t>(thread));
     }
   });
 }
 
-void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
+void Preparation::fill_panel(int64_t panel, int64_t count, unsigned char* codes) {
   const int64_t first = panel * kPanelWidth;
-  const int64_t last = std::min(first + kPanelWidth, p_.n_clusters);
+  const int64_t last = first + count;
   const float largest = keys()[ids()[last - 1]];
   PanelConstants constants{1, 0, 0};
   auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
@@ -192,6 +219,7 @@ void kmeans_prepare(const KmeansPrepareParams& p) {
   preparation.shift();
   preparation.project_all();
   preparation.sort();
+  preparation.set_far_centers_aside();
   preparation.fill_panels();
 }
 

@@ -95,8 +95,9 @@ void FewBlock::label(int64_t first, int64_t count) {
   const auto d = static_cast<double>(p_.n_features);
   const double norm = std::sqrt(square * (1 + 6.0e-8 * (static_cast<double>(chunk_) + 16))) +
                       1.1e-19 * std::sqrt(d);
-  const float gap =
-      certified_gap(norm, static_cast<double>(centers_.longest), p_.n_features, kChainLength);
+  const PreparedHeader& header = centers_.header;
+  const float longest = centers_.far_centers_lose(norm) ? header.near_longest : header.longest;
+  const float gap = certified_gap(norm, static_cast<double>(longest), p_.n_features, kChainLength);
   for (int64_t r = 0; r < count; ++r) {
     p_.labels[first + r] = ranking_.nearest[r];
     // The comparison is negated so that a row with NaN counts as undecided.
