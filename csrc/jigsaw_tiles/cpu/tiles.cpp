@@ -182,8 +182,9 @@ void jigsaw_tiles(const JigsawTilesParams& p) {
              [&](int64_t first, int64_t last, int) {
                for (int64_t row = first; row < last; ++row) choose(p, row);
              });
-  // A range ends with a tile whose writing overlaps no reading, so the ranges are long.
-  const int64_t n_ranges = std::min<int64_t>(tiles, int64_t{kRangesPerThread} * p.n_threads);
+  // The last tile of a range is written while no other is read, so there are few ranges.
+  const int64_t n_ranges =
+      p.n_threads == 1 ? 1 : std::min<int64_t>(tiles, int64_t{kRangesPerThread} * p.n_threads);
   std::atomic<int64_t> n_taken{0};
   in_threads(p.n_threads, [&](int thread) {
     for (int64_t i = n_taken++; i < n_ranges; i = n_taken++) {
