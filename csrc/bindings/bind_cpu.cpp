@@ -7,6 +7,7 @@
 #include "bindings/bind_kmeans_sums.h"
 #include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
+#include "common/parallel.h"
 
 namespace ktfast {
 namespace {
@@ -17,6 +18,9 @@ PYBIND11_MODULE(_cpu, m) {
   m.def(
       "simd_level", [] { return simd_name(simd_level()); },
       "The instruction-set level that the kernels use: scalar, avx2, avx512 or amx.");
+
+  m.def("thread_limit", &cpu::thread_limit,
+        "Most threads that the caller may ask for, as threadpoolctl set it; 0: no limit.");
 
   m.def("jigsaw_tiles_workspace_size", &cpu::jigsaw_tiles_workspace_size,
         "Length of jigsaw_tiles's workspace, in int16.", py::kw_only(), py::arg("tile_size"),

@@ -10,7 +10,8 @@ from importlib import metadata
 
 import ktfast
 from ktfast.native import modules
-from ktfast.native.threads import usable_cores
+from ktfast.native.quota import quota_cores
+from ktfast.native.threads import n_threads, usable_cores
 from ktfast.optional import problem_of
 
 
@@ -52,6 +53,7 @@ def _findings() -> Iterator[Finding]:
     yield Finding("ktfast", True, f"{ktfast.__version__} on Python {python}", required=True)
     cores = usable_cores()
     yield Finding("C++ kernels", True, f"{modules.simd_level()} on {cores} cores", required=True)
+    yield Finding("CPU threads", True, _threads(), required=True)
     yield _cuda_kernels()
     yield _torch()
     for package, module, part, extra in (
@@ -68,6 +70,16 @@ def _findings() -> Iterator[Finding]:
         yield _package(package, module, part, extra)
     free = shutil.disk_usage(".").free / 1e9
     yield Finding("disk", free > 1, f"{free:.0f} GB free in the current folder")
+
+
+def _threads() -> str:
+    """Describe the threads that run the kernels."""
+    quota = quota_cores()
+    bounds = "" if quota is None else f", the container's CPU quota allows {quota}"
+    return (
+        f"{n_threads()} of ktfast's own (no OpenMP){bounds}; a thread without work waits about "
+        "20 us and then sleeps"
+    )
 
 
 def _cuda_kernels() -> Finding:

@@ -1,27 +1,43 @@
-"""How many CPU threads an op uses, and how many cores this process may use."""
+"""How many CPU threads an op uses, and how many cores this process may use.
+
+The kernels run in threads of ktfast's own, which `csrc/common/parallel.h` describes. The threads
+sleep while there is no work, and a forked child starts its own.
+"""
 
 import os
+from typing import Any
 
-__all__ = ["n_threads", "usable_cores"]
+import threadpoolctl
+
+from ktfast.native import _cpu
+from ktfast.native.quota import quota_cores
+
+__all__ = ["n_threads", "thread_limit", "usable_cores"]
 
 _MOST_THREADS = 64
 
 
 def usable_cores() -> int:
-    """The number of CPU cores that this process may use; its CPU affinity counts."""
+    """The number of CPU cores that this process may use; affinity and container quota count."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = quota_cores()
+    return cores if quota is None else min(cores, quota)
+
+
+def thread_limit() -> int | None:
+    """The limit that `threadpoolctl.threadpool_limits` has set, or None without a limit."""
+    limit = int(_cpu.thread_limit())
+    return limit if limit > 0 else None
 
 
 def n_threads(requested: int | None = None) -> int:
     """The number of CPU threads that an op uses.
 
-    The number is at most 64, or the number of cores if that is larger. Without this limit, OpenMP
-    would end the process when the system cannot start the threads.
-
-    The number is 1 in a forked child of a process whose ops ran in several threads. The fork does
-    not copy OpenMP's threads, and an op with several threads would wait for them for ever.
+    The number is at most 64, or the number of cores if that is larger. The number is also at most
+    the limit of `threadpoolctl.threadpool_limits`, even if more threads are requested.
 
     Parameters
     ----------
@@ -44,25 +60,31 @@ def n_threads(requested: int | None = None) -> int:
     variable = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if requested is None and variable.isdigit() and int(variable) > 0:
         requested = int(variable)
-    if _openmp.lost:
-        return 1
     cores = usable_cores()
     chosen = cores if requested is None else min(int(requested), max(_MOST_THREADS, cores))
-    _openmp.started |= chosen > 1
-    return chosen
+    return min(chosen, thread_limit() or chosen)
 
 
-class _OpenMPThreads:
-    """Whether this process started threads of OpenMP, and whether a fork lost them."""
+class _KernelThreads(threadpoolctl.LibController):  # type: ignore[misc]
+    """Lets `threadpoolctl` read and limit the threads of the kernels.
 
-    def __init__(self) -> None:
-        self.started = False
-        self.lost = False
+    The threads count as threads of "openmp", because a program that limits OpenMP wants to limit
+    the threads that run its loops.
+    """
 
-    def after_fork(self) -> None:
-        self.lost = self.started
+    user_api = "openmp"
+    internal_api = "ktfast"
+    filename_prefixes = ("_cpu.",)
+    check_symbols = ("ktfast_get_num_threads", "ktfast_set_num_threads")
+
+    def get_num_threads(self) -> int:
+        return int(self.dynlib.ktfast_get_num_threads())
+
+    def set_num_threads(self, num_threads: int) -> Any:
+        return self.dynlib.ktfast_set_num_threads(num_threads)
+
+    def get_version(self) -> None:
+        return None
 
 
-_openmp = _OpenMPThreads()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_openmp.after_fork)
+threadpoolctl.register(_KernelThreads)

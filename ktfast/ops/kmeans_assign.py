@@ -9,6 +9,7 @@ from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.kmeans_screen import Float32, Screen, codes_for
 from ktfast.ops.kmeans_tensor import MOST_FEATURES, TensorScreen, choose_code
+from ktfast.ops.middle import middle_of
 from ktfast.ops.vectors import check_output, check_vectors, row_blocks
 
 __all__ = ["PRECISIONS", "PreparedCenters", "kmeans_assign", "sample_of"]
@@ -40,7 +41,7 @@ class PreparedCenters:
     centers : array, float64 [k, d]
         The centres on their device.
     mean : array, float32 [d]
-        Mean of the centres.
+        Mean of the centres, or their median if a few large values have moved the mean.
 
     Raises
     ------
@@ -70,7 +71,10 @@ class PreparedCenters:
             if native_of(centers) is cpu:
                 self.centers = np.asarray(self.centers)
             with np.errstate(all="ignore"):  # infinite centres are far from every row
-                self.mean = contiguous(self.centers.mean(0), "float32")
+                mean = self.centers.mean(0)
+                if native_of(centers) is cpu:
+                    mean = middle_of(self.centers.__getitem__, self.n_clusters, mean)
+                self.mean = contiguous(mean, "float32")
 
     def in_code(self, screen: Screen) -> Float32:
         """The centres in the form of a CPU screen that compares all features (no basis)."""

@@ -1,10 +1,7 @@
 #include "jigsaw_tiles/jigsaw_tiles.h"
 
 #include <algorithm>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
+#include <atomic>
 
 #if defined(KTFAST_X86_SIMD)
 #include <xmmintrin.h>
@@ -12,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/cpu_features.h"
+#include "common/parallel.h"
 #include "jigsaw_tiles/cpu/tile_kernels.h"
 #include "jigsaw_tiles/tile_choices.h"
 #include "jigsaw_tiles/tile_lane.h"
@@ -29,6 +27,10 @@ constexpr int64_t kStreamBytes = int64_t{8} << 20;
 // 32 px (10 %) it would lower the rate from 69.1k to 57.4k.
 constexpr int64_t kFetchBytes = int64_t{512} << 10;
 constexpr int64_t kFetchShare = 6;
+// The choices of an image take as long as this many additions.
+constexpr int64_t kChoiceOperations = 1 << 10;
+// Each thread makes its tiles in this many ranges, if no thread is slower than the others.
+constexpr int kRangesPerThread = 4;
 
 // The scalar kernels process whole tiles. They keep no numerators and read the image twice.
 void read_tile(const TileSource& source, TileRows /*rows*/, FetchAhead* /*ahead*/,
@@ -176,21 +178,21 @@ void jigsaw_tiles(const JigsawTilesParams& p) {
   const bool stream = tiles * elements * element_bytes(p.dtype) >= kStreamBytes;
   const auto start = reinterpret_cast<uintptr_t>(p.workspace);
   int16_t* const aligned = p.workspace + (kKeptAlignment - start % kKeptAlignment) / 2;
-#pragma omp parallel num_threads(p.n_threads)
-  {
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < p.batch; ++row) choose(p, row);
-#if defined(_OPENMP)
-    const int64_t thread = omp_get_thread_num();
-    const int64_t threads = omp_get_num_threads();
-#else
-    const int64_t thread = 0;
-    const int64_t threads = 1;
-#endif
-    make_tiles(p, kernels, tiles * thread / threads, tiles * (thread + 1) / threads, stream,
-               aligned + thread * 2 * kept_size(p.tile_size));
+  for_ranges(worthwhile_threads(p.n_threads, p.batch * kChoiceOperations), p.batch,
+             [&](int64_t first, int64_t last, int) {
+               for (int64_t row = first; row < last; ++row) choose(p, row);
+             });
+  // The last tile of a range is written while no other is read, so there are few ranges.
+  const int64_t n_ranges =
+      p.n_threads == 1 ? 1 : std::min<int64_t>(tiles, int64_t{kRangesPerThread} * p.n_threads);
+  std::atomic<int64_t> n_taken{0};
+  in_threads(p.n_threads, [&](int thread) {
+    for (int64_t i = n_taken++; i < n_ranges; i = n_taken++) {
+      make_tiles(p, kernels, tiles * i / n_ranges, tiles * (i + 1) / n_ranges, stream,
+                 aligned + thread * 2 * kept_size(p.tile_size));
+    }
     publish_streamed_stores();
-  }
+  });
 }
 
 }  // namespace ktfast::cpu

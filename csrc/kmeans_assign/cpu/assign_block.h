@@ -23,6 +23,7 @@ struct RowState {
   double dropped_bound;   // lower bound of the scores of the candidates that were dropped
   double guess_distance;  // exact squared distance to the guessed centre
   bool is_shifted;        // the block holds the row's features less the mean
+  bool beats_far;         // the far centres are farther than all others
   bool compares_all;      // the screen's bounds do not hold, so every centre is compared exactly
   int32_t n_candidates;   // candidates collected and not dropped
 };
@@ -99,6 +100,8 @@ class AssignBlock {
   void lower_best_score(int64_t r, double score);
   void screen_panel(int64_t panel);
   void multiply_panel(int64_t panel);
+  // How many panels the rows of the block need, without or with the panel of far centres.
+  int64_t panels_needed() const;
   void set_panel_values(int64_t panel);
   // Guesses for the rows of a tile: the centre of the panel with the best screened score.
   void guess_from_panel(int64_t panel, int64_t tile);
@@ -129,7 +132,7 @@ class AssignBlock {
   // An odd number of cache lines. Rows at a distance of a power of two would evict one another.
   const int64_t code_stride_;
   const bool records_bounds_, screen_is_usable_;
-  int64_t first_ = 0, count_ = 0;
+  int64_t first_ = 0, count_ = 0, n_panels_ = 0;
   const void* fetches_[kMostFetches];
   RowState rows_[kBlockRows];
   RowValues values_;

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_assign/cpu/assign_block.h"
 #include "kmeans_assign/cpu/few.h"
 
@@ -102,18 +103,17 @@ void kmeans_assign(const KmeansAssignParams& given) {
   // A thread takes its next block before it assigns the present one, so that it can fetch the
   // memory of the next block. Slower threads take fewer blocks.
   std::atomic<int64_t> n_taken{0};
-  int64_t n_passed = 0;
-#pragma omp parallel num_threads(p.n_threads) reduction(+ : n_passed)
-  {
+  std::atomic<int64_t> n_passed{0};
+  in_threads(p.n_threads, [&](int thread) {
     const DefaultFloatEnvironment environment;
-    AssignBlock block(p, kernels, p.workspace + thread_index() * at.size);
+    AssignBlock block(p, kernels, p.workspace + thread * at.size);
     for (int64_t i = n_taken++; i < n_blocks;) {
       const int64_t next = n_taken++;
       block.assign(i * block_rows, rows_of(i), next * block_rows, rows_of(next));
       i = next;
     }
     n_passed += block.n_passed;
-  }
+  });
   *p.n_passed += n_passed;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_assign/cpu/row_block.h"
 
 namespace ktfast::cpu {
@@ -29,12 +30,14 @@ class Preparation {
         kernels_(assign_kernels(p_.code)),
         at_(p_.n_clusters, p_.n_features, p_.basis.n_coordinates, p_.code),
         length_(coded_length(p_.n_features, p_.basis.n_coordinates)),
+        n_threads_(worthwhile_threads(p_.n_threads, p_.n_clusters * p_.n_features)),
         projection_(projection_error(p_.basis, p_.n_features)),
         start_(aligned(p_.prepared)) {}
 
   void shift();
   void project_all();
   void sort();
+  void set_far_centers_aside();
   void fill_panels();
 
  private:
@@ -47,13 +50,14 @@ class Preparation {
     return start_ + at_.scratch + round_up(p_.n_clusters, kTileRows) * at_.width;
   }
   int32_t* ids() const { return reinterpret_cast<int32_t*>(start_ + at_.ids); }
-  void fill_panel(int64_t panel, unsigned char* codes);
+  void fill_panel(int64_t panel, int64_t count, unsigned char* codes);
   void fill_slot(int64_t slot, float largest, PanelConstants& constants, unsigned char* codes);
 
   const KmeansPrepareParams& p_;
   const AssignKernels kernels_;
   const PreparedLayout at_;
   const int64_t length_;
+  const int n_threads_;
   const double projection_;
   float* const start_;
 };
@@ -61,65 +65,98 @@ class Preparation {
 void Preparation::shift() {
   const int64_t d = p_.n_features;
   std::copy_n(p_.mean, d, start_ + at_.mean);
-  double longest = 0;
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads) reduction(max : longest)
-  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+  for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    float* to = start_ + at_.shifted + k * d;
-    const double* center = p_.centers + k * d;
-    for (int64_t f = 0; f < d; ++f) {
-      to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
+    for (int64_t k = first; k < last; ++k) {
+      float* to = start_ + at_.shifted + k * d;
+      const double* center = p_.centers + k * d;
+      for (int64_t f = 0; f < d; ++f) {
+        to[f] = static_cast<float>(center[f] - static_cast<double>(p_.mean[f]));
+      }
+      const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
+      const double norm = std::sqrt(square) * (1 + 1e-12);
+      start_[at_.norms + k] = rounded_up(norm);
+      start_[at_.halves + k] = static_cast<float>(square / 2);
     }
-    const double square = kernels_.squared_distance(p_.mean, ElementType::float32, center, d);
-    const double norm = std::sqrt(square) * (1 + 1e-12);
-    start_[at_.norms + k] = rounded_up(norm);
-    start_[at_.halves + k] = static_cast<float>(square / 2);
-    // Not std::max, because a norm of NaN must make every comparison exact.
-    if (!(norm <= longest)) longest = std::isnan(norm) ? HUGE_VAL : norm;
-  }
-  start_[0] = rounded_up(longest);
+  });
 }
 
 void Preparation::project_all() {
   if (!has_basis()) return;
   const Product product = assign_kernels(CodeType::float32).product;
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t k = 0; k < p_.n_clusters; k += kTileRows) {
+  const int64_t n_tiles = (p_.n_clusters + kTileRows - 1) / kTileRows;
+  for_ranges(p_.n_threads, n_tiles, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    project(product, p_.basis, start_ + at_.shifted + k * p_.n_features, kTileRows, p_.n_features,
-            start_ + at_.scratch + k * at_.width);
-  }
+    for (int64_t k = first * kTileRows; k < last * kTileRows; k += kTileRows) {
+      project(product, p_.basis, start_ + at_.shifted + k * p_.n_features, kTileRows, p_.n_features,
+              start_ + at_.scratch + k * at_.width);
+    }
+  });
 }
 
-// Sorts the centres by the largest magnitude of their coded numbers. Slots without a centre get the
-// id -1.
+// Sorts the centres by the largest magnitude of their coded numbers.
 void Preparation::sort() {
   float* key = keys();
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t k = 0; k < p_.n_clusters; ++k) {
+  for_ranges(n_threads_, p_.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    ids()[k] = static_cast<int32_t>(k);
-    key[k] = Lengths(kernels_, coded(k), length_).largest;
-    if (std::isnan(key[k])) key[k] = kInfinity;
-  }
+    for (int64_t k = first; k < last; ++k) {
+      ids()[k] = static_cast<int32_t>(k);
+      key[k] = Lengths(kernels_, coded(k), length_).largest;
+      if (std::isnan(key[k])) key[k] = kInfinity;
+    }
+  });
   std::sort(ids(), ids() + p_.n_clusters,
             [key](int32_t a, int32_t b) { return key[a] < key[b] || (key[a] == key[b] && a < b); });
-  std::fill(ids() + p_.n_clusters, ids() + at_.n_slots, -1);
+}
+
+// Moves the far centres to a panel of their own. Slots without a centre get the id -1.
+void Preparation::set_far_centers_aside() {
+  const int64_t k = p_.n_clusters;
+  const auto largest = [&](int64_t place) { return keys()[ids()[place]]; };
+  int64_t n_far = 0;
+  float steepest = kFarRatio;
+  for (int64_t m = 1; m <= std::min(kMostFarCenters, k / 4); ++m) {
+    const float ratio = largest(k - m) / largest(k - m - 1);
+    if (ratio >= steepest) {
+      steepest = ratio;
+      n_far = m;
+    }
+  }
+  const int64_t n_near = k - n_far;
+  PreparedHeader header{0, 0, kInfinity, static_cast<int32_t>(n_near)};
+  const auto longer = [](float a, float b) {
+    // Not std::max, because a norm of NaN must make every comparison exact.
+    return b <= a ? a : (std::isnan(b) ? kInfinity : b);
+  };
+  for (int64_t place = 0; place < k; ++place) {
+    const float norm = start_[at_.norms + ids()[place]];
+    header.longest = longer(header.longest, norm);
+    if (place < n_near) header.near_longest = longer(header.near_longest, norm);
+    if (place >= n_near && !(norm >= header.far_shortest)) header.far_shortest = norm;
+  }
+  std::memcpy(start_, &header, sizeof header);
+  int32_t far[kMostFarCenters];
+  std::copy_n(ids() + n_near, n_far, far);
+  std::fill(ids() + n_near, ids() + at_.n_slots, -1);
+  std::copy_n(far, n_far, ids() + round_up(n_near, kPanelWidth));
 }
 
 void Preparation::fill_panels() {
   const auto bytes = static_cast<size_t>(at_.words * kWordBytes);
-  std::vector<unsigned char> codes(bytes * static_cast<size_t>(p_.n_threads));
-#pragma omp parallel for schedule(static) num_threads(p_.n_threads)
-  for (int64_t panel = 0; panel < at_.n_panels; ++panel) {
+  std::vector<unsigned char> codes(bytes * static_cast<size_t>(n_threads_));
+  const Prepared prepared(p_.prepared, at_);
+  const int64_t n_panels = prepared.n_near_panels + (prepared.n_far > 0 ? 1 : 0);
+  for_ranges(n_threads_, n_panels, [&](int64_t first, int64_t last, int thread) {
     const DefaultFloatEnvironment environment;
-    fill_panel(panel, codes.data() + bytes * static_cast<size_t>(thread_index()));
-  }
+    for (int64_t panel = first; panel < last; ++panel) {
+      fill_panel(panel, prepared.count(panel), codes.data() + bytes * static_cast<size_t>(thread));
+    }
+  });
 }
 
-void Preparation::fill_panel(int64_t panel, unsigned char* codes) {
+void Preparation::fill_panel(int64_t panel, int64_t count, unsigned char* codes) {
   const int64_t first = panel * kPanelWidth;
-  const int64_t last = std::min(first + kPanelWidth, p_.n_clusters);
+  const int64_t last = first + count;
   const float largest = keys()[ids()[last - 1]];
   PanelConstants constants{1, 0, 0};
   auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
@@ -182,6 +219,7 @@ void kmeans_prepare(const KmeansPrepareParams& p) {
   preparation.shift();
   preparation.project_all();
   preparation.sort();
+  preparation.set_far_centers_aside();
   preparation.fill_panels();
 }
 
@@ -200,10 +238,8 @@ void kmeans_encode(const KmeansEncodeParams& p) {
   const int64_t width = round_up(p.basis.n_coordinates, kPanelWidth);
   const int64_t row_bytes = p.n_features * element_size(p.x_type);
   float* workspace = aligned(p.workspace);
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t first = 0; first < p.n_rows; first += kTileRows) {
-    const DefaultFloatEnvironment environment;
-    float* shifted = workspace + thread_index() * at.size;
+  const auto encode_tile = [&](int64_t first, int thread) {
+    float* shifted = workspace + thread * at.size;
     float* coordinates = shifted + at.codes;
     const int64_t count = std::min<int64_t>(kTileRows, p.n_rows - first);
     for (int64_t r = 0; r < count; ++r) {
@@ -216,7 +252,12 @@ void kmeans_encode(const KmeansEncodeParams& p) {
                                           p.codes + (first + r) * bytes);
       std::memcpy(p.constants + (first + r) * kRowConstants, &code, sizeof code);
     }
-  }
+  };
+  const int64_t n_tiles = (p.n_rows + kTileRows - 1) / kTileRows;
+  for_ranges(p.n_threads, n_tiles, [&](int64_t first, int64_t last, int thread) {
+    const DefaultFloatEnvironment environment;
+    for (int64_t tile = first; tile < last; ++tile) encode_tile(tile * kTileRows, thread);
+  });
 }
 
 }  // namespace ktfast::cpu

@@ -1,11 +1,13 @@
 #include "kmeans_assign/cpu/few.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_assign/cpu/few_kernels.h"
 #include "kmeans_assign/cpu/row_block.h"
 
@@ -93,8 +95,9 @@ void FewBlock::label(int64_t first, int64_t count) {
   const auto d = static_cast<double>(p_.n_features);
   const double norm = std::sqrt(square * (1 + 6.0e-8 * (static_cast<double>(chunk_) + 16))) +
                       1.1e-19 * std::sqrt(d);
-  const float gap =
-      certified_gap(norm, static_cast<double>(centers_.longest), p_.n_features, kChainLength);
+  const PreparedHeader& header = centers_.header;
+  const float longest = centers_.far_centers_lose(norm) ? header.near_longest : header.longest;
+  const float gap = certified_gap(norm, static_cast<double>(longest), p_.n_features, kChainLength);
   for (int64_t r = 0; r < count; ++r) {
     p_.labels[first + r] = ranking_.nearest[r];
     // The comparison is negated so that a row with NaN counts as undecided.
@@ -146,17 +149,15 @@ int64_t kmeans_few(const KmeansAssignParams& p) {
   KTFAST_CHECK(FewBlock::workspace_size(p.n_features, p.n_clusters) <= stride,
                "few centers need no more workspace than a block of the screen");
   const int64_t n_blocks = (p.n_rows + kFewRows - 1) / kFewRows;
-  int64_t n_compared = 0;
-#pragma omp parallel num_threads(p.n_threads) reduction(+ : n_compared)
-  {
+  std::atomic<int64_t> n_compared{0};
+  for_ranges(p.n_threads, n_blocks, [&](int64_t first, int64_t last, int thread) {
     const DefaultFloatEnvironment environment;
-    FewBlock block(p, p.workspace + thread_index() * stride);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < n_blocks; ++i) {
+    FewBlock block(p, p.workspace + thread * stride);
+    for (int64_t i = first; i < last; ++i) {
       block.assign(i * kFewRows, std::min<int64_t>(kFewRows, p.n_rows - i * kFewRows));
     }
     n_compared += block.n_compared;
-  }
+  });
   return n_compared;
 }
 

@@ -42,12 +42,29 @@ struct PanelConstants {
   float residual;  // largest |c' - cq|
 };
 
+// Far centres have a panel of their own, because their largest numbers would decide the scale of
+// the other codes of a panel. There are at most this many, and the largest number of the nearest
+// one is at least kFarRatio times as large as that of every near centre.
+constexpr int64_t kMostFarCenters = 16;
+constexpr float kFarRatio = 4;
+
+// What is known about near and far centres, at the start of the prepared centres.
+struct PreparedHeader {
+  float longest;       // |c'|
+  float near_longest;  // |c'| of near centres
+  float far_shortest;  // |c'| of far centres, infinite without any
+  int32_t n_near;
+};
+
 struct PreparedLayout {
-  int64_t n_panels, n_slots, words, width;
+  // The memory has room for `n_panels` panels. The panel of far centres is the last one that is
+  // used, and comes after the panels of near centres.
+  int64_t n_clusters, n_panels, n_slots, words, width;
   int64_t mean, shifted, norms, halves, half_norms, tails, ids, constants, panels, scratch, size;
 
   PreparedLayout(int64_t n_clusters, int64_t n_features, int64_t n_coordinates, CodeType code)
-      : n_panels((n_clusters + kPanelWidth - 1) / kPanelWidth),
+      : n_clusters(n_clusters),
+        n_panels((n_clusters + kPanelWidth - 1) / kPanelWidth + 1),
         n_slots(n_panels * kPanelWidth),
         words(code_words(coded_length(n_features, n_coordinates), code)),
         width(round_up(n_coordinates, kPanelWidth)),
@@ -66,7 +83,8 @@ struct PreparedLayout {
 
 struct Prepared {
   PreparedLayout at;
-  float longest;                    // |c'|
+  PreparedHeader header;
+  int64_t n_near_panels, n_far;
   const float* mean;                // [d]
   const float* shifted;             // [k, d] c'
   const float* norms;               // [k] |c'|, rounded up
@@ -79,7 +97,9 @@ struct Prepared {
 
   Prepared(const float* buffer, const PreparedLayout& layout)
       : at(layout),
-        longest(aligned(buffer)[0]),
+        header(*reinterpret_cast<const PreparedHeader*>(aligned(buffer))),
+        n_near_panels((header.n_near + kPanelWidth - 1) / kPanelWidth),
+        n_far(layout.n_clusters - header.n_near),
         mean(aligned(buffer) + at.mean),
         shifted(aligned(buffer) + at.shifted),
         norms(aligned(buffer) + at.norms),
@@ -89,6 +109,19 @@ struct Prepared {
         ids(reinterpret_cast<const int32_t*>(aligned(buffer) + at.ids)),
         constants(reinterpret_cast<const PanelConstants*>(aligned(buffer) + at.constants)),
         panels(aligned(buffer) + at.panels) {}
+
+  int64_t count(int64_t panel) const {
+    return panel < n_near_panels
+               ? std::min<int64_t>(header.n_near - panel * kPanelWidth, kPanelWidth)
+               : n_far;
+  }
+  // Whether every far centre is farther from a row of length `norm` at most than every near centre:
+  // |x' - c'| >= |c'| - |x'| for a far centre, and |x' - c'| <= |x'| + |c'| for a near one. The
+  // margin exceeds all rounding errors, also those of float32 scores. False if a length is NaN.
+  bool far_centers_lose(double norm) const {
+    return static_cast<double>(header.far_shortest) >
+           1.1 * (2 * norm + static_cast<double>(header.near_longest));
+  }
 };
 
 inline float rounded_up(double value) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <iterator>
 #include <numeric>
@@ -6,6 +7,7 @@
 
 #include "common/check.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_assign/cpu/row_block.h"
 #include "kmeans_assign/kmeans_reassign.h"
 
@@ -153,53 +155,68 @@ void check_rows(const KmeansReassignParams& p) {
   }
 }
 
+// Sets whether centre k has moved since the last assignment, and its drift since each snapshot.
+void measure_drift(const KmeansDriftParams& p,
+                   decltype(AssignKernels::squared_distance) squared_distance, int64_t k) {
+  const int64_t d = p.n_features;
+  const double* now = p.centers + k * d;
+  p.moved[k] = !std::equal(now, now + d, p.previous + k * d);
+  for (int64_t e = 0; e < p.n_epochs; ++e) {
+    if (!p.moved[k] && p.known[e]) continue;
+    const float* then = p.snapshots + (e * p.n_clusters + k) * d;
+    const double square = squared_distance(then, ElementType::float32, now, d);
+    const double length = std::sqrt(square) + static_cast<double>(p.snapshot_error[e]);
+    p.drift[e * p.n_clusters + k] = length > 0 ? rounded_up(length * (1 + kOutwards)) : 0.0f;
+  }
+}
+
+// Lists the centres that have moved farthest since snapshot e.
+void name_farthest_of(const KmeansDriftParams& p, int64_t e) {
+  const float* drift = p.drift + e * p.n_clusters;
+  std::vector<int32_t> centers(static_cast<size_t>(p.n_clusters));
+  std::iota(centers.begin(), centers.end(), 0);
+  name_farthest(drift, centers, p.farthest + e * kFarthest);
+  std::iota(centers.begin(), centers.end(), 0);
+  std::vector<int32_t> moved;
+  std::copy_if(centers.begin(), centers.end(), std::back_inserter(moved),
+               [&](int32_t k) { return p.moved[k] != 0; });
+  name_farthest(drift, moved, p.farthest_moved + e * kFarthest);
+}
+
 }  // namespace
 
 float kmeans_snapshot(const KmeansSnapshotParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t d = p.n_features;
   const auto squared_distance = assign_kernels(CodeType::float32).squared_distance;
-  double most = 0;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads) reduction(max : most)
-  for (int64_t k = 0; k < p.n_clusters; ++k) {
+  const int n_threads = worthwhile_threads(p.n_threads, p.n_clusters * d);
+  Maximum most;
+  for_ranges(n_threads, p.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    const double* center = p.centers + k * d;
-    float* rounded = p.snapshot + k * d;
-    for (int64_t f = 0; f < d; ++f) rounded[f] = static_cast<float>(center[f]);
-    most = std::max(most, squared_distance(rounded, ElementType::float32, center, d));
-  }
-  return most > 0 ? rounded_up(std::sqrt(most) * (1 + kOutwards)) : 0.0f;
+    double farthest = 0;
+    for (int64_t k = first; k < last; ++k) {
+      const double* center = p.centers + k * d;
+      float* rounded = p.snapshot + k * d;
+      for (int64_t f = 0; f < d; ++f) rounded[f] = static_cast<float>(center[f]);
+      farthest = std::max(farthest, squared_distance(rounded, ElementType::float32, center, d));
+    }
+    most.raise(farthest);
+  });
+  return most.value() > 0 ? rounded_up(std::sqrt(most.value()) * (1 + kOutwards)) : 0.0f;
 }
 
 void kmeans_drift(const KmeansDriftParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t d = p.n_features;
   const auto squared_distance = assign_kernels(CodeType::float32).squared_distance;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t k = 0; k < p.n_clusters; ++k) {
+  const int n_threads = worthwhile_threads(p.n_threads, p.n_epochs * p.n_clusters * d);
+  for_ranges(n_threads, p.n_clusters, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    const double* now = p.centers + k * d;
-    p.moved[k] = !std::equal(now, now + d, p.previous + k * d);
-    for (int64_t e = 0; e < p.n_epochs; ++e) {
-      if (!p.moved[k] && p.known[e]) continue;
-      const float* then = p.snapshots + (e * p.n_clusters + k) * d;
-      const double square = squared_distance(then, ElementType::float32, now, d);
-      const double length = std::sqrt(square) + static_cast<double>(p.snapshot_error[e]);
-      p.drift[e * p.n_clusters + k] = length > 0 ? rounded_up(length * (1 + kOutwards)) : 0.0f;
-    }
-  }
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t e = 0; e < p.n_epochs; ++e) {
-    const float* drift = p.drift + e * p.n_clusters;
-    std::vector<int32_t> centers(static_cast<size_t>(p.n_clusters));
-    std::iota(centers.begin(), centers.end(), 0);
-    name_farthest(drift, centers, p.farthest + e * kFarthest);
-    std::iota(centers.begin(), centers.end(), 0);
-    std::vector<int32_t> moved;
-    std::copy_if(centers.begin(), centers.end(), std::back_inserter(moved),
-                 [&](int32_t k) { return p.moved[k] != 0; });
-    name_farthest(drift, moved, p.farthest_moved + e * kFarthest);
-  }
+    for (int64_t k = first; k < last; ++k) measure_drift(p, squared_distance, k);
+  });
+  for_ranges(n_threads, p.n_epochs, [&](int64_t first, int64_t last, int) {
+    for (int64_t e = first; e < last; ++e) name_farthest_of(p, e);
+  });
 }
 
 void kmeans_reassign(const KmeansReassignParams& p) {
@@ -212,19 +229,14 @@ void kmeans_reassign(const KmeansReassignParams& p) {
   const AssignKernels kernels = assign_kernels(CodeType::float32);
   const int64_t stride = BlockLayout(p.n_features, p.n_coordinates).size;
   const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows;
-  int64_t n_pairs = 0;
-#pragma omp parallel num_threads(p.n_threads) reduction(+ : n_pairs)
-  {
+  std::atomic<int64_t> n_pairs{0};
+  for_ranges(p.n_threads, n_tasks, [&](int64_t first, int64_t last, int thread) {
     const DefaultFloatEnvironment environment;
-    Rows rows(p, kernels, aligned(p.workspace) + thread_index() * stride);
-    // Tasks alternate between the threads, because some rows take more work than others.
-#pragma omp for schedule(static, 1)
-    for (int64_t task = 0; task < n_tasks; ++task) {
-      const int64_t last = std::min((task + 1) * kTaskRows, p.n_rows);
-      for (int64_t row = task * kTaskRows; row < last; ++row) rows.reassign(row);
-    }
+    Rows rows(p, kernels, aligned(p.workspace) + thread * stride);
+    const int64_t end = std::min(last * kTaskRows, p.n_rows);
+    for (int64_t row = first * kTaskRows; row < end; ++row) rows.reassign(row);
     n_pairs += rows.n_pairs;
-  }
+  });
   *p.n_pairs += n_pairs;
 }
 

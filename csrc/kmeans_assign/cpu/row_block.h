@@ -3,19 +3,7 @@
 
 #include "kmeans_assign/cpu/prepared_centers.h"
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 namespace ktfast::cpu {
-
-inline int thread_index() {
-#if defined(_OPENMP)
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 // A thread multiplies a block of this many rows by every panel, so that each panel is read once per
 // block. A block has fewer rows if they would not fit a thread's share of a third-level cache.
@@ -111,7 +99,9 @@ inline Nearest nearest_of_all(const AssignKernels& kernels, const Prepared& cent
   float best = std::numeric_limits<float>::infinity();
   for (int64_t k = 0; k < p.n_clusters; ++k) best = std::min(best, score(k));
   const double norm = Lengths(kernels, shifted, d).norm;
-  const double limit = static_cast<double>(best) + pair_gap(norm, centers.longest, d);
+  const PreparedHeader& header = centers.header;
+  const float longest = centers.far_centers_lose(norm) ? header.near_longest : header.longest;
+  const double limit = static_cast<double>(best) + pair_gap(norm, longest, d);
   Nearest found{0, exact(0)};
   for (int64_t k = 1; k < p.n_clusters; ++k) {
     // A score of NaN is not above the limit, so its centre is compared.

@@ -52,7 +52,8 @@ AssignBlock::AssignBlock(const KmeansAssignParams& params, const AssignKernels& 
       code_bytes_(centers_.at.words * kWordBytes),
       code_stride_(((code_bytes_ + 63) / 64 | 1) * 64),
       records_bounds_(p_.bounds.near != nullptr),
-      screen_is_usable_(centers_.longest >= kLeastLength && centers_.longest <= kGreatestLength) {}
+      screen_is_usable_(centers_.header.near_longest >= kLeastLength &&
+                        centers_.header.near_longest <= kGreatestLength) {}
 
 void AssignBlock::assign(int64_t first, int64_t count, int64_t next, int64_t n_next) {
   first_ = first;
@@ -60,7 +61,8 @@ void AssignBlock::assign(int64_t first, int64_t count, int64_t next, int64_t n_n
   for (int64_t r = 0; r < count; ++r) load_row(r);
   for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill_missing_row(r);
   plan_fetches(next, n_next);
-  for (int64_t panel = 0; panel < centers_.at.n_panels; ++panel) screen_panel(panel);
+  n_panels_ = panels_needed();
+  for (int64_t panel = 0; panel < n_panels_; ++panel) screen_panel(panel);
   for (int64_t r = 0; r < count; ++r) decide_row(r);
 }
 
@@ -79,6 +81,13 @@ void AssignBlock::load_row(int64_t r) {
   }
   // The comparison is negated so that a length of NaN counts as too long.
   row.compares_all = !screen_is_usable_ || !(row.code.norm <= kGreatestLength);
+  const auto norm = static_cast<double>(row.code.norm);
+  row.beats_far = centers_.n_far == 0 || centers_.far_centers_lose(norm);
+  if (!row.beats_far && !(centers_.header.longest <= kGreatestLength)) row.compares_all = true;
+  if (centers_.n_far > 0 && row.beats_far) {
+    const auto far = static_cast<double>(centers_.header.far_shortest);
+    row.dropped_bound = far * (far / 2 - norm) * 0.999;
+  }
   values_.inverse_scale[r] = 1 / row.code.scale;
   values_.residual[r] = row.code.residual;
   values_.length[r] = row.code.length;
@@ -91,6 +100,12 @@ void AssignBlock::load_row(int64_t r) {
   row.guess_distance = exact(r, p_.labels[row_of(r)]);
   lower_best_score(r,
                    (row.guess_distance * (1 + 1e-12) - static_cast<double>(row.code.square)) / 2);
+}
+
+int64_t AssignBlock::panels_needed() const {
+  const auto needs_far = [](const RowState& row) { return !row.beats_far && !row.compares_all; };
+  const bool far = std::any_of(rows_, rows_ + count_, needs_far);
+  return centers_.n_near_panels + (far ? 1 : 0);
 }
 
 void AssignBlock::fill_missing_row(int64_t r) {
@@ -144,19 +159,17 @@ void AssignBlock::multiply_panel(int64_t panel) {
   const auto stretch = [&](int64_t of, int64_t word) {
     return centers_.panels + of * at.words * kPanelWidth + word * kColumnWidth;
   };
-  const int64_t centers_left = p_.n_clusters - panel * kPanelWidth;
-  const auto columns = static_cast<int>(
-      std::min<int64_t>((centers_left + kColumnWidth - 1) / kColumnWidth, kColumns));
+  const auto columns = static_cast<int>((centers_.count(panel) + kColumnWidth - 1) / kColumnWidth);
   const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
-  const int64_t tiles_left = (at.n_panels - panel) * n_tiles;
+  const int64_t tiles_left = (n_panels_ - panel) * n_tiles;
   const void* const* soon =
       tiles_left > kMostFetches ? nullptr : fetches_ + kMostFetches - tiles_left;
   for (int64_t w = 0; w < at.words; w += kChainLength) {
     const bool last = w + kChainLength >= at.words;
-    kernels_.product(
-        {stretch(panel, 0), at.words, w, std::min(kChainLength, at.words - w), codes(0),
-         code_stride_, n_tiles, w > 0, products(0), columns,
-         last ? stretch((panel + 1) % at.n_panels, 0) : stretch(panel, w + kChainLength), soon});
+    kernels_.product({stretch(panel, 0), at.words, w, std::min(kChainLength, at.words - w),
+                      codes(0), code_stride_, n_tiles, w > 0, products(0), columns,
+                      last ? stretch((panel + 1) % n_panels_, 0) : stretch(panel, w + kChainLength),
+                      soon});
   }
 }
 

@@ -2,10 +2,12 @@
 #include "kmeans_update/kmeans_update.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_update/cpu/sum_loops.h"
 
 namespace ktfast::cpu {
@@ -110,14 +112,13 @@ void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
   const int64_t share = (p.n_rows + shares.threads - 1) / shares.threads;
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-#pragma omp parallel for schedule(static) num_threads(static_cast<int>(shares.threads))
-    for (int64_t part = 0; part < shares.threads; ++part) {
+    in_threads(static_cast<int>(shares.threads), [&](int part) {
       const DefaultFloatEnvironment environment;
       int64_t* sums = p.workspace + part * shares.stride;
       std::fill_n(sums, shares.stride, 0);
       move_in_order<T>(p, std::min(part * share, p.n_rows), std::min((part + 1) * share, p.n_rows),
                        sums, sums + n_sums);
-    }
+    });
   });
   for (int64_t part = 0; part < shares.threads; ++part) {
     const int64_t* sums = p.workspace + part * shares.stride;
@@ -150,12 +151,10 @@ void kmeans_move(const KmeansMoveParams& p) {
   sort_by_cluster(p, starts, order);
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   const SumKernels kernels = sum_kernels();
-#pragma omp parallel num_threads(p.n_threads)
-  {
+  const int n_threads = worthwhile_threads(p.n_threads, starts[p.n_clusters] * p.n_features);
+  for_ranges(n_threads, p.n_clusters * slices, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    // Tasks alternate between the threads, because clusters differ in size.
-#pragma omp for schedule(static, 1)
-    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+    for (int64_t task = first; task < last; ++task) {
       const int64_t k = task / slices;
       const int64_t start = task % slices * kTaskFeatures;
       for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
@@ -164,7 +163,7 @@ void kmeans_move(const KmeansMoveParams& p) {
                     order[i] % 2 != 0, p.sums + k * p.n_features + start);
       }
     }
-  }
+  });
 }
 
 void kmeans_ranges(const KmeansRangeParams& p) {
@@ -172,32 +171,36 @@ void kmeans_ranges(const KmeansRangeParams& p) {
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows * slices;
   const SumKernels kernels = sum_kernels();
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t task = 0; task < n_tasks; ++task) {
+  std::mutex writing;
+  for_ranges(p.n_threads, n_tasks, [&](int64_t first_task, int64_t last_task, int) {
     const DefaultFloatEnvironment environment;
-    const int64_t start = task % slices * kTaskFeatures;
-    const int64_t length = std::min(kTaskFeatures, p.n_features - start);
-    const int64_t first = task / slices * kTaskRows;
-    double largest[kTaskFeatures] = {};
-    kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
-                  std::min(kTaskRows, p.n_rows - first), p.n_features, length, largest);
-#pragma omp critical
-    for (int64_t f = 0; f < length; ++f) {
-      p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
+    for (int64_t task = first_task; task < last_task; ++task) {
+      const int64_t start = task % slices * kTaskFeatures;
+      const int64_t length = std::min(kTaskFeatures, p.n_features - start);
+      const int64_t first = task / slices * kTaskRows;
+      double largest[kTaskFeatures] = {};
+      kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
+                    std::min(kTaskRows, p.n_rows - first), p.n_features, length, largest);
+      const std::lock_guard<std::mutex> lock(writing);
+      for (int64_t f = 0; f < length; ++f) {
+        p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
+      }
     }
-  }
+  });
 }
 
 void kmeans_means(const KmeansMeansParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const SumKernels kernels = sum_kernels();
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t k = 0; k < p.n_clusters; ++k) {
+  const int n_threads = worthwhile_threads(p.n_threads, p.n_clusters * p.n_features);
+  for_ranges(n_threads, p.n_clusters, [&](int64_t first_k, int64_t last_k, int) {
     const DefaultFloatEnvironment environment;
-    const int64_t first = k * p.n_features;
-    p.shifts[k] = kernels.mean(p.sums + first, p.counts[k], p.step, p.previous + first,
-                               p.n_features, p.centers + first);
-  }
+    for (int64_t k = first_k; k < last_k; ++k) {
+      const int64_t first = k * p.n_features;
+      p.shifts[k] = kernels.mean(p.sums + first, p.counts[k], p.step, p.previous + first,
+                                 p.n_features, p.centers + first);
+    }
+  });
 }
 
 int64_t kmeans_totals_workspace_size(int64_t n_rows) {
@@ -207,9 +210,7 @@ int64_t kmeans_totals_workspace_size(int64_t n_rows) {
 void kmeans_totals(const KmeansTotalsParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
   const int64_t n_parts = (p.n_rows + kTotalRows - 1) / kTotalRows;
-#pragma omp parallel for schedule(static) num_threads(p.n_threads)
-  for (int64_t part = 0; part < n_parts; ++part) {
-    const DefaultFloatEnvironment environment;
+  const auto add_part = [&](int64_t part) {
     double lanes[kTotalLanes] = {};
     int64_t moved = 0;
     const int64_t first = part * kTotalRows;
@@ -220,7 +221,12 @@ void kmeans_totals(const KmeansTotalsParams& p) {
     }
     p.workspace[part] = tree_sum<kTotalLanes>(lanes);
     p.workspace[n_parts + part] = static_cast<double>(moved);
-  }
+  };
+  const int n_threads = worthwhile_threads(p.n_threads, p.n_rows);
+  for_ranges(n_threads, n_parts, [&](int64_t first, int64_t last, int) {
+    const DefaultFloatEnvironment environment;
+    for (int64_t part = first; part < last; ++part) add_part(part);
+  });
   const DefaultFloatEnvironment environment;
   for (int i = 0; i < 2; ++i) {
     double lanes[kTotalLanes] = {};

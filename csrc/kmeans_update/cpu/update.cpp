@@ -4,6 +4,7 @@
 
 #include "common/check.h"
 #include "common/float_environment.h"
+#include "common/parallel.h"
 #include "kmeans_update/cpu/sum_kernels.h"
 
 namespace ktfast::cpu {
@@ -48,12 +49,10 @@ void kmeans_update(const KmeansUpdateParams& p) {
   }
   const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
   const SumKernels kernels = sum_kernels();
-#pragma omp parallel num_threads(p.n_threads)
-  {
+  const int n_threads = worthwhile_threads(p.n_threads, p.n_rows * p.n_features);
+  for_ranges(n_threads, p.n_clusters * slices, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
-    // Tasks alternate between the threads, because clusters differ in size.
-#pragma omp for schedule(static, 1)
-    for (int64_t task = 0; task < p.n_clusters * slices; ++task) {
+    for (int64_t task = first; task < last; ++task) {
       const int64_t k = task / slices;
       const int64_t start = task % slices * kTaskFeatures;
       for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
@@ -63,7 +62,7 @@ void kmeans_update(const KmeansUpdateParams& p) {
                              p.sums + k * p.n_features + start);
       }
     }
-  }
+  });
 }
 
 }  // namespace ktfast::cpu

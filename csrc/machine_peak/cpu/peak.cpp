@@ -3,9 +3,12 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <vector>
 
 #include "common/check.h"
 #include "common/cpu_features.h"
+#include "common/parallel.h"
 #include "machine_peak/cpu/peak_kernels.h"
 
 namespace ktfast::cpu {
@@ -90,22 +93,25 @@ double copy(const char* from, char* to, int64_t length, double seconds) {
   return static_cast<double>(copied) / seconds_since(start);
 }
 
+template <class Measure>
+double sum_of_threads(int n_threads, const Measure& measure) {
+  std::vector<double> rates(static_cast<size_t>(n_threads));
+  in_threads(n_threads, [&](int thread) { rates[static_cast<size_t>(thread)] = measure(thread); });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
 double copy_peak(const MachinePeakParams& p) {
   const int64_t length = kCopyBytes / p.n_threads;
   KTFAST_CHECK(length > 0, "n_threads is too large");
   const std::unique_ptr<char[]> memory(new char[static_cast<size_t>(2 * length * p.n_threads)]);
   // A page lies near the thread that first writes to it, so each thread initialises its own part.
-#pragma omp parallel for num_threads(p.n_threads) schedule(static)
-  for (int thread = 0; thread < p.n_threads; ++thread) {
+  in_threads(p.n_threads, [&](int thread) {
     std::memset(memory.get() + 2 * length * thread, 1, static_cast<size_t>(2 * length));
-  }
-  double total = 0;
-#pragma omp parallel for num_threads(p.n_threads) schedule(static) reduction(+ : total)
-  for (int thread = 0; thread < p.n_threads; ++thread) {
+  });
+  return sum_of_threads(p.n_threads, [&](int thread) {
     char* part = memory.get() + 2 * length * thread;
-    total += copy(part, part + length, length, p.seconds);
-  }
-  return total;
+    return copy(part, part + length, length, p.seconds);
+  });
 }
 
 }  // namespace
@@ -116,10 +122,7 @@ double machine_peak(const MachinePeakParams& p) {
   if (p.kind == PeakKind::copy) return copy_peak(p);
   const PeakLoop loop = peak_loop(p.kind);
   if (loop.operations == 0) return 0;
-  double total = 0;
-#pragma omp parallel for num_threads(p.n_threads) schedule(static) reduction(+ : total)
-  for (int thread = 0; thread < p.n_threads; ++thread) total += compute(loop, p.seconds);
-  return total;
+  return sum_of_threads(p.n_threads, [&](int) { return compute(loop, p.seconds); });
 }
 
 }  // namespace ktfast::cpu

@@ -8,6 +8,7 @@ from ktfast.kmeans.assignment.gpu import GpuAssigner
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import Sums
 from ktfast.native.modules import cpu
+from ktfast.ops.middle import middle_of
 
 # With fewer distances per pass, distance bounds save no time.
 _LEAST_DISTANCES = 1 << 18
@@ -83,6 +84,7 @@ def make_assigner(
     assigner : Assigner
         Assigner for all iterations of one fit.
     """
+    mean = middle_of(rows.take, rows.n, mean)
     if rows.on_gpu:
         return GpuAssigner(rows, mean, sums, precision, memory_budget)
     few = cpu.kmeans_is_few(n_clusters=n_clusters, n_features=rows.d)

@@ -13,6 +13,7 @@ import numpy as np
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import NEAR_CENTERS, Screen, codes_for
+from ktfast.ops.middle import spread_places
 
 _logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class Outlook:
         self._asked += 1
         # The slack changes slowly, so it is measured in calls 1, 2, 4, 8, ...
         if self._asked.bit_count() == 1:
-            sample = self._rows.take(_spread(self._rows.n, _MARGIN_SAMPLE))
+            sample = self._rows.take(spread_places(self._rows.n, _MARGIN_SAMPLE))
             self._slack = math.sqrt(1 + _good_margin(sample, centers)) - 1
         return cost * _passes(distance * self._slack, step) > recording
 
@@ -246,7 +247,7 @@ def principal_directions(rows: Rows, mean: Float64, count: int) -> Float32:
     Randomised subspace iteration on a sample: Halko, Martinsson and Tropp, "Finding structure with
     randomness" (2011).
     """
-    sample = (rows.take(_spread(rows.n, _BASIS_SAMPLE)) - mean).astype(np.float32)
+    sample = (rows.take(spread_places(rows.n, _BASIS_SAMPLE)) - mean).astype(np.float32)
     count = min(count, *sample.shape)
     generator = np.random.default_rng(0)
     if rows.d <= _MOST_COORDINATES:
@@ -270,9 +271,4 @@ def _mixed(basis: Float32) -> Float32:
 
 def _sampled(n: int) -> Int64:
     """Numbers of the rows on which screens are tried."""
-    return _spread(n, min(max(n // 32, _LEAST_SAMPLE), _MOST_SAMPLE))
-
-
-def _spread(n: int, count: int) -> Int64:
-    """Up to `count` of n row numbers, evenly spaced."""
-    return np.arange(0, n, -(-n // count), dtype=np.int64)
+    return spread_places(n, min(max(n // 32, _LEAST_SAMPLE), _MOST_SAMPLE))

@@ -30,7 +30,7 @@ AMX_FLAGS = [*AVX512_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 EMULATION_FLAGS = [*AVX2_FLAGS, f"-I{EMULATION}", "-Wno-psabi"]
 # The flags of CMakeLists.txt, except for the level of optimisation.
 FLAGS = [
-    *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fopenmp"),
+    *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread"),
     *("-Wall", "-Wextra", "-Werror", "-DKTFAST_X86_SIMD=1", "-DKTFAST_X86_AMX=1"),
     f"-I{ROOT / 'csrc'}",
     *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
@@ -55,7 +55,7 @@ def compiler():
 
 def link(objects, library):
     """Link a shared library and return its path."""
-    command = [compiler(), "-shared", "-fopenmp", *objects, "-o", library]
+    command = [compiler(), "-shared", "-pthread", *objects, "-o", library]
     subprocess.run(command, check=True)
     return library
 
