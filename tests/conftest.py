@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before NumPy and torch start their threads: the processes of `pytest -n` share the cores.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
 import numpy as np
 import pytest
 
 from emulation.cuda.device import EmulatedCuda, build
 from ktfast.kmeans.assignment.screen import Outlook
 from ktfast.native import modules
+from support.shared_build import built_once
 
 # A process that a shell starts in the background ignores Ctrl-C, and so do its children. Tests that
 # send Ctrl-C need Python's own handler.
@@ -102,7 +108,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture(scope="session")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CUDA kernels, compiled for the emulation on the CPU."""
-    return build(tmp_path_factory.mktemp("emulated_cuda"))
+    return built_once(tmp_path_factory, "emulated_cuda", build)
 
 
 @pytest.fixture(params=range(3), ids="seed{}".format)

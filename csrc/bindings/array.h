@@ -11,6 +11,7 @@
 
 #include "bindings/dlpack.h"
 #include "common/element.h"
+#include "common/size.h"
 
 namespace ktfast {
 
@@ -66,6 +67,7 @@ class AnyArray {
     require_device(object, device);
     capsule_ = export_capsule(object, device);
     read_capsule(writable);
+    require_size();
     require_memory();
   }
 
@@ -83,8 +85,11 @@ class AnyArray {
   }
 
   int64_t size() const {
+    for (int i = 0; i < ndim(); ++i) {
+      if (shape(i) == 0) return 0;
+    }
     int64_t n = 1;
-    for (int i = 0; i < tensor_->ndim; ++i) n *= tensor_->shape[i];
+    for (int i = 0; i < ndim(); ++i) n *= shape(i);
     return n;
   }
 
@@ -112,9 +117,10 @@ class AnyArray {
 
   // Raises an error unless the elements are in row-major order without gaps.
   void expect_contiguous() const {
+    if (size() == 0) return;
     int64_t step = 1;
     for (int i = ndim() - 1; i >= 0; --i) {
-      if (shape(i) != 1 && stride(i) != step && size() != 0) {
+      if (shape(i) != 1 && stride(i) != step) {
         throw py::value_error(name_ + " must be contiguous (row-major without gaps)");
       }
       step *= shape(i);
@@ -199,6 +205,18 @@ class AnyArray {
     } else {
       throw py::value_error(name_ + " was exported through an unknown or used DLPack capsule");
     }
+  }
+
+  // Without this check the size of a hostile shape such as (2^32, 2^32) would overflow to 0, and
+  // an array without elements passes every other check.
+  void require_size() const {
+    bool is_empty = false;
+    for (int i = 0; i < ndim(); ++i) {
+      if (shape(i) < 0) throw py::value_error(name_ + " has a negative side");
+      is_empty = is_empty || shape(i) == 0;
+    }
+    Size bytes = is_empty ? 0 : (dtype().bits + 7) / 8 * dtype().lanes;
+    for (int i = 0; i < ndim() && !is_empty; ++i) bytes = bytes * shape(i);
   }
 
   void require_memory() const {

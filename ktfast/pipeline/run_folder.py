@@ -7,8 +7,9 @@ A run folder holds `config.toml` and `environment.json` of the stage that worked
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,10 +236,27 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
 
 
+class _LogFile(logging.FileHandler):
+    """A log that prints no traceback for every line that a full disk refuses.
+
+    The next write of a result fails for the same reason, and the run ends with that error.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Ignore a failure of the disk; print any other error as `logging` does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, whose last lines a full disk may refuse too."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logged(folder: Path) -> Iterator[None]:
     """Append ktfast's log of the block, and an error that ends the block, to `log.txt`."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="replace")
+    handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="replace")
     handler.setFormatter(ShownFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package_logger = logging.getLogger("ktfast")
     package_logger.addHandler(handler)

@@ -326,3 +326,114 @@ def test_calls_keep_no_reference_and_leak_nothing():
     assert {n: c for n, c in after.items() if isinstance(given[n], np.ndarray)} == {
         n: c for n, c in before.items() if isinstance(given[n], np.ndarray)
     }
+
+
+HUGE = 2**62
+
+
+@pytest.mark.parametrize(
+    ("function", "sizes"),
+    [
+        ("kmeans_prepared_size", {"n_clusters": HUGE, "n_features": 3}),
+        ("kmeans_prepared_size", {"n_clusters": 3, "n_features": HUGE}),
+        ("kmeans_prepared_size", {"n_clusters": 2**32, "n_features": 2**32}),
+        ("kmeans_prepared_size", {"n_clusters": 3, "n_features": 3, "n_coordinates": 2**63 - 1}),
+        ("kmeans_prepared_size", {"n_clusters": 2**63 - 1, "n_features": 0}),
+        ("kmeans_assign_workspace_size", {"n_features": 2**62, "n_threads": 1}),
+        ("kmeans_assign_workspace_size", {"n_features": 2**40, "n_threads": 2**31 - 1}),
+        ("kmeans_code_bytes", {"n_features": 2**63 - 1}),
+        ("kmeans_is_few", {"n_clusters": 2**40, "n_features": 2**63 - 1}),
+        ("kmeans_move_workspace_size", {"n_rows": HUGE, "n_clusters": 2}),
+        ("kmeans_update_workspace_size", {"n_rows": HUGE, "n_clusters": HUGE}),
+    ],
+)
+def test_sizes_beyond_int64_are_refused(function, sizes):
+    if function in ("kmeans_prepared_size", "kmeans_assign_workspace_size", "kmeans_code_bytes"):
+        sizes = {"n_coordinates": 0, **sizes}
+    if function in ("kmeans_prepared_size", "kmeans_code_bytes"):
+        sizes = {"code": "float32", **sizes}
+    with pytest.raises(ValueError, match=r"would have over 2\^63 elements"):
+        getattr(modules.cpu, function)(**sizes)
+
+
+def test_negative_sizes_are_refused():
+    with pytest.raises(ValueError, match="sizes must not be negative"):
+        modules.cpu.kmeans_update_workspace_size(n_rows=-1, n_clusters=2)
+
+
+def test_an_array_without_rows_but_with_long_rows_is_refused():
+    given = kmeans_arguments()["kmeans_assign"]
+    with pytest.raises(ValueError, match="prepared must hold at least"):
+        modules.cpu.kmeans_assign(
+            **{**given, "x": np.zeros((0, 2**59), np.uint8), "centers": np.zeros((0, 2**59))}
+        )
+
+
+class OfShape(Legacy):
+    """A producer whose capsule claims another shape than its array has."""
+
+    def __init__(self, array, shape):
+        super().__init__(array)
+        self.shape = (ctypes.c_int64 * len(shape))(*shape)
+
+    def __dlpack__(self, **_):
+        capsule = self.array.__dlpack__()
+        address = ctypes.pythonapi.PyCapsule_GetPointer
+        address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        # DLTensor: data (8 bytes), device (8), ndim (4), dtype (4), then the address of the shape.
+        tensor = address(capsule, b"dltensor")
+        ctypes.c_int64.from_address(tensor + 24).value = ctypes.addressof(self.shape)
+        return capsule
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((2**32, 2**32), r"2\^63"), ((2**62, 3), r"2\^63"), ((-1, 3), "x has a negative side")],
+)
+def test_shapes_that_no_memory_holds_are_refused(shape, message):
+    given = kmeans_arguments()["kmeans_update"]
+    with pytest.raises(ValueError, match=message):
+        modules.cpu.kmeans_update(**{**given, "x": OfShape(given["x"], shape)})
+
+
+def spoiled(rng, array):
+    """An array of another dtype, shape or stride, or now and then the array itself."""
+    changes = [
+        lambda a: a.astype(rng.choice(["f2", "f4", "f8", "i1", "u1", "i4", "i8", "?", "c8"])),
+        lambda a: a[: int(rng.integers(len(a) + 1))],
+        lambda a: a[::-1],
+        lambda a: a[:: int(rng.integers(1, 4))],
+        lambda a: a.T,
+        lambda a: a[..., :-1],
+        lambda a: a[None],
+        lambda a: np.asfortranarray(a),
+        lambda a: np.concatenate([a, a]),
+        lambda a: np.broadcast_to(a[:1], a.shape),
+        lambda a: np.broadcast_to(a, (int(rng.integers(4)), *a.shape)),
+        lambda a: np.zeros(rng.integers(0, 6, int(rng.integers(4))), a.dtype),
+        lambda a: np.zeros((0, *a.shape[1:-1], 2**20), a.dtype),
+        lambda a: misaligned(a.shape, a.dtype),
+        lambda a: a.byteswap().view(a.dtype.newbyteorder()),
+        lambda a: a,
+    ]
+    return changes[int(rng.integers(len(changes)))](array)
+
+
+@pytest.mark.parametrize("function", ["jigsaw_tiles", *kmeans_arguments()])
+def test_arrays_of_random_dtype_shape_and_stride(function, rng):
+    """A call with one to three spoiled arrays runs or is refused; it never harms the process."""
+    ran = refused = 0
+    for _ in range(500):
+        given = arguments() if function == "jigsaw_tiles" else kmeans_arguments()[function]
+        names = [name for name, value in given.items() if isinstance(value, np.ndarray)]
+        for name in rng.choice(names, int(rng.integers(1, 4))):
+            if given[name].ndim:
+                with np.errstate(invalid="ignore"):  # a float that no integer stands for
+                    given[name] = spoiled(rng, given[name])
+        try:
+            getattr(modules.cpu, function)(**given)
+            ran += 1
+        except (TypeError, ValueError):
+            refused += 1
+    assert ran > 10
+    assert refused > 100

@@ -70,7 +70,7 @@ bool kmeans_has_fast(CodeType code) {
 }
 
 int64_t kmeans_assign_workspace_size(int64_t n_features, int64_t n_coordinates, int n_threads) {
-  return n_threads * BlockLayout(n_features, n_coordinates).size + 16;
+  return (Size(BlockLayout(n_features, n_coordinates).size) * n_threads + 16).value();
 }
 
 void kmeans_assign(const KmeansAssignParams& given) {

@@ -203,11 +203,12 @@ void Preparation::fill_slot(int64_t slot, float largest, PanelConstants& constan
 
 int64_t kmeans_prepared_size(int64_t n_clusters, int64_t n_features, int64_t n_coordinates,
                              CodeType code) {
-  return PreparedLayout(n_clusters, n_features, n_coordinates, code).size + 16;
+  return (Size(PreparedLayout(n_clusters, n_features, n_coordinates, code).size) + 16).value();
 }
 
 int64_t kmeans_code_bytes(int64_t n_features, int64_t n_coordinates, CodeType code) {
-  return code_words(coded_length(n_features, n_coordinates), code) * kWordBytes;
+  const Size words = code_words(coded_length(n_features, n_coordinates), code);
+  return (words * kWordBytes).value();
 }
 
 void kmeans_prepare(const KmeansPrepareParams& p) {

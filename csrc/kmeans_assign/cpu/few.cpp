@@ -47,7 +47,9 @@ class FewBlock {
   }
   static int64_t workspace_size(int64_t n_features, int64_t n_clusters) {
     const int64_t chunk = std::min(n_features, kChainLength);
-    return round_up(n_features, 16) + (chunk + scored_centers(n_features, n_clusters)) * kFewRows;
+    const Size panel_and_products =
+        (Size(chunk) + scored_centers(n_features, n_clusters)) * kFewRows;
+    return (panel_and_products + round_up(n_features, 16)).value();
   }
 
   void assign(int64_t first, int64_t count) {
@@ -136,7 +138,8 @@ FewKernels few_kernels() {
 
 bool kmeans_is_few(int64_t n_clusters, int64_t n_features) {
   if (n_features == 0) return false;
-  return n_clusters <= kFewCenters || n_clusters <= kFewProducts / (n_features + kScoreCost);
+  const int64_t score_cost = (Size(n_features) + kScoreCost).value();
+  return n_clusters <= kFewCenters || n_clusters <= kFewProducts / score_cost;
 }
 
 bool has_few_centers(const KmeansAssignParams& p) {

@@ -6,13 +6,14 @@
 #include <cstdint>
 #include <limits>
 
+#include "common/size.h"
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/kernels.h"
 
 namespace ktfast::cpu {
 
 inline int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
+  return Size(value).rounded_up(multiple).value();
 }
 
 // Aligns a buffer to a cache line, so that a word of a column lies within one line. Python
@@ -30,7 +31,8 @@ inline int64_t coded_length(int64_t n_features, int64_t n_coordinates) {
 
 inline int64_t code_words(int64_t length, CodeType code) {
   constexpr int64_t sizes[] = {4, 2, 1};
-  const int64_t words = (length * sizes[static_cast<int>(code)] + kWordBytes - 1) / kWordBytes;
+  const Size bytes = Size(length) * sizes[static_cast<int>(code)];
+  const int64_t words = bytes.parts(kWordBytes).value();
   return code == CodeType::int8 ? round_up(words, kInt8Words) : words;
 }
 
@@ -64,21 +66,27 @@ struct PreparedLayout {
 
   PreparedLayout(int64_t n_clusters, int64_t n_features, int64_t n_coordinates, CodeType code)
       : n_clusters(n_clusters),
-        n_panels((n_clusters + kPanelWidth - 1) / kPanelWidth + 1),
-        n_slots(n_panels * kPanelWidth),
+        n_panels((Size(n_clusters).parts(kPanelWidth) + 1).value()),
+        n_slots((Size(n_panels) * kPanelWidth).value()),
         words(code_words(coded_length(n_features, n_coordinates), code)),
         width(round_up(n_coordinates, kPanelWidth)),
         mean(16),
-        shifted(mean + round_up(n_features, 16)),
-        norms(shifted + round_up(round_up(n_clusters, kTileRows) * n_features, 16)),
-        halves(norms + round_up(n_clusters, 16)),
-        half_norms(halves + round_up(n_clusters, 16)),
-        tails(half_norms + n_slots),
-        ids(tails + n_slots),
-        constants(ids + n_slots),
-        panels(constants + round_up(n_panels * 3, 16)),
-        scratch(panels + n_slots * words),
-        size(scratch + round_up(n_clusters, kTileRows) * (width + 1)) {}
+        shifted(after(mean, n_features)),
+        norms(after(shifted, Size(round_up(n_clusters, kTileRows)) * n_features)),
+        halves(after(norms, n_clusters)),
+        half_norms(after(halves, n_clusters)),
+        tails(after(half_norms, n_slots)),
+        ids(after(tails, n_slots)),
+        constants(after(ids, n_slots)),
+        panels(after(constants, Size(n_panels) * 3)),
+        scratch(after(panels, Size(n_slots) * words)),
+        size(after(scratch, Size(round_up(n_clusters, kTileRows)) * (Size(width) + 1))) {}
+
+ private:
+  // Where the next array starts: every array starts at a multiple of 16 floats.
+  static int64_t after(int64_t start, Size length) {
+    return (Size(start) + length.rounded_up(16)).value();
+  }
 };
 
 struct Prepared {

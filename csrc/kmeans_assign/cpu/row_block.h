@@ -20,12 +20,16 @@ struct BlockLayout {
             kBlockFloats / std::max<int64_t>(n_features, 1) / kTileRows * kTileRows, kTileRows,
             kBlockRows)),
         shifted(0),
-        codes(shifted + round_up(rows * n_features, 16)),
-        products(codes +
-                 rows * (round_up(coded_length(n_features, n_coordinates), kPanelWidth) + 16)),
-        candidates(products + rows * kPanelWidth),
-        bounds(candidates + rows * kMaxCandidates),
-        size(round_up(bounds + rows * kMaxCandidates, 16)) {}
+        codes((Size(shifted) + (Size(rows) * n_features).rounded_up(16)).value()),
+        products(after(codes,
+                       Size(coded_length(n_features, n_coordinates)).rounded_up(kPanelWidth) + 16)),
+        candidates(after(products, kPanelWidth)),
+        bounds(after(candidates, kMaxCandidates)),
+        size(round_up(after(bounds, kMaxCandidates), 16)) {}
+
+ private:
+  // Where the array after an array [rows, length] starts.
+  int64_t after(int64_t start, Size length) const { return (Size(start) + length * rows).value(); }
 };
 
 // The numbers that the screen needs beside a row's code. Lengths are rounded up.

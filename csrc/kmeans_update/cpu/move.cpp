@@ -8,6 +8,7 @@
 #include "common/cpu_features.h"
 #include "common/float_environment.h"
 #include "common/parallel.h"
+#include "common/size.h"
 #include "kmeans_update/cpu/sum_loops.h"
 
 namespace ktfast::cpu {
@@ -57,11 +58,11 @@ struct Shares {
 
   explicit Shares(const KmeansMoveParams& p)
       : threads(std::clamp<int64_t>(p.n_rows / kThreadRows, 1, p.n_threads)),
-        stride(p.n_clusters * (p.n_features + 1)) {}
+        stride((Size(p.n_clusters) * (Size(p.n_features) + 1)).value()) {}
 
   bool fit(const KmeansMoveParams& p) const {
-    return p.n_clusters * p.n_features <= kFewSums &&
-           threads * stride <= kmeans_move_workspace_size(p.n_rows, p.n_clusters);
+    return stride - p.n_clusters <= kFewSums &&
+           (Size(threads) * stride).value() <= kmeans_move_workspace_size(p.n_rows, p.n_clusters);
   }
 };
 
@@ -138,7 +139,7 @@ SumKernels sum_kernels() {
 }
 
 int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
-  return n_clusters + 2 + 2 * n_rows;
+  return (Size(n_clusters) + 2 + Size(n_rows) * 2).value();
 }
 
 void kmeans_move(const KmeansMoveParams& p) {
@@ -204,7 +205,7 @@ void kmeans_means(const KmeansMeansParams& p) {
 }
 
 int64_t kmeans_totals_workspace_size(int64_t n_rows) {
-  return 2 * ((n_rows + kTotalRows - 1) / kTotalRows);
+  return (Size(n_rows).parts(kTotalRows) * 2).value();
 }
 
 void kmeans_totals(const KmeansTotalsParams& p) {

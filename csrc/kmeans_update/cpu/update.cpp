@@ -5,6 +5,7 @@
 #include "common/check.h"
 #include "common/float_environment.h"
 #include "common/parallel.h"
+#include "common/size.h"
 #include "kmeans_update/cpu/sum_kernels.h"
 
 namespace ktfast::cpu {
@@ -31,7 +32,7 @@ void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order)
 }  // namespace
 
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters) {
-  return n_clusters + 2 + n_rows;
+  return (Size(n_clusters) + 2 + n_rows).value();
 }
 
 void kmeans_update(const KmeansUpdateParams& p) {
