@@ -81,16 +81,16 @@ void faults_arm(const char* where, const char* which, long at, int number, int s
 }
 long faults_calls() { return calls; }
 
-#define OPEN(name)                                            \
-  int name(const char* path, int flags, ...) {                \
-    va_list arguments;                                        \
-    va_start(arguments, flags);                               \
-    const mode_t mode = va_arg(arguments, mode_t);            \
-    va_end(arguments);                                        \
-    if (fails_open(path, flags)) return -1;                   \
-    using F = int (*)(const char*, int, ...);                 \
-    static const F next = real<F>(#name);                     \
-    return next(path, flags, mode);                           \
+#define OPEN(name)                                 \
+  int name(const char* path, int flags, ...) {     \
+    va_list arguments;                             \
+    va_start(arguments, flags);                    \
+    const mode_t mode = va_arg(arguments, mode_t); \
+    va_end(arguments);                             \
+    if (fails_open(path, flags)) return -1;        \
+    using F = int (*)(const char*, int, ...);      \
+    static const F next = real<F>(#name);          \
+    return next(path, flags, mode);                \
   }
 OPEN(open)
 OPEN(open64)
