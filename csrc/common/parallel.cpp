@@ -18,8 +18,9 @@ namespace ktfast::cpu {
 namespace {
 
 constexpr int kMostWorkers = 1024;
-// A thread looks this often for work before it sleeps, which takes about 20 us. The number halves
-// whenever the thread looked in vain, so that a busy machine loses little by it.
+// An idle thread looks for work n_looks_ times before it sleeps, at most this many times. 512 looks
+// take about 20 us. n_looks_ halves when a thread has found no work and doubles when a thread has
+// found work, so idle threads take little time from other programs.
 constexpr int kMostLooks = 512;
 constexpr int kLeastLooks = 8;
 
@@ -29,8 +30,8 @@ void rest() {
 #endif
 }
 
-// New threads inherit the signal mask of their creator. Signals are for Python's threads, not for
-// ours.
+// Blocks all signals while workers are created: new threads inherit the signal mask of their
+// creator, and the signals must reach Python's threads, not the workers.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -120,7 +121,7 @@ void Pool::run(int n_shares, ShareFunction function, const void* work) {
   if (error != nullptr) std::rethrow_exception(error);
 }
 
-// If the system refuses a thread, the callers do its work.
+// If the system refuses a new thread, the caller of run_shares() does that thread's work.
 void Pool::start_workers() {
   const SignalsBlocked blocked;
   try {
@@ -164,7 +165,7 @@ void Pool::serve() {
     attempt(*job, share, error);
     lock.lock();
     if (error != nullptr) job->error = error;
-    // The caller frees the job under the lock, so this is not too late to notify the caller.
+    // The caller holds the lock when it removes the job, so the job still exists here.
     if (--job->running == 0) done_.notify_all();
   }
 }
@@ -224,8 +225,8 @@ int thread_limit() { return limit; }
 
 }  // namespace ktfast::cpu
 
-// Without a limit this is the number of processors. So a limit of that many threads is no limit,
-// and a caller that sets what it has read changes nothing.
+// Without a limit, this is the number of processors. ktfast_set_num_threads() treats that number as
+// no limit, so setting the number that was read changes nothing.
 int ktfast_get_num_threads() {
   const int n_threads = ktfast::cpu::limit.load();
   return n_threads > 0 ? n_threads : ktfast::cpu::hardware_threads();

@@ -1,10 +1,10 @@
 // Runs a kernel in several threads. The only place where ktfast starts threads.
 //
-// The threads belong to ktfast, because OpenMP's do not serve here: they are shared with other
-// libraries, so a forked child waits for them for ever, and they busy-wait, so that they take the
-// cores from other programs. ktfast's threads sleep after a short wait, a forked child starts its
-// own, and the caller itself does the work that no thread has begun. So a thread that gets no core
-// delays nobody.
+// The threads belong to ktfast, because OpenMP's threads have two faults. Other libraries use the
+// same threads before a fork, and a forked child then waits for ever for threads that it does not
+// have. Idle threads of OpenMP also busy-wait, which takes cores from other programs. ktfast's idle
+// threads sleep after a short wait, and a forked child starts threads of its own. The caller itself
+// does the work that no thread has begun, so it never waits for a thread that has no core yet.
 //
 // Results must not depend on the number of threads, nor on which thread does which part.
 #pragma once
@@ -18,7 +18,7 @@ namespace ktfast::cpu {
 using ShareFunction = void (*)(const void* work, int share);
 
 // Calls run(work, share) once for each share 0 .. n_shares - 1, several at a time, and returns when
-// all calls have ended. Throws what a call has thrown.
+// all calls have ended. If calls throw, rethrows one of their exceptions.
 void run_shares(int n_shares, ShareFunction run, const void* work);
 
 // Calls work(thread) once for each thread 0 .. n_threads - 1. The calls need not overlap: the last
@@ -50,8 +50,8 @@ class TaskRanges {
   std::atomic<int64_t> next_{0};
 };
 
-// Calls body(first, last, thread) for ranges that make up 0 .. n_tasks - 1. Two ranges that are in
-// work at the same time have different threads.
+// Calls body(first, last, thread) for ranges that make up 0 .. n_tasks - 1. Calls that run at the
+// same time have different numbers `thread`.
 template <class Body>
 void for_ranges(int n_threads, int64_t n_tasks, const Body& body) {
   if (n_tasks <= 0) return;
@@ -75,15 +75,15 @@ class Maximum {
   std::atomic<double> value_{0};
 };
 
-// How many of n_threads threads a loop of this many additions or the like is worth. Waking a thread
-// takes as long as some ten thousand of them.
+// The number of threads, at most n_threads, that a loop of n_operations additions or products
+// should use. Waking a thread takes as long as about ten thousand additions.
 inline int worthwhile_threads(int n_threads, int64_t n_operations) {
   constexpr int64_t kLeastOperations = 1 << 15;
   return static_cast<int>(std::clamp<int64_t>(n_operations / kLeastOperations, 1, n_threads));
 }
 
-// The most threads that ktfast's caller may ask for; 0: no limit. The kernels do not apply the
-// limit, because their caller has allocated memory for each thread.
+// The most threads that a kernel should be called with; 0: no limit. ktfast/native/threads.py
+// applies the limit. The kernels do not, because their caller has allocated memory for each thread.
 int thread_limit();
 
 }  // namespace ktfast::cpu

@@ -95,7 +95,8 @@ struct KmeansAssignParams {
   int n_threads;
 };
 
-// CPU only, and in the caller's thread: callers give blocks of rows to several threads.
+// CPU only. kmeans_distances runs in the caller's thread; each thread of the caller passes a block
+// of rows.
 struct KmeansDistancesParams {
   int64_t n_rows;
   int64_t n_clusters;
@@ -107,8 +108,8 @@ struct KmeansDistancesParams {
 };
 
 namespace cpu {
-// All exact distances of certificate.h: the distance to the nearest centre has the bits of
-// kmeans_assign.
+// Computes the exact distance (certificate.h) of every row to every centre. So the distance to the
+// nearest centre has the bits of kmeans_assign.
 void kmeans_distances(const KmeansDistancesParams& p);
 
 // The lengths of `prepared` and `workspace`, in floats.

@@ -29,7 +29,7 @@ constexpr int64_t kFetchBytes = int64_t{512} << 10;
 constexpr int64_t kFetchShare = 6;
 // The choices of an image take as long as this many additions.
 constexpr int64_t kChoiceOperations = 1 << 10;
-// Each thread makes its tiles in this many ranges, if no thread is slower than the others.
+// The tiles are divided into this many ranges per thread. Slower threads make fewer ranges.
 constexpr int kRangesPerThread = 4;
 
 // The scalar kernels process whole tiles. They keep no numerators and read the image twice.
@@ -182,7 +182,7 @@ void jigsaw_tiles(const JigsawTilesParams& p) {
              [&](int64_t first, int64_t last, int) {
                for (int64_t row = first; row < last; ++row) choose(p, row);
              });
-  // The last tile of a range is written while no other is read, so there are few ranges.
+  // While the last tile of a range is written, no other tile is read. So there are few ranges.
   const int64_t n_ranges =
       p.n_threads == 1 ? 1 : std::min<int64_t>(tiles, int64_t{kRangesPerThread} * p.n_threads);
   std::atomic<int64_t> n_taken{0};

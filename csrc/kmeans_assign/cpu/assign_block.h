@@ -23,7 +23,7 @@ struct RowState {
   double dropped_bound;   // lower bound of the scores of the candidates that were dropped
   double guess_distance;  // exact squared distance to the guessed centre
   bool is_shifted;        // the block holds the row's features less the mean
-  bool beats_far;         // the far centres are farther than all others
+  bool beats_far;         // every near centre is nearer than every far centre
   bool compares_all;      // the screen's bounds do not hold, so every centre is compared exactly
   int32_t n_candidates;   // candidates collected and not dropped
 };
@@ -100,7 +100,7 @@ class AssignBlock {
   void lower_best_score(int64_t r, double score);
   void screen_panel(int64_t panel);
   void multiply_panel(int64_t panel);
-  // How many panels the rows of the block need, without or with the panel of far centres.
+  // The number of panels that the rows of the block need: near panels, and perhaps the far one.
   int64_t panels_needed() const;
   void set_panel_values(int64_t panel);
   // Guesses for the rows of a tile: the centre of the panel with the best screened score.

@@ -44,13 +44,14 @@ struct PanelConstants {
   float residual;  // largest |c' - cq|
 };
 
-// Far centres have a panel of their own, because their largest numbers would decide the scale of
-// the other codes of a panel. There are at most this many, and the largest number of the nearest
-// one is at least kFarRatio times as large as that of every near centre.
+// Far centres have a panel of their own. In a common panel their large numbers would decide the
+// scale of all codes, and the codes of near centres would lose their precision. There are at most
+// this many far centres. A far centre's largest number is at least kFarRatio times as large as the
+// largest number of any near centre.
 constexpr int64_t kMostFarCenters = 16;
 constexpr float kFarRatio = 4;
 
-// What is known about near and far centres, at the start of the prepared centres.
+// The lengths of near and far centres. Stored at the start of the memory of the prepared centres.
 struct PreparedHeader {
   float longest;       // |c'|
   float near_longest;  // |c'| of near centres
@@ -59,8 +60,8 @@ struct PreparedHeader {
 };
 
 struct PreparedLayout {
-  // The memory has room for `n_panels` panels. The panel of far centres is the last one that is
-  // used, and comes after the panels of near centres.
+  // The memory has room for `n_panels` panels. The panels of near centres come first. The panel of
+  // far centres, if there are any, follows.
   int64_t n_clusters, n_panels, n_slots, words, width;
   int64_t mean, shifted, norms, halves, half_norms, tails, ids, constants, panels, scratch, size;
 
@@ -123,7 +124,7 @@ struct Prepared {
                ? std::min<int64_t>(header.n_near - panel * kPanelWidth, kPanelWidth)
                : n_far;
   }
-  // Whether every far centre is farther from a row of length `norm` at most than every near centre:
+  // Whether every far centre is farther than every near centre from all rows of length <= norm:
   // |x' - c'| >= |c'| - |x'| for a far centre, and |x' - c'| <= |x'| + |c'| for a near one. The
   // margin exceeds all rounding errors, also those of float32 scores. False if a length is NaN.
   bool far_centers_lose(double norm) const {
