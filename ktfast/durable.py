@@ -98,8 +98,8 @@ def read_json(
     path : path
         The file.
     build : callable, optional
-        Makes the result from the JSON value. An exception of `build` means that the file holds
-        something else.
+        Makes the result from the JSON value. `build` raises an exception if the value is not what
+        the caller expects.
 
     Returns
     -------

@@ -93,7 +93,7 @@ def reading(
 
 
 def opens(what: str, remedy: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a class method whose first argument is a path, so that its body lies in `reading`.
+    """Decorate a class method whose first argument is a path: its body runs inside `reading`.
 
     Parameters
     ----------

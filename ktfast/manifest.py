@@ -31,7 +31,7 @@ def describe(folder: Path, leave_out: Callable[[str], bool]) -> dict[str, dict[s
     folder : Path
         The folder.
     leave_out : callable
-        Says of a path below the folder whether the manifest lacks this file.
+        Takes a path below the folder, and returns whether the manifest leaves the file out.
 
     Returns
     -------

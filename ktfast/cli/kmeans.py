@@ -35,8 +35,8 @@ def add_command(commands: Any) -> None:
         "--out",
         type=Path,
         required=True,
-        help=".npy: labels; .npz: labels, squared distances and centres; .csv: path or row, "
-        "cluster and distance",
+        help=".npy: labels; .npz: labels, squared distances and centres; .csv: cluster and "
+        "distance of each path, or of each row number if a file names no paths",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
@@ -45,9 +45,21 @@ def add_command(commands: Any) -> None:
         default="k-means||",
         help="how the first centres are chosen (default: k-means||)",
     )
-    parser.add_argument("--n-init", type=int, default=1, help="fits with other first centres")
+    parser.add_argument(
+        "--n-init",
+        type=int,
+        default=1,
+        help="number of fits, each from other first centres; the fit with the lowest inertia is "
+        "kept (default: 1)",
+    )
     parser.add_argument("--max-iter", type=int, default=300, help="most iterations (default: 300)")
-    parser.add_argument("--tol", type=float, default=1e-4, help="tolerance (default: 0.0001)")
+    parser.add_argument(
+        "--tol",
+        type=float,
+        default=1e-4,
+        help="a fit ends when the squared movements of the centres sum to at most TOL times the "
+        "mean variance of the features (default: 0.0001)",
+    )
     parser.add_argument(
         "--spherical", action="store_true", help="cluster by the angle between rows"
     )
@@ -67,6 +79,7 @@ def kmeans(options: argparse.Namespace) -> int:
         raise ConfigError(
             "all files must have rows of one length, got "
             + ", ".join(f"{shown(store.path)} [{store.n}, {store.dim}]" for store in stores)
+            + "; cluster files with rows of different lengths one by one"
         )
     model = KMeans(
         options.clusters,

@@ -88,7 +88,7 @@ def overrides(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _path(text: str) -> Path:
-    """A path; shells do not expand the ~ of --run=~/runs."""
+    """Convert an argument to a path. A leading ~ is expanded: shells leave that of --run=~/runs."""
     return Path(os.path.expanduser(text))
 
 

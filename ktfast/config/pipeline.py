@@ -74,7 +74,7 @@ class DataConfig(Section):
         if self.hw_decoder_load is not None and self.feed in ("torch", "resident"):
             raise ValueError(
                 f"hw_decoder_load is an option of NVIDIA DALI, but the feed is {self.feed}; leave "
-                "data.hw_decoder_load out, or give data.feed dali"
+                "data.hw_decoder_load out, or set data.feed to dali"
             )
         return self
 

@@ -57,7 +57,7 @@ class Section(BaseModel):
 
 
 def spell_path(path: Path) -> str:
-    """Spell an absolute path in UTF-8: as it is if it is UTF-8, else as a `file:` URI.
+    """Spell an absolute path in UTF-8: unchanged if its bytes are UTF-8, else as a `file:` URI.
 
     Bytes that are not UTF-8 are percent-encoded in the URI, as in `file:///data/caf%E9`.
     """
@@ -140,8 +140,8 @@ def differences(
     defaults : mapping, optional
         Default of every option that this version of ktfast knows, in nested mappings. An option
         that `before` lacks had its default. An option that `now` lacks has no effect now. A value
-        that both `before` and `defaults` lack was not recorded, and is not compared. None: the two
-        mappings must have the same names.
+        that both `before` and `defaults` lack was not recorded, and is not compared. None: a name
+        that only one mapping has is a difference.
 
     Yields
     ------

@@ -154,7 +154,10 @@ class VocConfig(Section):
     @classmethod
     def _classes_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := sorted({name for name in value if value.count(name) > 1}):
-            raise ValueError(f"expected each name once, got {', '.join(twice)} several times")
+            raise ValueError(
+                f"expected each name once, got {', '.join(twice)} several times; remove the "
+                "repeated names"
+            )
         return value
 
     def protocols(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ BATCH_SIZE = 256
 HOLDOUT = 0.2
 """Fraction of the training rows of each class that is held out to choose the weight decay."""
 _ROWS_PER_BLOCK = 1024
-# The magnitude of a feature is ordinary between 2^-40 and 2^40.
+# A feature whose largest magnitude lies between 2^-40 and 2^40 is not scaled.
 _ORDINARY = 40
 # The published learning rate is 0.01 for about 9,600 standardised values. Features of another scale
 # need a rate that is inversely proportional to the mean squared norm of a row.
@@ -258,7 +258,7 @@ def _standardise(train: Tensor, test: Tensor) -> None:
 
 
 def _tame_columns(train: Tensor, test: Tensor) -> None:
-    """Multiply features of extreme magnitude by powers of two, in place, the same in both arrays.
+    """Multiply each feature of extreme magnitude by one power of two in both arrays, in place.
 
     The squares of values above 1e19 or below 1e-23 leave the range of float32. The variance of such
     a feature would be infinite or zero, and the feature would be lost.

@@ -173,7 +173,8 @@ def read_list(path: Path) -> Paths:
     Raises
     ------
     DataError
-        The file cannot be read, or has several columns and none is named `path`.
+        The file cannot be read, has several columns and none is named `path`, or has a line with
+        another number of columns than the first line.
     """
     with reading(path, "a list of paths", "give one path per line, or a CSV with a column path"):
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -221,14 +222,18 @@ def checked(path: Path, features: Array, paths: Sequence[str] | None, listed: Pa
     Raises
     ------
     DataError
-        The array has another shape or type, or the number of paths differs from the rows.
+        The array has another shape or type, or the number of paths differs from the number of rows.
     """
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise DataError(
-            f"{shown(path)} must hold numbers [n, d], got {features.dtype} {list(features.shape)}"
+            f"{shown(path)} must hold numbers [n, d], got {features.dtype} {list(features.shape)}; "
+            "write one row of numbers for each image"
         )
     if 0 in features.shape:
-        raise DataError(f"{shown(path)} holds no numbers: its shape is {list(features.shape)}")
+        raise DataError(
+            f"{shown(path)} holds no numbers: its shape is {list(features.shape)}; give a file "
+            "with at least one row and one column"
+        )
     if paths is not None and len(paths) != len(features):
         place = shown(path if listed is None else listed)
         raise DataError(

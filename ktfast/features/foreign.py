@@ -69,7 +69,8 @@ def file_of(source: str) -> str:
     top = module.partition(".")[0]
     if top in sys.modules:
         return str(getattr(sys.modules.get(module, sys.modules[top]), "__file__", None) or "")
-    # A package's own code does not run: the parts of a dotted name are found one in another.
+    # `importlib.util.find_spec` would run the code of the packages in a dotted name. This loop
+    # finds each part in the folder of the part before it, and runs nothing.
     spec = None
     for part in module.split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, folders)
@@ -110,7 +111,8 @@ def checked(teacher: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], T
         except Exception as error:  # foreign code raises anything
             raise ConfigError(
                 f"features.source {name!r} fails on images uint8 {list(images.shape)} "
-                f"({_described(error)}); set features.crop to a size that it accepts, or correct it"
+                f"({_described(error)}); set features.crop to a size that the teacher accepts, or "
+                "correct the teacher"
             ) from error
         return _features(found, images, name)
 

@@ -45,8 +45,8 @@ def match_rows(store: FeatureStore, images: ImageSource, folder: Path) -> Featur
     Returns
     -------
     store : FeatureStore
-        One row per image. A feature folder with sample ids is returned unchanged, because its
-        sample ids are hashes of the paths.
+        One row per image, in the order of the images. A feature folder that ktfast wrote is
+        returned unchanged: its sample ids name the images, and `align` puts results in order.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def _check_order(store: FeatureStore, images: ImageSource, folder: Path) -> None
 
 
 def _other_orders(images: ImageSource) -> Iterator[tuple[str, list[str]]]:
-    """Every way to list the images that gives another order: the program, and its order."""
+    """Yield each common way to list the images that gives another order: its name and its list."""
     keys = {"torchvision's ImageFolder": _folder_key, "sorted pathlib paths": _parts}
     for who, key in keys.items():
         if any(first > second for first, second in pairwise(map(key, images.paths))):

@@ -194,7 +194,10 @@ def _map(path: Path) -> Array:
     """Memory map of a 2-D numeric `.npy` file."""
     array = map_npy(path, "write it with numpy.save")
     if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DataError(f"{path} must hold numbers [n, d], got {array.dtype} {list(array.shape)}")
+        raise DataError(
+            f"{path} must hold numbers [n, d], got {array.dtype} {list(array.shape)}; write one "
+            "row of numbers for each image"
+        )
     if 0 in array.shape:
         raise DataError(f"{path} holds no numbers: its shape is {list(array.shape)}")
     return array

@@ -162,7 +162,7 @@ class FeatureTransform:
         DataError
             The file is damaged.
         """
-        remedy = "run the stage again"
+        remedy = "run the stage that wrote the file again"
         arrays = read_npz(path, remedy=remedy)
         sha256 = arrays.pop("sha256", None)  # earlier versions stored no hash
         if sha256 is not None and str(sha256) != _digest(arrays):

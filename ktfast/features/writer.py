@@ -77,7 +77,7 @@ class FeatureWriter:
         self.dim = dim
         self.rows_done = 0
         self._paths = paths
-        # The values that reading will give.
+        # The values as they will be when the manifest is read back from JSON.
         self.meta: dict[str, Any] = json.loads(json.dumps(meta or {}))
         self._config = {"dim": dim, "dtype": dtype, "shard_rows": shard_rows, "meta": self.meta}
         self._shards: list[dict[str, Any]] = []

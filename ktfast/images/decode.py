@@ -209,7 +209,7 @@ def opened(
         Pillow's names of the formats that are tried.
     pixel_limit : int
         Number of pixels that the caller accepts. Pillow's own limit of 179 million pixels is
-        raised to this number.
+        raised to this number if the number is larger.
 
     Yields
     ------

@@ -78,7 +78,7 @@ class DecodeMemory:
 
 
 def _give_freed_memory_back() -> None:
-    """Let glibc return freed blocks. It would keep the blocks of one large image per thread."""
+    """Let glibc return freed memory. Otherwise glibc keeps the memory of an image per thread."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,8 +1,8 @@
 """Tell whether files have changed: by size and time first, and by content if only the time differs.
 
 Reading all files of a data set takes long. A file whose size and modification time are those of its
-record counts as unchanged. If only the time differs, the content decides, so that touching or
-copying a file changes nothing, and replacing a file by another one of equal size does.
+record counts as unchanged. If only the time differs, the content decides. Touching or copying a
+file is therefore no change, and replacing a file by another file of equal size is a change.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ from ktfast.images.kinds import (
 logger = logging.getLogger(__name__)
 
 UNREADABLE = "cannot be read"
-"""Begin of the reason of a skipped image that the operating system did not let ktfast read."""
+"""Start of the reason of a skipped image if the operating system did not let ktfast read it."""
 
 
 @dataclass(frozen=True)

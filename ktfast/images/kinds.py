@@ -20,7 +20,7 @@ READS_AVIF = find_spec("PIL") is not None and find_spec("PIL._avif") is not None
 """Whether the installed Pillow decodes AVIF."""
 
 LISTED = 1000
-"""Number of files that are no images whose paths are kept. Further files are counted by suffix."""
+"""Number of files whose paths `OtherFiles` keeps. Further files are only counted by suffix."""
 
 HEAD_BYTES = 32
 """Number of bytes at the start of a file that tell the format of an image."""

@@ -98,7 +98,7 @@ class ShardWriter:
         durable.write_sealed(self.out / INDEX, content)
 
     def _known_shards(self) -> list[dict[str, Any]]:
-        """The shards of an earlier call: the journal lists them, and `index.json` if it is whole.
+        """The shards of an earlier call, from the journal if it is whole, else from `index.json`.
 
         A table that neither file lists by its hash is not trusted, because a changed label in a
         table cannot be told from the right label.

@@ -25,7 +25,10 @@ TABLE = "shard-{:05d}.json"
 SOURCES = "sources-{:05d}.json"
 """Records of the files from which a shard was made (`ktfast.images.file_records`)."""
 JOURNAL = "shards.json"
-"""Lists the finished shards with their hashes; written after every shard, and kept as a copy."""
+"""Lists the finished shards with their hashes; written after every shard.
+
+In a finished set, this list is a copy of the list in `index.json`.
+"""
 
 
 class ImageSource(ABC):

@@ -1,4 +1,4 @@
-"""The one conversion of rows and centres that every entrance of K-means uses.
+"""The one conversion of rows and centres that every public function of K-means uses.
 
 What is converted and what is refused depends on the values, not on their container. The containers
 are arrays of NumPy (also memory-mapped), torch and CuPy, objects with DLPack's interface, data
@@ -172,7 +172,10 @@ def _check_dimensions(array: Any, name: str) -> None:
             "contains a single sample."
         )
     if len(shape) == 0:
-        raise InputError(f"Expected 2D array, got scalar array instead: {name} is one number.")
+        raise InputError(
+            f"Expected 2D array, got scalar array instead: {name} is one number; give an array "
+            "[n, d]"
+        )
     if len(shape) > 2:
         raise InputError(
             f"Found array with dim {len(shape)}, but {name} must have 2 dimensions [n, d]; its "

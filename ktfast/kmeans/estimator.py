@@ -132,8 +132,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     dtypes are copied to float64. Every method takes arrays of NumPy, torch and CuPy, memory maps,
     data frames, nested lists, objects with DLPack's interface, and sequences of matrices.
 
-    Float64 values above 1e18 or below 1e-91 are copied, multiplied by a power of two. Squared
-    distances beyond the range of float64 are then given as infinity or zero.
+    If the largest magnitude of float64 data is above 1e18 or below 1e-91, the data are copied and
+    multiplied by a power of two. Squared distances beyond the range of float64 are then given as
+    infinity or zero.
 
     Ctrl-C ends `fit` within about a second with a KeyboardInterrupt. The estimator then holds the
     last complete iteration of the best run. If there was none, the estimator is unchanged.
@@ -466,7 +467,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return best
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
-        """Check X; return its rows, and the centres float64 [k, d] on the host in their scale."""
+        """Check X; return its rows, and the centres float64 [k, d] in the scale of the rows."""
         check_is_fitted(self)
         rows = rows_of(self, X, reset=False)
         centers = stored_centers(self, rows)

@@ -110,7 +110,7 @@ def unscaled_history(history: list[dict[str, float]], exponent: int) -> list[dic
 def _exponent(rows: Rows, at_least: float = 0.0) -> int:
     """The exponent with which the largest magnitude becomes about one; 0 if it is ordinary.
 
-    Rows of unit length need no scale. A row of another dtype holds no value of extreme magnitude.
+    Only float64 rows are scaled. Spherical K-means scales every row to length one anyway.
     """
     if rows.dtype != "float64" or not rows.plain_means:
         return 0

@@ -1,7 +1,7 @@
-"""Distances of rows to all centres, with the bits of the assignment.
+"""Distances of rows to all centres, equal bit by bit to the distances of the assignment.
 
 Each distance is the sum of squared float64 differences that `ktfast.ops.kmeans_assign` minimises.
-So every entrance that returns distances or neighbours agrees with the labels.
+So all functions that return distances or neighbours agree with the labels.
 """
 
 import itertools
@@ -93,10 +93,11 @@ def _fill(task: tuple[Any, Float64, Float64]) -> None:
 
 
 def _squares_on_gpu(block: Any, centers: Any) -> Any:
-    """Squared distances float64 [m, k], computed by the kernel for the nearest of one centre.
+    """Compute squared distances float64 [m, k].
 
-    The distance of a row to a centre has the bits of the distance of the centre to the row, so the
-    fewer of both are taken one by one.
+    The kernel that finds the nearest centre is called with one centre at a time. Exchanging row and
+    centre does not change the bits of their distance. If the block has fewer rows than there are
+    centres, the rows therefore take the place of the centres.
     """
     squares = empty((len(block), len(centers)), "float64", like=centers)
     one_by_one, all_at_once = (centers, block) if len(centers) <= len(block) else (block, centers)
@@ -111,7 +112,7 @@ def _squares_on_gpu(block: Any, centers: Any) -> Any:
 
 
 def _roots(squares: Any, dtype: str) -> Any:
-    """Square roots rounded to `dtype`, of which only those of the least squares are least.
+    """Square roots in `dtype`. Only the least squares of a row get the least root of the row.
 
     Rounding can give a farther centre the distance of the nearest one. Such a distance is rounded
     to the next larger number.

@@ -63,7 +63,8 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             return dict(safetensors.torch.load_file(spelling))
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{name} is damaged, or is neither a safetensors file nor a torch file ({error})"
+            f"{name} is damaged, or is neither a safetensors file nor a torch file ({error}); save "
+            "the network's state_dict() again"
         ) from error
 
 
@@ -83,9 +84,14 @@ def _read_torch(path: Path) -> Any:
                 f"{shown(path)} holds more than tensors ({', '.join(found)}), and reading these "
                 "objects could run code; save only the network's state_dict() to a file"
             ) from error
-        raise DataError(f"{shown(path)} is damaged or no torch file") from error
+        raise DataError(
+            f"{shown(path)} is damaged or no torch file; save the network's state_dict() again"
+        ) from error
     except Exception as error:  # a damaged file fails anywhere in torch
-        raise DataError(f"{shown(path)} is damaged or no torch file ({error})") from error
+        raise DataError(
+            f"{shown(path)} is damaged or no torch file ({error}); save the network's state_dict() "
+            "again"
+        ) from error
 
 
 def _foreign_classes(path: Path) -> list[str]:

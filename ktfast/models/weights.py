@@ -133,8 +133,9 @@ def load_weights(
         Safetensors file, torch file, or state dict. A file is read by its content, whatever its
         suffix is; see `ktfast.models.weight_files`.
     prefix : str
-        Take only names with this prefix, and remove the prefix ("trunk." of a JigsawNet). "":
-        a prefix of all names that belong to the module, such as "module.", is found and removed.
+        Take only names with this prefix, and remove the prefix ("trunk." of a JigsawNet). If
+        `prefix` is empty, `load_weights` finds the prefix under which the source holds the module's
+        weights, such as "module.", and removes that prefix.
 
     Returns
     -------
@@ -161,7 +162,7 @@ def load_weights(
         raise DataError(
             f"{origin} has none of the {len(own)} weights of {type(module).__name__}"
             f" (such as {', '.join(list(own)[:2])}), but {', '.join(list(state)[:2]) or 'none'};"
-            " the weights are those of another network"
+            " these are weights of another network; give weights of the same network"
         )
     for name in loaded:
         if own[name].shape != state[name].shape:

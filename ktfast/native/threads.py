@@ -18,7 +18,7 @@ _MOST_THREADS = 64
 
 
 def usable_cores() -> int:
-    """The number of CPU cores that this process may use; affinity and container quota count."""
+    """Number of CPU cores that this process may use, by its affinity and its container's quota."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:

@@ -1,4 +1,4 @@
-"""Copy rows of memory-mapped files so that a file that shrinks is an error. Internal.
+"""Copy rows of memory-mapped files. A file that becomes shorter raises an error. Internal.
 
 Another program may cut a file off while the file is mapped. Whoever then touches the mapped memory
 is killed by the signal SIGBUS. The system call `process_vm_readv` copies the memory instead: the

@@ -1,4 +1,4 @@
-"""The middle of rows or centres, about which a screen codes them."""
+"""The middle of rows or centres, which a screen subtracts before it codes them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +22,9 @@ def spread_places(n: int, count: int) -> Int64:
 def middle_of(take: Callable[[Int64], Any], n: int, mean: Float64) -> Float64:
     """Return the mean, or the median of some vectors if a few large values have moved the mean.
 
-    A screen codes vectors about their middle. If one value of 1e7 moves the mean away from all
-    other vectors, their codes lose what distinguishes them, and the screen excludes no centre. The
-    middle changes the time of a pass only, and never a label or a distance.
+    A screen subtracts the middle before it codes vectors. If one value of 1e7 moves the mean away
+    from all other vectors, their codes lose what distinguishes them, and the screen excludes no
+    centre. The middle changes the time of a pass only, and never a label or a distance.
 
     Parameters
     ----------
@@ -38,8 +38,9 @@ def middle_of(take: Callable[[Int64], Any], n: int, mean: Float64) -> Float64:
     Returns
     -------
     middle : array, float64 [d]
-        The mean if, in no feature, it lies farther from the median of 64 vectors than a typical
-        vector lies from the median in its farthest feature. Otherwise, the median of 512 vectors.
+        The mean, unless it lies too far from the median of 64 vectors in some feature. Otherwise,
+        the median of 512 vectors. Too far means farther than the median of 64 distances: the
+        distance of a vector is its largest difference from the median in any feature.
     """
     if n == 0:
         return mean

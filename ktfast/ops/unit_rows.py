@@ -70,7 +70,7 @@ def common_exponent(peak: float, least: int, most: int) -> int:
 def scaled(rows: Any, exponent: Any) -> Any:
     """Multiply rows [n, d] by ``2 ** exponent`` in float64; return float32.
 
-    Two steps reach every float64 number: 2^1074 itself is no float64 number.
+    The multiplication takes two steps, because a factor such as 2^1074 is no float64 number.
     """
     half = exponent // 2
     rows = rows.double()

@@ -1,8 +1,9 @@
-"""Before a stage works: is what it reads what is asked for?
+"""Check, before a stage works, that earlier results belong to the present options and images.
 
 A stage reads what earlier stages left in the run folder. If options or image folders have changed
-since, the stage would mix old and new. `check_chain` compares the question of every earlier stage
-with the record in the folder, as `ktfast run` does stage by stage, and changes nothing.
+since, the stage would mix old and new results. `check_chain` compares the question of every earlier
+stage (`ktfast.pipeline.question`) with the record in the folder, as `ktfast run` does stage by
+stage, and changes nothing.
 """
 
 from collections.abc import Iterator

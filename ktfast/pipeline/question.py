@@ -22,7 +22,8 @@ class Input:
     Attributes
     ----------
     fingerprint : str
-        Changes when the content changes. Empty: the stage that makes the input is not finished.
+        Changes when the content changes. Empty: the stage that makes the input is not finished, or
+        the user's file does not exist.
     text : str
         What the input is, for messages: "the images in photos/".
     stage : str
@@ -30,7 +31,7 @@ class Input:
     earlier : tuple of str
         Fingerprints that earlier versions of ktfast recorded for the same content.
     optional : bool
-        Earlier versions of ktfast did not record this input.
+        Whether a record may lack this input, because earlier versions of ktfast did not record it.
     detail : str
         In what the input differs from its record, for messages.
     """
@@ -127,7 +128,7 @@ class Question:
         return f"{self.section}.{name}" if self.section else name
 
 
-# Where the options stand that belong to another section than the stage's own.
+# The full names of options that belong to another section than the stage's own.
 _PLACES = {
     **{name: name for name in ("seed", "pretext", "features", "cluster", "transfer")},
     "target": "transfer",

@@ -237,7 +237,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that prints no traceback for every line that a full disk refuses.
+    """A log file that is silent if the disk is full; `logging` would print a traceback per line.
 
     The next write of a result fails for the same reason, and the run ends with that error.
     """

@@ -78,9 +78,10 @@ def complete_stage(
     redo : bool
         Remove the stage's folder first.
     fingerprint : callable, optional
-        Computes the fingerprint of the files that lie in the stage's folder now. It decides
-        whether the work is done again if an earlier version of ktfast wrote the result, which then
-        has no manifest. None: such a result counts as whole.
+        Computes the fingerprint of the files that lie in the stage's folder now. It is called only
+        if an earlier version of ktfast wrote the result, because such a result has no manifest. If
+        the fingerprint differs from the recorded one, the work is done again. None: such a result
+        counts as whole.
 
     Returns
     -------
@@ -92,8 +93,8 @@ def complete_stage(
     ConfigError
         The folder was begun with other settings or inputs. The message shows the differences.
     DataError
-        A stage that makes an input is not finished, or the files are damaged that say with which
-        question the folder was begun.
+        A stage that makes an input is not finished. Or both files that record the folder's question
+        are damaged.
     """
     for found in question.inputs.values():
         if found.stage:
@@ -148,7 +149,8 @@ def stored_row(path: Path) -> dict[str, Any] | None:
     Returns
     -------
     row : dict or None
-        The figures. None, with a warning unless the file is missing: they must be computed again.
+        The figures. None: the file is missing or damaged, and the figures must be computed again. A
+        damaged file is logged as a warning.
     """
     if not path.is_file():
         return None
@@ -242,7 +244,10 @@ def _recorded_result(
 def _with_manifest(
     folder: Path, result: dict[str, Any], fingerprint: Callable[[Path], str] | None
 ) -> dict[str, Any]:
-    """Add a manifest to the result of an earlier version, whose files have no hash but one."""
+    """Add a manifest to a result of an earlier version of ktfast.
+
+    The earlier version stored one fingerprint of the stage, and no hash of each file.
+    """
     if fingerprint is not None and fingerprint(folder) != result["fingerprint"]:
         raise DataError("its files have changed")
     result = {**result, "files": describe(folder, _verifies_itself)}

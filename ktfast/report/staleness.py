@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 
 from ktfast.report.summaries import StageResult
 
-# The stages behind the inputs of results that do not name them, from earlier versions of ktfast.
+# The stage that made an input, by the stage and the name of the input. Results of earlier versions
+# of ktfast do not name the stages that made their inputs.
 _EARLIER = {
     ("transfer", "labels"): "cluster",
     ("evaluate", "transfer"): "transfer",

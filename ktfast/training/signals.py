@@ -14,7 +14,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def is_ignored(number: int) -> bool:
-    """Whether the process ignores SIGHUP; other signals are never left ignored."""
+    """Whether a signal is SIGHUP and the process ignores SIGHUP.
+
+    Other signals are handled even if the process ignored them before.
+    """
     return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 

@@ -104,6 +104,6 @@ def _box(item: ElementTree.Element, path: Path) -> list[float]:
     if not (right >= left and bottom >= top and (np.abs(edges) < 1e9).all()):
         raise DataError(
             f"annotation {shown(path)} has an empty box: x {left:g} to {right:g}, y {top:g} to "
-            f"{bottom:g}"
+            f"{bottom:g}; xmax must be at least xmin, and ymax at least ymin"
         )
     return [left - 1, top - 1, right, bottom]

@@ -82,7 +82,9 @@ class VocSet(FolderSource):
         super().__init__(ImageIndex.of(self.folder, photographs))
         self.classes = tuple(classes) or CLASSES
         if len(set(self.classes)) < len(self.classes):
-            raise ConfigError(f"voc.classes holds a name twice: {', '.join(self.classes)}")
+            raise ConfigError(
+                f"voc.classes holds a name twice: {', '.join(self.classes)}; give each name once"
+            )
         self._hashes = hashes or FileHashes()
         # What earlier versions of ktfast took for the fingerprint: sizes instead of content.
         digest = hashlib.sha256(repr((self.index.fingerprint, self.classes)).encode())
@@ -198,7 +200,8 @@ class VocSet(FolderSource):
 
 
 def _read(path: Path) -> bytes:
-    return read_bytes(path, "an annotation", "give the file of that photograph")
+    remedy = "write the annotation, or take the photograph's id out of the list"
+    return read_bytes(path, "an annotation", remedy)
 
 
 def _size(path: Path) -> int:

@@ -111,7 +111,7 @@ def _unpacked(content: memoryview, size: int) -> memoryview:
 
 
 def _element(data: memoryview, at: int, order: Literal["<", ">"]) -> _Element:
-    """Read the tag at a position; a size of at most 4 bytes may stand in the tag itself."""
+    """Read the part at a position. Content of at most 4 bytes may stand in the tag itself."""
     tag = _words(data[at : at + 8], order, "u4")
     if len(tag) != 2:
         raise ValueError("it ends within a tag")

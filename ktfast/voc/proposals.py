@@ -86,7 +86,7 @@ class Proposals:
         if lacking:
             raise DataError(
                 f"{shown(path)} has no proposals for {len(lacking)} of the {source.n} images of "
-                f"{source.folder}, the first {lacking[0]}"
+                f"{source.folder}, the first is {lacking[0]}; add boxes for these images"
             )
         return cls(source, boxes, hashlib.sha256(content).hexdigest())
 
@@ -152,7 +152,10 @@ def _read_npz(path: Path) -> dict[str, Boxes]:
     ids, counts, boxes = arrays["ids"], arrays["counts"], arrays["boxes"]
     with reading(path, "a file of proposals", _REMEDY):
         if ids.ndim != 1 or counts.dtype.kind not in "iu" or (counts.size and counts.min() < 0):
-            raise ValueError(f"ids are {ids.dtype} {list(ids.shape)}, counts {counts.dtype}")
+            raise ValueError(
+                "ids must be a list, and counts whole numbers of at least 0; ids are "
+                f"{ids.dtype} {list(ids.shape)}, counts {counts.dtype}"
+            )
         total = sum(counts.ravel().tolist())
         if counts.shape != ids.shape or total != len(boxes):
             raise ValueError(

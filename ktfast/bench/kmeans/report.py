@@ -139,7 +139,10 @@ def time_cell(each: Spread, fits: int) -> str:
 
 
 def scaling_table(points: list[Row]) -> str:
-    """Seconds per iteration for each n; ratio of the times per row at the largest and least n."""
+    """Table of seconds per iteration at each n.
+
+    The last column is the time per row at the largest n, divided by that at the least n.
+    """
     sizes = sorted({point["n"] for point in points})
     engines: dict[str, dict[int, float]] = {}
     for point in points:

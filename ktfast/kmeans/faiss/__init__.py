@@ -2,7 +2,7 @@
 
 `kmeans` holds the class `Kmeans`, `clustering` the class `Clustering`, `index` the exact flat
 index, `files` the reading and writing of an index, `parameters` and `inputs` the checks of options
-and points. A name of faiss that does not fit an exact flat index raises an error that says so.
+and points. Any other name of faiss raises an AttributeError that lists the names of this module.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Clustering with an index, as `faiss.Clustering`: the call of DeepCluster's code."""
+"""Clustering with an index, as `faiss.Clustering`, which DeepCluster's code calls."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from ktfast.kmeans.faiss.parameters import DEFAULTS, ClusteringParameters, set_p
 
 
 class IterationStats(list[Any]):
-    """Statistics of the iterations, which are read as from faiss's vector or as from a list."""
+    """Statistics of each iteration: a list that also has the methods of faiss's vector."""
 
     def at(self, i: int) -> Any:
         """The statistics of iteration i."""
@@ -119,5 +119,5 @@ class Clustering:
 
 
 def vector_to_array(v: Any) -> Any:
-    """Return a vector of faiss as an array, here a copy of the array itself."""
+    """Copy an array that stands where faiss has a vector, such as `Clustering.centroids`."""
     return np.array(v)

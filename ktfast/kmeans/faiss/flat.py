@@ -188,8 +188,9 @@ def get_num_gpus() -> int:
 
 
 def _check_config(config: Any) -> None:
-    if getattr(config, "useFloat16", False) or getattr(config, "device", 0) != 0:
+    half, device = getattr(config, "useFloat16", False), getattr(config, "device", 0)
+    if half or device != 0:
         raise InputError(
-            "GpuIndexFlatConfig must have device 0 and useFloat16 False; ktfast uses the first GPU "
-            "and stores float32"
+            f"GpuIndexFlatConfig must have device 0 and useFloat16 False, got device {device!r} "
+            f"and useFloat16 {half!r}; ktfast uses the first GPU and stores float32"
         )

@@ -25,9 +25,9 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 class CentroidIndex:
     """Exact search among vectors, as `faiss.IndexFlatL2` or `faiss.IndexFlatIP`.
 
-    The vectors of `ktfast.kmeans.faiss.Kmeans` are its centroids. All entrances agree: `search`
-    with any k, `assign`, and the labels of `Kmeans`. Of equally near vectors, the lowest number
-    comes first.
+    The vectors of `ktfast.kmeans.faiss.Kmeans` are its centroids. `search` with any k, `assign`,
+    and the labels of `Kmeans` give the same nearest vector. Of equally near vectors, the lowest
+    number comes first.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
         )
     weights = run.config.features.weights
     if weights is not None and not weights.is_file():
-        raise ConfigError(f"features.weights {weights} does not exist; give a safetensors file")
+        raise ConfigError(f"features.weights {weights} does not exist; give a file of weights")
     results: dict[str, Any] = {}
     fitted = run.stage(f"features/{set_name(run, 'cluster')}")
     for role in ("cluster", "transfer"):

@@ -53,7 +53,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
 
 
 def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
-    """Ask for the scores of a protocol."""
+    """Build the question of a protocol."""
     config, section = run.config, getattr(run.config.voc, protocol)
     target = result_options(config.transfer)
     settings = {

@@ -82,8 +82,8 @@ def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
 def has_the_weights_of_pretext(run: RunFolder) -> bool:
     """Say whether the stage pretext has trained the network of the baseline "pretext" already.
 
-    The stage trains the same weights if its trunk is the target's convolutions: the images, the
-    puzzle, the training and the seed are the same.
+    The stage trains the same weights if its trunk has the same architecture as the target network.
+    The images, the puzzle, the training and the seed are the same in any case.
     """
     pretext, transfer = run.config.pretext, run.config.transfer
     ours = (pretext.trunk, "caffe", pretext.width, pretext.batch_norm)

@@ -66,7 +66,7 @@ def check_trust(run: RunFolder) -> None:
 
 
 def try_teacher(run: RunFolder) -> None:
-    """Call a foreign teacher once, on as many images of the right size as it will get at a time.
+    """Call a teacher of torchvision or of the user once, on a whole batch of images.
 
     The puzzle network and HOG are not called. Nothing is done if the features exist already.
 
@@ -289,8 +289,8 @@ def _transform(
 def _stored_transform(path: Path) -> FeatureTransform | None:
     """Load the transform of an interrupted call; None if there is none, or it is damaged.
 
-    Without the transform, the features beside it are removed too: a transform that is fitted again
-    on a GPU may differ in the last bits.
+    Without the transform, the features beside it are made again too, because a transform that is
+    fitted again on a GPU may differ in the last bits.
     """
     problem = "is missing"
     if path.is_file():

@@ -49,7 +49,7 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
 
 
 def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:
-    """Ask for the prepared images of a folder.
+    """Build the question of the stage prepare for an image set.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def images_of(run: RunFolder, role: str) -> Input:
 
 
 def pretext_question(run: RunFolder) -> Question:
-    """Ask for the puzzle network."""
+    """Build the question of the stage pretext."""
     return Question(
         "pretext",
         {"seed": run.config.seed, **result_options(run.config.pretext)},
@@ -68,7 +68,7 @@ def pretext_question(run: RunFolder) -> Question:
 
 
 def features_question(run: RunFolder, role: str) -> Question:
-    """Ask for the features of a role's images."""
+    """Build the question of the stage features for a role's images."""
     config = run.config
     settings = {**result_options(config.features), "crop": feature_crop(config)}
     if config.features.source == "pretext":
@@ -120,7 +120,7 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
 
 
 def cluster_question(run: RunFolder) -> Question:
-    """Ask for clusters and pseudo-labels."""
+    """Build the question of the stage cluster."""
     config = run.config
     inputs = {"label_images": images_of(run, "transfer")}
     if config.cluster.features is not None:
@@ -142,7 +142,7 @@ def cluster_question(run: RunFolder) -> Question:
 
 
 def transfer_question(run: RunFolder) -> Question:
-    """Ask for the target network."""
+    """Build the question of the stage transfer."""
     return Question(
         "transfer",
         {"seed": run.config.seed, **result_options(run.config.transfer)},
@@ -155,7 +155,7 @@ def transfer_question(run: RunFolder) -> Question:
 
 
 def baseline_question(run: RunFolder, name: str) -> Question:
-    """Ask for the baseline "pretext" or "labels"."""
+    """Build the question of the baseline "pretext" or "labels"."""
     config = run.config
     target = result_options(config.transfer)
     target.pop("balanced")  # pseudo-labels only
@@ -177,7 +177,7 @@ def baseline_question(run: RunFolder, name: str) -> Question:
 
 
 def evaluate_question(run: RunFolder) -> Question:
-    """Ask for the probes of the target and its baselines."""
+    """Build the question of the stage evaluate."""
     config = run.config
     settings = {"seed": config.seed, **result_options(config.evaluate)}
     if clusters_untrained_features(config):
