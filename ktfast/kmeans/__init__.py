@@ -8,6 +8,7 @@ of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 - `starts` and `seeding` choose the initial centres.
 - `lloyd` iterates. An iteration is an assignment pass (`assignment`) and an update of the centres
   (`sums`, and `relocation` of empty clusters).
+- `bounded` iterates with bounded cluster sizes, and `balance` assigns rows within the bounds.
 - `data` reads the rows, wherever they lie.
 - `minibatch` computes `partial_fit`, and `transform` the distances to all centres.
 - `progress` writes the log.

@@ -92,6 +92,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Bytes of GPU memory that a fit may use, not counting an X that lies on the GPU. None means
         80 % of the free memory. Streamed rows that fit stay on the GPU between passes. A CPU
         ignores the budget.
+    size_min, size_max : int, optional
+        Fewest and most rows of each cluster in `labels_` after `fit`. If only one is given, the
+        other is 1 or n. Both None means no bounds. `predict` still gives the nearest centre. Fits
+        with bounds take no weights and need a CPU. `partial_fit` refuses bounds.
 
     Attributes
     ----------
@@ -99,9 +103,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Centres in the library and on the device of X; float64 for float64 data, else float32.
     labels_ : array, int32 [n] (int64 for torch)
         Nearest centre of each row. Ties go to the lowest number. After `partial_fit`, these are the
-        labels of the last batch.
+        labels of the last batch. With `size_min` or `size_max`, the cluster of each row.
     inertia_ : float
         Weighted sum of the squared distances to the nearest centres, over the rows of `labels_`.
+        With `size_min` or `size_max`, the distances to the centres of the rows' own clusters.
     counts_ : array, float64 [k]
         Total weight of the rows of each cluster. After `partial_fit`, this includes the rows of all
         batches.
@@ -142,6 +147,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     On a GPU, centres, inertia and labels are those of the CPU, bit for bit. With `spherical`, a GPU
     may round the lengths of the rows differently.
 
+    Bounded cluster sizes are the problem of Bradley, Bennett and Demiriz, "Constrained k-means
+    clustering" (2000). The bounds hold exactly. The assignment within the bounds is close to the
+    best one, not always the best.
+
     For the memory that a fit needs, see the page Memory of the documentation.
     """
 
@@ -162,6 +171,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         n_threads: int | None = None,
         device: str | None = None,
         memory_budget: int | None = None,
+        size_min: int | None = None,
+        size_max: int | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -177,6 +188,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.n_threads = n_threads
         self.device = device
         self.memory_budget = memory_budget
+        self.size_min = size_min
+        self.size_max = size_max
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Find the clusters of X.
@@ -200,7 +213,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         ------
         ValueError
             X contains NaN, infinity or values too large (the message names the row), has fewer rows
-            than clusters, or a parameter is out of range.
+            than clusters, or a parameter is out of range. No clusters of X keep `size_min` and
+            `size_max`, or bounds are given together with weights or a GPU.
         TypeError
             X is sparse, or a parameter has a wrong type.
         """
@@ -210,9 +224,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         try:
             rows = self._enough_rows(X)
             weight = weights_of(sample_weight, rows.n)
+            bounds = self._bounds(rows, weight)
             rows, moments = moments_in_range(self, rows, weight)
             progress.exponent = rows.exponent
-            best = self._best_run(X, rows, weight, moments, n_init, progress)
+            best = self._best_run(X, rows, weight, moments, n_init, progress, bounds)
             self._store(rows, weight, best)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and progress.best is not None:
@@ -255,13 +270,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises
         ------
         ValueError
-            As in `fit`, or `n_clusters` was changed since the last batch.
+            As in `fit`, `n_clusters` was changed since the last batch, or `size_min` or `size_max`
+            is given.
 
         Notes
         -----
         Sculley, "Web-scale k-means clustering" (2010).
         """
         check_parameters(self)
+        if self._has_bounds():
+            raise InputError(
+                f"partial_fit cannot bound cluster sizes, got size_min={self.size_min!r} and "
+                f"size_max={self.size_max!r}; set both to None, or call fit on all rows"
+            )
         before = dict(vars(self))
         try:
             fitted = hasattr(self, "cluster_centers_")
@@ -441,6 +462,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         moments: Moments,
         n_init: int,
         progress: Progress,
+        bounds: Any,
     ) -> LloydResult:
         """Run Lloyd's algorithm `n_init` times; return the result with the lowest inertia."""
         rows.expect_passes()
@@ -451,20 +473,49 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         for _ in range(n_init):
             start = start_centers(self, X, rows, weight, moments, random_state, progress)
             progress.begin()
-            result = lloyd(
-                rows,
-                start,
-                weight,
-                mean=moments.mean,
-                max_iter=self.max_iter,
-                tolerance=tolerance,
-                precision=self.precision,
-                memory_budget=self.memory_budget,
-                observe=progress.observe,
-            )
+            if bounds is not None:
+                result = self._bounded_run(rows, start, bounds, tolerance, progress)
+            else:
+                result = lloyd(
+                    rows,
+                    start,
+                    weight,
+                    mean=moments.mean,
+                    max_iter=self.max_iter,
+                    tolerance=tolerance,
+                    precision=self.precision,
+                    memory_budget=self.memory_budget,
+                    observe=progress.observe,
+                )
             progress.end(result, tolerance)
             best = progress.keep(result)
         return best
+
+    def _has_bounds(self) -> bool:
+        return self.size_min is not None or self.size_max is not None
+
+    def _bounds(self, rows: Rows, weight: Float64 | None) -> Any:
+        """Check the bounds of the cluster sizes; None if there are none."""
+        if not self._has_bounds():
+            return None
+        from ktfast.kmeans.bounded import bounds_of  # not loaded by fits without bounds
+
+        return bounds_of(self, rows, weight)
+
+    def _bounded_run(
+        self, rows: Rows, start: Float64, bounds: Any, tolerance: float, progress: Progress
+    ) -> LloydResult:
+        """Run Lloyd's algorithm once with bounded cluster sizes."""
+        from ktfast.kmeans.bounded import bounded_lloyd
+
+        return bounded_lloyd(
+            rows,
+            start,
+            bounds,
+            max_iter=self.max_iter,
+            tolerance=tolerance,
+            observe=progress.observe,
+        )
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
         """Check X; return its rows, and the centres float64 [k, d] in the scale of the rows."""

@@ -47,6 +47,8 @@ _RULES: dict[str, tuple[list[Any], str]] = {
     "precision": ([StrOptions(set(PRECISIONS))], f"one of {', '.join(PRECISIONS)}"),
     "n_threads": ([_COUNT, None], "None or an integer of at least 1"),
     "memory_budget": ([_COUNT, None], "None or a number of bytes (an integer of at least 1)"),
+    "size_min": ([_COUNT, None], "None or an integer of at least 1"),
+    "size_max": ([_COUNT, None], "None or an integer of at least 1"),
 }
 _MAY_BE_BOOL = {"copy_x", "spherical", "verbose"}
 

@@ -28,6 +28,8 @@ BAD = {
     "n_threads": ["2", 0, 1.5, True],
     "device": ["gpu", 0, "cuda:x"],
     "memory_budget": ["1", 0, 1.5, True],
+    "size_min": ["1", 0, 1.5, True],
+    "size_max": ["1", 0, 1.5, True],
 }
 
 
