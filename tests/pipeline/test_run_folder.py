@@ -222,6 +222,15 @@ def test_the_next_run_removes_what_a_killed_save_left(tmp_path):
         assert list(tmp_path.rglob(".*.tmp")) == []
 
 
+def test_temporary_files_of_other_programs_stay(tmp_path):
+    own = [tmp_path / "photos/.draft.tmp", tmp_path / ".cache.7.tmp/note.txt"]
+    for path in own:
+        path.parent.mkdir()
+        path.touch()
+    with open_run(tmp_path, Config()):
+        assert all(path.is_file() for path in own)
+
+
 def test_results_are_plain_json(tmp_path):
     with open_run(tmp_path, Config()) as run:
         complete_stage(run, "prepare/a", asking({"path": tmp_path}), outcome)
