@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ktfast.errors import ConfigError, InputError, shown
+from ktfast.features.source_code import module_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +64,7 @@ def import_function(source: str) -> Callable[[Tensor], Any]:
 
 def file_of(source: str) -> str:
     """Path of the file of the module that MODULE:FUNCTION names; "" if Python finds none."""
-    folders = [*sys.path, os.getcwd()]
-    module = source.partition(":")[0]
-    top = module.partition(".")[0]
-    if top in sys.modules:
-        return str(getattr(sys.modules.get(module, sys.modules[top]), "__file__", None) or "")
-    # A package's own code does not run: the parts of a dotted name are found one in another.
-    spec = None
-    for part in module.split("."):
-        spec = importlib.machinery.PathFinder.find_spec(part, folders)
-        if spec is None:
-            return ""
-        folders = list(spec.submodule_search_locations or ())
-    return str(spec.origin or "") if spec is not None else ""
+    return str(module_file(source.partition(":")[0]) or "")
 
 
 @functools.lru_cache
