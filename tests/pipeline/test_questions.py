@@ -148,6 +148,17 @@ class TestImages:
         assert (run / "config.toml").read_bytes() == config
         assert read_json(run / "features/pretext/result.json") == features
 
+    @pytest.mark.parametrize("name", [b"photos", b"phot\xe9s"])
+    def test_the_folder_that_is_gone_may_be_given_by_any_path(self, name, tmp_path, monkeypatch):
+        folder = images(tmp_path / os.fsdecode(name))
+        monkeypatch.chdir(tmp_path)
+        ktfast.run(options(folder.name), tmp_path / "run", stages=["prepare"])
+        folder.rename(tmp_path / "away")
+        monkeypatch.chdir("/")
+        ktfast.run(
+            options(folder, **{"features.source": "hog"}), tmp_path / "run", stages=["features"]
+        )
+
     def test_a_folder_that_is_gone_is_replaced_by_the_prepared_images(self, photos, run):
         photos.rename(photos.with_name("away"))
         ktfast.run(options(photos, **{"features.source": "hog"}), run, stages=["features"])

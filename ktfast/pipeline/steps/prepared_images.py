@@ -113,7 +113,10 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     if not (run.stage(stage) / "result.json").is_file():
         return
     begun = read_begun(run, stage)
-    if not folder.exists() and _prepared_folder(run, name) == os.path.realpath(folder):
+    # The record holds the absolute path; that of an earlier version lacks the path.
+    was_prepared = (begun.get("named") or {}).get("images") == _text(folder)
+    was_prepared = was_prepared or _prepared_folder(run, name) == os.path.realpath(folder)
+    if not folder.exists() and was_prepared:
         recorded = str(begun.get("inputs", {}).get("images", ""))
         question = _question(run.config, Input(recorded, _text(folder)))
     else:
