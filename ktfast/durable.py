@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ SEAL = "sha256"
 """Key under which a JSON object of `write_sealed` holds its own hash."""
 
 _CHUNK = 1 << 20
+# The names that `replacing` gives to temporary files; the number is that of the process.
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 # A file whose last change is younger than this is hashed again next time: the clock of a file
 # system advances in steps of some milliseconds, so that two changes may have one time.
 _SETTLED_NS = 100_000_000
@@ -269,6 +272,8 @@ def problem(path: Path, record: Mapping[str, Any], *, hashed: bool = True) -> st
 def remove_leftovers(folder: Path, *, deep: bool = False) -> None:
     """Remove the temporary files that a killed writer left in a folder.
 
+    Files of other programs stay, also if their names end in .tmp.
+
     Parameters
     ----------
     folder : Path
@@ -277,7 +282,8 @@ def remove_leftovers(folder: Path, *, deep: bool = False) -> None:
         Whether to remove such files in the folders below it, too.
     """
     for path in (folder.rglob if deep else folder.glob)(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _identity(path: str | os.PathLike[str], status: os.stat_result) -> tuple[Any, ...]:

@@ -159,11 +159,7 @@ def read_npz(
         open(path, "rb") as file,
         zipfile.ZipFile(file) as archive,
     ):
-        members = {
-            item.filename.removesuffix(".npy"): item
-            for item in archive.infolist()
-            if item.filename.endswith(".npy")
-        }
+        members = _members(archive)
         wanted = list(members) if names is None else list(names)
         if lacking := [name for name in wanted if name not in members]:
             raise DataError(
@@ -173,6 +169,16 @@ def read_npz(
         size = sum(members[name].file_size for name in wanted)
         check_unpacked(size, os.fstat(file.fileno()).st_size)
         return {name: _member(archive, members[name]) for name in wanted}
+
+
+def npz_names(path: str | os.PathLike[str], remedy: str) -> list[str]:
+    """List the names of the arrays of a .npz file; raise `DataError` as `read_npz` does."""
+    with (
+        reading(path, "a .npz file", remedy),
+        open(path, "rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        return list(_members(archive))
 
 
 def check_unpacked(size: int, packed: int) -> None:
@@ -192,6 +198,15 @@ def check_unpacked(size: int, packed: int) -> None:
     """
     if size > max(UNPACKED_FREE, UNPACKED_RATIO * packed):
         raise ValueError(f"its {packed:,} bytes would unpack to {size:,}, as in a zip bomb")
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The arrays of an archive by name."""
+    return {
+        item.filename.removesuffix(".npy"): item
+        for item in archive.infolist()
+        if item.filename.endswith(".npy")
+    }
 
 
 def _member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Array:

@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -121,15 +120,17 @@ void Pool::run(int n_shares, ShareFunction function, const void* work) {
   if (error != nullptr) std::rethrow_exception(error);
 }
 
-// If the system refuses a new thread, the caller of run_shares() does that thread's work.
+// If the system refuses a new thread, or the memory for it, the caller of run_shares() does that
+// thread's work. Nothing is thrown, because the list of jobs already holds the caller's job.
 void Pool::start_workers() {
+  if (n_workers_ >= std::min(n_wanted_, kMostWorkers)) return;
   const SignalsBlocked blocked;
   try {
     while (n_workers_ < std::min(n_wanted_, kMostWorkers)) {
       std::thread([this] { serve(); }).detach();
       ++n_workers_;
     }
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
   }
 }
 

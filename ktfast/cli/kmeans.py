@@ -73,7 +73,7 @@ def kmeans(options: argparse.Namespace) -> int:
     from ktfast.kmeans import KMeans
 
     write = _writer(options.out)
-    stores = [FeatureStore.open(path) for path in options.files]
+    stores = [FeatureStore.open(path, verify=True) for path in options.files]
     widths = {store.dim for store in stores}
     if len(widths) > 1:
         raise ConfigError(
@@ -133,10 +133,15 @@ def _names(stores: Sequence[FeatureStore]) -> list[str] | None:
 
 
 def _writer(path: Path) -> Callable[[Path, Clustering], None]:
-    """Choose the function that writes a clustering, by the suffix of the file."""
+    """Choose the function that writes a clustering, by the suffix of the file.
+
+    A mistake in the path is found now, not after the fit.
+    """
     writers = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
     if path.suffix not in writers:
         raise ConfigError(f"{shown(path)}: give a file name that ends in {', '.join(writers)}")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
     return writers[path.suffix]
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from ktfast import readers
 from ktfast.errors import DataError, reading, shown
 
 Array = npt.NDArray[Any]
@@ -45,18 +45,15 @@ def read_npz(path: Path) -> tuple[Array, Paths]:
         The file is damaged, or lacks an array, or an array has another shape.
     """
     remedy = "write it with numpy.savez(file, features=array, paths=numpy.array(list_of_paths))"
-    with (
-        reading(path, "an .npz file with the arrays features and paths", remedy),
-        open(path, "rb") as stream,
-        np.load(stream, allow_pickle=False) as file,
-    ):
-        key = next((name for name in PATH_COLUMNS if name in file), None)
-        if "features" not in file or key is None:
-            raise DataError(
-                f"{shown(path)} must hold the arrays features and paths, got "
-                f"{', '.join(sorted(file)) or 'no array'}; {remedy}"
-            )
-        features, paths = file["features"], file[key]
+    names = readers.npz_names(path, remedy)
+    key = next((name for name in PATH_COLUMNS if name in names), None)
+    if "features" not in names or key is None:
+        raise DataError(
+            f"{shown(path)} must hold the arrays features and paths, got "
+            f"{', '.join(sorted(names)) or 'no array'}; {remedy}"
+        )
+    arrays = readers.read_npz(path, ["features", key], remedy=remedy)
+    features, paths = arrays["features"], arrays[key]
     if paths.dtype.kind not in "US" or paths.ndim != 1:
         raise DataError(
             f"{shown(path)}: the array {key} must hold text [n], got {paths.dtype} "

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.util
 import logging
 import os
 import sys

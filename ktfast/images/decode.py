@@ -101,7 +101,7 @@ def decode_rgb(
         raise DecodeError(name, f"{error} ({type(error).__name__})") from error
 
 
-def upright_shape(path: str) -> tuple[int, int]:
+def upright_shape(path: str, pixel_limit: int = PIXEL_LIMIT) -> tuple[int, int]:
     """(height, width) of the image that `decode_rgb` would return, read from the file's header.
 
     Raises
@@ -110,7 +110,7 @@ def upright_shape(path: str) -> tuple[int, int]:
         The file cannot be opened as an image.
     """
     try:
-        with _pillow_warnings_ignored, Image.open(path, formats=FORMATS) as image:
+        with opened(path, FORMATS, pixel_limit) as image:
             width, height = image.size
             return (width, height) if exif_orientation(image) >= 5 else (height, width)
     except Exception as error:  # decoders raise any kind of exception on damaged bytes

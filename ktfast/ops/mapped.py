@@ -25,8 +25,12 @@ _CALL_BYTES = 1 << 30
 
 
 def is_mapped(x: Any) -> bool:
-    """Whether an array is a memory-mapped matrix without gaps, which the functions here copy."""
-    return isinstance(x, np.memmap) and x.ndim == 2 and bool(x.flags.c_contiguous)
+    """Whether an array is a memory-mapped matrix without gaps, which the functions here copy.
+
+    A copy of a memory map in main memory is of NumPy's type `memmap`, too, but maps no file.
+    """
+    is_map = isinstance(x, np.memmap) and getattr(x, "_mmap", None) is not None
+    return is_map and x.ndim == 2 and bool(x.flags.c_contiguous)
 
 
 def copy_mapped(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:

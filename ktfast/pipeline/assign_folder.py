@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ktfast.errors import ConfigError, DataError, reading, shown
+from ktfast.errors import ConfigError, DataError, shown
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.images.index import ImageIndex, SkippedImage
@@ -28,6 +28,7 @@ from ktfast.pipeline.steps.extract_features import (
 )
 from ktfast.pipeline.steps.image_sets import open_feed, progress_log
 from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.readers import read_npy
 from ktfast.tables import write_assignments
 
 _logger = logging.getLogger(__name__)
@@ -126,8 +127,7 @@ def _nearest(
     config, threads = run.config, run.config.threads or None
     transform = FeatureTransform.load(run.artifact("cluster", "transform.npz"))
     path = run.artifact("cluster", "centers.npy")
-    with reading(path, "K-means centres", "run `ktfast cluster` again"):
-        centers = np.load(path, allow_pickle=False)
+    centers = read_npy(path, "run `ktfast cluster` again")
     stored = config.features.normalized and config.cluster.normalize != "none"
     teacher = in_precision(run, build_teacher(run))
     with open_feed(

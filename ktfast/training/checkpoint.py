@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ktfast.durable import write_bytes
+from ktfast.durable import remove_leftovers, write_bytes
 from ktfast.errors import DataError, reading
 from ktfast.models.spelling import utf8_path
 
@@ -67,8 +67,7 @@ class CheckpointFolder:
         DataError
             The folder has checkpoints, and all of them are damaged.
         """
-        for remnant in self.folder.glob(".checkpoint-*.tmp"):
-            remnant.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         found = self._paths()
         for path in found:
             try:

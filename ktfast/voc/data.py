@@ -128,7 +128,7 @@ class VocSet(FolderSource):
     def shape(self, row: int) -> tuple[int, int]:
         """(height, width) of an image in pixels; raises `DataError` for an unreadable image."""
         if row not in self._shapes:
-            self._shapes[row] = upright_shape(self.name(row))
+            self._shapes[row] = upright_shape(self.name(row), self.pixel_limit)
         return self._shapes[row]
 
     def mask_path(self, row: int) -> Path:
@@ -138,7 +138,10 @@ class VocSet(FolderSource):
     def mask_shape(self, row: int) -> tuple[int, int]:
         """(height, width) of the mask of an image in pixels, read from the file's header."""
         path = self.mask_path(row)
-        with reading(path, "a mask in PNG format"), opened(path, ("PNG",)) as image:
+        with (
+            reading(path, "a mask in PNG format"),
+            opened(path, ("PNG",), self.pixel_limit) as image,
+        ):
             return image.height, image.width
 
     def mask(self, row: int) -> npt.NDArray[np.uint8]:

@@ -78,7 +78,7 @@ def _check_photograph(images: VocSet, row: int) -> None:
 
 def _check_orientation(images: VocSet, row: int) -> None:
     path = images.name(row)
-    with opened(path, FORMATS) as image:
+    with opened(path, FORMATS, images.pixel_limit) as image:
         orientation = exif_orientation(image)
     if orientation != 1:
         raise DataError(

@@ -243,7 +243,7 @@ def test_unusable_data_are_refused(tmp_path):
     np.save(tmp_path / "few.npy", np.ones((3, 2), np.float32))
     with pytest.raises(DataError, match=r"one array of vectors .* a \[3, 2\], b \[4, 2\]"):
         load(str(tmp_path / "two.npz"))
-    with pytest.raises(DataError, match=r"broken\.npz is not a readable"):
+    with pytest.raises(DataError, match=r"broken\.npz cannot be read as a \.npz file"):
         load(str(tmp_path / "broken.npz"))
     with pytest.raises(InputError, match="has 3 rows, 5 were asked for"):
         load(str(tmp_path / "few.npy"), 5)

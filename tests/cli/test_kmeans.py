@@ -9,6 +9,7 @@ import pytest
 
 from ktfast import KMeans
 from ktfast.cli.main import main
+from ktfast.features.writer import FeatureWriter
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def test_several_files_are_one_set_and_paths_are_kept(tmp_path, rows, expected):
         ({"-k": "601"}, "n_samples=600 should be >= n_clusters=601"),
         ({"file": "missing.npy"}, "missing.npy"),
         ({"file": "narrow.npy"}, "all files must have rows of one length"),
+        ({"-o": "none/labels.npy"}, "none/labels.npy does not exist; make this folder first"),
     ],
 )
 def test_what_cannot_be_clustered_is_refused_by_name(tmp_path, rows, capsys, change, message):
@@ -80,3 +82,16 @@ def test_torch_is_not_imported(tmp_path, rows):
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     assert len(np.load(tmp_path / "y.npy")) == 600
+
+
+def test_a_damaged_feature_folder_is_refused(tmp_path, rows, capsys):
+    writer = FeatureWriter(tmp_path / "features", dim=rows.shape[1], dtype="float32")
+    writer.append(rows, np.arange(len(rows)))
+    writer.close()
+    shard = tmp_path / "features/features-00000.npy"
+    content = bytearray(shard.read_bytes())
+    content[-2] ^= 1
+    shard.write_bytes(content)
+    arguments = [str(tmp_path / "features"), "-k", "5", "-o", str(tmp_path / "y.npy")]
+    assert main(["kmeans", *arguments]) == 2
+    assert "features-00000.npy is damaged" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from ktfast import readers
 from ktfast.errors import DataError
 from ktfast.features.matching import align, match_rows
 from ktfast.features.store import FeatureStore
@@ -275,3 +276,11 @@ def test_parquet_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 junk PAR1")
     with pytest.raises(DataError, match=r"x\.parquet cannot be read as a Parquet file"):
         FeatureStore.open(tmp_path / "x.parquet")
+
+
+def test_an_npz_file_is_read_within_the_limits_of_all_readers(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "UNPACKED_FREE", 1000)
+    zeros = np.zeros((3, 100_000), np.float32)
+    np.savez_compressed(tmp_path / "x.npz", features=zeros, paths=np.array(PLAIN))
+    with pytest.raises(DataError, match=r"x\.npz cannot be read .* zip bomb"):
+        FeatureStore.open(tmp_path / "x.npz")

@@ -66,6 +66,7 @@ def test_copies_equal_the_mapped_rows(dtype, tmp_path):
     assert is_mapped(x)
     assert is_mapped(x[10:20])
     assert not is_mapped(x[:, 1:])
+    assert not is_mapped(x.copy())  # of type memmap, but in main memory
     target = np.empty_like(rows)
     copy_mapped(x, target)
     np.testing.assert_array_equal(target, rows)

@@ -1,8 +1,10 @@
 """Threads of the kernels: forks, limits from outside, quotas of containers."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import threadpoolctl
@@ -140,3 +142,15 @@ def test_doctor_describes_the_threads(monkeypatch):
     assert "of ktfast's own (no OpenMP)" in found.detail
     assert "CPU quota allows 3" in found.detail
     assert "sleeps" in found.detail
+
+
+def test_without_memory_for_threads_the_caller_does_their_work(tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("the program needs g++")
+    root, program = Path(__file__).parents[2], tmp_path / "short_of_memory"
+    sources = root / "tests/support/short_of_memory.cpp", root / "csrc/common/parallel.cpp"
+    flags = ["-std=c++17", "-pthread", "-I", root / "csrc"]
+    subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"75\n")

@@ -87,7 +87,7 @@ def test_a_teacher_is_tried_before_the_long_stages(place, capsys):
 
 
 def test_a_model_that_takes_one_size_is_given_it_or_says_so(place, capsys):
-    (place / "empty.pth").touch()
-    source = ["--features.source", "torchvision:vit_b_32", "--features.weights", "empty.pth"]
+    (place / "vit.pth").touch()  # the size is refused before the weights are read
+    source = ["--features.source", "torchvision:vit_b_32", "--features.weights", "vit.pth"]
     assert main(["features", "--run", "run", *source]) == 2
     assert "takes images of 224 px only, but data.short_side is 90 px" in capsys.readouterr().err

@@ -124,10 +124,17 @@ class TestImages:
     def test_a_run_of_an_earlier_version_stays_up_to_date(self, photos, run, caplog):
         for path in (run / "prepare/pretext").glob("sources-*.json"):
             path.unlink()
-        begun = read_json(run / "prepare/pretext/begun.json")
+        begun, result = (
+            read_json(run / f"prepare/pretext/{name}.json") for name in ("begun", "result")
+        )
         write_json(
             run / "prepare/pretext/begun.json",
             {"settings": begun["settings"], "inputs": begun["inputs"]},
+        )
+        new = ("files", "named", "from", "sha256")  # an earlier version wrote no manifest
+        write_json(
+            run / "prepare/pretext/result.json",
+            {key: value for key, value in result.items() if key not in new},
         )
         with caplog.at_level("INFO"):
             ktfast.run(options(photos), run, stages=["prepare"])
@@ -147,6 +154,32 @@ class TestImages:
         assert not HEX.search(message)
         assert (run / "config.toml").read_bytes() == config
         assert read_json(run / "features/pretext/result.json") == features
+
+    def test_trying_a_file_again_may_be_interrupted(self, photos, tmp_path, monkeypatch):
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        (photos / "zz.bmp").symlink_to(tmp_path / "later.bmp")
+        ktfast.run(options(photos), tmp_path / "run", stages=["prepare"])
+        (tmp_path / "later.bmp").write_bytes((photos / "03.bmp").read_bytes())
+        with monkeypatch.context() as patch:
+            patch.setattr("ktfast.pipeline.stages.prepare.complete_stage", killed)
+            with pytest.raises(KeyboardInterrupt):
+                ktfast.run(options(photos), tmp_path / "run", stages=["prepare"])
+        ktfast.run(options(photos), tmp_path / "run", stages=["prepare"])
+        summary = read_json(tmp_path / "run/prepare/pretext/result.json")["summary"]
+        assert (summary["images"], summary["skipped"]) == (13, [])
+
+    @pytest.mark.parametrize("name", [b"photos", b"phot\xe9s"])
+    def test_the_folder_that_is_gone_may_be_given_by_any_path(self, name, tmp_path, monkeypatch):
+        folder = images(tmp_path / os.fsdecode(name))
+        monkeypatch.chdir(tmp_path)
+        ktfast.run(options(folder.name), tmp_path / "run", stages=["prepare"])
+        folder.rename(tmp_path / "away")
+        monkeypatch.chdir("/")
+        ktfast.run(
+            options(folder, **{"features.source": "hog"}), tmp_path / "run", stages=["features"]
+        )
 
     def test_a_folder_that_is_gone_is_replaced_by_the_prepared_images(self, photos, run):
         photos.rename(photos.with_name("away"))

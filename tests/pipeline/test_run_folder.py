@@ -12,6 +12,8 @@ from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
+from ktfast.pipeline.steps import baselines
+from ktfast.pipeline.steps.networks import PERMUTATIONS, WEIGHTS
 
 
 def asking(settings=None, inputs=None, **more):
@@ -222,7 +224,31 @@ def test_the_next_run_removes_what_a_killed_save_left(tmp_path):
         assert list(tmp_path.rglob(".*.tmp")) == []
 
 
+def test_temporary_files_of_other_programs_stay(tmp_path):
+    own = [tmp_path / "photos/.draft.tmp", tmp_path / ".cache.7.tmp/note.txt"]
+    for path in own:
+        path.parent.mkdir()
+        path.touch()
+    with open_run(tmp_path, Config()):
+        assert all(path.is_file() for path in own)
+
+
 def test_results_are_plain_json(tmp_path):
     with open_run(tmp_path, Config()) as run:
         complete_stage(run, "prepare/a", asking({"path": tmp_path}), outcome)
     assert json.loads((tmp_path / "prepare/a/result.json").read_text())["version"]
+
+
+@pytest.mark.parametrize(("images", "has_accuracy"), [("test", True), ("pretext", False)])
+def test_a_baseline_has_no_accuracy_of_training_images(tmp_path, images, has_accuracy):
+    def pretext(folder):
+        for name in (WEIGHTS, PERMUTATIONS):
+            (folder / name).write_bytes(b"numbers")
+        figures = {"accuracy": 0.9, "chance": 0.1, "measured_on": images, "steps": 7}
+        return Outcome(fingerprint="f", outputs={}, summary=figures)
+
+    with open_run(tmp_path, Config()) as run:
+        complete_stage(run, "pretext", asking(), pretext)
+        (tmp_path / "baseline_pretext").mkdir()
+        summary = baselines._take_weights(run, tmp_path / "baseline_pretext").summary
+    assert ("accuracy" in summary, summary["steps"]) == (has_accuracy, 7)

@@ -1,6 +1,7 @@
 """Every fault of the files of PASCAL VOC is named before a training, all in one error."""
 
 import logging
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ktfast.pipeline.steps.fine_tune_voc import open_sets
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.voc.data import VocSet
 from ktfast.voc.inspection import faults_of, refuse
+from support.pictures import bomb
 from support.voc_folder import annotation, voc_folder
 
 
@@ -105,3 +107,16 @@ def test_both_halves_are_told_at_once_and_whole_ones_remembered(folder, tmp_path
     spoil(folder)
     with pytest.raises(DataError, match=r"have 4 faults: .*000000.*000001.*000002.*000003"):
         inspected()
+
+
+def test_sizes_are_read_up_to_the_limit_of_the_options(folder):
+    """Pillow by itself refuses images of more than 179 million pixels."""
+    (folder / "JPEGImages/2007_000000.jpg").write_bytes(bomb(20_000))
+    mask = folder / "SegmentationClass/2007_000000.png"
+    head = bytearray(mask.read_bytes())
+    head[16:24] = (20_000).to_bytes(4, "big") * 2
+    head[29:33] = zlib.crc32(head[12:29]).to_bytes(4, "big")
+    mask.write_bytes(head)
+    images = VocSet(folder, "few", "Segmentation")
+    images.pixel_limit = 401_000_000
+    assert images.shape(0) == images.mask_shape(0) == (20_000, 20_000)

@@ -49,7 +49,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
         if redo:
             discard(run.stage(f"prepare/{name}"))
         question, changes = prepare_question(run, name)
-        try_again(run, name, changes)
+        question = try_again(run, name, question, changes)
         results[name] = complete_stage(
             run,
             f"prepare/{name}",

@@ -106,7 +106,9 @@ def _take_weights(run: RunFolder, folder: Path) -> Outcome:
     for name in (WEIGHTS, PERMUTATIONS):
         write_bytes(folder / name, run.artifact("pretext", name).read_bytes())
     logger.info("baseline_pretext: the weights are those of the stage pretext")
-    kept = ("accuracy", "chance", "at_chance", "steps")
+    # A baseline's accuracy is that on test images. The stage pretext may have been run without any.
+    measured = result["summary"].get("measured_on") == "test"
+    kept = ("steps", "accuracy", "chance", "at_chance") if measured else ("steps",)
     return Outcome(
         fingerprint=weights_fingerprint(folder),
         outputs={"weights": WEIGHTS},

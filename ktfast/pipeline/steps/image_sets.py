@@ -51,11 +51,6 @@ def is_prepared(run: RunFolder) -> bool:
     return all((run.stage(f"prepare/{name}") / "result.json").is_file() for name in names)
 
 
-def set_fingerprint(run: RunFolder, role: str) -> str:
-    """Read the fingerprint of the prepared images of a role."""
-    return str(run.result(f"prepare/{set_name(run, role)}")["fingerprint"])
-
-
 def open_set(run: RunFolder, role: str) -> PreparedSet:
     """Open the prepared images of a role, and verify them if this process has not done so yet."""
     name = set_name(run, role)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.config import Config
-from ktfast.durable import read_json
+from ktfast.durable import read_json, write_sealed
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.images.file_records import (
     FileChanges,
@@ -77,8 +77,13 @@ def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges |
     return _question(run.config, images), changes
 
 
-def try_again(run: RunFolder, name: str, changes: FileChanges | None) -> None:
+def try_again(
+    run: RunFolder, name: str, question: Question, changes: FileChanges | None
+) -> Question:
     """Reopen a finished set if files that could not be read then can be read now.
+
+    The record of the question is written first, so that a call that is interrupted here can be
+    repeated: without the result, the record is compared with the files that are listed now.
 
     Parameters
     ----------
@@ -86,8 +91,14 @@ def try_again(run: RunFolder, name: str, changes: FileChanges | None) -> None:
         The run.
     name : str
         Name of the image set.
-    changes : FileChanges or None
+    question, changes : Question, FileChanges or None
         What `prepare_question` found.
+
+    Returns
+    -------
+    question : Question
+        The question, whose fingerprint is that of the files that are listed now if the set was
+        reopened.
     """
     if changes is not None and changes.readable and not changes.text():
         logger.info(
@@ -96,7 +107,11 @@ def try_again(run: RunFolder, name: str, changes: FileChanges | None) -> None:
             len(changes.readable),
             shown(changes.readable[0]),
         )
-        (run.stage(f"prepare/{name}") / "result.json").unlink()
+        index, folder = listed_images(run, name), run.stage(f"prepare/{name}")
+        question = _question(run.config, Input(index.fingerprint, _text(index.root)))
+        write_sealed(folder / "begun.json", question.record())
+        (folder / "result.json").unlink()
+    return question
 
 
 def refuse_other_images(run: RunFolder, name: str) -> None:
@@ -113,7 +128,10 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     if not (run.stage(stage) / "result.json").is_file():
         return
     begun = read_begun(run, stage)
-    if not folder.exists() and _prepared_folder(run, name) == os.path.realpath(folder):
+    # The record holds the absolute path; that of an earlier version lacks the path.
+    was_prepared = (begun.get("named") or {}).get("images") == _text(folder)
+    was_prepared = was_prepared or _prepared_folder(run, name) == os.path.realpath(folder)
+    if not folder.exists() and was_prepared:
         recorded = str(begun.get("inputs", {}).get("images", ""))
         question = _question(run.config, Input(recorded, _text(folder)))
     else:
