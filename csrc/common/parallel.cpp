@@ -198,10 +198,14 @@ void Pool::remove(Job& job) {
   n_wanted_ -= job.n_shares - 1;
 }
 
-// A forked child has none of its parent's threads, and perhaps a locked mutex. It gets a pool of
-// its own.
+std::atomic<Pool*> current{nullptr};
+
+// A forked child has none of its parent's threads, and perhaps a locked mutex. The child makes a
+// pool of its own. The comparison of process ids finds children that no handler of pthread_atfork
+// saw. The handler finds children in a new namespace, whose id can be that of the parent.
 Pool& pool_of_process() {
-  static std::atomic<Pool*> current{nullptr};
+  static const int handler = pthread_atfork(nullptr, nullptr, [] { current = nullptr; });
+  static_cast<void>(handler);
   Pool* pool = current.load(std::memory_order_acquire);
   if (pool != nullptr && pool->process == getpid()) return *pool;
   auto* own = new Pool;
