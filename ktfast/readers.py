@@ -9,7 +9,6 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -29,7 +28,9 @@ _PIECE = 1 << 20
 Array = npt.NDArray[Any]
 
 
-def read_bytes(path: str | os.PathLike[str], what: str, remedy: str) -> bytes:
+def read_bytes(
+    path: str | os.PathLike[str], what: str, remedy: str, *, pipes: bool = False
+) -> bytes:
     """Read a small file.
 
     Parameters
@@ -40,6 +41,9 @@ def read_bytes(path: str | os.PathLike[str], what: str, remedy: str) -> bytes:
         What the file should be, with an article, for messages.
     remedy : str
         What the user can do if the file cannot be read, as an order.
+    pipes : bool
+        Also read a named pipe, such as that of a shell's `<(command)`. Reading waits for the
+        writer.
 
     Returns
     -------
@@ -56,14 +60,16 @@ def read_bytes(path: str | os.PathLike[str], what: str, remedy: str) -> bytes:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ValueError("it is a folder")
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode) and not (pipes and stat.S_ISFIFO(status.st_mode)):
             raise ValueError("it is a pipe or a device")
-        if status.st_size > MOST_TEXT:
-            raise ValueError(f"{status.st_size:,} bytes are more than the limit of {MOST_TEXT:,}")
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            raise ValueError(f"it holds more bytes than the limit of {MOST_TEXT:,}")
+        return content
 
 
-def read_text(path: str | os.PathLike[str], what: str, remedy: str) -> str:
+def read_text(path: str | os.PathLike[str], what: str, remedy: str, *, pipes: bool = False) -> str:
     """Read a text file in UTF-8, or in UTF-16 if the file begins with a byte-order mark of UTF-16.
 
     The byte-order mark, which some editors write, is left out.
@@ -76,6 +82,8 @@ def read_text(path: str | os.PathLike[str], what: str, remedy: str) -> str:
         What the file should be, with an article, for messages.
     remedy : str
         What the user can do if the file cannot be read, as an order.
+    pipes : bool
+        Also read a named pipe, as `read_bytes` does.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def read_text(path: str | os.PathLike[str], what: str, remedy: str) -> str:
     DataError
         The file cannot be read, or has another encoding.
     """
-    content = read_bytes(path, what, remedy)
+    content = read_bytes(path, what, remedy, pipes=pipes)
     with reading(path, what, remedy):
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         return content.decode("utf-16" if wide else "utf-8-sig")

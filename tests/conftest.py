@@ -11,6 +11,10 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+# Python puts the working directory before the installed packages, also in child processes of the
+# tests. In a checkout, a child would then import the sources, which lack the compiled modules.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
+
 import numpy as np
 import pytest
 

@@ -130,7 +130,7 @@ def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"of {', '.join(sorted(_recipes()))}"
         )
     try:
-        text = read_text(path, "TOML", "write a TOML file in UTF-8")
+        text = read_text(path, "TOML", "write a TOML file in UTF-8", pipes=True)
         with reading(path, "TOML", "correct the file"):
             return tomllib.loads(text)
     except DataError as error:

@@ -363,7 +363,7 @@ def test_negative_sizes_are_refused():
 
 def test_an_array_without_rows_but_with_long_rows_is_refused():
     given = kmeans_arguments()["kmeans_assign"]
-    with pytest.raises(ValueError, match="prepared must hold at least"):
+    with pytest.raises(ValueError, match=r"prepared must hold at least|over 2\^63 elements"):
         modules.cpu.kmeans_assign(
             **{**given, "x": np.zeros((0, 2**59), np.uint8), "centers": np.zeros((0, 2**59))}
         )
@@ -428,7 +428,7 @@ def test_arrays_of_random_dtype_shape_and_stride(function, rng):
         names = [name for name, value in given.items() if isinstance(value, np.ndarray)]
         for name in rng.choice(names, int(rng.integers(1, 4))):
             if given[name].ndim:
-                with np.errstate(invalid="ignore"):  # a float that no integer stands for
+                with np.errstate(all="ignore"):  # a number that the other type lacks
                     given[name] = spoiled(rng, given[name])
         try:
             getattr(modules.cpu, function)(**given)

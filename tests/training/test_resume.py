@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_costs_time_but_nothing_else(whole, tmp_path, caplo
     newest = tmp_path / "checkpoint-10.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     summary, resumed = toy_train(tmp_path)
-    assert "checkpoint-10.safetensors is damaged" in caplog.text
+    assert "checkpoint-10.safetensors cannot be read as a checkpoint" in caplog.text
     assert summary.resumed_from == 5
     assert resumed == digest
     assert [lasting(row) for row in rows(tmp_path)] == [lasting(row) for row in rows(folder)]

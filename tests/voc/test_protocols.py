@@ -372,7 +372,7 @@ def test_without_a_folder_the_stage_is_refused(run, capsys):
     ("arguments", "message"),
     [
         (["--voc.detection.test=nowhere"], "nowhere.txt does not exist"),
-        (["--voc.detection.train_proposals=none.mat"], "proposals none.mat cannot be read"),
+        (["--voc.detection.train_proposals=none.mat"], "none.mat does not exist"),
         (["--data.test="], "'labels' is a baseline of the evaluation"),
     ],
 )
