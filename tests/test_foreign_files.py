@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import ktfast
 from support.foreign_files import FORMATS
 from support.fuzzing import SLOW
 from support.mutate import mutations
 
 ROOT = Path(__file__).parents[1]
+SOURCES = Path(ktfast.__file__).parents[1]
 MUTATIONS = 2000
 
 
@@ -24,7 +26,7 @@ def reports() -> dict[str, dict[str, object]]:
         [sys.executable, "-m", "support.fuzzing", str(MUTATIONS), *FORMATS],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{SOURCES}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         timeout=1000,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]

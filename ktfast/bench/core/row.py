@@ -16,7 +16,11 @@ from typing import Any
 # environments pin these variables to values that halve a library's speed.
 _TUNING = ("OPENBLAS_", "GOTO_", "MKL_", "OMP_", "GOMP_", "KMP_", "BLIS_", "THP_MEM_ALLOC_ENABLE")
 # The working directory leaves sys.path, because it may hold another ktfast.
-_ROW = "import sys; del sys.path[0]; from ktfast.bench.core.row import main; main(*sys.argv[1:])"
+# The empty path is the working directory, which PYTHONPATH names if the caller's path has it.
+_ROW = (
+    "import sys; sys.path = [path for path in sys.path if path];"
+    "from ktfast.bench.core.row import main; main(*sys.argv[1:])"
+)
 # Modules whose distribution has another name.
 _PACKAGES = {
     "cuml": "cuml-cu13",
