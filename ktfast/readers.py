@@ -202,7 +202,8 @@ def check_unpacked(size: int, packed: int) -> None:
     Raises
     ------
     ValueError
-        The content is larger than `UNPACKED_FREE` and `UNPACKED_RATIO` times the file.
+        The content is larger than `UNPACKED_FREE` bytes, and larger than the file by more than a
+        factor of `UNPACKED_RATIO`.
     """
     if size > max(UNPACKED_FREE, UNPACKED_RATIO * packed):
         raise ValueError(f"its {packed:,} bytes would unpack to {size:,}, as in a zip bomb")

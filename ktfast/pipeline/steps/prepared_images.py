@@ -80,10 +80,10 @@ def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges |
 def try_again(
     run: RunFolder, name: str, question: Question, changes: FileChanges | None
 ) -> Question:
-    """Reopen a finished set if files that could not be read then can be read now.
+    """Reopen a finished set if files that could not be read earlier can be read now.
 
-    The record of the question is written first, so that a call that is interrupted here can be
-    repeated: without the result, the record is compared with the files that are listed now.
+    The new question is written before the result is removed. After an interruption, the next call
+    compares the files that are listed now with the new question, and continues.
 
     Parameters
     ----------
