@@ -117,7 +117,7 @@ def test_what_is_no_text_is_named(tmp_path, monkeypatch):
         ("pipe", "it is a pipe"),
         (".", "it is a folder"),
         ("latin", "UnicodeDecodeError"),
-        ("large", "2,000 bytes are more than the limit"),
+        ("large", "more bytes than the limit of 1,000"),
         ("absent", "does not exist"),
     ):
         with pytest.raises(DataError, match=problem):

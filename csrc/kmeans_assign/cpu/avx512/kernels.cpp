@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <numeric>
+
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/avx512/product.h"
 
@@ -208,6 +210,13 @@ Encoded encode_bfloat16(const float* values, int64_t length, uint16_t* codes) {
   return {1, _mm512_reduce_add_ps(squares), 0};
 }
 
+// The sum wraps around: an infinite number rounds to -2^31, and no bound uses the sum of its row.
+int32_t sum_of(__m512i numbers) {
+  alignas(64) uint32_t lanes[16];
+  _mm512_store_si512(lanes, numbers);
+  return static_cast<int32_t>(std::accumulate(lanes, lanes + 16, 0u));
+}
+
 Encoded encode_int8(const float* values, int64_t length, float reach, int8_t* codes) {
   const float scale = int8_scale(reach);
   const __m512 inverse = _mm512_set1_ps(1 / scale);
@@ -222,7 +231,7 @@ Encoded encode_int8(const float* values, int64_t length, float reach, int8_t* co
     sum = _mm512_add_epi32(sum, rounded);
     _mm512_mask_cvtepi32_storeu_epi8(codes + p, mask, rounded);
   }
-  return {scale, _mm512_reduce_add_ps(squares), _mm512_reduce_add_epi32(sum)};
+  return {scale, _mm512_reduce_add_ps(squares), sum_of(sum)};
 }
 
 Encoded encode(const float* values, int64_t length, float reach, CodeType code, void* codes) {
