@@ -71,7 +71,10 @@ def test_a_planted_overrun_is_found(package):
         *(
             [
                 (["ops"], "not cuda and not 2_to_31 and not emulated"),
-                (["kmeans/test_hard_inputs.py", "kmeans/test_bits.py"], "not cuda and not emulated"),
+                (
+                    ["kmeans/test_hard_inputs.py", "kmeans/test_bits.py"],
+                    "not cuda and not emulated",
+                ),
             ]
             if "KTFAST_TEST_SANITIZE_ALL" in os.environ
             else []
