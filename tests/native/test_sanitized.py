@@ -15,6 +15,10 @@ from support.sanitized_build import ROOT, build, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test builds ktfast
 TESTS = Path(__file__).parents[1]
+LONG = pytest.mark.skipif(
+    "KTFAST_TEST_SANITIZE_ALL" not in os.environ,
+    reason="takes over five minutes; set KTFAST_TEST_SANITIZE_ALL",
+)
 PLANTED = """
 import numpy as np
 from ktfast.native import modules
@@ -67,19 +71,14 @@ def test_a_planted_overrun_is_found(package):
     ("files", "selection"),
     [
         (["native/test_bindings.py"], ""),
-        # Not yet in every run: the ops' and K-means' tests take over five minutes here.
-        *(
-            [
-                (["ops"], "not cuda and not 2_to_31 and not emulated"),
-                (
-                    ["kmeans/test_hard_inputs.py", "kmeans/test_bits.py"],
-                    "not cuda and not emulated",
-                ),
-            ]
-            if "KTFAST_TEST_SANITIZE_ALL" in os.environ
-            else []
+        pytest.param(["ops"], "not cuda and not 2_to_31 and not emulated", marks=LONG),
+        pytest.param(
+            ["kmeans/test_hard_inputs.py", "kmeans/test_bits.py"],
+            "not cuda and not emulated",
+            marks=LONG,
         ),
     ],
+    ids=["bindings", "ops", "kmeans"],
 )
 def test_native_code_is_clean(package, files, selection):
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
