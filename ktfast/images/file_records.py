@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ktfast.durable import read_json, write_json
+from ktfast.durable import read_sealed, write_sealed
 from ktfast.errors import DataError, shown
 from ktfast.native.threads import usable_cores
 
@@ -125,7 +125,7 @@ class FileHashes:
 
 
 def write_records(path: Path, records: Mapping[str, FileRecord], **more: Any) -> None:
-    """Write records by path as JSON, with further values.
+    """Write records by path as a sealed JSON object, with further values.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def write_records(path: Path, records: Mapping[str, FileRecord], **more: Any) ->
         "paths": list(records),
         "sizes": [record.size for record in records.values()],
         "mtimes_ns": [record.mtime_ns for record in records.values()],
-        "sha256": [record.sha256 for record in records.values()],
+        "hashes": [record.sha256 for record in records.values()],
     }
-    write_json(path, {"schema": SCHEMA, **more, **columns})
+    write_sealed(path, {"schema": SCHEMA, **more, **columns})
 
 
 def read_records(path: Path, **expected: Any) -> dict[str, FileRecord]:
@@ -163,11 +163,11 @@ def read_records(path: Path, **expected: Any) -> dict[str, FileRecord]:
     if not path.is_file():
         return {}
     try:
-        value = read_json(path)
+        value = read_sealed(path, "the files are read again")
         wanted = {"schema": SCHEMA, **expected}
         if {key: value.get(key) for key in wanted} != wanted:
             return {}
-        columns = (value[name] for name in ("paths", "sizes", "mtimes_ns", "sha256"))
+        columns = (value[name] for name in ("paths", "sizes", "mtimes_ns", "hashes"))
         return {
             str(name): FileRecord(int(size), int(mtime), str(sha256))
             for name, size, mtime, sha256 in zip(*columns, strict=True)

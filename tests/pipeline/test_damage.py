@@ -201,7 +201,7 @@ def test_every_damage_is_found_or_harmless(finished, monkeypatch, caplog):
     before = {name: read(run) for name, read in READERS.items()}
     files = artifacts(folder)
     assert len(files) > 40
-    monkeypatch.setattr("ktfast.pipeline.feasibility.check_feasible", lambda _: None)
+    monkeypatch.setattr("ktfast.pipeline.feasibility.check_feasible", lambda *_, **__: None)
     _execute_stages(run, STAGES, ())  # nothing is repaired without a damage
     generator = random.Random(0)
     repaired = refused = 0
@@ -220,8 +220,10 @@ def test_every_damage_is_found_or_harmless(finished, monkeypatch, caplog):
             except InputError as error:
                 refused += "--redo" in str(error)
             else:
-                # `begun.json` has been made again from `result.json`.
-                assert is_checkpoint or path.read_bytes() == data, where
+                # `begun.json` has been made again from `result.json`. The check that reads the
+                # list of inspected photographs is left out here.
+                unread = is_checkpoint or path.name == "inspected.json"
+                assert unread or path.read_bytes() == data, where
             for title, read in READERS.items():
                 if name.startswith(title.partition(":")[0]) or title == "report":
                     message = meet(read, run, before[title])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ktfast.durable import read_json, sha256_json, write_json
+from ktfast.durable import read_sealed, sha256_json, write_sealed
 from ktfast.errors import DataError
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import Sets
@@ -54,14 +54,13 @@ def inspect_voc(run: RunFolder, protocols: Mapping[str, Sets]) -> None:
                 whole[key] = {"protocol": protocol, "photographs": half.n}
     if whole:
         path.parent.mkdir(exist_ok=True)
-        write_json(path, whole)
+        write_sealed(path, whole)
     refuse(faults)
 
 
 def _remembered(path: Path) -> dict[str, Any]:
     """The splits without a fault; none if the file is missing or damaged."""
     try:
-        remembered = read_json(path)
+        return read_sealed(path, "the photographs are inspected again")
     except DataError:
         return {}
-    return remembered if isinstance(remembered, dict) else {}

@@ -159,9 +159,15 @@ def _prepared_folder(run: RunFolder, name: str) -> str:
 
 
 def _changes(run: RunFolder, name: str) -> FileChanges | None:
-    """Compare the files of a finished set with its folder; None if the set has no records."""
-    place = run.stage(f"prepare/{name}")
-    records = _records(place) if (place / "result.json").is_file() else {}
+    """Compare the files of a finished set with its folder.
+
+    None: the set has no records, or a file of the set is damaged, so that the stage prepares the
+    images again.
+    """
+    try:
+        records, unreadable = _records(run, f"prepare/{name}")
+    except DataError:
+        return None
     if not records:
         return None
     index = listed_images(run, name)
@@ -170,25 +176,23 @@ def _changes(run: RunFolder, name: str) -> FileChanges | None:
     hashes = FileHashes(run.folder / HASHES)
     changes = compare_files(index.root, files, records, hashes)
     hashes.save()
-    if not changes.added:
-        return changes
-    unreadable = _unreadable(place)
     readable = tuple(path for path in changes.added if path in unreadable)
     added = tuple(path for path in changes.added if path not in unreadable)
     return dataclasses.replace(changes, added=added, readable=(*changes.readable, *readable))
 
 
-def _records(place: Path) -> dict[str, FileRecord]:
+def _records(run: RunFolder, stage: str) -> tuple[dict[str, FileRecord], set[str]]:
+    """Read the records of a finished set, and the paths that the system did not let ktfast read.
+
+    Raises
+    ------
+    DataError
+        The set is not finished, or a file is damaged.
+    """
     records: dict[str, FileRecord] = {}
-    for path in sorted(place.glob("sources-*.json")):
-        records |= read_records(path)
-    return records
-
-
-def _unreadable(place: Path) -> set[str]:
-    """Give the paths of skipped images that the operating system did not let ktfast read."""
-    try:
-        skipped = read_json(place / INDEX)["skipped"]
-        return {str(path) for path, reason in skipped if str(reason).startswith(UNREADABLE)}
-    except (DataError, KeyError, TypeError, ValueError):
-        return set()
+    for file in sorted(run.result(stage).get("files", {})):
+        if file.startswith("sources-"):
+            records |= read_records(run.artifact(stage, file))
+    skipped = read_json(run.artifact(stage, INDEX), lambda index: dict(index["skipped"]))
+    unreadable = {path for path, reason in skipped.items() if str(reason).startswith(UNREADABLE)}
+    return records, unreadable
