@@ -245,7 +245,6 @@ DEFINITIONS = {
     ),
     "permutex2var_epi16": (WORDS, [WORDS] * 3, chosen),
     "permutexvar_epi16": (WORDS, [WORDS] * 2, lambda i, a: chosen(a, i, a)),
-    "reduce_add_epi32": ("i4", [INTS], lambda v: tree(v, np.add)),
     "reduce_add_epi64": ("i8", ["i8x8"], lambda v: tree(v, np.add)),
     "load_si512": (INTS, [INTS], kept),
     "loadu_si512": (INTS, [INTS], kept),

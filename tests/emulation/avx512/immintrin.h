@@ -72,7 +72,6 @@
 #define _mm512_mullo_epi16 avx512_emulation::mullo_epi16
 #define _mm512_permutex2var_epi16 avx512_emulation::permutex2var_epi16
 #define _mm512_permutexvar_epi16 avx512_emulation::permutexvar_epi16
-#define _mm512_reduce_add_epi32 avx512_emulation::reduce_add_epi32
 #define _mm512_reduce_add_epi64 avx512_emulation::reduce_add_epi64
 #define _mm512_reduce_add_ps avx512_emulation::reduce_add_ps
 #define _mm512_reduce_max_ps avx512_emulation::reduce_max_ps

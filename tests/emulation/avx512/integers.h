@@ -111,13 +111,7 @@ inline __m512i permutexvar_epi16(__m512i index, __m512i a) {
   return permutex2var_epi16(a, and_si512(index, set1_epi16(31)), a);
 }
 
-// --- Sums of all lanes, modulo 2^32 and 2^64
-inline int reduce_add_epi32(__m512i v) {
-  const Lanes<uint32_t> all(v);
-  uint32_t sum = 0;
-  for (const uint32_t lane : all.lane) sum += lane;
-  return static_cast<int>(sum);
-}
+// --- The sum of all lanes, modulo 2^64
 inline long long reduce_add_epi64(__m512i v) {
   const Lanes<uint64_t> all(v);
   uint64_t sum = 0;

@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-#include <numeric>
-
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/avx512/product.h"
 
@@ -214,7 +212,9 @@ Encoded encode_bfloat16(const float* values, int64_t length, uint16_t* codes) {
 int32_t sum_of(__m512i numbers) {
   alignas(64) uint32_t lanes[16];
   _mm512_store_si512(lanes, numbers);
-  return static_cast<int32_t>(std::accumulate(lanes, lanes + 16, 0u));
+  uint32_t sum = 0;
+  for (const uint32_t lane : lanes) sum += lane;
+  return static_cast<int32_t>(sum);
 }
 
 Encoded encode_int8(const float* values, int64_t length, float reach, int8_t* codes) {
