@@ -237,15 +237,26 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is silent if the disk is full; `logging` would print a traceback per line.
+    """A log file that tells of a failing disk once; `logging` would print a traceback per line.
 
-    The next write of a result fails for the same reason, and the run ends with that error.
+    The run goes on, because the log is no result. If the disk is full, the next write of a result
+    fails for the same reason, and the run ends with that error.
     """
 
+    failed = False
+
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore a failure of the disk; print any other error as `logging` does."""
-        if not isinstance(sys.exc_info()[1], OSError):
+        """Tell of the first failure of the disk; print any other error as `logging` does."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
             super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            print(
+                f"ktfast: {shown(self.baseFilename)} cannot be written: {error.strerror}. "
+                "The run goes on, and lines of its log may be lost",
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         """Close the file, whose last lines a full disk may refuse too."""
