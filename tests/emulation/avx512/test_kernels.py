@@ -14,7 +14,7 @@ import pytest
 
 from emulation.avx512.build import ROOT, build
 
-pytestmark = pytest.mark.timeout(900)  # the first test builds ktfast for the emulation
+pytestmark = pytest.mark.timeout(1500)  # the first test builds ktfast for the emulation
 TESTS = Path(__file__).parents[2] / "ops"
 # Other levels have run, and a row of 2^31 features takes as long as all the rest.
 SELECTION = "not scalar and not avx2 and not cuda and not 2_to_31"
@@ -86,7 +86,7 @@ def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("file", "least", "lacks"),
     [
