@@ -8,6 +8,7 @@
 #include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
 #include "common/parallel.h"
+#include "common/x86_features.h"
 
 namespace ktfast {
 namespace {
@@ -18,6 +19,15 @@ PYBIND11_MODULE(_cpu, m) {
   m.def(
       "simd_level", [] { return simd_name(simd_level()); },
       "The instruction-set level that the kernels use: scalar, avx2, avx512 or amx.");
+
+  m.def(
+      "x86_features",
+      [] {
+        py::dict found;
+        for (const auto& [name, there] : x86_features()) found[py::str(name)] = there;
+        return found;
+      },
+      "Whether the processor has each extension that the kernels ask for, by Linux's names.");
 
   m.def("thread_limit", &cpu::thread_limit,
         "Most threads that the caller may ask for, as threadpoolctl set it; 0: no limit.");

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emulation.avx512.build import ROOT, build
+from emulation.avx512.build import build
+from emulation.rerun import run_tests
 
 pytestmark = pytest.mark.timeout(900)  # the first test builds ktfast for the emulation
-TESTS = Path(__file__).parents[2] / "ops"
 # Other levels have run, and a row of 2^31 features takes as long as all the rest.
-SELECTION = "not scalar and not avx2 and not cuda and not 2_to_31"
-WITHOUT_PRODUCTS = "avx512vnni avx512bf16"  # as Skylake
+SELECTION = "not scalar and not avx2 and not neon and not cuda and not 2_to_31"
+WITHOUT_PRODUCTS = "avx512_vnni avx512_bf16"  # as Skylake
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def run_tests(package, report, file, lacks):
     [
         ("", "amx True True"),
         ("amx", "avx512 True True"),
-        ("avx512bf16", "avx512 True False"),
+        ("avx512_bf16", "avx512 True False"),
         (WITHOUT_PRODUCTS, "avx512 False False"),
     ],
 )
