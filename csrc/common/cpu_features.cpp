@@ -10,6 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 namespace ktfast {
 namespace {
@@ -45,10 +48,17 @@ SimdLevel detected_level() {
   return SimdLevel::scalar;
 }
 
+bool is_available(SimdLevel level, SimdLevel detected) {
+  if (level == SimdLevel::scalar || level == detected) return true;
+  return level < detected && detected != SimdLevel::neon;
+}
+
 }  // namespace
 
 const char* simd_name(SimdLevel level) {
   switch (level) {
+    case SimdLevel::neon:
+      return "neon";
     case SimdLevel::amx:
       return "amx";
     case SimdLevel::avx512:
@@ -66,16 +76,16 @@ SimdLevel simd_level() {
   const char* wanted = std::getenv("KTFAST_SIMD");
   if (wanted == nullptr || *wanted == '\0') return detected;
   for (const SimdLevel level :
-       {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512, SimdLevel::amx}) {
+       {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512, SimdLevel::amx, SimdLevel::neon}) {
     if (wanted != std::string(simd_name(level))) continue;
-    if (level > detected) {
+    if (!is_available(level, detected)) {
       throw std::invalid_argument("KTFAST_SIMD=" + std::string(wanted) +
                                   " is not available here; the highest level is " +
                                   simd_name(detected) + ", so unset KTFAST_SIMD or lower it");
     }
     return level;
   }
-  throw std::invalid_argument("KTFAST_SIMD must be scalar, avx2, avx512 or amx, got '" +
+  throw std::invalid_argument("KTFAST_SIMD must be scalar, avx2, avx512, amx or neon, got '" +
                               std::string(wanted) + "'");
 }
 

@@ -139,7 +139,7 @@ def simd_level() -> str:
     Returns
     -------
     str
-        "scalar", "avx2", "avx512", or "amx" for AVX-512 with tile registers.
+        "scalar", "avx2", "avx512", "amx" for AVX-512 with tile registers, or "neon" on aarch64.
 
     Raises
     ------

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -30,31 +29,6 @@ def environment(package, lacks):
     """Return the environment of a process that imports the package and lacks some extensions."""
     kept = {k: v for k, v in os.environ.items() if k != "KTFAST_SIMD" and "PYTEST" not in k}
     return {**kept, "PYTHONPATH": str(package), "AVX512_EMULATION_LACKS": lacks}
-
-
-def run_tests(package, report, file, lacks):
-    """Run a file's tests in the package. Return the names that ran and the reasons of the skips."""
-    command = [
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
-        *(f"--junitxml={report}", "-k", SELECTION, TESTS / file),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=package,
-        env=environment(package, lacks),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    ran, skipped = [], []
-    for case in ElementTree.parse(report).iter("testcase"):
-        reason = case.find("skipped")
-        if reason is None:
-            ran.append(case.get("name"))
-        else:
-            skipped.append(reason.get("message"))
-    return ran, skipped
 
 
 @pytest.mark.parametrize(
@@ -99,7 +73,9 @@ def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
     ],
 )
 def test_kernels(package, tmp_path, file, least, lacks):
-    ran, skipped = run_tests(package, tmp_path / "report.xml", file, lacks)
+    ran, skipped = run_tests(
+        package, tmp_path / "report.xml", file, environment(package, lacks), SELECTION
+    )
     assert sum("avx512" in name or "amx" in name for name in ran) >= least
     others = {reason for reason in skipped if "CUDA" not in reason}
     assert others <= ({"this processor has no amx"} if lacks else set())
