@@ -13,7 +13,9 @@
 namespace ktfast {
 namespace {
 
-PYBIND11_MODULE(_cpu, m) {
+// Without a GIL the functions may run side by side: no function keeps state, but for the threads of
+// common/parallel.h, which a mutex guards.
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "CPU kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
   m.def(
