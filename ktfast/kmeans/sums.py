@@ -95,6 +95,8 @@ class FreshSums:
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""
         sums, counts = cluster_sums(self._rows, labels, self._n_clusters, self._weight)
+        if self._weight is None and counts.sum() != self._rows.total:
+            raise self._rows.ranks.agreed_on(_changed_rows())
         return _next_centers(self._rows, labels, distances, self._weight, sums, counts, previous)
 
 
@@ -171,12 +173,17 @@ class FollowingSums:
         if self._constant is None:
             self._constant = constant
         if (constant != self._constant).any() or constant[-1] != self._rows.total:
-            raise CommunicationError(
-                "the sum of all rows has changed between two iterations; check the memory of the "
-                "machines, and start the fit again"
-            )
+            # All processes see the same total, so all of them raise the error.
+            raise ranks.agreed_on(_changed_rows())
         to_device = self._rows.workspace.to_device
         return to_device(np.ascontiguousarray(total[:, :-1])), to_device(total[:, -1].copy())
+
+
+def _changed_rows() -> CommunicationError:
+    return CommunicationError(
+        "the number or the sum of all rows has changed between two iterations; check the memory of "
+        "the machines, and start the fit again"
+    )
 
 
 def _next_centers(
