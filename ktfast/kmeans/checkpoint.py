@@ -7,6 +7,7 @@ and a fit may continue on another number of processes.
 
 import hashlib
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -20,6 +21,9 @@ from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.lloyd import LloydResult
 from ktfast.readers import read_npz
 
+_logger = logging.getLogger(__name__)
+
+_WHAT = "a checkpoint of K-means"
 _REMEDY = "remove the file, so that the fit starts anew"
 _COLUMNS = ("inertia", "moved", "shift", "relocated", "skipped", "seconds")
 _COUNTS = ("moved", "relocated")
@@ -104,13 +108,9 @@ class Checkpoints:
         """
         if not self._path.exists():
             return None
-        arrays = read_npz(self._path, remedy=_REMEDY)
-        with reading(self._path, "a checkpoint of K-means", _REMEDY):
-            digest = arrays.pop(_HASH).tobytes()
-            if digest != _digest(arrays):
-                raise DataError(f"{shown(self._path)} is damaged; {_REMEDY}")
-            facts = json.loads(arrays["facts"].tobytes())
-            _refuse_other_fit(self._path, facts["question"], self._question)
+        arrays, facts = _content(self._path)
+        _refuse_other_fit(self._path, facts["question"], self._question)
+        with reading(self._path, _WHAT, _REMEDY):
             best = None if facts["best"] is None else _stopped(arrays, "best", facts["best"])
             random = facts["random"] | {"keys": arrays["keys"]}
             present = _stopped(arrays, "present", facts["present"])
@@ -143,6 +143,27 @@ class Checkpoints:
         with replacing(self._path) as file:
             np.savez(file, **{**arrays, _HASH: np.frombuffer(_digest(arrays), np.uint8)})
         self._last = time.monotonic()
+
+
+def discard_damaged(path: Path) -> None:
+    """Remove a checkpoint that is damaged, with a warning, so that the fit starts anew."""
+    if not path.exists():
+        return
+    try:
+        _content(path)
+    except DataError as error:
+        _logger.warning("%s", str(error).replace(_REMEDY, "K-means starts anew"))
+        path.unlink()
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and the JSON values of a checkpoint, compared with its hash."""
+    arrays = read_npz(path, remedy=_REMEDY)
+    with reading(path, _WHAT, _REMEDY):
+        digest = arrays.pop(_HASH).tobytes()
+        if digest != _digest(arrays):
+            raise DataError(f"{shown(path)} is damaged; {_REMEDY}")
+        return arrays, json.loads(arrays["facts"].tobytes())
 
 
 def random_state_of(generator: np.random.RandomState) -> dict[str, Any]:
