@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kmeans.test_distributed import processes
 
 from ktfast import KMeans
 from ktfast.errors import DataError, InputError
 from ktfast.kmeans import runs
 from ktfast.kmeans.progress import Progress
-from support.spread_fits import CASES, cuts, digest, fit_part, in_threads
+from support.spread_fits import CASES, cuts, digest, fit_part, in_threads, processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 EVERY = {"checkpoint_seconds": 0}

@@ -1,7 +1,6 @@
 """A fit on several processes gives the bits of a fit on one process, or an error on all of them."""
 
 import functools
-import os
 import pickle
 import subprocess
 import sys
@@ -13,10 +12,12 @@ from sklearn.base import clone
 
 from ktfast import KMeans
 from ktfast.errors import InputError
+from ktfast.kmeans import sums
+from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.distributed import CommunicationError, ThreadCommunicator
 from ktfast.kmeans.distributed.communicator import Alone, Communicator
 from support import spread_fits
-from support.spread_fits import CASES, cuts, digest, fit_part, in_threads
+from support.spread_fits import CASES, cuts, digest, fit_part, in_threads, processes
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:Number of distinct clusters")
@@ -281,38 +282,6 @@ def test_a_flipped_bit_in_the_memory_of_one_process_is_an_error(monkeypatch):
 TORCH_CASES = ("float32", "float64", "weights", "spherical", "empty clusters", "k-means++", "k = n")
 
 
-def processes(size, arguments, **options):
-    """Start a script in as many processes that torch.distributed connects; return the processes."""
-    variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "support.spread_process", *map(str, arguments)],
-            env={**variables, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            **options,
-        )
-        for rank in range(size)
-    ]
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_processes_of_torch_give_the_bits_of_one(size, tmp_path):
     started = processes(size, ["cases", tmp_path, *TORCH_CASES])
@@ -322,3 +291,28 @@ def test_processes_of_torch_give_the_bits_of_one(size, tmp_path):
     for name in TORCH_CASES:
         models = [pickle.loads((tmp_path / f"{name}-{i}").read_bytes()) for i in range(size)]
         assert digest(models) == expected(name)
+
+
+def test_a_process_that_fails_but_lives_on_ends_the_others():
+    started = processes(2, ["fail"])
+    found = [process.communicate(timeout=280)[0].split() for process in started]
+    assert [each[0] for each in found] == ["CommunicationError", "MemoryError"]
+    assert float(found[0][1]) - float(found[1][1]) < 15  # seconds; the process lives for 20 more
+
+
+def test_torch_without_torchrun_is_an_error_that_says_so(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(CommunicationError, match="start the script with torchrun"):
+        KMeans(2, distributed="torch").fit(np.eye(3))
+
+
+@pytest.mark.parametrize("name", ["float32", "empty clusters", "uint8"])
+def test_rows_too_many_for_integer_sums(name, monkeypatch):
+    # From about 2^27 rows on, integers of 62 bits hold too few bits of each row.
+    plain = Rows([CASES[name][0]()])
+    plain.total = 1 << 30
+    assert sums._scale(plain) is None
+    monkeypatch.setattr(sums, "_scale", lambda rows: None)
+    models, errors = spread(name, 3)
+    assert errors == [None] * 3
+    assert digest(models) == digest([fit_part(name, None, slice(None))])

@@ -1,13 +1,19 @@
 """The same fits on one process and on several: what is fitted, and the hashes of the results."""
 
 import hashlib
+import os
+import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 
 from ktfast import KMeans
 from ktfast.kmeans.distributed import ThreadCommunicator
 
+ROOT = Path(__file__).parents[2]
 # Rows of the cases. More than two parts of 4,096 rows, so that a part lies on several processes.
 N, D, K = 9001, 7, 30
 
@@ -114,6 +120,37 @@ def in_threads(size, work):
     for thread in threads:
         thread.join()
     return results, errors
+
+
+def processes(size, arguments, **options):
+    """Start a script in as many processes that torch.distributed connects; return the processes."""
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "support.spread_process", *map(str, arguments)],
+            env={**variables, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            **options,
+        )
+        for rank in range(size)
+    ]
+
+
+def free_port():
+    """Find a port that no program uses."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 def digest(models):

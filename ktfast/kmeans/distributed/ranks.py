@@ -4,6 +4,7 @@ Every message carries a check sum, and every sum of integers carries the sum of 
 bit that flips in the network or in a reduction is an error, and never another result.
 """
 
+import contextlib
 import pickle
 import zlib
 from collections.abc import Callable
@@ -154,10 +155,11 @@ class Ranks:
         if self.size == 1:
             return
         alone = error is not None and error is not self._agreed_error
-        if alone and not isinstance(error, InputError):
-            self._communicator.abort()
-        elif self._is_owned:
-            self._communicator.close()
+        with contextlib.suppress(CommunicationError):
+            if alone and not isinstance(error, InputError):
+                self._communicator.abort()
+            elif self._is_owned:
+                self._communicator.close()
 
 
 ALONE = Ranks(Alone())

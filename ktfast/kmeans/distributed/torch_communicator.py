@@ -65,7 +65,8 @@ class TorchCommunicator:
     def close(self) -> None:
         """See `Communicator`. The process group of the user stays."""
         if self._group is not None:
-            self._torch.destroy_process_group(self._group)
+            with _failures():
+                self._torch.destroy_process_group(self._group)
             self._group = None
 
     def sum(self, array: Int64) -> Int64:
