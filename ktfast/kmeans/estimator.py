@@ -251,19 +251,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """
         ranks = ranks_of(self.distributed)
         before = dict(vars(self))
-        progress = Progress(self.max_iter, self.verbose, is_silent=not ranks.leads)
+        progress: Progress | None = None
         try:
             n_init = ranks.agreed(lambda: check_parameters(self))
+            progress = Progress(self.max_iter, self.verbose, is_silent=not ranks.leads)
             rows, weight = self._joined(X, sample_weight, ranks)
             bounds = self._bounds(rows, weight)
             rows, moments = moments_in_range(self, rows, weight)
             progress.exponent, progress.total = rows.exponent, rows.total
-            best = Runs(self, rows, weight, moments, progress, bounds).best(X, n_init)
-            self._store(rows, weight, best)
+            found = Runs(self, rows, weight, moments, progress, bounds).best(X, n_init)
+            self._store(rows, weight, found)
         except BaseException as error:
-            is_usable = isinstance(error, KeyboardInterrupt) and ranks.size == 1
-            if is_usable and progress.best is not None:
-                self._store(rows, weight, progress.best)
+            best = None if progress is None else progress.best
+            if isinstance(error, KeyboardInterrupt) and best is not None and ranks.size == 1:
+                self._store(rows, weight, best)
             else:
                 restore(self, before)
             ranks.leave(error)
