@@ -13,7 +13,7 @@ from ktfast.cli import kmeans, use_model
 from ktfast.cli.guess import guess, spelled_guess
 from ktfast.cli.stage_help import FullHelpAction, HelpAction, section_of
 from ktfast.errors import ConfigError
-from ktfast.pipeline.runner import BASELINES, STAGES
+from ktfast.pipeline.stage_names import BASELINES, STAGES
 
 # `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
 BENCHMARKS = {

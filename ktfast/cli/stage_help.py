@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from ktfast.pipeline.stage_names import BASELINES, STAGES
+
 _LEFT = 26  # columns of the names of options
 _WIDEST = 100
 _SECTIONS = {"prepare": "data", "run": "data"}  # the section of a stage that has another name
@@ -62,8 +64,6 @@ def short_help(stage: str, options: Options) -> str:
     text : str
         The help, at most 80 lines on a terminal of 80 columns.
     """
-    from ktfast.pipeline.runner import STAGES
-
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     own = section_of(stage)
     named = {name: option for name, option in options.items() if not _in(name, own)}
@@ -93,8 +93,6 @@ def short_help(stage: str, options: Options) -> str:
 
 def _arguments(stage: str, width: int) -> Iterator[str]:
     """Describe the arguments that are no options of the configuration."""
-    from ktfast.pipeline.runner import BASELINES, STAGES
-
     redoable = [stage] if stage != "run" else [*STAGES, *BASELINES]
     if stage == "evaluate":
         redoable += BASELINES

@@ -12,25 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ktfast.errors import InputError, shown
+from ktfast.pipeline.stage_names import BASELINES, STAGES
 
 if TYPE_CHECKING:
     from ktfast.config import Config
     from ktfast.pipeline.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
-
-STAGES = {
-    "prepare": "decode and resize every image once, and store it for fast loading",
-    "pretext": "train the puzzle network on Jigsaw++",
-    "features": "extract the features that are clustered",
-    "cluster": "cluster the features with K-means and give every image a pseudo-label",
-    "transfer": "train the target network on the pseudo-labels",
-    "evaluate": "test the layers of the target and of baselines with linear and k-NN probes",
-    "voc": "fine-tune the target on PASCAL VOC: classification, detection, segmentation",
-}
-"""The stages in the order of their execution, each with its purpose."""
-BASELINES = ("baseline_pretext", "baseline_labels")
-"""Trainings that the stage `evaluate` does for its baselines; `redo` accepts their names."""
 
 
 def run(

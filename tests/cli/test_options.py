@@ -13,7 +13,7 @@ from ktfast.cli.options import overrides, parse
 from ktfast.cli.stage_help import section_of
 from ktfast.config import options
 from ktfast.errors import ConfigError
-from ktfast.pipeline.runner import STAGES
+from ktfast.pipeline.stage_names import STAGES
 
 
 def test_a_stage_takes_its_own_options_without_their_section():
