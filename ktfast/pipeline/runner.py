@@ -152,6 +152,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
+    from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
 
     if "features" in stages and not _needless(run_folder.config, "features"):
         _check_trust(run_folder, redo)
@@ -163,13 +164,19 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         _execute(run_folder, "prepare", ())
         check_chain(run_folder, stages[0])
         check_feasible(run_folder, stages, prepared=True)
+    config = run_folder.config
+    needed = [stage for stage in stages if len(stages) == 1 or not _needless(config, stage)]
+    warn_of_the_papers_size(config, needed)
+    if "prepare" not in stages:
+        log_outlook(run_folder, needed, redo)
     for stage in stages:
-        if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
-            _logger.info("%s: left out, because %s", stage, reason)
+        if stage not in needed:
+            _logger.info("%s: left out, because %s", stage, _needless(config, stage))
             continue
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
+            log_outlook(run_folder, needed, redo)
 
 
 def _check_trust(run_folder: "RunFolder", redo: Collection[str]) -> None:
