@@ -24,7 +24,7 @@ from ktfast.pipeline.steps.networks import (
     target_trunk,
 )
 from ktfast.training.classification import ClassificationTask
-from ktfast.training.live_line import spelled_time
+from ktfast.training.live_line import LiveLine, spelled_time
 from ktfast.training.loop import Task
 from ktfast.training.speed import image_seconds
 from ktfast.training.state import TrainingState
@@ -105,7 +105,12 @@ def log_outlook(run: RunFolder, stages: Collection[str], redo: Collection[str] =
         or sum(plan.images for plan in plans) < FEW_PASSES
     ):
         return
-    seconds = {plan.name: _seconds(plan) for plan in plans}
+    seconds = {}
+    with LiveLine("trials of the networks", len(plans)) as line:
+        line.start(0)
+        for plan in plans:
+            seconds[plan.name] = _seconds(plan)
+            line.advance(len(seconds))
     logger.info(
         "the trainings of this run are expected to take about %s on this CPU, by trials: %s",
         spelled_time(sum(seconds.values())),
