@@ -22,6 +22,7 @@ from ktfast.errors import DataError, InputError, ShownFormatter, shown
 from ktfast.images.index import ImageIndex
 from ktfast.manifest import read_result, verified
 from ktfast.pipeline.environment import describe_environment
+from ktfast.pipeline.places import check_places
 
 logger = logging.getLogger(__name__)
 
@@ -157,9 +158,11 @@ def open_run(
     Raises
     ------
     InputError
-        Another process works on the folder, or `folder` is a file.
+        Another process works on the folder, `folder` is a file, or `folder` would mix with a
+        folder of photographs.
     """
     folder = Path(folder)
+    check_places(folder, config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -11,7 +11,8 @@ from typing import Any
 from ktfast.errors import InputError
 from ktfast.training.checkpoint import CheckpointFolder
 from ktfast.training.guessing import PATIENCE, AtChanceError, Guessing
-from ktfast.training.progress import LiveLine, Meter, MetricsLog
+from ktfast.training.live_line import LiveLine
+from ktfast.training.progress import Meter, MetricsLog, row_parts
 from ktfast.training.speed import Ceilings
 from ktfast.training.state import TrainingState
 
@@ -82,7 +83,6 @@ class Recorder:
         self.circumstances = circumstances
         self.guessing = guessing
         self._warned = False
-        self._first_step = state.step
         self._saved = time.monotonic()
 
     def write_row(self) -> None:
@@ -114,10 +114,9 @@ class Recorder:
             "loader_wait": waited,
         }
         self.log.append(row)
-        seconds_per_step = meter.seconds / (state.step - self._first_step)
-        left = seconds_per_step * (self.total - state.step)
         at_chance = self._at_chance()
-        self.line.show(row, f"{'AT CHANCE, ' if at_chance else ''}{bounds.text()}", eta=left)
+        warning = ["AT CHANCE"] if at_chance else []
+        self.line.advance(state.step, [*warning, *row_parts(row, bounds)])
         if at_chance:
             self._warn_of_chance()
 

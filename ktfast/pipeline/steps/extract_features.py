@@ -33,7 +33,7 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_line, set_name
 from ktfast.pipeline.steps.networks import WEIGHTS, load_all, pretext_trunk
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
@@ -155,7 +155,7 @@ def extract(
         meta |= {"normalize": transform.choice, "pca": transform.dim}
         teacher = then_transform(teacher, transform)
     clock = time.monotonic()
-    with _feed(run, role, shuffle=False) as feed:
+    with _feed(run, role, shuffle=False) as feed, progress_line(f"features of {role}") as progress:
         done = write_features(
             teacher,
             feed,
@@ -163,7 +163,7 @@ def extract(
             device=torch.device(resolve_device(run.config.device)),
             dtype=config.dtype,
             meta=meta,
-            progress=progress_log(f"features of {role}"),
+            progress=progress,
         )
     store = FeatureStore.open(folder)
     write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))
