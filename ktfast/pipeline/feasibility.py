@@ -5,6 +5,7 @@ that a mistake is not found hours later. The networks are built on torch's meta 
 shapes and takes no memory.
 """
 
+import logging
 from collections.abc import Collection
 
 import numpy as np
@@ -29,7 +30,10 @@ from ktfast.pipeline.steps.networks import (
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.probe_layers import check_probe_memory
 from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pretext.effort import too_few_puzzles
 from ktfast.training.precision import computing_dtype
+
+logger = logging.getLogger(__name__)
 
 Sets = dict[str, ImageIndex | PreparedSet]
 
@@ -74,6 +78,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             _check_teacher(config, sets)
         if all_of_it or {"transfer", "evaluate"} & set(stages):
             _check_target(config)
+    if all_of_it or "pretext" in stages:
+        _warn_of_few_puzzles(run, sets)
     if "test" in sets and (all_of_it or "evaluate" in stages):
         _check_labels(config, sets)
         if prepared:
@@ -114,6 +120,24 @@ def _check_images(config: Config, sets: Sets) -> None:
 
 def _learns_puzzle(config: Config) -> bool:
     return config.features.source == "pretext" and config.features.weights is None
+
+
+def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
+    """Warn once of a training on the puzzle that is too short, unless the training is done."""
+    config = run.config
+    done = (run.stage("pretext") / "result.json").is_file()
+    unused = config.cluster.features is not None or not _learns_puzzle(config)
+    if done or unused or "pretext" not in sets:
+        return
+    sentence = too_few_puzzles(
+        images=sets["pretext"].n,
+        epochs=config.pretext.training.epochs,
+        permutations=config.pretext.permutations,
+        cell_loss=config.pretext.cell_loss,
+    )
+    if sentence is not None and "puzzles" not in run.warned:
+        run.warned.add("puzzles")
+        logger.warning("pretext: %s", sentence)
 
 
 def _check_teacher(config: Config, sets: Sets) -> None:
