@@ -162,6 +162,13 @@ class PretextConfig(Section):
         description="end the training with an error if it is no better than guessing after 40 % of "
         "its steps; a training at chance is reported in any case",
     )
+    feature_measures: int = side_option(
+        4,
+        ge=0,
+        description="number of times in the training at which ktfast measures how well the "
+        "nearest neighbours of up to 1,000 training images name their class; the report shows the "
+        "curve; the network never sees the classes; 0, or images without classes: not measured",
+    )
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

@@ -36,8 +36,10 @@ from ktfast.pipeline.steps.networks import (
     target_preprocessing,
 )
 from ktfast.pretext.held_out import jigsaw_accuracy
+from ktfast.pretext.neighbours import Judge, judged_rows
 from ktfast.training.classification import ClassificationTask
-from ktfast.training.loop import Guessing, Task, TrainingSummary, train
+from ktfast.training.loop import Guessing, Task, TrainingSummary, Watch, train
+from ktfast.training.progress import logged
 
 # The puzzles that measure the final accuracy come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
@@ -95,7 +97,8 @@ def train_jigsaw(
     Returns
     -------
     trained : Trained
-        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1].
+        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1],
+        and what the judge of the features found.
     """
     config = run.config.pretext
     torch.manual_seed(run.config.seed)
@@ -106,7 +109,16 @@ def train_jigsaw(
     size, batch_size = config.crop, config.training.batch_size
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
-        summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
+        summary = train_task(
+            run,
+            task,
+            feed,
+            config.training,
+            folder,
+            name=name,
+            guessing=guessing,
+            watch=_watch(run, model.trunk, images),
+        )
     with replacing(folder / PERMUTATIONS) as file:
         np.save(file, puzzle_permutations(config))
     save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
@@ -118,8 +130,39 @@ def train_jigsaw(
         "accuracy": accuracy,
         "chance": guessing.accuracy,
         "at_chance": guessing.at_chance(summary.metrics),
+        **_judged(run, name),
     }
     return Trained(model, summary, metrics)
+
+
+def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet) -> Watch | None:
+    """Watch the features of a puzzle network; None without classes or if the user asks for none."""
+    config = run.config.pretext
+    rows = judged_rows(images.labels)
+    if not config.feature_measures or not len(rows):
+        return None
+    judge = Judge(
+        trunk,
+        images,
+        rows,
+        short_side=images.short_side,
+        size=config.crop,
+        n_threads=run.config.threads or None,
+    )
+
+    def measure(step: int) -> dict[str, float]:
+        found = judge.accuracy()
+        return {} if found is None else {"neighbours": found}
+
+    return Watch(config.feature_measures, measure)
+
+
+def _judged(run: RunFolder, name: str) -> dict[str, Any]:
+    """The measures of the nearest neighbours before and after a training, for its result."""
+    found = logged(run.metrics, name, "neighbours")
+    if len(found) < 2 or found[0][0] != 0:
+        return {}
+    return {"neighbours": {"untrained": found[0][1], "trained": found[-1][1]}}
 
 
 def train_classifier(
@@ -184,6 +227,7 @@ def train_task(
     *,
     name: str,
     guessing: Guessing | None = None,
+    watch: Watch | None = None,
 ) -> TrainingSummary:
     """Train a task on a feed with the run's seed, device and metrics file.
 
@@ -203,6 +247,8 @@ def train_task(
         Name of the training in metrics and on the live line.
     guessing : Guessing, optional
         Accuracy of guessing. The user is warned of a training that stays there.
+    watch : Watch, optional
+        A measure of the network that is taken several times.
 
     Returns
     -------
@@ -219,4 +265,5 @@ def train_task(
         device=resolve_device(run.config.device),
         metrics_path=run.metrics,
         guessing=guessing,
+        watch=watch,
     )
