@@ -205,6 +205,12 @@ class FeaturesConfig(Section):
         "torchvision:MODEL; a classifier on top of the network may be missing; not set: the run's "
         "own weights for pretext, torchvision's default weights for torchvision:MODEL",
     )
+    checkpoint: Literal["last", "best"] = Field(
+        "last",
+        description="source pretext: which weights of the run's puzzle network give the features; "
+        "last: those at the end of its training; best: those at the best of the "
+        "pretext.feature_measures",
+    )
     layer: str = Field(
         "",
         description="source pretext: layer of the trunk that gives the features; not set: the last "
@@ -242,18 +248,22 @@ class FeaturesConfig(Section):
     def unused(self) -> Collection[str]:
         """Name the options that the source does not use."""
         if self.source == "pretext":
-            return ()
+            return () if self.weights is None else ("checkpoint",)
         network = self.source.startswith("torchvision:")
-        return ("layer", "pool", "pooling", *(() if network else ("weights", "precision")))
+        always = ("checkpoint", "layer", "pool", "pooling")
+        return (*always, *(() if network else ("weights", "precision")))
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> "FeaturesConfig":
         for name in self.unused():
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
+                user, other = "features.weights", "leave features.weights out"
+                if self.source != "pretext":
+                    user, other = f"the source {self.source}", "give another features.source"
                 raise ValueError(
-                    f"{name} is {value}, but the source {self.source} does not use {name}; leave "
-                    f"features.{name} out, or give another features.source"
+                    f"{name} is {value}, but {user} does not use {name}; leave features.{name} out,"
+                    f" or {other}"
                 )
         return self
 

@@ -31,6 +31,7 @@ from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.probe_layers import check_probe_memory
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.pretext.effort import too_few_puzzles
+from ktfast.pretext.neighbours import NEIGHBOURS, judged_rows
 from ktfast.training.precision import computing_dtype
 
 logger = logging.getLogger(__name__)
@@ -110,11 +111,29 @@ def _check_images(config: Config, sets: Sets) -> None:
             f"{config.data.folders()['pretext']} holds one image; Jigsaw++ needs at least 2 "
             "images, because occluders come from another image"
         )
+    if config.features.checkpoint == "best" and "pretext" in sets:
+        _check_measures(config, sets["pretext"])
     if "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters:
         raise ConfigError(
             f"cluster.n_clusters {config.cluster.n_clusters} is more than the "
             f"{sets['cluster'].n} images of {config.data.folders()['cluster']}; give fewer "
             "clusters or more images"
+        )
+
+
+def _check_measures(config: Config, images: ImageIndex | PreparedSet) -> None:
+    """Check that the features of the puzzle network can be judged while it is trained."""
+    folder = config.data.folders()["pretext"]
+    if not config.pretext.feature_measures:
+        raise ConfigError(
+            "features.checkpoint is best, but pretext.feature_measures is 0; set it to at least 1, "
+            "or set features.checkpoint to last"
+        )
+    if not len(judged_rows(images.labels)):
+        raise ConfigError(
+            f"features.checkpoint is best, but the features cannot be judged: data.pretext "
+            f"({folder}) needs more than {NEIGHBOURS} images in two classes; put each class into "
+            "a folder of its own, or set features.checkpoint to last"
         )
 
 

@@ -23,6 +23,7 @@ from ktfast.images.source import PreparedSet
 from ktfast.models import Trunk, initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.steps.best_weights import BestWeights
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import (
     PERMUTATIONS,
@@ -117,7 +118,7 @@ def train_jigsaw(
             folder,
             name=name,
             guessing=guessing,
-            watch=_watch(run, model.trunk, images),
+            watch=_watch(run, model.trunk, images, folder),
         )
     with replacing(folder / PERMUTATIONS) as file:
         np.save(file, puzzle_permutations(config))
@@ -135,8 +136,11 @@ def train_jigsaw(
     return Trained(model, summary, metrics)
 
 
-def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet) -> Watch | None:
-    """Watch the features of a puzzle network; None without classes or if the user asks for none."""
+def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet, folder: Path) -> Watch | None:
+    """Watch the features of a puzzle network, and keep its best weights.
+
+    None if the images have no classes, or if the user asks for no measures.
+    """
     config = run.config.pretext
     rows = judged_rows(images.labels)
     if not config.feature_measures or not len(rows):
@@ -149,10 +153,17 @@ def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet) -> Watch | None:
         size=config.crop,
         n_threads=run.config.threads or None,
     )
+    best = BestWeights(
+        folder, lambda path: save_network(trunk, path, pretext_preprocessing(run.config))
+    )
 
     def measure(step: int) -> dict[str, float]:
         found = judge.accuracy()
-        return {} if found is None else {"neighbours": found}
+        if found is None:
+            return {}
+        if step > 0:
+            best.offer(step, found)
+        return {"neighbours": found}
 
     return Watch(config.feature_measures, measure)
 
