@@ -13,6 +13,8 @@ plain           the loss of the recipe without the loss of the cells (pretext.ce
 cells           pretext.cell_loss = 1
 clipped         plain, and the gradient is shortened to norm 1 (pretext.training.clip_norm)
 cells-clipped   cells, and the gradient is shortened to norm 1
+slow            plain, at a learning rate of 0.02 instead of 0.05
+cells-slow      cells, at a learning rate of 0.02 instead of 0.05
 few             plain; the first fifth of the steps uses 10 permutations only
 cells-few       cells; the first fifth of the steps uses 10 permutations only
 
@@ -54,12 +56,15 @@ from ktfast.training.loop import StepOutput, train
 CELLS = {"pretext.cell_loss": 1.0}
 PLAIN = {"pretext.cell_loss": 0.0}
 CLIPPED = {"pretext.training.clip_norm": 1.0}
+SLOW = {"pretext.training.learning_rate": 0.02}
 SETTINGS: dict[str, dict[str, float]] = {
     "none": PLAIN,
     "plain": PLAIN,
     "cells": CELLS,
     "clipped": {**PLAIN, **CLIPPED},
     "cells-clipped": {**CELLS, **CLIPPED},
+    "slow": {**PLAIN, **SLOW},
+    "cells-slow": {**CELLS, **SLOW},
     "few": PLAIN,
     "cells-few": CELLS,
 }

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 import ktfast
 from ktfast.config import load_config
 from ktfast.config.run import tomllib
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError
 from ktfast.pipeline.steps.best_weights import BEST, RECORD, BestWeights
 from support.photographs import squares
 from support.tiny_recipe import TINY
@@ -45,7 +45,7 @@ def test_a_damaged_file_is_not_taken(file, tmp_path, caplog):
     best.offer(3, 0.5)
     (tmp_path / file).write_text("damaged")
     again = weights(tmp_path, ["b"])
-    assert "both are removed" in caplog.text
+    assert "the best weights are removed" in caplog.text
     assert not (tmp_path / BEST).exists()
     again.offer(4, 0.1)
     assert (tmp_path / BEST).read_text() == "b"
@@ -71,7 +71,6 @@ def test_features_come_from_the_best_weights_on_request(tmp_path):
     assert record["value"] == max(value for step, value in judged.items() if step)
     assert record["value"] == judged[record["step"]]
     held = load_file(run / "pretext/weights.safetensors")
-    # Weights that nobody trained show which file the stage reads.
     assert set(load_file(run / "pretext" / BEST)) == set(held)
     fingerprint = json.loads((run / "features/pretext/result.json").read_text())["fingerprint"]
     best = last.model_copy(
@@ -81,6 +80,9 @@ def test_features_come_from_the_best_weights_on_request(tmp_path):
         ktfast.run(best, run, stages=["features"])
     ktfast.run(best, run, stages=["features"], redo=["features"])
     again = json.loads((run / "features/pretext/result.json").read_text())["fingerprint"]
+    (run / "pretext" / BEST).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"checkpoint-best\.safetensors is missing or damaged"):
+        ktfast.run(best, run, stages=["features"], redo=["features"])
     assert (again == fingerprint) == (record["step"] == max(judged))
 
 

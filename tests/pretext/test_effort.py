@@ -19,15 +19,15 @@ def test_enough_puzzles_give_no_warning():
 
 
 def test_the_warning_names_the_least_change_that_ends_it():
-    found = reckon(images=500, epochs=4.0)
-    assert "4 epochs of 500 images show each of the 100 permutations 20 times" in found
+    found = reckon(images=500, epochs=2.0)
+    assert "2 epochs of 500 images show each of the 100 permutations 10 times" in found
     assert "cell_loss" not in found
     epochs = int(found.partition("training.epochs to ")[2].split(",")[0])
     permutations = int(found.partition("permutations to ")[2].split(",")[0])
     assert reckon(images=500, epochs=float(epochs)) is None
     assert reckon(images=500, epochs=epochs - 1.0) is not None
-    assert reckon(images=500, epochs=4.0, permutations=permutations) is None
-    assert reckon(images=500, epochs=4.0, permutations=permutations + 1) is not None
+    assert reckon(images=500, epochs=2.0, permutations=permutations) is None
+    assert reckon(images=500, epochs=2.0, permutations=permutations + 1) is not None
 
 
 def test_a_loss_of_cells_is_proposed_if_there_is_none():

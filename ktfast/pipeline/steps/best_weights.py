@@ -1,8 +1,8 @@
 """Keep the weights of a puzzle network at the measure with the best features.
 
-`best.safetensors` lies beside `weights.safetensors`, which holds the last weights. `best.json`
-records the measure and the hash of the weights. The stage features reads the best weights if
-`features.checkpoint` is "best".
+`checkpoint-best.safetensors` lies beside `weights.safetensors`, which holds the last weights.
+`checkpoint-best.json` records the measure and the hash of the best weights. The stage features
+reads the best weights if `features.checkpoint` is "best".
 """
 
 import logging
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.durable import read_sealed, sha256_file, write_sealed
-from ktfast.errors import ConfigError, DataError
+from ktfast.errors import ConfigError, DataError, shown
 from ktfast.pipeline.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-BEST, RECORD = "best.safetensors", "best.json"
+BEST, RECORD = "checkpoint-best.safetensors", "checkpoint-best.json"
+_REMEDY = "redo the stage pretext, or set features.checkpoint to last"
 
 
 class BestWeights:
@@ -58,12 +59,9 @@ class BestWeights:
         if not (self.path.exists() or self.record.exists()):
             return None
         try:
-            found = read_sealed(self.record, "it is removed")
-            if self.path.is_file() and sha256_file(self.path) == found["weights"]:
-                return found
+            return _verified(self.path, self.record)
         except DataError as error:
-            logger.warning("%s", error)
-        logger.warning("%s does not fit %s; both are removed", self.path, RECORD)
+            logger.warning("%s; the best weights are removed", error)
         self.path.unlink(missing_ok=True)
         self.record.unlink(missing_ok=True)
         return None
@@ -79,11 +77,21 @@ def best_weights(run: RunFolder) -> Path:
     DataError
         The stage is not finished, or the weights are damaged.
     """
-    if BEST not in run.result("pretext").get("files", {}):
+    run.result("pretext")
+    path, record = (run.stage("pretext") / name for name in (BEST, RECORD))
+    if not (path.exists() or record.exists()):
         raise ConfigError(
-            "features.checkpoint is 'best', but the stage pretext has not judged its features: the "
-            "images of data.pretext have no classes, pretext.feature_measures is 0, or the file "
-            f"{BEST} was lost; set features.checkpoint to last, or redo the stage pretext with "
-            "images in one folder per class"
+            "features.checkpoint is best, but the stage pretext kept no best weights, because it "
+            "did not judge its features; set features.checkpoint to last, or redo the stage "
+            "pretext with images in one folder per class and pretext.feature_measures above 0"
         )
-    return run.artifact("pretext", BEST)
+    _verified(path, record)
+    return path
+
+
+def _verified(path: Path, record: Path) -> dict[str, Any]:
+    """Read the record of the best weights, and compare the weights with it."""
+    found = read_sealed(record, _REMEDY)
+    if not path.is_file() or sha256_file(path) != found.get("weights"):
+        raise DataError(f"{shown(path)} is missing or damaged; {_REMEDY}")
+    return found
