@@ -126,7 +126,8 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
             sentences.append(
                 "The puzzle network was at chance when its training ended. Its features, and the "
                 "clusters and the transfer that follow from the features, say little about "
-                "Jigsaw++: set pretext.cell_loss to 1, or train longer."
+                "Jigsaw++: set pretext.cell_loss to 1, lower pretext.training.learning_rate, or "
+                "train longer."
             )
     if pretext is not None:
         sentences += _features_finding(pretext)

@@ -48,8 +48,8 @@ HELD_OUT_IMAGES = 5000
 
 _AT_CHANCE = (
     "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
-    "lower pretext.permutations, or raise pretext.training.epochs. pretext.stop_at_chance ends "
-    "such a training"
+    "lower pretext.training.learning_rate or pretext.permutations, or raise "
+    "pretext.training.epochs. pretext.stop_at_chance ends such a training"
 )
 
 
