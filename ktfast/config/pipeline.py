@@ -154,8 +154,8 @@ class PretextConfig(Section):
         0.0,
         ge=0,
         description="weight of a second loss: the network also names the cell that each slot "
-        "shows; 0: the paper's loss alone; with 1, a network learns the puzzle on small data sets "
-        "on which it otherwise stays at chance",
+        "shows; 0: the paper's loss alone; with 1, some networks learn the puzzle on data sets on "
+        "which they otherwise stay at chance, if pretext.training.learning_rate is low enough",
     )
     stop_at_chance: bool = side_option(
         False,
