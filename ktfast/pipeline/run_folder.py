@@ -42,6 +42,8 @@ class RunFolder:
         name comes from a file that somebody else may have written.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
+    warned : set of str
+        Warnings that the checks before the stages have given. The checks run twice.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class RunFolder:
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
+    warned: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""

@@ -40,6 +40,7 @@ from ktfast.training.speed import (
 )
 from ktfast.training.state import TrainingState, global_settings
 from ktfast.training.summary import TrainingSummary, summarize
+from ktfast.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ __all__ = [
     "StepOutput",
     "Task",
     "TrainingSummary",
+    "Watch",
     "learning_rate_factor",
     "train",
 ]
@@ -73,6 +75,7 @@ def train(
     stop_after: int | None = None,
     identity: Mapping[str, Any] | None = None,
     guessing: Guessing | None = None,
+    watch: Watch | None = None,
 ) -> TrainingSummary:
     """Train a task's model in place, from the last checkpoint in `folder` if there is one.
 
@@ -104,6 +107,8 @@ def train(
     guessing : Guessing, optional
         Accuracy of guessing. A training that is not better after 40 % of its steps warns the user,
         or ends.
+    watch : Watch, optional
+        A measure of the network, which becomes rows of metrics.jsonl of its own.
 
     Returns
     -------
@@ -147,7 +152,8 @@ def train(
     ):
         state = TrainingState(task, config, device)
         resumed_from = state.restore(checkpoints.load(), question, circumstances, folder)
-        log.cut(state.step)
+        # A training that begins has no rows. Step 0 may have one in the file: its measure.
+        log.cut(state.step if resumed_from is not None else -1)
         if state.step == total:
             return summarize(state, Meter(device), resumed_from, feed.batches_per_epoch, total)
         ceilings, forecast = _prepare(state, feed, config, total)
@@ -168,7 +174,10 @@ def train(
             question=question,
             circumstances=circumstances,
             guessing=guessing,
+            watch=watch,
         )
+        if resumed_from is None:
+            recorder.watch_network()
         last = min(total, state.step + stop_after) if stop_after else total
         with running(task.model, state.way, device):
             _run_steps(state, feed, config, recorder, signals, last)
@@ -201,6 +210,7 @@ def _run_steps(
             recorder.write_row()
         else:
             recorder.line.advance(state.step)
+        recorder.watch_network()
         stop = state.step == last or signals.received is not None
         if stop or recorder.seconds_since_save() >= 60 * config.checkpoint_minutes:
             recorder.save()

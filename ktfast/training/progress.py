@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import parse_row, write_bytes
+from ktfast.errors import reading
 from ktfast.optional import problem_of
 from ktfast.training.speed import SpeedBounds
 
@@ -75,6 +76,42 @@ class MetricsLog:
             return False
         number = row.get("step", 0)
         return row.get("stage") != self.stage or (isinstance(number, int) and number <= step)
+
+
+def logged(path: Path, stage: str, figure: str) -> list[tuple[int, float]]:
+    """Read a figure of a training from metrics.jsonl.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it may be missing.
+    stage : str
+        Value of "stage" in the rows of the training.
+    figure : str
+        Name of the figure.
+
+    Returns
+    -------
+    found : list of (int, float)
+        Step and figure of each row that has the figure. Damaged lines are left out.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    if not path.is_file():
+        return []
+    with reading(path, "the metrics of a run", "remove the file"):
+        rows = [parse_row(line) for line in path.read_bytes().splitlines()]
+    return [
+        (row["step"], float(row[figure]))
+        for row in rows
+        if row is not None
+        and row.get("stage") == stage
+        and isinstance(row.get("step"), int)
+        and isinstance(row.get(figure), int | float)
+    ]
 
 
 def _event_writer(folder: Path, step: int) -> Any:
@@ -169,6 +206,15 @@ class Meter:
             self._gaps.append(gap)
         else:
             self._row_waited += time.perf_counter() - began
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the time of a block out of the speed of the row."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        yield
+        self._row_began += time.perf_counter() - began
 
     def row(self, images: int) -> tuple[float, float]:
         """End a row of `images` images; waits for the GPU.
