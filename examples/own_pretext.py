@@ -39,6 +39,7 @@ if __name__ == "__main__":
     write_views(work / "views", {"train": 8, "test": 1})
     command = f"pretext --run {work}/run --data.pretext {work}/views/train --device cpu"
     command += " --pretext.task own_pretext:ChannelOrder --data.short_side 64 --pretext.crop 64"
-    command += " --transfer.image_size 64 --transfer.crop 64 --trunk alexnet --width 0.125"
-    command += " --batch_norm true --hidden 32 --training.epochs 4 --training.batch_size 16"
+    command += " --transfer.image_size 64 --transfer.crop 64 --cluster.n_clusters 10"
+    command += " --trunk alexnet --width 0.125 --batch_norm true --hidden 32"
+    command += " --training.epochs 4 --training.batch_size 16"
     sys.exit(main(command.split()) or main(["report", f"{work}/run"]))
