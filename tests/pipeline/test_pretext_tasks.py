@@ -28,7 +28,7 @@ TASKS = {
     "rotation": ["--pretext.jitter", "4"],
     "context": [],
 }
-# Options of the recipe that a task on whole photographs refuses.
+# Options of the recipe that a task on whole photographs refuses. The first one is for puzzles only.
 TILES = ("permutations", "tile_size", "tile_features")
 TASK = """
 from ktfast.pretext.classifying import ClassifyingPretext
@@ -52,15 +52,16 @@ def place(tmp_path_factory):
     """Photographs, a recipe of tiles and one without tiles, and a run whose images are prepared."""
     folder = tmp_path_factory.mktemp("tasks")
     arguments = write_inputs(folder)
-    recipe = (folder / "small.toml").read_text()
-    kept = [line for line in recipe.splitlines() if not line.startswith(TILES)]
-    (folder / "whole.toml").write_text("\n".join(kept) + "\n")
+    lines = (folder / "small.toml").read_text().splitlines()
+    for name, refused in (("tiles", TILES[:1]), ("whole", TILES)):
+        kept = [line for line in lines if not line.startswith(refused)]
+        (folder / f"{name}.toml").write_text("\n".join(kept) + "\n")
     assert main(["prepare", "--run", str(folder / "run"), *arguments]) == 0
     return folder
 
 
 def command_of(place, run, task):
-    recipe = "whole.toml" if task == "rotation" or ":" in task else "small.toml"
+    recipe = "whole.toml" if task == "rotation" or ":" in task else "tiles.toml"
     return [
         *("--run", str(run), "--config", str(place / recipe), "--pretext.task", task),
         *("--data.pretext", str(place / "train"), "--data.test", str(place / "test")),
@@ -156,10 +157,7 @@ def test_permutations_of_a_file_are_compared_by_content(place, tmp_path, capsys)
     run, file = prepared(place, tmp_path / "run"), tmp_path / "a.npy"
     rows = np.array([np.roll(np.arange(9), shift) for shift in range(3)])
     np.save(file, rows)
-    config = (place / "small.toml").read_text().replace("permutations = 4\n", "")
-    (place / "file.toml").write_text(config)
     command = ["pretext", *command_of(place, run, "jigsaw++"), "--pretext.permutation_file"]
-    command[command.index(str(place / "small.toml"))] = str(place / "file.toml")
     assert main([*command, str(file)]) == 0
     np.testing.assert_array_equal(np.load(run / "pretext/permutations.npy"), rows)
     file.rename(tmp_path / "b.npy")
