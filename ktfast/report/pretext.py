@@ -53,10 +53,11 @@ def pretext_section(run: RunReader) -> PretextSection:
 
 def _stored(run: RunReader) -> tuple[Json, list[Example]]:
     """What the section says about the task, and the examples; empty if there are none."""
-    about = run.sealed(_TEXTS)
     try:
-        if about is None:
+        if not (run.folder / _TEXTS).is_file():
             return _of_an_earlier_version(run)
+        if (about := run.sealed(_TEXTS)) is None:
+            return {}, []
         texts = about["examples"]
         panels = {f"panel_{place}": 4 for place in range(len(texts[0]["panels"]))}
         arrays = run.arrays(_PIXELS, panels)
