@@ -41,5 +41,5 @@ if __name__ == "__main__":
     command += " --pretext.task own_pretext:ChannelOrder --data.short_side 64 --pretext.crop 64"
     command += " --transfer.image_size 64 --transfer.crop 64 --cluster.n_clusters 10"
     command += " --trunk alexnet --width 0.125 --batch_norm true --hidden 32"
-    command += " --training.epochs 4 --training.batch_size 16"
+    command += " --dropout 0 --training.epochs 10 --training.batch_size 16"
     sys.exit(main(command.split()) or main(["report", f"{work}/run"]))
