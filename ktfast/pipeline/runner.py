@@ -51,8 +51,9 @@ def run(
     redo : collection of str
         Stages, or names from `BASELINES`, whose earlier results are removed first.
     trust_source : bool, optional
-        Whether the function that `features.source` names may be imported and called. None: yes if
-        `config` gives the options themselves, no if `config` is the path of a file.
+        Whether the function that `features.source` names, and the class that `pretext.task` names,
+        may be imported and called. None: yes if `config` gives the options themselves, no if
+        `config` is the path of a file.
 
     Returns
     -------
@@ -154,8 +155,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     from ktfast.pipeline.steps.image_sets import is_prepared
     from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
 
-    if "features" in stages and not _needless(run_folder.config, "features"):
-        _check_trust(run_folder, redo)
+    _check_trust(run_folder, stages, redo)
     ready = "prepare" not in stages and is_prepared(run_folder)
     if ready:
         check_chain(run_folder, stages[0])
@@ -179,13 +179,23 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
             log_outlook(run_folder, needed, redo)
 
 
-def _check_trust(run_folder: "RunFolder", redo: Collection[str]) -> None:
-    """Refuse a function that only a file names, before hours of work; see `check_trust`."""
+def _check_trust(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
+    """Refuse code that only a file names, before hours of work; finished stages need no code."""
     from ktfast.pipeline.steps.extract_features import check_trust
+    from ktfast.pipeline.steps.pretext_tasks import check_task_trust, runs_task
 
-    is_done = any(run_folder.stage("features").glob("*/result.json"))
-    if not is_done or "features" in redo:
-        check_trust(run_folder)
+    def is_done(stage: str) -> bool:
+        folder = run_folder.stage(stage)
+        made = (folder / "result.json").is_file() or any(folder.glob("*/result.json"))
+        return made and stage not in redo
+
+    for stage in stages:
+        if _needless(run_folder.config, stage) or is_done(stage):
+            continue
+        if stage == "features":
+            check_trust(run_folder)
+        if runs_task(run_folder.config, stage):
+            check_task_trust(run_folder)
 
 
 def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 STAGES = {
     "prepare": "decode and resize every image once, and store it for fast loading",
-    "pretext": "train the puzzle network on Jigsaw++",
+    "pretext": "train the deep network on a pretext task, such as Jigsaw++ puzzles",
     "features": "extract the features that are clustered",
     "cluster": "cluster the features with K-means and give every image a pseudo-label",
     "transfer": "train the target network on the pseudo-labels",

@@ -13,6 +13,7 @@ from ktfast.durable import write_bytes
 from ktfast.errors import shown
 from ktfast.report import sections
 from ktfast.report.formats import amount, duration, moment, percent
+from ktfast.report.pretext import pretext_section
 from ktfast.report.probes import probe_section
 from ktfast.report.reading import RunReader
 from ktfast.report.voc import PROTOCOLS, voc_section
@@ -46,7 +47,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "result": sections.result_section(run),
         "probes": probe_section(run.evaluation()),
         "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}),
-        "puzzles": sections.puzzles_section(run),
+        "pretext": pretext_section(run),
         "clusters": sections.clusters_section(run),
         "trainings": sections.trainings_section(run),
         "stages": sections.stages_section(run),

@@ -112,30 +112,44 @@ class TrainingResult:
     Attributes
     ----------
     accuracy : float, optional
-        Accuracy of the network. For puzzles: on held-out images.
+        Accuracy of the network. For a pretext task: on held-out images.
     chance : float, optional
-        Accuracy of guessing; only puzzles have one.
+        Accuracy of guessing; only pretext tasks have one.
     at_chance : bool
         Whether the network was no better than guessing on the images of the last training steps.
+    task : str
+        Name of the pretext task.
+    measure : str
+        What was measured on held-out images.
+    value : float, optional
+        The measured value.
     neighbours, untrained_neighbours : float, optional
         Accuracy of the nearest neighbours of the network's features after and before the training;
-        only puzzle networks have them.
+        only networks of a pretext task have them.
     """
 
     accuracy: float | None
     chance: float | None
     at_chance: bool = False
+    task: str = "Jigsaw++"
+    measure: str = "accuracy"
+    value: float | None = None
     neighbours: float | None = None
     untrained_neighbours: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
+        accuracy, chance = number(value.get("accuracy")), number(value.get("chance"))
+        measure = str(value.get("measure", cls.measure))
         neighbours = mapping(value.get("neighbours"))
         return cls(
-            accuracy=number(value.get("accuracy")),
-            chance=number(value.get("chance")),
+            accuracy,
+            chance,
             at_chance=value.get("at_chance") is True,
+            task=str(value.get("task", cls.task)),  # an earlier version had one task only
+            measure=measure,
+            value=number(value.get(measure)),
             neighbours=number(neighbours.get("trained")),
             untrained_neighbours=number(neighbours.get("untrained")),
         )

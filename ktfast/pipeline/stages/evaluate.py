@@ -1,7 +1,7 @@
 """Stage 6: probe the frozen layers of the target network and of baselines on the same images.
 
-The baselines have the target's architecture: random weights, weights trained on the puzzle itself
-(no clustering), and weights trained on the true labels.
+The baselines have the target's architecture: random weights, weights trained on the pretext task
+itself (no clustering), and weights trained on the true labels.
 """
 
 import logging
@@ -33,6 +33,7 @@ from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.networks import pretext_trunk
+from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.probe_layers import probe_model
 from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
 from ktfast.pipeline.steps.retrain_layers import retrain_above
@@ -132,6 +133,7 @@ def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
 
 def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
     """Cluster the features of an untrained trunk with the run's options; rate the clusters."""
+    check_task_trust(run)
     images = open_set(run, "transfer")
     torch.manual_seed(run.config.seed)
     trunk = pretext_trunk(run.config.pretext)

@@ -16,13 +16,8 @@ from ktfast.images.feeds.base import Batch
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_set
-from ktfast.pipeline.steps.networks import (
-    jigsaw_network,
-    jigsaw_task,
-    pretext_trunk,
-    target_network,
-    target_trunk,
-)
+from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
+from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.live_line import LiveLine, spelled_time
 from ktfast.training.loop import Task
@@ -125,26 +120,26 @@ def _plans(run: RunFolder, stages: Collection[str], redo: Collection[str]) -> It
         return name in redo or not (run.stage(name) / "result.json").is_file()
 
     if "pretext" in stages and is_open("pretext"):
-        yield _puzzle(run, "pretext")
+        yield _pretext(run, "pretext")
     if "transfer" in stages and is_open("transfer"):
         yield _labels(run, "transfer", "transfer")
     if "evaluate" in stages:
         baselines = run.config.evaluate.baselines
         if "pretext" in baselines and is_open("baseline_pretext"):
-            yield _puzzle(run, "baseline_pretext")
+            yield _pretext(run, "baseline_pretext")
         if "labels" in baselines and is_open("baseline_labels"):
             yield _labels(run, "baseline_labels", "train")
 
 
-def _puzzle(run: RunFolder, name: str) -> Plan:
-    """Plan a training on the puzzle: the stage pretext, or the baseline of that name."""
+def _pretext(run: RunFolder, name: str) -> Plan:
+    """Plan a training on the pretext task: the stage pretext, or the baseline of that name."""
     config = run.config
     options = config.pretext.model_copy(update={"permutations": 2})  # the number costs little
 
     def task() -> Task:
         whole = name == "baseline_pretext"
-        trunk = target_trunk(config.transfer) if whole else pretext_trunk(options)
-        return jigsaw_task(jigsaw_network(trunk, options), options, 0, config.threads)
+        trunk = target_trunk(config.transfer, options.task) if whole else pretext_trunk(options)
+        return build_pretext(trunk, options, seed=0, n_threads=config.threads)
 
     images = round(open_set(run, "pretext").n * options.training.epochs)
     return Plan(name, images, options.training, options.crop, task)
