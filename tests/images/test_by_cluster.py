@@ -1,4 +1,4 @@
-"""Folders of links by cluster: complete or absent, of any file name, and copies where links fail."""
+"""Folders of links by cluster: complete or absent, for any file name, copies where links fail."""
 
 import logging
 import os
