@@ -83,7 +83,7 @@ def training_curves(
     plots = []
     if len(loss):
         words = f"Loss on training batches, {_from_to(loss)}"
-        with _panel(f"{name}-loss", 2.2, words) as (axes, svgs):
+        with panel(f"{name}-loss", 2.2, words) as (axes, svgs):
             _curve(axes, loss, COLORS["loss"])
             axes.set(title="Loss on training batches", ylabel="cross-entropy (nats)")
             axes.set(xlabel="epoch")
@@ -93,7 +93,7 @@ def training_curves(
     if len(accuracy):
         accuracy = accuracy * [1, 100]
         words = f"Accuracy on training batches in percent, {_from_to(accuracy)}"
-        with _panel(f"{name}-accuracy", 2.2, words) as (axes, svgs):
+        with panel(f"{name}-accuracy", 2.2, words) as (axes, svgs):
             _curve(axes, accuracy, COLORS["accuracy"])
             axes.set(title="Accuracy on training batches", ylabel="accuracy (%)")
             axes.set(xlabel="epoch", ylim=(0, None))
@@ -124,7 +124,7 @@ def probe_curves(models: ByModel, names: dict[str, str], *, title: str, unit: st
     """
     layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
     words = f"{title}: {unit} by layer. {_in_words(models, names)}"
-    with _panel(title, 2.9, words) as (axes, svgs):
+    with panel(title, 2.9, words) as (axes, svgs):
         for model, row in models.items():
             positions = [layers.index(layer) for layer in row]
             first = model == "transfer"
@@ -161,7 +161,7 @@ def cluster_plots(sizes: NDArray[np.int64], inertia: Sequence[float]) -> tuple[s
             f"Histogram of the sizes of {len(sizes):,} clusters: {sizes.min():,} to "
             f"{sizes.max():,} images, median {amount(float(np.median(sizes)))}"
         )
-        with _panel("cluster-sizes", 2.4, words) as (axes, svgs):
+        with panel("cluster-sizes", 2.4, words) as (axes, svgs):
             axes.hist(sizes, bins=_size_bins(sizes).tolist(), color=COLORS["transfer"])
             middle = float(np.median(sizes))
             axes.axvline(middle, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -177,7 +177,7 @@ def cluster_plots(sizes: NDArray[np.int64], inertia: Sequence[float]) -> tuple[s
             f"Inertia of K-means over {len(inertia)} iterations, from {amount(inertia[0])} to "
             f"{amount(inertia[-1])}"
         )
-        with _panel("inertia", 2.4, words) as (axes, svgs):
+        with panel("inertia", 2.4, words) as (axes, svgs):
             steps = np.arange(1, len(inertia) + 1)
             axes.plot(steps, inertia, color=COLORS["transfer"], marker="o", markersize=2.5)
             axes.set(title="K-means", xlabel="iteration", ylabel="inertia (sum of squares)")
@@ -236,10 +236,22 @@ def _level(axes: Axes, value: float, text: str, *, below: bool) -> None:
 
 
 @contextmanager
-def _panel(name: str, height: float, words: str) -> Iterator[tuple[Axes, list[str]]]:
+def panel(name: str, height: float, words: str = "") -> Iterator[tuple[Axes, list[str]]]:
     """Yield axes, and a list that receives the SVG text of the drawing when the block ends.
 
-    `words` describes the drawing for readers who do not see it.
+    Parameters
+    ----------
+    name : str
+        Name of the plot; makes the ids in the SVG unique.
+    height : float
+        Height in inches.
+    words : str
+        Describes the drawing for readers who do not see it. Empty: the name describes it.
+
+    Yields
+    ------
+    panel : tuple of Axes and list of str
+        The axes, and the list.
     """
     style: Any = {**_STYLE, "svg.hashsalt": name}
     svgs: list[str] = []
@@ -247,7 +259,7 @@ def _panel(name: str, height: float, words: str) -> Iterator[tuple[Axes, list[st
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure.subplots(), svgs
-        svgs.append(_svg(figure, words))
+        svgs.append(_svg(figure, words or name))
 
 
 def _svg(figure: Figure, words: str) -> str:

@@ -92,7 +92,9 @@ def _methods(config: Config) -> tuple[dict[str, str], str]:
             f"The target network of this run is {target}, and that of the published results is "
             "AlexNet, so no published row stands for this run."
         )
-    methods = {"pretext": "Jigsaw++", "labels": "ImageNet labels", "random": "random"}
+    methods = {"labels": "ImageNet labels", "random": "random"}
+    if _learns_jigsaw(config):
+        methods = {"pretext": "Jigsaw++", **methods}
     teacher, reason = _teacher(config)
     if teacher is None:
         return methods, f"No published row stands for the transfer of this run, because {reason}."
@@ -111,8 +113,15 @@ def _teacher(config: Config) -> tuple[str | None, str]:
         return None, f"the paper has no teacher {features.source}"
     if features.weights is not None:
         return None, "the weights of its teacher come from a file"
+    if not _learns_jigsaw(config):
+        return None, "its teacher learnt another task than Jigsaw++"
     trunk = config.pretext.trunk
     return _TEACHERS[trunk], f"its teacher learnt Jigsaw++ with {trunk}"
+
+
+def _learns_jigsaw(config: Config) -> bool:
+    """Say whether the pretext task is Jigsaw++. A version with a single task has no such option."""
+    return bool(getattr(config.pretext, "task", "jigsaw++") == "jigsaw++")
 
 
 def by_layer(rows: Iterable[paper.LayerRow]) -> ByModel:

@@ -201,6 +201,14 @@ def test_the_published_row_fits_the_teacher(options, transfer, reason):
     assert reason in beside.remark
 
 
+def test_no_published_row_fits_another_pretext_task():
+    config = load_config(None, {})
+    vars(config.pretext)["task"] = "rotation"
+    beside = published_beside(config, None)
+    assert beside.methods == {"labels": "ImageNet labels", "random": "random"}
+    assert "another task than Jigsaw++" in beside.remark
+
+
 def test_no_published_row_fits_another_target_or_unknown_options():
     assert published_beside(load_config(None, {"transfer.target": "vgg16"}), None).methods == {}
     assert published_beside(None, None).methods == {}
