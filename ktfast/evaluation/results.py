@@ -5,7 +5,6 @@ summaries (`EvaluationSummary`, `VocSummary`) skip values of an unexpected type,
 of a damaged or older run still shows the rest. All accuracies are fractions in [0, 1].
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,17 +24,14 @@ Layers = dict[str, float]
 """Accuracy by layer."""
 ByModel = dict[str, Layers]
 """Accuracy by model and layer."""
+HELD_OUT = ("linear_held_out", "knn_held_out")
+"""The keys under which accuracies on held-out training images are stored."""
 
 
 def by_model(value: object) -> ByModel:
     """Accuracies by model and layer; models without an accuracy are left out."""
     rows = {str(model): numbers(row) for model, row in mapping(value).items()}
     return {model: row for model, row in rows.items() if row}
-
-
-def best_layer(row: Mapping[str, float] | None) -> tuple[str, float] | None:
-    """Layer with the highest accuracy, and the accuracy; of equal ones, the first layer."""
-    return max(row.items(), key=lambda item: item[1]) if row else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,9 @@ class ProbeRow:
         Linear probes with few labels.
     protocol : dict of str to value
         How the linear probes were trained.
+    linear_held_out, knn_held_out : dict of str to float
+        Mean per-class accuracy on held-out training images, by layer. It chooses the layer at which
+        the model is compared with others. Empty if an earlier version of ktfast wrote the row.
     """
 
     linear: Layers
@@ -92,6 +91,8 @@ class ProbeRow:
     knn: Layers
     low_label: list[LowLabelRow]
     protocol: ProtocolDetails
+    linear_held_out: Layers = field(default_factory=dict)
+    knn_held_out: Layers = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the row."""
@@ -103,7 +104,8 @@ class ProbeRow:
         low_label = [LowLabelRow.from_json(row) for row in value["low_label"]]
         names = ("linear", "linear_top1", "knn")
         linear, top1, knn = (required_numbers(value[key]) for key in names)
-        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]))
+        held_out = (numbers(value.get(key)) for key in HELD_OUT)
+        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]), *held_out)
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,8 @@ class EvaluationSummary:
         Accuracies with the layers above a frozen layer trained anew.
     random_clusters : ClusterQuality, optional
         Quality of the clusters of an untrained network's features.
+    linear_held_out, knn_held_out : dict of str to dict of str to float
+        Accuracy on held-out training images by model and layer, see `ProbeRow`.
     """
 
     metric: str = "accuracy"
@@ -249,10 +253,13 @@ class EvaluationSummary:
     protocol: ProtocolDetails = field(default_factory=dict)
     retraining: Retraining | None = None
     random_clusters: ClusterQuality | None = None
+    linear_held_out: ByModel = field(default_factory=dict)
+    knn_held_out: ByModel = field(default_factory=dict)
 
     def to_json(self) -> Json:
-        """JSON object of the summary; without `retraining` and `random_clusters` if not run."""
+        """JSON object of the summary; without the parts that were not run."""
         value = dict(vars(self))
+        value |= {key: rows for key in HELD_OUT if (rows := value.pop(key))}
         retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
         value["low_label"] = [regime.to_json() for regime in self.low_label]
         if retraining is not None:
@@ -284,6 +291,8 @@ class EvaluationSummary:
             protocol=mapping(value.get("protocol")),
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,
+            linear_held_out=by_model(value.get("linear_held_out")),
+            knn_held_out=by_model(value.get("knn_held_out")),
         )
 
 
@@ -304,6 +313,9 @@ class VocRow:
         Steps of the training.
     protocol : dict of str to value
         How the model was trained and tested.
+    areas : dict of str to float or None
+        Area under the precision-recall curve of each class, for classification and detection. Empty
+        if an earlier version of ktfast wrote the row.
     """
 
     score: float | None
@@ -311,28 +323,35 @@ class VocRow:
     more: dict[str, float | None]
     steps: int | None
     protocol: ProtocolDetails
+    areas: dict[str, float | None] = field(default_factory=dict)
 
     def to_json(self) -> Json:
-        """JSON object of the row."""
+        """JSON object of the row; without areas if there are none."""
         return {
             "score": self.score,
             "classes": self.classes,
             **self.more,
             "steps": self.steps,
             "protocol": self.protocol,
+            **({"areas": self.areas} if self.areas else {}),
         }
 
     @classmethod
     def from_json(cls, value: Json) -> "VocRow":
         """Read a stored row; values of an unexpected type are left out."""
         steps = number(value.get("steps"))
-        known = ("score", "classes", "steps", "protocol")
+        known = ("score", "classes", "steps", "protocol", "areas")
+        classes, areas = (
+            {str(k): number(v) for k, v in mapping(value.get(key)).items()}
+            for key in ("classes", "areas")
+        )
         return cls(
             score=number(value.get("score")),
-            classes={str(k): number(v) for k, v in mapping(value.get("classes")).items()},
+            classes=classes,
             more={str(k): number(v) for k, v in value.items() if k not in known},
             steps=None if steps is None else int(steps),
             protocol=mapping(value.get("protocol")),
+            areas=areas,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ktfast.errors import ConfigError, DataError
-from ktfast.evaluation.knn import knn_accuracy
+from ktfast.evaluation.knn import knn_accuracy, knn_held_out
 from ktfast.evaluation.linear import LinearProbeResult, linear_probe
 from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
@@ -63,6 +63,7 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
     n_classes = len(open_set(run, "train").classes)
     linear: dict[str, LinearProbeResult] = {}
     knn: Layers = {}
+    held_out: Layers = {}
     few: list[tuple[float, dict[str, LinearProbeResult]]]
     few = [(fraction, {}) for fraction in config.label_fractions]
     for layers in _passes(run, model):
@@ -79,6 +80,9 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
             }
             linear[layer] = linear_probe(*data, **common)
             knn[layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
+            held_out[layer] = knn_held_out(
+                x, train_labels, k=config.neighbors, seed=run.config.seed
+            )
             for fraction, probes in few:
                 probes[layer] = low_label_probe(*data, fraction=fraction, **common)
             accuracies = 100 * linear[layer].mean_per_class, 100 * knn[layer]
@@ -89,6 +93,10 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
         knn=knn,
         low_label=[_low_label_row(fraction, probes) for fraction, probes in few],
         protocol=_last(linear).protocol,
+        linear_held_out={
+            layer: probe.held_out for layer, probe in linear.items() if probe.held_out is not None
+        },
+        knn_held_out=held_out,
     )
 
 
