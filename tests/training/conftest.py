@@ -1,4 +1,6 @@
-"""An uninterrupted training, which tests compare with."""
+"""An uninterrupted training, which tests compare with, and trials of a fixed size."""
+
+import math
 
 import pytest
 
@@ -13,3 +15,9 @@ def whole(tmp_path_factory):
     with limited_to_one_thread():
         summary, digest = toy_train(folder)
     return folder, summary, digest
+
+
+@pytest.fixture(autouse=True)
+def trials_of_two_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of the speed end after two images, so that tests can tell a trial from a step."""
+    monkeypatch.setattr("ktfast.training.speed.SHORT_SECONDS", math.inf)

@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path, bad):
 
     def step(batch, epoch):
         output = good(batch, epoch)
-        number = next(calls) if len(batch.images) == 12 else None  # trials use fewer images
+        number = next(calls) if len(batch.images) > 2 else None  # trials use two
         return dataclasses.replace(output, loss=output.loss * (bad if number == 5 else 1))
 
     task.step = step
