@@ -333,7 +333,7 @@ def test_a_stage_that_sigterm_ends_goes_on(
         "prepare": "ktfast.pipeline.stages.prepare.prepare",
         "features": "ktfast.pipeline.steps.extract_features.FeatureWriter.append",
         "cluster": "ktfast.pipeline.steps.fit_clusters.FeatureTransform.fit",
-        "evaluate": "ktfast.pipeline.stages.evaluate.cluster_images",
+        "evaluate": "ktfast.pipeline.steps.untrained_clusters.cluster_images",
     }[stage]
     with monkeypatch.context() as patch:
         patch.setattr(inner, lambda *_, **__: os.kill(os.getpid(), 15))
