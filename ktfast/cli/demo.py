@@ -6,7 +6,7 @@ Each photograph is a class. The left part of a photograph gives training views, 
 gives test views. A probe must recognise the photograph from a part that no network has seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,9 @@ def demo_config(folder: Path, seed: int = 0) -> Config:
     )
 
 
-def write_views(folder: Path, views: Mapping[str, int] = VIEWS) -> None:
+def write_views(
+    folder: Path, views: Mapping[str, int] = VIEWS, names: Collection[str] = PHOTOGRAPHS
+) -> None:
     """Cut square views out of every photograph and save them as JPEG.
 
     Parameters
@@ -104,9 +106,13 @@ def write_views(folder: Path, views: Mapping[str, int] = VIEWS) -> None:
         Receives the folders `train/<photograph>/` and `test/<photograph>/`.
     views : mapping
         Number of views per photograph for "train" and for "test".
+    names : collection of str
+        Photographs from `PHOTOGRAPHS` that are cut.
     """
     rng = np.random.default_rng(0)
-    for name, photograph in _photographs().items():
+    photographs = _photographs()
+    for name in names:
+        photograph = photographs[name]
         image = Image.fromarray(photograph).convert("RGB")
         width, height = image.size
         middle = round(width * 0.6)
