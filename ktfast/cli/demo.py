@@ -43,7 +43,7 @@ MORE_SKIMAGE = ("camera", "page", "text")
 STEREO = "stereo_motorcycle"
 MATPLOTLIB = ("grace_hopper",)
 PHOTOGRAPHS = (*SKIMAGE, *SKLEARN, *MORE_SKIMAGE, STEREO, *MATPLOTLIB)
-VIEWS = {"train": 24, "test": 20}  # number per photograph
+VIEWS = {"train": 30, "test": 12}  # number per photograph
 VIEW_SIDE = 128  # px
 
 
@@ -70,24 +70,25 @@ def demo_config(folder: Path, seed: int = 0) -> Config:
     )
     return Config(
         seed=seed,
-        data=DataConfig(pretext=images / "train", test=images / "test", short_side=104, quality=95),
+        data=DataConfig(
+            pretext=images / "train", test=images / "test", short_side=VIEW_SIDE, quality=95
+        ),
         pretext=PretextConfig(
             width=0.125,
             batch_norm=True,
-            crop=96,
+            crop=120,
             tile_size=24,
             permutations=24,
             tile_features=128,
             hidden=256,
             dropout=0.0,
             cell_loss=1.0,
-            # Small batches: the network learns nothing in the first 250 steps or so.
-            training=training.model_copy(update={"epochs": 21.0, "batch_size": 16}),
+            training=training.model_copy(update={"batch_size": 32}),
         ),
         features=FeaturesConfig(pool=4),
         cluster=ClusterConfig(n_clusters=30),
         transfer=TransferConfig(
-            width=0.25, batch_norm=True, image_size=104, crop=88, training=training
+            width=0.25, batch_norm=True, image_size=120, crop=99, training=training
         ),
         # The comparison was settled before the runs in docs/results/learning.md: nearest neighbours
         # need no training, so they show the features themselves, and conv5 is the last layer.
