@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_stages(commands, arguments[0] if arguments else "")
     demo = commands.add_parser(
-        "demo", help="run every stage on photographs of scikit-image and scikit-learn"
+        "demo", help="run every stage on photographs that installed packages contain"
     )
     demo.add_argument(
         "--run", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
