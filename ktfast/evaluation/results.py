@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.json_values import (
     Json,
     mapping,
@@ -85,6 +86,9 @@ class ProbeRow:
         Linear probes with few labels.
     protocol : dict of str to value
         How the linear probes were trained.
+    headline : list of float
+        Accuracy of each class by the measure and at the layer that `evaluate.headline` names; empty
+        if the option is not set.
     """
 
     linear: Layers
@@ -92,6 +96,7 @@ class ProbeRow:
     knn: Layers
     low_label: list[LowLabelRow]
     protocol: ProtocolDetails
+    headline: list[float] = field(default_factory=list)
 
     def to_json(self) -> Json:
         """JSON object of the row."""
@@ -103,7 +108,8 @@ class ProbeRow:
         low_label = [LowLabelRow.from_json(row) for row in value["low_label"]]
         names = ("linear", "linear_top1", "knn")
         linear, top1, knn = (required_numbers(value[key]) for key in names)
-        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]))
+        headline = [required_number(item) for item in value.get("headline", [])]
+        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]), headline)
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,8 @@ class EvaluationSummary:
         Accuracies with the layers above a frozen layer trained anew.
     random_clusters : ClusterQuality, optional
         Quality of the clusters of an untrained network's features.
+    headline : Headline, optional
+        The comparison that `evaluate.headline` settled before the run.
     """
 
     metric: str = "accuracy"
@@ -249,11 +257,14 @@ class EvaluationSummary:
     protocol: ProtocolDetails = field(default_factory=dict)
     retraining: Retraining | None = None
     random_clusters: ClusterQuality | None = None
+    headline: Headline | None = None
 
     def to_json(self) -> Json:
-        """JSON object of the summary; without `retraining` and `random_clusters` if not run."""
+        """JSON object of the summary; without optional parts that were not run."""
         value = dict(vars(self))
         retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
+        if (headline := value.pop("headline")) is not None:
+            value["headline"] = headline.to_json()
         value["low_label"] = [regime.to_json() for regime in self.low_label]
         if retraining is not None:
             value["retrained"] = retraining.mean_per_class
@@ -284,6 +295,7 @@ class EvaluationSummary:
             protocol=mapping(value.get("protocol")),
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,
+            headline=Headline.from_json(value.get("headline")),
         )
 
 

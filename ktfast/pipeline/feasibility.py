@@ -27,7 +27,7 @@ from ktfast.pipeline.steps.networks import (
     target_trunk,
 )
 from ktfast.pipeline.steps.prepared_images import listed_images
-from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.training.precision import computing_dtype
 
@@ -153,6 +153,14 @@ def _check_target(config: Config) -> None:
             raise ConfigError(
                 f"evaluate.{option}: {unknown[0]!r} is unknown; the target has "
                 f"{', '.join(target.layers)}"
+            )
+    if config.evaluate.headline:
+        layer = config.evaluate.headline.partition(":")[2]
+        probed = probed_layers(config, target)
+        if layer not in probed:
+            raise ConfigError(
+                f"evaluate.headline {config.evaluate.headline!r} names the layer {layer}, which is "
+                f"not probed; give one of {', '.join(probed)}"
             )
     if config.data.test is not None and "pretext" in config.evaluate.baselines:
         jigsaw_network(target_trunk(config.transfer), config.pretext)

@@ -25,12 +25,14 @@ STAGES = {
     "features": "extract the features that are clustered",
     "cluster": "cluster the features with K-means and give every image a pseudo-label",
     "transfer": "train the target network on the pseudo-labels",
-    "evaluate": "test the layers of the target and of baselines with linear and k-NN probes",
+    "evaluate": "test the target and its baselines with probes, or without labels",
     "voc": "fine-tune the target on PASCAL VOC: classification, detection, segmentation",
 }
 """The stages in the order of their execution, each with its purpose."""
 BASELINES = ("baseline_pretext", "baseline_labels")
 """Trainings that the stage `evaluate` does for its baselines; `redo` accepts their names."""
+PARTS = (*BASELINES, "unlabelled")
+"""Parts of the stage `evaluate` that have a folder of their own; `redo` accepts their names."""
 
 
 def run(
@@ -61,7 +63,7 @@ def run(
     stages : sequence of str, optional
         Names of stages (see `STAGES`), in order. None: all stages that the options call for.
     redo : collection of str
-        Stages, or names from `BASELINES`, whose earlier results are removed first.
+        Stages, or names from `PARTS`, whose earlier results are removed first.
     trust_source : bool, optional
         Whether the function that `features.source` names may be imported and called. None: yes if
         `config` gives the options themselves, no if `config` is the path of a file.
@@ -136,7 +138,7 @@ def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
     if unknown or not stages:
         got = repr(unknown[0]) if unknown else "no stage"
         raise InputError(f"stages: expected names from {', '.join(STAGES)}, got {got}")
-    done = {*stages, *(BASELINES if "evaluate" in stages else ())}
+    done = {*stages, *(PARTS if "evaluate" in stages else ())}
     if useless := sorted(set(redo) - done):
         raise InputError(
             f"redo: expected names from {', '.join(sorted(done))}, because no other stage is run "
@@ -197,8 +199,8 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
     from ktfast.pipeline.stage_result import discard
 
     if stage == "evaluate":
-        for baseline in set(redo).intersection(BASELINES):
-            discard(run_folder.stage(baseline))
+        for part in set(redo).intersection(PARTS):
+            discard(run_folder.stage(part))
     module = importlib.import_module(f"ktfast.pipeline.stages.{stage}")
     module.execute(run_folder, redo=stage in redo)
 
@@ -209,8 +211,6 @@ def _needless(config: "Config", stage: str) -> str | None:
         return f"cluster.features is {shown(config.cluster.features)}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
         return f"the features come from {shown(config.features.weights or config.features.source)}"
-    if stage == "evaluate" and config.data.test is None:
-        return "data.test is not set"
     if stage == "voc" and not config.voc.protocols():
         return "no PASCAL VOC folder is set"
     return None

@@ -15,6 +15,7 @@ from ktfast.report import sections
 from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.probes import probe_section
 from ktfast.report.reading import RunReader
+from ktfast.report.unlabelled import unlabelled_section
 from ktfast.report.voc import PROTOCOLS, voc_section
 
 
@@ -46,6 +47,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "result": sections.result_section(run),
         "probes": probe_section(run.evaluation()),
         "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}),
+        "unlabelled": unlabelled_section(run.unlabelled()),
         "puzzles": sections.puzzles_section(run),
         "clusters": sections.clusters_section(run),
         "trainings": sections.trainings_section(run),

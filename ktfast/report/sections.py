@@ -12,6 +12,7 @@ from ktfast.report import pictures, plots
 from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
+from ktfast.report.unlabelled import unlabelled_tiles
 from ktfast.report.verdict import Verdict, verdict
 
 PUZZLES_SHOWN = 6
@@ -53,13 +54,21 @@ def result_section(run: RunReader) -> ResultSection:
         why = f"the evaluation is stale, because {stale['evaluate']}"
     test = run.prepared().get("test")
     linear, knn = ({}, {}) if evaluation is None else (evaluation.linear, evaluation.knn)
+    first = [_accuracy_figure("Linear probe", linear), _accuracy_figure("Nearest neighbours", knn)]
+    unlabelled = None if "unlabelled" in stale else run.unlabelled()
+    if unlabelled is not None and not linear:
+        first = [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
     return ResultSection(
         verdict=verdict(
-            evaluation, cluster, pretext, None if test is None else test.images, why_not=why
+            evaluation,
+            cluster,
+            pretext,
+            None if test is None else test.images,
+            why_not=why,
+            unlabelled=unlabelled,
         ),
         figures=[
-            _marked(_accuracy_figure("Linear probe", linear), stale.get("evaluate")),
-            _marked(_accuracy_figure("Nearest neighbours", knn), stale.get("evaluate")),
+            *(_marked(figure, stale.get("evaluate")) for figure in first),
             _marked(_puzzle_figure(pretext), stale.get("pretext")),
             _marked(_cluster_figure(cluster), stale.get("cluster")),
             _time_figure(run),
@@ -93,8 +102,10 @@ def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
         return Figure(title, "–", "not run")
     nmi, untrained = cluster.quality.nmi, cluster.untrained.nmi
     used = f"{amount(cluster.used)} clusters used"
+    if nmi is None:  # without labels
+        return Figure("Clusters", amount(cluster.used), f"of {amount(cluster.n_clusters)} used")
     beside = used if untrained is None else f"untrained network {untrained:.3f}"
-    return Figure(title, "–" if nmi is None else f"{nmi:.3f}", beside)
+    return Figure(title, f"{nmi:.3f}", beside)
 
 
 def _time_figure(run: RunReader) -> Figure:

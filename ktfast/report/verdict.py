@@ -4,8 +4,13 @@ import math
 from dataclasses import dataclass, field
 
 from ktfast.evaluation.results import EvaluationSummary, Layers, best_layer
+from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.formats import amount, percent
+from ktfast.report.settled import settled_finding
 from ktfast.report.summaries import ClusterSummary, TrainingResult
+from ktfast.report.unlabelled import unlabelled_headline
+
+ONE_SEED = "This is one run with one seed."
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def verdict(
     n_test: float | None,
     *,
     why_not: str = "the evaluation was not run",
+    unlabelled: UnlabelledMeasures | None = None,
 ) -> Verdict:
     """Say whether the transferred network beats random weights, and by how much.
 
@@ -53,6 +59,8 @@ def verdict(
         Number of test images. It decides which difference counts as noise.
     why_not : str
         Why there is no evaluation, if there is none.
+    unlabelled : UnlabelledMeasures, optional
+        Measures without labels. They make the headline if there are no probes.
 
     Returns
     -------
@@ -60,6 +68,14 @@ def verdict(
         The conclusion.
     """
     others = _other_findings(cluster, pretext)
+    if evaluation is not None and evaluation.headline is not None:
+        finding = settled_finding(evaluation.headline, n_test)
+        if finding is not None:
+            outcome, headline, sentences = finding
+            return Verdict(outcome, headline, [*sentences, *others], ONE_SEED)
+    if unlabelled is not None and (evaluation is None or not evaluation.linear):
+        headline, sentences = unlabelled_headline(unlabelled)
+        return Verdict("open", headline, [*sentences, *others])
     linear = {} if evaluation is None else evaluation.linear
     best = {name: best_layer(row) for name, row in linear.items()}
     transfer, random = best.get("transfer"), best.get("random")
@@ -141,10 +157,7 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
 
 
 def _caveat(error: float | None, n_test: float | None) -> str:
-    caveat = (
-        "This is one run with one seed. Each model is taken at the layer that is best on the test "
-        "images."
-    )
+    caveat = f"{ONE_SEED} Each model is taken at the layer that is best on the test images."
     if error is not None:
         caveat += (
             f" With {amount(n_test)} test images, a difference of up to about "
