@@ -4,6 +4,8 @@ Every function checks the sizes that a file states before the function takes mem
 is a `DataError`, which names the file.
 """
 
+import csv
+import io
 import math
 import os
 import stat
@@ -99,6 +101,37 @@ def read_text(path: str | os.PathLike[str], what: str, remedy: str, *, pipes: bo
     with reading(path, what, remedy):
         wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def read_csv(path: str | os.PathLike[str], width: int, remedy: str) -> list[list[str]]:
+    """Read the rows below the header of a CSV table that `ktfast.tables` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The table. Its file names may be any bytes.
+    width : int
+        Number of columns.
+    remedy : str
+        What the user can do if the file cannot be read, as an order.
+
+    Returns
+    -------
+    rows : list of list of str
+        The rows. A byte of a file name that is not UTF-8 is a surrogate, as `os.listdir` gives it.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or a row has another number of columns.
+    """
+    content = read_bytes(path, "a CSV table", remedy)
+    with reading(path, "a CSV table", remedy):
+        text = io.StringIO(content.decode("utf-8", "surrogateescape"), newline="")
+        rows = list(csv.reader(text, strict=True))
+        if wrong := [row for row in rows if len(row) != width]:
+            raise ValueError(f"a row has {len(wrong[0])} columns, and {width} are expected")
+        return rows[1:]
 
 
 def map_npy(path: str | os.PathLike[str], remedy: str) -> Array:

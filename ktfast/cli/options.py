@@ -162,8 +162,11 @@ def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> Non
         if section == stage:
             flags.append(f"--{name.partition('.')[2]}")
         shown = "not set" if default is None or default == "" else _show(default)
+        # `--link` alone means `--link true`.
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
         group.add_argument(
             *flags,
+            **alone,
             dest=f"{_OPTION}{name}",
             metavar=_metavar(name, kind),
             default=argparse.SUPPRESS,

@@ -292,6 +292,12 @@ class ClusterConfig(Section):
         description="GB of GPU memory that K-means may use; features that do not fit are streamed "
         "from host memory; 0: 80 % of the free GPU memory",
     )
+    link: bool = side_option(
+        False,
+        description="also make the folder by_cluster in the run folder: one folder per cluster, "
+        "with symbolic links to its images, the most central image first; images are "
+        "copied where links are impossible",
+    )
 
     def unused(self) -> Collection[str]:
         """Name the options of PCA if the features are not projected."""

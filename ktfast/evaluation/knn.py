@@ -16,8 +16,11 @@ from ktfast.evaluation.accuracy import (
     mean_per_class_accuracy,
     top1_accuracy,
 )
+from ktfast.evaluation.linear import HOLDOUT, stratified_holdout
 from ktfast.ops.unit_rows import unit_rows
 
+MOST_HELD_OUT = 10_000
+"""Most held-out training rows that `knn_held_out` classifies."""
 # The largest block of similarities: 1,024 queries against 8,192 rows, 32 MiB in float32.
 _QUERIES_PER_BLOCK = 1024
 _ROWS_PER_BLOCK = 8192
@@ -50,6 +53,7 @@ def knn_accuracy(
     *,
     k: int = 20,
     temperature: float | None = 0.07,
+    own_rows: NDArray[np.int64] | None = None,
     device: torch.device | str | None = None,
 ) -> KnnResult:
     """Classify each test row by a vote of its k most similar training rows (cosine similarity).
@@ -72,6 +76,9 @@ def knn_accuracy(
         Number of neighbours, at most n.
     temperature : float, optional
         Temperature of the weights, > 0. None gives every vote the same weight.
+    own_rows : array, int64 [m], optional
+        The training row that each test row is a copy of. This row has no vote, and `k` is at most
+        n - 1. None: no test row is a training row.
     device : torch.device or str, optional
         Where to compute. Default: the device of `train_x`.
 
@@ -93,15 +100,18 @@ def knn_accuracy(
     """
     target = device if device is not None else getattr(train_x, "device", "cpu")
     train, test = torch.as_tensor(train_x), torch.as_tensor(test_x)
-    _check(train, test, k, temperature)
+    voters = len(train) - (own_rows is not None)
+    _check(train, test, k, temperature, voters)
     limit = int(np.iinfo(np.int64).max)
     labels = label_vector(train_y, len(train), "train_y", n_classes=limit)
     test_labels = label_vector(test_y, len(test), "test_y", n_classes=limit)
     classes, codes = np.unique(labels, return_inverse=True)
     class_of_row = torch.from_numpy(codes).to(target)
+    own = None if own_rows is None else torch.split(torch.as_tensor(own_rows), _QUERIES_PER_BLOCK)
     predictions = []
-    for queries in torch.split(test, _QUERIES_PER_BLOCK):
-        similarity, neighbour = _nearest(_unit_rows(queries, target), train, k)
+    for block, queries in enumerate(torch.split(test, _QUERIES_PER_BLOCK)):
+        left_out = None if own is None else own[block].to(target)
+        similarity, neighbour = _nearest(_unit_rows(queries, target), train, k, left_out)
         votes = torch.zeros(len(queries), len(classes), device=similarity.device)
         votes.scatter_add_(1, class_of_row[neighbour], _weights(similarity, temperature))
         predictions.append(classes[votes.cpu().numpy().argmax(1)])
@@ -113,14 +123,42 @@ def knn_accuracy(
     )
 
 
-def _check(train: Tensor, test: Tensor, k: int, temperature: float | None) -> None:
+def knn_held_out(x: NDArray[Any], labels: NDArray[np.int64], *, k: int, seed: int) -> float:
+    """Mean per-class accuracy of nearest neighbours on held-out training rows.
+
+    The rows are those that the linear probe holds out for the choice of its weight decay, at most
+    `MOST_HELD_OUT` of them. Every other training row can vote, so that the rows are not copied.
+
+    Parameters
+    ----------
+    x : array, float16 or float32 [n, d]
+        Training features.
+    labels : array, int64 [n]
+        Training labels.
+    k : int
+        Number of neighbours. If there are fewer other rows, all of them vote.
+    seed : int
+        Seed of the draw of the held-out rows.
+
+    Returns
+    -------
+    float
+        Accuracy in [0, 1].
+    """
+    _, held = stratified_holdout(labels, HOLDOUT, seed)
+    held = held[:: -(-len(held) // MOST_HELD_OUT)]
+    k = min(k, len(x) - 1)
+    return knn_accuracy(x, labels, x[held], labels[held], k=k, own_rows=held).mean_per_class
+
+
+def _check(train: Tensor, test: Tensor, k: int, temperature: float | None, voters: int) -> None:
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
         raise InputError(
             "train_x and test_x must be [n, d] and [m, d], got "
             f"{tuple(train.shape)} and {tuple(test.shape)}"
         )
-    if not 1 <= k <= len(train):
-        raise InputError(f"k must lie in 1..{len(train)}, the number of training rows, got {k}")
+    if not 1 <= k <= voters:
+        raise InputError(f"k must lie in 1..{voters}, the number of training rows, got {k}")
     if not len(test):
         raise InputError("test_x is empty; give at least one test row")
     if temperature is not None and not temperature > 0:
@@ -135,13 +173,22 @@ def _weights(similarity: Tensor, temperature: float | None) -> Tensor:
     return ((similarity - similarity.amax(1, keepdim=True)) / temperature).exp()
 
 
-def _nearest(queries: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest similarities float32 [b, k] of each query and their rows int64 [b, k]."""
+def _nearest(
+    queries: Tensor, train: Tensor, k: int, left_out: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The k highest similarities float32 [b, k] of each query and their rows int64 [b, k].
+
+    The row `left_out` int64 [b] of each query does not count.
+    """
     best = torch.empty(len(queries), 0, device=queries.device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(train), _ROWS_PER_BLOCK):
         block = _unit_rows(train[start : start + _ROWS_PER_BLOCK], queries.device)
-        similarity, index = (queries @ block.T).topk(min(k, len(block)))
+        products = queries @ block.T
+        if left_out is not None:
+            (inside,) = torch.nonzero((left_out >= start) & (left_out < start + len(block))).T
+            products[inside, left_out[inside] - start] = -torch.inf
+        similarity, index = products.topk(min(k, len(block)))
         best = torch.cat([best, similarity], 1)
         rows = torch.cat([rows, index + start], 1)
         if best.shape[1] > k:

@@ -70,6 +70,11 @@ class LinearProbeResult:
     protocol: ProtocolDetails
     per_class: tuple[float, ...] = ()
 
+    @property
+    def held_out(self) -> float | None:
+        """Accuracy of the chosen weight decay on held-out rows; None for a single candidate."""
+        return self.holdout_mean_per_class.get(f"{self.weight_decay:g}")
+
 
 def linear_probe(
     train_x: NDArray[Any] | Tensor,

@@ -5,7 +5,6 @@ summaries (`EvaluationSummary`, `VocSummary`) skip values of an unexpected type,
 of a damaged or older run still shows the rest. All accuracies are fractions in [0, 1].
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,17 +25,14 @@ Layers = dict[str, float]
 """Accuracy by layer."""
 ByModel = dict[str, Layers]
 """Accuracy by model and layer."""
+HELD_OUT = ("linear_held_out", "knn_held_out")
+"""The keys under which accuracies on held-out training images are stored."""
 
 
 def by_model(value: object) -> ByModel:
     """Accuracies by model and layer; models without an accuracy are left out."""
     rows = {str(model): numbers(row) for model, row in mapping(value).items()}
     return {model: row for model, row in rows.items() if row}
-
-
-def best_layer(row: Mapping[str, float] | None) -> tuple[str, float] | None:
-    """Layer with the highest accuracy, and the accuracy; of equal ones, the first layer."""
-    return max(row.items(), key=lambda item: item[1]) if row else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,9 @@ class ProbeRow:
     headline : list of float
         Accuracy of each class by the measure and at the layer that `evaluate.headline` names; empty
         if the option is not set.
+    linear_held_out, knn_held_out : dict of str to float
+        Mean per-class accuracy on held-out training images, by layer. It chooses the layer at which
+        the model is compared with others. Empty if an earlier version of ktfast wrote the row.
     """
 
     linear: Layers
@@ -97,6 +96,8 @@ class ProbeRow:
     low_label: list[LowLabelRow]
     protocol: ProtocolDetails
     headline: list[float] = field(default_factory=list)
+    linear_held_out: Layers = field(default_factory=dict)
+    knn_held_out: Layers = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the row."""
@@ -109,7 +110,9 @@ class ProbeRow:
         names = ("linear", "linear_top1", "knn")
         linear, top1, knn = (required_numbers(value[key]) for key in names)
         headline = [required_number(item) for item in value.get("headline", [])]
-        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]), headline)
+        held_out = (numbers(value.get(key)) for key in HELD_OUT)
+        protocol = required_mapping(value["protocol"])
+        return cls(linear, top1, knn, low_label, protocol, headline, *held_out)
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ class EvaluationSummary:
         Quality of the clusters of an untrained network's features.
     headline : Headline, optional
         The comparison that `evaluate.headline` settled before the run.
+    linear_held_out, knn_held_out : dict of str to dict of str to float
+        Accuracy on held-out training images by model and layer, see `ProbeRow`.
     """
 
     metric: str = "accuracy"
@@ -258,10 +263,13 @@ class EvaluationSummary:
     retraining: Retraining | None = None
     random_clusters: ClusterQuality | None = None
     headline: Headline | None = None
+    linear_held_out: ByModel = field(default_factory=dict)
+    knn_held_out: ByModel = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the summary; without optional parts that were not run."""
         value = dict(vars(self))
+        value |= {key: rows for key in HELD_OUT if (rows := value.pop(key))}
         retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
         if (headline := value.pop("headline")) is not None:
             value["headline"] = headline.to_json()
@@ -296,6 +304,8 @@ class EvaluationSummary:
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,
             headline=Headline.from_json(value.get("headline")),
+            linear_held_out=by_model(value.get("linear_held_out")),
+            knn_held_out=by_model(value.get("knn_held_out")),
         )
 
 
@@ -316,6 +326,9 @@ class VocRow:
         Steps of the training.
     protocol : dict of str to value
         How the model was trained and tested.
+    areas : dict of str to float or None
+        Area under the precision-recall curve of each class, for classification and detection. Empty
+        if an earlier version of ktfast wrote the row.
     """
 
     score: float | None
@@ -323,28 +336,35 @@ class VocRow:
     more: dict[str, float | None]
     steps: int | None
     protocol: ProtocolDetails
+    areas: dict[str, float | None] = field(default_factory=dict)
 
     def to_json(self) -> Json:
-        """JSON object of the row."""
+        """JSON object of the row; without areas if there are none."""
         return {
             "score": self.score,
             "classes": self.classes,
             **self.more,
             "steps": self.steps,
             "protocol": self.protocol,
+            **({"areas": self.areas} if self.areas else {}),
         }
 
     @classmethod
     def from_json(cls, value: Json) -> "VocRow":
         """Read a stored row; values of an unexpected type are left out."""
         steps = number(value.get("steps"))
-        known = ("score", "classes", "steps", "protocol")
+        known = ("score", "classes", "steps", "protocol", "areas")
+        classes, areas = (
+            {str(k): number(v) for k, v in mapping(value.get(key)).items()}
+            for key in ("classes", "areas")
+        )
         return cls(
             score=number(value.get("score")),
-            classes={str(k): number(v) for k, v in mapping(value.get("classes")).items()},
+            classes=classes,
             more={str(k): number(v) for k, v in value.items() if k not in known},
             steps=None if steps is None else int(steps),
             protocol=mapping(value.get("protocol")),
+            areas=areas,
         )
 
 

@@ -3,7 +3,10 @@
 import base64
 import io
 import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,14 +83,59 @@ class Puzzle:
         """Number of tiles that come from another image (occluders)."""
         return sum(slot.occluded for slot in self.slots)
 
+    @property
+    def cuts_in_words(self) -> str:
+        """The photograph in words, for readers who do not see it."""
+        cells = ", ".join(sorted((cut.text for cut in self.cuts), key=int))
+        return f"Photograph with a square cut from each of the cells {cells}"
+
+    @property
+    def slots_in_words(self) -> str:
+        """The puzzle in words, for readers who do not see it."""
+        cells = ", ".join("another image" if s.occluded else s.text for s in self.slots)
+        return f"The puzzle as the network sees it. Its slots, row by row, show the cells {cells}"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image of a cluster.
+
+    Attributes
+    ----------
+    source : str
+        The image, as a data URI.
+    name : str
+        File name; empty if unknown.
+    path : str
+        Path below the folder of images; empty if unknown.
+    link : str
+        Address of the file; empty if there is no such file any more.
+    """
+
+    source: str
+    name: str = ""
+    path: str = ""
+    link: str = ""
+
 
 @dataclass(frozen=True)
 class Montage:
-    """The most central images of one cluster."""
+    """The most central images of one cluster.
+
+    Attributes
+    ----------
+    cluster, size : int
+        Number of the cluster, and number of its images.
+    images : list of Thumbnail
+        The images, the most central first.
+    folder : str
+        Address of the folder with all images of the cluster; empty if there is none.
+    """
 
     cluster: int
     size: int
-    images: list[str]
+    images: list[Thumbnail]
+    folder: str = ""
 
 
 def data_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
@@ -139,7 +187,12 @@ def puzzles(arrays: dict[str, NDArray[Any]], limit: int) -> list[Puzzle]:
     ]
 
 
-def montages(arrays: dict[str, NDArray[Any]]) -> list[Montage]:
+def montages(
+    arrays: dict[str, NDArray[Any]],
+    paths: Mapping[int, Sequence[str]],
+    images_folder: Path | None,
+    linked: Callable[[int], str] = lambda cluster: "",
+) -> list[Montage]:
     """Lay out `cluster/montage.npz`, the largest cluster first.
 
     Parameters
@@ -147,6 +200,12 @@ def montages(arrays: dict[str, NDArray[Any]]) -> list[Montage]:
     arrays : dict of str to array
         images uint8 [c, m, s, s, 3], clusters int [c], sizes int [c]. A cluster of fewer than m
         images is padded; the montage leaves the padding out.
+    paths : mapping of int to sequence of str
+        Paths of the images by cluster, in the order of the images. Empty if they are unknown.
+    images_folder : Path, optional
+        Folder that the paths are relative to. None: the page links to no file.
+    linked : callable
+        Gives the address of the folder with all images of a cluster, or an empty text.
 
     Returns
     -------
@@ -163,14 +222,26 @@ def montages(arrays: dict[str, NDArray[Any]]) -> list[Montage]:
         raise DataError(
             f"cluster/montage.npz holds {images.dtype} images {images.shape}, not uint8 RGB images"
         )
-    return [
-        Montage(
-            cluster=int(arrays["clusters"][row]),
-            size=int(sizes[row]),
-            images=[data_uri(image, 82) for image in images[row][: int(sizes[row])]],
-        )
-        for row in np.argsort(-sizes, kind="stable")
-    ]
+    found = []
+    for row in np.argsort(-sizes, kind="stable"):
+        cluster, size = int(arrays["clusters"][row]), int(sizes[row])
+        sources = [data_uri(image, 82) for image in images[row][:size]]
+        names = list(paths.get(cluster, ()))
+        if len(names) != len(sources):
+            names = [""] * len(sources)  # the paths are unknown, or those of other images
+        thumbnails = [
+            _thumbnail(source, name, images_folder)
+            for source, name in zip(sources, names, strict=True)
+        ]
+        found.append(Montage(cluster, size, thumbnails, linked(cluster)))
+    return found
+
+
+def _thumbnail(source: str, path: str, folder: Path | None) -> Thumbnail:
+    """Name an image, and link to its file if the file exists."""
+    file = Path(os.path.abspath(folder / path)) if folder is not None and path else None
+    link = file.as_uri() if file is not None and file.is_file() else ""
+    return Thumbnail(source, path.rpartition("/")[2], path, link)
 
 
 def _puzzle(example: dict[str, NDArray[Any]], grid: int) -> Puzzle:

@@ -1,5 +1,6 @@
 """The plots of the report, as SVG text. Text and axes take the page's colours, light or dark."""
 
+import html
 import io
 import math
 import re
@@ -55,7 +56,7 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_WIDTH = 5.75  # inches, 552 px: half of the width of the page's text
+_WIDTH = 4.8  # inches, 461 px: the text stays legible if the page is 400 px wide
 
 
 def training_curves(
@@ -81,7 +82,8 @@ def training_curves(
     accuracy = _series([(row.epoch, row.accuracy) for row in rows])
     plots = []
     if len(loss):
-        with _panel(f"{name}-loss", 2.35) as (axes, svgs):
+        words = f"Loss on training batches, {_from_to(loss)}"
+        with panel(f"{name}-loss", 2.2, words) as (axes, svgs):
             _curve(axes, loss, COLORS["loss"])
             axes.set(title="Loss on training batches", ylabel="cross-entropy (nats)")
             axes.set(xlabel="epoch")
@@ -89,8 +91,10 @@ def training_curves(
                 _level(axes, -math.log(chance), "guessing", below=True)
         plots += svgs
     if len(accuracy):
-        with _panel(f"{name}-accuracy", 2.35) as (axes, svgs):
-            _curve(axes, accuracy * [1, 100], COLORS["accuracy"])
+        accuracy = accuracy * [1, 100]
+        words = f"Accuracy on training batches in percent, {_from_to(accuracy)}"
+        with panel(f"{name}-accuracy", 2.2, words) as (axes, svgs):
+            _curve(axes, accuracy, COLORS["accuracy"])
             axes.set(title="Accuracy on training batches", ylabel="accuracy (%)")
             axes.set(xlabel="epoch", ylim=(0, None))
             if chance:
@@ -119,7 +123,8 @@ def probe_curves(models: ByModel, names: dict[str, str], *, title: str, unit: st
         The SVG.
     """
     layers = list(dict.fromkeys(layer for row in models.values() for layer in row))
-    with _panel(title, 3.1) as (axes, svgs):
+    words = f"{title}: {unit} by layer. {_in_words(models, names)}"
+    with panel(title, 2.9, words) as (axes, svgs):
         for model, row in models.items():
             positions = [layers.index(layer) for layer in row]
             first = model == "transfer"
@@ -152,7 +157,11 @@ def cluster_plots(sizes: NDArray[np.int64], inertia: Sequence[float]) -> tuple[s
     """
     plots = []
     if len(sizes):
-        with _panel("cluster-sizes", 2.6) as (axes, svgs):
+        words = (
+            f"Histogram of the sizes of {len(sizes):,} clusters: {sizes.min():,} to "
+            f"{sizes.max():,} images, median {amount(float(np.median(sizes)))}"
+        )
+        with panel("cluster-sizes", 2.4, words) as (axes, svgs):
             axes.hist(sizes, bins=_size_bins(sizes).tolist(), color=COLORS["transfer"])
             middle = float(np.median(sizes))
             axes.axvline(middle, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -164,13 +173,33 @@ def cluster_plots(sizes: NDArray[np.int64], inertia: Sequence[float]) -> tuple[s
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         plots += svgs
     if inertia:
-        with _panel("inertia", 2.6) as (axes, svgs):
+        words = (
+            f"Inertia of K-means over {len(inertia)} iterations, from {amount(inertia[0])} to "
+            f"{amount(inertia[-1])}"
+        )
+        with panel("inertia", 2.4, words) as (axes, svgs):
             steps = np.arange(1, len(inertia) + 1)
             axes.plot(steps, inertia, color=COLORS["transfer"], marker="o", markersize=2.5)
             axes.set(title="K-means", xlabel="iteration", ylabel="inertia (sum of squares)")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plots += svgs
     return tuple(plots)
+
+
+def _from_to(series: NDArray[np.float64]) -> str:
+    """The first and the last point of a series float64 [m, 2], in words."""
+    (x, y), (last_x, last_y) = series[0], series[-1]
+    return f"from {y:.3g} at epoch {x:.3g} to {last_y:.3g} at epoch {last_x:.3g}"
+
+
+def _in_words(models: ByModel, names: dict[str, str]) -> str:
+    """The values of several models by layer, in words."""
+    rows = (
+        f"{names.get(model, model)}: "
+        + ", ".join(f"{layer} {value:.1f}" for layer, value in row.items())
+        for model, row in models.items()
+    )
+    return "; ".join(rows)
 
 
 def _size_bins(sizes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -207,18 +236,33 @@ def _level(axes: Axes, value: float, text: str, *, below: bool) -> None:
 
 
 @contextmanager
-def _panel(name: str, height: float) -> Iterator[tuple[Axes, list[str]]]:
-    """Yield axes, and a list that receives the SVG text of the drawing when the block ends."""
+def panel(name: str, height: float, words: str = "") -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes, and a list that receives the SVG text of the drawing when the block ends.
+
+    Parameters
+    ----------
+    name : str
+        Name of the plot; makes the ids in the SVG unique.
+    height : float
+        Height in inches.
+    words : str
+        Describes the drawing for readers who do not see it. Empty: the name describes it.
+
+    Yields
+    ------
+    panel : tuple of Axes and list of str
+        The axes, and the list.
+    """
     style: Any = {**_STYLE, "svg.hashsalt": name}
     svgs: list[str] = []
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure.subplots(), svgs
-        svgs.append(_svg(figure))
+        svgs.append(_svg(figure, words or name))
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, words: str) -> str:
     """The figure as an <svg> element, without prologue, metadata and ids of groups."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     buffer = io.StringIO()
@@ -229,4 +273,5 @@ def _svg(figure: Figure) -> str:
     # Use the page's font. It is narrower than matplotlib's, so that texts still fit.
     text = re.sub(r"'[^']*DejaVu[^;\"]*", "inherit", text)
     size = r'width="[\d.]+pt" height="[\d.]+pt"'
-    return re.sub(size, 'class="plot" role="img"', text, count=1)
+    attributes = f'class="plot" role="img" aria-label="{html.escape(words)}"'
+    return re.sub(size, lambda _: attributes, text, count=1)

@@ -1,30 +1,38 @@
 """The report's section on probes: tables of this run's models by layer, and published results."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
 from ktfast.evaluation import paper
+from ktfast.evaluation.layer_choice import choose_layers
 from ktfast.evaluation.results import ByModel, EvaluationSummary, LowLabelRegime, ProtocolDetails
 from ktfast.report import plots
 from ktfast.report.formats import MODEL_NAMES
+from ktfast.report.published import Published, by_layer, notes_on
 
-# The published row that corresponds to each model of a run. Both have the same colour in the plots.
-_PUBLISHED = {
-    "transfer": "CC+vgg-Jigsaw++",
-    "pretext": "Jigsaw++",
-    "labels": "ImageNet labels",
-    "random": "random",
-}
+# Models, and rows of the paper, that were trained on the true labels.
+_SUPERVISED = ("labels", "ImageNet labels")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in percent or None; `best` marks a column's best among models without labels."""
+    """A value in percent or None.
+
+    Attributes
+    ----------
+    value : float, optional
+        The value.
+    best : bool
+        Whether the value is the best of its column among models that saw no labels.
+    chosen : bool
+        Whether held-out training images chose this column for the model of the row.
+    """
 
     value: float | None
     best: bool
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Table:
     title: str
     columns: list[str]
     rows: list[Row]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,67 +68,110 @@ class ProbeSection:
         Accuracy over the layers, as SVG.
     protocols : dict of str to dict
         Details of each protocol by the protocol's printed name.
+    chosen : bool
+        Whether held-out training images chose a layer of each model.
+    remark : str
+        Which published row stands for the transferred network.
     """
 
     tables: list[Table]
     published: list[Table]
     plots: list[Markup]
     protocols: dict[str, ProtocolDetails]
+    chosen: bool
+    remark: str
 
 
-def probe_section(summary: EvaluationSummary | None) -> ProbeSection | None:
-    """Tables and plots of the probes; None if the stage evaluate was not run."""
+def probe_section(summary: EvaluationSummary | None, beside: Published) -> ProbeSection | None:
+    """Tables and plots of the probes; None if the stage evaluate was not run.
+
+    Parameters
+    ----------
+    summary : EvaluationSummary, optional
+        Summary of the stage evaluate.
+    beside : Published
+        The published counterparts of the run.
+
+    Returns
+    -------
+    ProbeSection or None
+        The section.
+    """
     if summary is None:
         return None
     metric, retraining = summary.metric, summary.retraining
-    candidates = [
-        (f"Linear probe, {metric} (%)", summary.linear),
-        ("Linear probe, top-1 accuracy (%)", summary.linear_top1),
-        (f"Nearest neighbours, {metric} (%)", summary.knn),
+    candidates: list[tuple[str, ByModel, ByModel]] = [
+        (f"Linear probe, {metric} (%)", summary.linear, summary.linear_held_out),
+        ("Linear probe, top-1 accuracy (%)", summary.linear_top1, {}),
+        (f"Nearest neighbours, {metric} (%)", summary.knn, summary.knn_held_out),
         *(_low_label_table(regime, metric) for regime in summary.low_label),
     ]
-    published = [("ImageNet, linear probe, top-1 accuracy (%)", paper.IMAGENET_LINEAR)]
     protocols = {"the linear probe": summary.protocol}
     if retraining is not None:
-        title = "All layers above the column's layer trained anew"
-        candidates.append((f"{title}, {metric} (%)", retraining.mean_per_class))
-        published.append((f"ImageNet, {title[0].lower()}{title[1:]}, top-1 (%)",
-                          paper.IMAGENET_NONLINEAR))  # fmt: skip
+        title = f"All layers above the column's layer trained anew, {metric} (%)"
+        candidates.append((title, retraining.mean_per_class, {}))
         protocols["the trainings above a layer"] = retraining.protocol
     return ProbeSection(
-        tables=[comparison(title, percentages(rows)) for title, rows in candidates if rows],
-        published=[comparison(title, _published_rows(rows)) for title, rows in published],
-        plots=_plots(percentages(summary.linear), metric),
+        tables=[
+            comparison(title, percentages(rows), chosen=_chosen(rows, held_out))
+            for title, rows, held_out in candidates
+            if rows
+        ],
+        published=_published(beside, retrained=retraining is not None),
+        plots=_plots(percentages(summary.linear), metric, beside),
         protocols={name: protocol for name, protocol in protocols.items() if protocol},
+        chosen=bool(_chosen(summary.linear, summary.linear_held_out)),
+        remark=beside.remark,
     )
 
 
-def _plots(linear: ByModel, metric: str) -> list[Markup]:
-    """Linear probes over the layers: this run's and the published ones."""
+def _chosen(accuracy: ByModel, held_out: ByModel) -> dict[str, str]:
+    """Layer of each model that held-out training images chose; empty if they chose none."""
+    choice = choose_layers(accuracy, held_out)
+    return {} if choice.by_test else {model: layer for model, (layer, _) in choice.chosen.items()}
+
+
+def _published(beside: Published, *, retrained: bool) -> list[Table]:
+    """Published accuracies with the protocols and on the data sets of this run."""
+    tables: list[tuple[str, Sequence[paper.LayerRow]]]
+    tables = [("ImageNet, linear probe, top-1 accuracy (%)", paper.IMAGENET_LINEAR)]
+    if beside.on_places:
+        tables.insert(0, ("Places205, linear probe, top-1 accuracy (%)", paper.PLACES_LINEAR))
+    if retrained:
+        title = "ImageNet, all layers above the column's layer trained anew, top-1 (%)"
+        tables.append((title, paper.IMAGENET_NONLINEAR))
+    return [
+        comparison(title, by_layer(rows), beside=beside, notes=notes_on(rows))
+        for title, rows in tables
+    ]
+
+
+def _plots(linear: ByModel, metric: str, beside: Published) -> list[Markup]:
+    """Linear probes over the layers: this run's, and their published counterparts."""
     if not linear:
         return []
-    published = _published_rows(paper.IMAGENET_LINEAR)
-    beside = {model: published[name] for model, name in _PUBLISHED.items()}
-    ours = plots.probe_curves(
-        linear, MODEL_NAMES, title="This run, its own data", unit=f"{metric} (%)"
-    )
-    theirs = plots.probe_curves(
-        beside,
-        _PUBLISHED,
-        title="Published, ImageNet (different data)",
-        unit="top-1 accuracy (%)",
-    )
+    drawn = [
+        plots.probe_curves(
+            linear, MODEL_NAMES, title="This run, its own data", unit=f"{metric} (%)"
+        )
+    ]
+    published = by_layer(paper.IMAGENET_LINEAR)
+    if beside.methods:
+        drawn.append(
+            plots.probe_curves(
+                {model: published[name] for model, name in beside.methods.items()},
+                beside.methods,
+                title="Published, ImageNet (different data)",
+                unit="top-1 accuracy (%)",
+            )
+        )
     # matplotlib escapes the text that it writes into an SVG.
-    return [Markup(ours), Markup(theirs)]
+    return [Markup(plot) for plot in drawn]
 
 
-def _published_rows(rows: tuple[paper.LayerRow, ...]) -> ByModel:
-    return {row.name: dict(zip(paper.CONV_LAYERS, row.accuracy, strict=True)) for row in rows}
-
-
-def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel]:
+def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel, ByModel]:
     share = f"{100 * regime.fraction:g} % of the labels ({regime.images:,} images)"
-    return f"Linear probe with {share}, {metric} (%)", regime.linear
+    return f"Linear probe with {share}, {metric} (%)", regime.linear, {}
 
 
 def percentages(rows: Mapping[str, Mapping[str, float | None]]) -> ByModel:
@@ -131,7 +183,14 @@ def percentages(rows: Mapping[str, Mapping[str, float | None]]) -> ByModel:
     return {model: row for model, row in known.items() if row}
 
 
-def comparison(title: str, models: ByModel) -> Table:
+def comparison(
+    title: str,
+    models: ByModel,
+    *,
+    beside: Published | None = None,
+    chosen: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
     """Make a table of models; mark each column's best value among models that saw no labels.
 
     Parameters
@@ -140,6 +199,12 @@ def comparison(title: str, models: ByModel) -> Table:
         Caption of the table.
     models : dict of str to dict of str to float
         Value in percent by model and column. Models are names of a run or published names.
+    beside : Published, optional
+        The published counterparts of the run, if the models have published names.
+    chosen : mapping of str to str, optional
+        The column of each model that held-out training images chose.
+    notes : sequence of str
+        Remarks below the table.
 
     Returns
     -------
@@ -147,8 +212,8 @@ def comparison(title: str, models: ByModel) -> Table:
         The table.
     """
     columns = list(dict.fromkeys(column for row in models.values() for column in row))
-    model_of = {name: model for model, name in _PUBLISHED.items()}
-    unlabelled = [row for name, row in models.items() if model_of.get(name, name) != "labels"]
+    own = {name: beside.model_of(name) if beside else name for name in models}
+    unlabelled = [row for name, row in models.items() if name not in _SUPERVISED]
     best = {
         column: max((row[column] for row in unlabelled if column in row), default=None)
         for column in columns
@@ -156,12 +221,16 @@ def comparison(title: str, models: ByModel) -> Table:
     rows = [
         Row(
             name=MODEL_NAMES.get(name, name),
-            model=name if name in MODEL_NAMES else model_of.get(name, ""),
+            model=own[name],
             cells=[
-                Cell(row.get(column), row in unlabelled and row.get(column) == best[column])
+                Cell(
+                    row.get(column),
+                    best=row in unlabelled and row.get(column) == best[column],
+                    chosen=(chosen or {}).get(name) == column,
+                )
                 for column in columns
             ],
         )
         for name, row in models.items()
     ]
-    return Table(title, columns, rows)
+    return Table(title, columns, rows, list(notes))

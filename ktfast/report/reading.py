@@ -8,13 +8,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ktfast.config import Config, load_config
 from ktfast.durable import parse_row, read_json
-from ktfast.errors import DataError
+from ktfast.errors import DataError, InputError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
+from ktfast.images.by_cluster import FOLDER, linked_folders
 from ktfast.manifest import read_result, read_sealed_or, verified
-from ktfast.readers import read_bytes, read_npz
+from ktfast.readers import read_bytes, read_csv, read_npz
 from ktfast.report.staleness import stale_stages
 from ktfast.report.summaries import (
     ClusterSummary,
@@ -153,6 +155,14 @@ class RunReader:
             self._note("config.toml", f"cannot be read ({error})")
             return None
 
+    def options(self) -> Config | None:
+        """The options of `config.toml`; None if they are missing, damaged or of another version."""
+        path = self.folder / "config.toml"
+        try:
+            return load_config(path) if path.is_file() else None
+        except InputError:
+            return None
+
     def inertia(self) -> list[float]:
         """Inertia after each iteration of K-means; empty if the file is missing or damaged."""
         name = "cluster/history.json"
@@ -215,6 +225,31 @@ class RunReader:
             self._note(name, f"holds arrays of unexpected shapes: {found}")
             return None
         return arrays
+
+    def montage_paths(self) -> dict[int, list[str]]:
+        """Paths of the images of `cluster/montage.npz` by cluster; empty if they are unknown."""
+        name = "cluster/montage.csv"
+        if not (self.folder / name).is_file() or not self._is_whole(name):
+            return {}
+        paths: dict[int, list[str]] = {}
+        try:
+            for path, cluster, *_ in read_csv(self.folder / name, 2, "redo the stage cluster"):
+                paths.setdefault(int(cluster), []).append(path)
+        except (DataError, ValueError) as error:
+            self._note(name, f"is damaged ({error})")
+            return {}
+        return paths
+
+    def linked_clusters(self) -> dict[int, str]:
+        """Address of the folder with all images of each cluster, below the run folder.
+
+        Empty if the folders were not made, or belong to other clusters than the present ones.
+        """
+        result = self.result("cluster")
+        if result is None:
+            return {}
+        folders = linked_folders(self.folder / FOLDER, result.fingerprint)
+        return {cluster: f"{FOLDER}/{name}/" for cluster, name in folders.items()}
 
     def _json(self, name: str) -> Any:
         path = self.folder / name

@@ -12,8 +12,10 @@ import ktfast
 from ktfast.durable import write_bytes
 from ktfast.errors import shown
 from ktfast.report import sections
+from ktfast.report.clusters import clusters_section
 from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.probes import probe_section
+from ktfast.report.published import published_beside
 from ktfast.report.reading import RunReader
 from ktfast.report.unlabelled import unlabelled_section
 from ktfast.report.voc import PROTOCOLS, voc_section
@@ -43,13 +45,15 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         The page cannot be written.
     """
     run = RunReader(Path(run_folder))
+    train = run.prepared().get("train") or run.prepared().get("pretext")
+    beside = published_beside(run.options(), None if train is None else train.classes)
     page = {
         "result": sections.result_section(run),
-        "probes": probe_section(run.evaluation()),
-        "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}),
+        "probes": probe_section(run.evaluation(), beside),
+        "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}, beside),
         "unlabelled": unlabelled_section(run.unlabelled()),
         "puzzles": sections.puzzles_section(run),
-        "clusters": sections.clusters_section(run),
+        "clusters": clusters_section(run),
         "trainings": sections.trainings_section(run),
         "stages": sections.stages_section(run),
         "images": sections.images_section(run),

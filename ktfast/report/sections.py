@@ -7,9 +7,11 @@ import numpy as np
 from markupsafe import Markup
 
 from ktfast.errors import DataError
-from ktfast.evaluation.results import ByModel, best_layer
+from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
 from ktfast.report import pictures, plots
+from ktfast.report.clusters import cluster_sizes
 from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
+from ktfast.report.groups import Figure, groups_figures, groups_verdict, is_unlabelled
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
 from ktfast.report.unlabelled import unlabelled_tiles
@@ -27,15 +29,6 @@ _PIPELINE = ("prepare", "pretext", "features", "cluster", "transfer", "evaluate"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A number at the top of the page, and a second number to compare it with."""
-
-    title: str
-    value: str
-    beside: str
-
-
-@dataclass(frozen=True)
 class ResultSection:
     """The verdict and the numbers at the top of the page."""
 
@@ -45,6 +38,8 @@ class ResultSection:
 
 def result_section(run: RunReader) -> ResultSection:
     """The verdict and the numbers at the top of the page."""
+    if is_unlabelled(run, run.options()):
+        return _groups_section(run)
     stale = run.stale()
     evaluation = None if "evaluate" in stale else run.evaluation()
     cluster = None if "cluster" in stale else run.clusters()
@@ -53,10 +48,13 @@ def result_section(run: RunReader) -> ResultSection:
     if "evaluate" in stale:
         why = f"the evaluation is stale, because {stale['evaluate']}"
     test = run.prepared().get("test")
-    linear, knn = ({}, {}) if evaluation is None else (evaluation.linear, evaluation.knn)
+    linear, knn = LayerChoice(), LayerChoice()
+    if evaluation is not None:
+        linear = choose_layers(evaluation.linear, evaluation.linear_held_out)
+        knn = choose_layers(evaluation.knn, evaluation.knn_held_out)
     first = [_accuracy_figure("Linear probe", linear), _accuracy_figure("Nearest neighbours", knn)]
     unlabelled = None if "unlabelled" in stale else run.unlabelled()
-    if unlabelled is not None and not linear:
+    if unlabelled is not None and not linear.chosen:
         first = [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
     return ResultSection(
         verdict=verdict(
@@ -76,14 +74,41 @@ def result_section(run: RunReader) -> ResultSection:
     )
 
 
+def _groups_section(run: RunReader) -> ResultSection:
+    """The verdict and the numbers of a run without labelled test images."""
+    stale = run.stale()
+    clusters = None if "cluster" in stale else run.clusters()
+    pretext = None if "pretext" in stale else run.training("pretext")
+    transfer = None if "transfer" in stale else run.training("transfer")
+    n_images = int(cluster_sizes(run).sum())
+    why = "the images were not clustered"
+    if "cluster" in stale:
+        why = f"the clusters are stale, because {stale['cluster']}"
+    figures = [
+        _marked(figure, stale.get("cluster"))
+        for figure in groups_figures(clusters, n_images, transfer)
+    ]
+    unlabelled = None if "unlabelled" in stale else run.unlabelled()
+    if unlabelled is not None:
+        figures += [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
+    if pretext is not None or "pretext" in stale:
+        figures.append(_marked(_puzzle_figure(pretext), stale.get("pretext")))
+    return ResultSection(
+        verdict=groups_verdict(
+            clusters, n_images, pretext, transfer, why_not=why, unlabelled=unlabelled
+        ),
+        figures=[*figures, _time_figure(run)],
+    )
+
+
 def _marked(figure: Figure, reason: str | None) -> Figure:
     """Mark a figure whose stage is stale for some reason; its number is left out."""
     return figure if reason is None else Figure(figure.title, "–", "stale")
 
 
-def _accuracy_figure(title: str, rows: ByModel) -> Figure:
-    """Accuracy of the transferred network at its best layer, beside random weights."""
-    transfer, random = best_layer(rows.get("transfer")), best_layer(rows.get("random"))
+def _accuracy_figure(title: str, choice: LayerChoice) -> Figure:
+    """Accuracy of the transferred network at its chosen layer, beside random weights."""
+    transfer, random = choice.get("transfer"), choice.get("random")
     beside = "not run" if random is None else f"random weights {percent(random[1])}"
     return Figure(title, percent(None if transfer is None else transfer[1]), beside)
 
@@ -133,53 +158,6 @@ def puzzles_section(run: RunReader) -> PuzzlesSection:
         except DataError as error:
             run.notes.append(f"{error}.")
     return PuzzlesSection(run.training("pretext") is not None, examples)
-
-
-@dataclass(frozen=True)
-class ClustersSection:
-    """Scores, plots and pictures of the clusters.
-
-    Attributes
-    ----------
-    summary : ClusterSummary, optional
-        None if the stage cluster was not run.
-    plots : list of Markup
-        Cluster sizes and inertia, as SVG.
-    montages : list of Montage
-        Images of some clusters.
-    columns : int
-        Largest number of images of a montage.
-    """
-
-    summary: ClusterSummary | None
-    plots: list[Markup]
-    montages: list[pictures.Montage]
-    columns: int
-
-
-def clusters_section(run: RunReader) -> ClustersSection:
-    """Scores, sizes, convergence and pictures of the clusters."""
-    summary = run.clusters()
-    labels = run.arrays("cluster/labels.npz", {"sample_ids": 1, "labels": 1})
-    sizes = np.zeros(0, np.int64)
-    if labels is not None and len(labels["labels"]) and labels["labels"].min() >= 0:
-        n_clusters = int((summary and summary.n_clusters) or 0)
-        sizes = np.bincount(labels["labels"].astype(np.int64), minlength=n_clusters)
-    montages: list[pictures.Montage] = []
-    arrays = run.arrays("cluster/montage.npz", pictures.MONTAGE_ARRAYS)
-    if arrays is not None:
-        try:
-            montages = pictures.montages(arrays)
-        except DataError as error:
-            run.notes.append(f"{error}.")
-    drawn = plots.cluster_plots(sizes, run.inertia())
-    return ClustersSection(
-        summary=summary,
-        # matplotlib escapes the text that it writes into an SVG.
-        plots=[Markup(plot) for plot in drawn],
-        montages=montages,
-        columns=max((len(montage.images) for montage in montages), default=1),
-    )
 
 
 @dataclass(frozen=True)

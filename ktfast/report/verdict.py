@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from ktfast.evaluation.results import EvaluationSummary, Layers, best_layer
+from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
+from ktfast.evaluation.results import EvaluationSummary, Layers
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.formats import amount, percent
 from ktfast.report.settled import settled_finding
@@ -67,7 +68,7 @@ def verdict(
     Verdict
         The conclusion.
     """
-    others = _other_findings(cluster, pretext)
+    others = other_findings(cluster, pretext)
     if evaluation is not None and evaluation.headline is not None:
         finding = settled_finding(evaluation.headline, n_test)
         if finding is not None:
@@ -77,8 +78,8 @@ def verdict(
         headline, sentences = unlabelled_headline(unlabelled)
         return Verdict("open", headline, [*sentences, *others])
     linear = {} if evaluation is None else evaluation.linear
-    best = {name: best_layer(row) for name, row in linear.items()}
-    transfer, random = best.get("transfer"), best.get("random")
+    choice = choose_layers(linear, {} if evaluation is None else evaluation.linear_held_out)
+    transfer, random = choice.get("transfer"), choice.get("random")
     if evaluation is None or transfer is None:
         reason = why_not if evaluation is None else "the evaluation ran none"
         return Verdict(
@@ -88,7 +89,7 @@ def verdict(
         )
     first = (
         f"A linear probe on the frozen layers of the transferred network reaches "
-        f"{percent(transfer[1])} {evaluation.metric} at its best layer ({transfer[0]})"
+        f"{percent(transfer[1])} {evaluation.metric} at the layer {transfer[0]}"
     )
     if random is None:
         return Verdict(
@@ -103,8 +104,8 @@ def verdict(
         f"{first}. The same network with random weights reaches {percent(random[1])} "
         f"({random[0]}). Transfer is ahead at {ahead} of {shared} layers."
     ]
-    sentences += [*_baselines(best, transfer[1]), *others]
-    return Verdict(outcome, headline, sentences, _caveat(error, n_test))
+    sentences += [*_baselines(choice, transfer[1]), *others]
+    return Verdict(outcome, headline, sentences, _caveat(choice, error, n_test))
 
 
 def _headline(gap: float, error: float | None) -> tuple[str, str]:
@@ -116,9 +117,9 @@ def _headline(gap: float, error: float | None) -> tuple[str, str]:
     return "behind", f"Transfer did not beat random weights: it is {points} behind"
 
 
-def _baselines(best: dict[str, tuple[str, float] | None], transfer: float) -> list[str]:
+def _baselines(choice: LayerChoice, transfer: float) -> list[str]:
     sentences = []
-    pretext, labels = best.get("pretext"), best.get("labels")
+    pretext, labels = choice.get("pretext"), choice.get("labels")
     if pretext is not None:
         gap = 100 * (transfer - pretext[1])
         effect = f"gained {gap:.1f}" if gap >= 0 else f"lost {-gap:.1f}"
@@ -131,7 +132,21 @@ def _baselines(best: dict[str, tuple[str, float] | None], transfer: float) -> li
     return sentences
 
 
-def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | None) -> list[str]:
+def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | None) -> list[str]:
+    """What the puzzle network and the clusters show, as sentences.
+
+    Parameters
+    ----------
+    cluster : ClusterSummary, optional
+        Summary of the stage cluster.
+    pretext : TrainingResult, optional
+        Summary of the stage pretext.
+
+    Returns
+    -------
+    list of str
+        The sentences.
+    """
     sentences = []
     if pretext is not None and pretext.accuracy is not None and pretext.chance is not None:
         sentences.append(
@@ -156,8 +171,14 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
     return sentences
 
 
-def _caveat(error: float | None, n_test: float | None) -> str:
-    caveat = f"{ONE_SEED} Each model is taken at the layer that is best on the test images."
+def _caveat(choice: LayerChoice, error: float | None, n_test: float | None) -> str:
+    if choice.by_test:
+        caveat = (
+            f"{ONE_SEED} Each model is taken at the layer that is best on the test images, so its "
+            "accuracy is somewhat too high."
+        )
+    else:
+        caveat = f"{ONE_SEED} Held-out training images chose the layer of each model."
     if error is not None:
         caveat += (
             f" With {amount(n_test)} test images, a difference of up to about "

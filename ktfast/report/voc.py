@@ -7,13 +7,21 @@ from ktfast.evaluation import paper
 from ktfast.evaluation.results import VocSummary
 from ktfast.report.formats import MODEL_NAMES, amount
 from ktfast.report.probes import Cell, Row, Table, comparison, percentages
+from ktfast.report.published import Published, voc_notes
 
 PROTOCOLS = ("classification", "detection", "segmentation")
 _COLUMNS = {
-    "classification": "class. mAP",
-    "detection": "det. mAP",
+    "classification": "class. mAP, 11 points",
+    "detection": "det. mAP, 11 points",
     "segmentation": "seg. mIoU",
 }
+# The key under which the mean of the other average precision is stored, and its column.
+_AREA, _AREA_COLUMN = "mean_area", "class. mAP, area"
+_MEASURES = (
+    "11 points: mean precision at 11 recalls, the measure of VOC2007. Area: scikit-learn's average "
+    "precision, as in the code of Krähenbühl et al. (2016). Which of the two the published "
+    "classification results are is unknown."
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class VocSection:
     ----------
     table : Table
         Score of this run's models by protocol.
-    published : Table
+    published : list of Table
         Published scores.
     classes : list of Table
         Score of this run's models by class, one table per protocol.
@@ -33,18 +41,20 @@ class VocSection:
     """
 
     table: Table
-    published: Table
+    published: list[Table]
     classes: list[Table]
     protocols: list[list[tuple[str, str]]]
 
 
-def voc_section(summaries: Mapping[str, VocSummary | None]) -> VocSection | None:
+def voc_section(summaries: Mapping[str, VocSummary | None], beside: Published) -> VocSection | None:
     """Tables of the scores after fine-tuning.
 
     Parameters
     ----------
     summaries : mapping of str to VocSummary or None
         Summary of each protocol; None if the protocol was not run.
+    beside : Published
+        The published counterparts of the run.
 
     Returns
     -------
@@ -52,27 +62,44 @@ def voc_section(summaries: Mapping[str, VocSummary | None]) -> VocSection | None
         None if no protocol has a score.
     """
     scores: dict[str, dict[str, float | None]] = {}
-    classes, protocols = [], []
+    classes, protocols, notes = [], [], []
     for protocol in PROTOCOLS:
         summary = summaries.get(protocol)
         if summary is None or not summary.models:
             continue
         for name, row in summary.models.items():
-            scores.setdefault(name, {})[_COLUMNS[protocol]] = row.score
-        values = percentages({name: row.classes for name, row in summary.models.items()})
-        if values:
-            measure = summary.measure.removeprefix("mean ")
-            classes.append(comparison(f"{protocol.capitalize()} by class, {measure} (%)", values))
+            own = scores.setdefault(name, {})
+            own[_COLUMNS[protocol]] = row.score
+            if protocol == "classification" and row.more.get(_AREA) is not None:
+                own[_AREA_COLUMN] = row.more[_AREA]
+                notes = [_MEASURES]
+        classes += _by_class(protocol, summary)
         protocols.append(_facts(protocol, summary))
     table = percentages(scores)
     if not table:
         return None
+    published = [_published(beside)]
+    if summaries.get("classification"):
+        published += _ablations(beside)
     return VocSection(
-        table=comparison("This run, its own data (%)", table),
-        published=_published(),
+        table=comparison("This run, its own data (%)", table, notes=notes),
+        published=published,
         classes=classes,
         protocols=protocols,
     )
+
+
+def _by_class(protocol: str, summary: VocSummary) -> list[Table]:
+    """Scores of a protocol by class; for average precisions, both measures if both are stored."""
+    measure = summary.measure.removeprefix("mean ")
+    title = f"{protocol.capitalize()} by class"
+    tables = {
+        f"{title}, {measure} (%)": percentages({n: r.classes for n, r in summary.models.items()}),
+        f"{title}, area under the precision-recall curve (%)": percentages(
+            {name: row.areas for name, row in summary.models.items()}
+        ),
+    }
+    return [comparison(title, rows) for title, rows in tables.items() if rows]
 
 
 def _facts(protocol: str, summary: VocSummary) -> list[tuple[str, str]]:
@@ -89,14 +116,8 @@ def _facts(protocol: str, summary: VocSummary) -> list[tuple[str, str]]:
     ]
 
 
-def _published() -> Table:
+def _published(beside: Published) -> Table:
     columns = ["class.", "det.", "det. MS", "seg."]
-    models = {
-        ("Jigsaw++", True, "VGG-16"): "transfer",
-        ("Jigsaw++", False, "AlexNet"): "pretext",
-        ("ImageNet labels", False, "AlexNet"): "labels",
-        ("random", False, "AlexNet"): "random",
-    }
     rows = []
     for row in paper.VOC:
         name = f"{row.name}, clusters of {row.pretext_network}" if row.clustered else row.name
@@ -107,6 +128,34 @@ def _published() -> Table:
             row.segmentation,
         )
         cells = [Cell(figure[0] if figure else None, best=False) for figure in figures]
-        model = models.get((row.name, row.clustered, row.pretext_network), "")
-        rows.append(Row(MODEL_NAMES.get(name, name), model, cells))
-    return Table("Published, AlexNet on VOC2007 and VOC2012 (%)", columns, rows)
+        rows.append(Row(MODEL_NAMES.get(name, name), beside.voc_model_of(row), cells))
+    title = "Published, AlexNet on VOC2007 and VOC2012 (%)"
+    return Table(title, columns, rows, [beside.remark, *voc_notes()])
+
+
+def _ablations(beside: Published) -> list[Table]:
+    """Published effects of the number of clusters, and of the data sets, on classification."""
+    values = [Cell(value, best=False) for value in paper.CLUSTERS_VOC07.values()]
+    notes = [] if beside.clusters is None else [f"This run has {beside.clusters:,} clusters."]
+    tables = [
+        Table(
+            "Published, VOC2007 classification by the number of clusters (mAP, %)",
+            [f"{clusters:,}" for clusters in paper.CLUSTERS_VOC07],
+            [Row("clusters of ImageNet", "", values)],
+            notes,
+        )
+    ]
+    if beside.other_transfer:
+        rows = [
+            Row(f"centres of {centers}, labels for {labels}", "", [Cell(value, best=False)])
+            for centers, labels, value in paper.DATA_SETS_VOC07
+        ]
+        tables.append(
+            Table(
+                "Published, VOC2007 classification by the data sets of the clusters (mAP, %)",
+                ["class."],
+                rows,
+                ["This run, too, clusters other images than it labels."],
+            )
+        )
+    return tables

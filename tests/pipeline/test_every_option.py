@@ -25,7 +25,7 @@ from support.photographs import squares
 # (ktfast.training.identity.circumstances_of).
 NO_QUESTION = {
     *("device", "threads", "data.feed", "data.memory_budget_gb", "data.hw_decoder_load"),
-    *("cluster.memory_budget_gb", "voc.classes"),
+    *("cluster.memory_budget_gb", "cluster.link", "voc.classes"),
 }
 # The content of these files and folders is an input of a question.
 INPUTS = {

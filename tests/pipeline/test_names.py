@@ -58,7 +58,7 @@ def test_a_whole_run_with_such_names(place, monkeypatch):
     run = place / "run"
     command = ["run", "--run", str(run), "--config", str(place / f"{BAD}.toml")]
     command += ["--data.pretext", str(place / "train"), "--data.test", str(place / "test")]
-    command += ["--evaluate.baselines", "random", "--evaluate.layers", "conv1"]
+    command += ["--evaluate.baselines", "random", "--evaluate.layers", "conv1", "--cluster.link"]
     assert main(command) == 0
     assert main(["run", "--run", str(run)]) == 0  # reads the configuration of the run
     assert main(["report", str(run)]) == 0
@@ -66,11 +66,12 @@ def test_a_whole_run_with_such_names(place, monkeypatch):
         stream.flush()
     assert out.buffer.getvalue().decode().splitlines() == [shown(run / "report.html")] * 3
     log = (run / "log.txt").read_bytes().decode()
-    assert log.count("up to date") == 7
+    assert log.count("up to date") == 8
     page = (run / "report.html").read_bytes().decode()
     assert f"{SHOWN}/junk-{SHOWN}.jpg" in page
     assert shown(place / "train") in page
     check_tables(run, place)
+    check_links(run, place)
     use_the_networks(run, place)
     out.flush()
     assert shown(place / "clusters.csv") in out.buffer.getvalue().decode()
@@ -95,6 +96,20 @@ def use_the_networks(run, place):
                 *expected
             }
     assert {row["path"] for row in read_table(place / "vectors.csv")} == {*expected}
+
+
+def check_links(run, place):
+    """One link per image, in the folder of its cluster; the report names and links the images."""
+    assigned = {row["path"]: row["cluster"] for row in read_table(run / "cluster/assignments.csv")}
+    links = [path for path in (run / "by_cluster").glob("*/*") if path.is_symlink()]
+    found = {
+        os.path.relpath(os.readlink(path), place / "train"): path.parent.name for path in links
+    }
+    assert len(links) == 20
+    assert found == assigned
+    page = (run / "report.html").read_text("utf-8")
+    assert page.count("all of them") > 0
+    assert page.count((place / "train" / BAD).as_uri()) == page.count(f'title="{SHOWN}/') > 0
 
 
 def check_tables(run, place):

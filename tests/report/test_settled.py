@@ -66,7 +66,8 @@ def test_a_run_without_probes_speaks_of_its_clusters(tmp_path):
     assert "0.71 (0.52 for an untrained network)" in page
     assert "Held-out pseudo-labels" in page
     assert f"untrained network {percent(0.31)}" in page
-    assert "of 30 used" in page
+    assert "– images in 29 groups" in page
+    assert "1 of 30 clusters have no image" in page
     assert "Normalised mutual information" not in page
     assert "Not evaluated" not in page
 

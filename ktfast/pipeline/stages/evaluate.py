@@ -72,6 +72,8 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
         retraining=_retrain(run, folder, names) if config.evaluate.retrain else None,
         random_clusters=_random_clusters(run, folder) if untrained else None,
         headline=_headline(config.evaluate.headline, rows),
+        linear_held_out={name: row.linear_held_out for name, row in rows.items()},
+        knn_held_out={name: row.knn_held_out for name, row in rows.items()},
     ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),

@@ -230,6 +230,7 @@ def _precisions(
         more={"mean_area": _defined(precisions.mean_area)},
         steps=summary.steps,
         protocol=protocol,
+        areas=_by_class(sets.train.classes, precisions.area),
     )
 
 

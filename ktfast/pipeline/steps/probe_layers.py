@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
-from ktfast.evaluation.knn import knn_accuracy
+from ktfast.evaluation.knn import knn_accuracy, knn_held_out
 from ktfast.evaluation.linear import LinearProbeResult, linear_probe
 from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
@@ -66,6 +66,7 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
     knn: Layers = {}
     headline: list[float] = []
     measure, _, settled_layer = config.headline.partition(":")
+    held_out: Layers = {}
     few: list[tuple[float, dict[str, LinearProbeResult]]]
     few = [(fraction, {}) for fraction in config.label_fractions]
     for layers in _passes(run, model):
@@ -83,6 +84,9 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
             linear[layer] = linear_probe(*data, **common)
             neighbours = knn_accuracy(*data, k=config.neighbors)
             knn[layer] = neighbours.mean_per_class
+            held_out[layer] = knn_held_out(
+                x, train_labels, k=config.neighbors, seed=run.config.seed
+            )
             if layer == settled_layer:
                 chosen = neighbours if measure == "knn" else linear[layer]
                 headline = list(chosen.per_class)
@@ -97,6 +101,10 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
         low_label=[_low_label_row(fraction, probes) for fraction, probes in few],
         protocol=_last(linear).protocol,
         headline=headline,
+        linear_held_out={
+            layer: probe.held_out for layer, probe in linear.items() if probe.held_out is not None
+        },
+        knn_held_out=held_out,
     )
 
 
