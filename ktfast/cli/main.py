@@ -121,15 +121,26 @@ def _signals_raise() -> Iterator[None]:
 
 def _stages(options: argparse.Namespace) -> int:
     config = _configuration(options)
-    given = "features.source" in overrides(options)
     report = run(
         config,
         options.run,
         stages=options.stages,
         redo=options.redo,
-        trust_source=options.trust_source or given,
+        trust_source=options.trust_source or _names_all_code(config, options),
     )
     return _print_report(report)
+
+
+def _names_all_code(config: "Config", options: argparse.Namespace) -> bool:
+    """Whether the command line itself names every module of the user whose code may run."""
+    from ktfast.features.foreign import is_function
+
+    given = overrides(options)
+    named = {
+        "features.source": is_function(config.features.source),
+        "pretext.task": ":" in config.pretext.task,
+    }
+    return all(name in given for name, is_code in named.items() if is_code)
 
 
 def _configuration(options: argparse.Namespace) -> "Config":

@@ -46,8 +46,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(
         prog="ktfast",
-        description="Self-supervised knowledge transfer: a network learns Jigsaw++ puzzles, "
-        "K-means turns its features into pseudo-labels, and a fresh network learns these labels.",
+        description="Self-supervised knowledge transfer: a network learns a pretext task, such as "
+        "Jigsaw++ puzzles, K-means turns its features into pseudo-labels, and a fresh network "
+        "learns these labels.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ktfast {__version__}")
@@ -145,8 +146,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-source",
         action="store_true",
-        help="allow features.source of a configuration file to run a function of a Python module; "
-        "not needed if the command line gives features.source",
+        help="allow features.source and pretext.task of a configuration file to run code of a "
+        "Python module; not needed if the command line gives these options",
     )
 
 

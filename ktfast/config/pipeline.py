@@ -2,10 +2,11 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ktfast.config import pretext_tasks
 from ktfast.config.section import Section, TrainingConfig, side_option
 
 ROLES = ("pretext", "cluster", "transfer", "train", "test")
@@ -20,7 +21,7 @@ class DataConfig(Section):
     """
 
     pretext: Path | None = Field(
-        None, description="folder of the images that the puzzle network learns from"
+        None, description="folder of the images that the pretext network learns from"
     )
     cluster: Path | None = Field(
         None,
@@ -94,10 +95,17 @@ class DataConfig(Section):
 
 
 class PretextConfig(Section):
-    """Jigsaw++: the puzzle, and the network that solves it."""
+    """The pretext task, and the network that learns the task."""
 
+    task: str = Field(
+        "jigsaw++",
+        description="what the network learns without labels; jigsaw++: puzzles of tiles, some of "
+        "another image; jigsaw: puzzles without tiles of another image; rotation: by how much a "
+        "photograph is turned; context: where a tile lies beside the middle tile; or MODULE:CLASS, "
+        "a class of yours; an option that the task does not use is refused",
+    )
     trunk: Literal["vgg16", "alexnet"] = Field(
-        "vgg16", description="convolutional network that sees each tile"
+        "vgg16", description="convolutional network that sees each tile or photograph"
     )
     width: float = Field(
         1.0, gt=0, le=4, description="multiplies the number of channels of every trunk layer"
@@ -110,13 +118,22 @@ class PretextConfig(Section):
         None,
         ge=0,
         description="px; largest shift of a tile in its cell; not set: 18, or less if 18 px do not "
-        "fit the cell",
+        "fit the cell; task rotation: the network sees squares of crop - jitter px; not set: an "
+        "eighth of crop",
     )
     chroma_shift: int = Field(
         2, ge=0, description="px; largest extra shift of each colour channel of a tile"
     )
     permutations: int = Field(
-        701, ge=2, description="size of the permutation set, which is the number of classes"
+        701,
+        ge=2,
+        description="size of the permutation set, which is the number of classes; task jigsaw: "
+        "1000 by default",
+    )
+    permutation_file: Path | None = side_option(
+        None,
+        description=".npy or text file with a permutation of the cells in each row, instead of a "
+        "set of pretext.permutations that ktfast chooses",
     )
     min_distance: int = Field(
         3, ge=2, description="smallest Hamming distance between two permutations"
@@ -125,13 +142,18 @@ class PretextConfig(Section):
         2, ge=0, description="largest number of occluders: tiles replaced by tiles of another image"
     )
     gray_probability: float = Field(
-        0.7, ge=0, le=1, description="probability that a puzzle is shown in gray"
+        0.7,
+        ge=0,
+        le=1,
+        description="probability that a puzzle is shown in gray; by default 0.3 for the task "
+        "jigsaw and 0 for the task context",
     )
     projection_probability: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="probability that a colour puzzle is shown without the green-magenta axis",
+        description="probability that a colour puzzle is shown without the green-magenta axis; "
+        "by default 0 for the task jigsaw and 1 for the task context",
     )
     donor_color: Literal["shared", "independent"] = Field(
         "shared",
@@ -146,7 +168,12 @@ class PretextConfig(Section):
     tile_features: int = Field(
         1024, ge=8, description="units of the layer that sees each tile separately"
     )
-    hidden: int = Field(4096, ge=8, description="units of the layer that sees all tiles together")
+    hidden: int = Field(
+        4096,
+        ge=8,
+        description="units of the layer that sees all tiles together; task rotation: of both "
+        "layers above the trunk",
+    )
     dropout: float = Field(
         0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"
     )
@@ -164,8 +191,39 @@ class PretextConfig(Section):
     )
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, values: Any) -> Any:
+        return pretext_tasks.completed(values)
+
+    def unused(self) -> Collection[str]:
+        """Name the options that the task does not use."""
+        has_file = self.permutation_file is not None
+        return pretext_tasks.unused_options(self.task, has_file=has_file)
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> "PretextConfig":
+        if self.task not in pretext_tasks.USED and not all(self.task.partition(":")):
+            raise ValueError(
+                f"task {self.task!r} is unknown; expected {', '.join(pretext_tasks.USED)} or "
+                "MODULE:CLASS"
+            )
+        for name in sorted(self.unused()):
+            value, defaults = getattr(self, name), pretext_tasks.DEFAULTS.get(self.task, {})
+            if value in (type(self).model_fields[name].default, defaults.get(name)):
+                continue
+            who = f"the task {self.task}"
+            if name in pretext_tasks.USED.get(self.task, ()):
+                who = f"a set from permutation_file {self.permutation_file}"
+            raise ValueError(
+                f"{name} is {value}, but {who} does not use {name}; leave pretext.{name} out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _tiles_fit(self) -> "PretextConfig":
+        if self.task not in pretext_tasks.USED or "tile_size" in self.unused():
+            return self
         cell = self.crop // self.grid
         need = self.tile_size + self.chroma_shift + (self.jitter or 0)
         if need > cell:
@@ -174,11 +232,20 @@ class PretextConfig(Section):
                 f"{self.chroma_shift} = {need} px does not fit a cell of {cell} px "
                 f"(crop {self.crop} / grid {self.grid}); lower tile_size or raise crop"
             )
-        if self.max_occluders >= self.min_distance:
+        unseen = {"max_occluders", "min_distance"} & set(self.unused())
+        if not unseen and self.max_occluders >= self.min_distance:
             raise ValueError(
                 f"max_occluders {self.max_occluders} must be smaller than min_distance "
                 f"{self.min_distance}: the occluders could hide every tile in which two "
                 "permutations differ"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shift_fits(self) -> "PretextConfig":
+        if self.task == "rotation" and self.jitter is not None and self.jitter >= self.crop:
+            raise ValueError(
+                f"jitter {self.jitter} px must be smaller than crop {self.crop} px; lower jitter"
             )
         return self
 
@@ -188,7 +255,7 @@ class FeaturesConfig(Section):
 
     source: str = Field(
         "pretext",
-        description="teacher that computes the features: pretext (the run's puzzle network), hog, "
+        description="teacher that computes the features: pretext (the run's pretext network), hog, "
         "torchvision:MODEL, or MODULE:CALLABLE (a function from images uint8 [B, H, W, 3] to "
         "features [B, d])",
     )
@@ -369,7 +436,8 @@ class EvaluateConfig(Section):
     baselines: tuple[Literal["random", "pretext", "labels"], ...] = Field(
         ("random", "pretext", "labels"),
         description="networks that the target is compared with; random: random weights; pretext: "
-        "the target's architecture trained on the puzzle; labels: trained on the true labels",
+        "the target's architecture trained on the pretext task; labels: trained on the true "
+        "labels",
     )
     headline: str = Field(
         "",

@@ -42,24 +42,46 @@ def import_function(source: str) -> Callable[[Tensor], Any]:
     ConfigError
         The function cannot be imported. The message gives the place and the reason.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # an installed command does not search the working directory
-    module, _, attribute = source.partition(":")
-    try:
-        _announce(source, file_of(source))
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"features.source {source!r} cannot be imported ({error}); give package.module:function"
-        ) from error
-    except Exception as error:  # the user's module raises anything
-        raise ConfigError(
-            f"features.source {source!r} cannot be imported ({_described(error)}); correct the "
-            "module"
-        ) from error
+    function = import_object(source, "features.source", "package.module:function")
     if not callable(function):
         raise ConfigError(f"features.source {source!r} is not callable; name a function")
     return function  # type: ignore[no-any-return]
+
+
+def import_object(name: str, option: str, form: str) -> Any:
+    """Import what MODULE:NAME names. The log names the module's file before the module runs.
+
+    Parameters
+    ----------
+    name : str
+        Value of the option. The module may lie in the working directory.
+    option : str
+        The option, for messages.
+    form : str
+        What the option's value should look like, for messages.
+
+    Returns
+    -------
+    found : Any
+        The object.
+
+    Raises
+    ------
+    ConfigError
+        The object cannot be imported. The message gives the place and the reason.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # an installed command does not search the working directory
+    module, _, attribute = name.partition(":")
+    try:
+        _announce(option, name, file_of(name))
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{option} {name!r} cannot be imported ({error}); give {form}") from error
+    except Exception as error:  # the user's module raises anything
+        raise ConfigError(
+            f"{option} {name!r} cannot be imported ({described(error)}); correct the module"
+        ) from error
 
 
 def file_of(source: str) -> str:
@@ -68,9 +90,9 @@ def file_of(source: str) -> str:
 
 
 @functools.lru_cache
-def _announce(source: str, file: str) -> None:
-    """Log once per process which file a source runs."""
-    logger.info("features.source %s runs code of the file %s", source, shown(file or "(unknown)"))
+def _announce(option: str, name: str, file: str) -> None:
+    """Log once per process which file an option runs."""
+    logger.info("%s %s runs code of the file %s", option, name, shown(file or "(unknown)"))
 
 
 def checked(teacher: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], Tensor]:
@@ -98,7 +120,7 @@ def checked(teacher: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], T
         except Exception as error:  # foreign code raises anything
             raise ConfigError(
                 f"features.source {name!r} fails on images uint8 {list(images.shape)} "
-                f"({_described(error)}); set features.crop to a size that the teacher accepts, or "
+                f"({described(error)}); set features.crop to a size that the teacher accepts, or "
                 "correct the teacher"
             ) from error
         return _features(found, images, name)
@@ -129,8 +151,8 @@ def _features(found: Any, images: Tensor, name: str) -> Tensor:
     return features
 
 
-def _described(error: Exception) -> str:
-    """The exception in one line, with the place in the code that raised it."""
+def described(error: Exception) -> str:
+    """Give an exception in one line, with the place in the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f", {shown(frames[-1].filename)} line {frames[-1].lineno}" if frames else ""
     reason = " ".join(str(error).split())

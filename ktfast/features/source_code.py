@@ -1,4 +1,7 @@
-"""Identify the code of a teacher without running it: the file of its module, and its version."""
+"""Identify the code of a teacher or of a pretext task without running it.
+
+The file of its module and the version of its package identify the code.
+"""
 
 import ast
 import dataclasses
@@ -14,7 +17,7 @@ from ktfast.errors import reading, shown
 
 @dataclasses.dataclass(frozen=True)
 class SourceCode:
-    """What identifies the code of a teacher.
+    """What identifies the code of a teacher or of a pretext task.
 
     Attributes
     ----------
@@ -36,7 +39,7 @@ def source_code(source: str) -> SourceCode:
     Parameters
     ----------
     source : str
-        Value of the option `features.source`.
+        Value of the option `features.source` or `pretext.task`.
 
     Returns
     -------

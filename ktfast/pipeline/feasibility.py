@@ -20,15 +20,12 @@ from ktfast.pipeline.steps.extract_features import check_source, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
-from ktfast.pipeline.steps.networks import (
-    jigsaw_network,
-    pretext_trunk,
-    target_network,
-    target_trunk,
-)
+from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
 from ktfast.pipeline.steps.prepared_images import listed_images
+from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
 from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
 from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pretext.registry import build_pretext, pretext_class
 from ktfast.training.precision import computing_dtype
 
 Sets = dict[str, ImageIndex | PreparedSet]
@@ -62,7 +59,7 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
     all_of_it = "prepare" in stages
     device = torch.device(resolve_device(config.device))
     if all_of_it or {"pretext", "cluster"} & set(stages):
-        _check_images(config, sets)
+        _check_images(run, sets)
     if all_of_it or "features" in stages:
         check_source(config)
         _check_weights(config)
@@ -71,15 +68,17 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             computing_dtype(section.training.precision, device)
     with torch.device("meta"):
         if all_of_it or {"pretext", "features", "cluster"} & set(stages):
-            _check_teacher(config, sets)
+            _check_teacher(run, sets)
         if all_of_it or {"transfer", "evaluate"} & set(stages):
-            _check_target(config)
+            _check_target(run)
     if "test" in sets and (all_of_it or "evaluate" in stages):
         _check_labels(config, sets)
         if prepared:
             check_probe_memory(run)
     if all_of_it or "voc" in stages:
         _check_voc(run, device)
+    if prepared and "pretext" in sets and (all_of_it or "pretext" in stages):
+        try_task(run)
     if prepared and "cluster" in sets and (all_of_it or "features" in stages):
         try_teacher(run)
 
@@ -90,7 +89,8 @@ def _check_weights(config: Config) -> None:
         raise ConfigError(f"features.weights {weights} does not exist; give a file of weights")
 
 
-def _check_images(config: Config, sets: Sets) -> None:
+def _check_images(run: RunFolder, sets: Sets) -> None:
+    config = run.config
     for role, images in sets.items():
         if images.n == 0:
             raise DataError(
@@ -99,11 +99,13 @@ def _check_images(config: Config, sets: Sets) -> None:
             )
     if config.cluster.features is not None:
         return
-    if "pretext" in sets and _learns_puzzle(config) and sets["pretext"].n < 2:
-        raise DataError(
-            f"{config.data.folders()['pretext']} holds one image; Jigsaw++ needs at least 2 "
-            "images, because occluders come from another image"
-        )
+    if "pretext" in sets and learns_task(config) and may_load_task(run):
+        fewest, n = pretext_class(config.pretext.task).fewest_images, sets["pretext"].n
+        if n < fewest:
+            raise DataError(
+                f"{config.data.folders()['pretext']} holds {n} image{'' if n == 1 else 's'}; the "
+                f"pretext task {config.pretext.task} needs at least {fewest} images"
+            )
     if "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters:
         raise ConfigError(
             f"cluster.n_clusters {config.cluster.n_clusters} is more than the "
@@ -112,17 +114,16 @@ def _check_images(config: Config, sets: Sets) -> None:
         )
 
 
-def _learns_puzzle(config: Config) -> bool:
-    return config.features.source == "pretext" and config.features.weights is None
-
-
-def _check_teacher(config: Config, sets: Sets) -> None:
-    """Check the puzzle network, and its layer whose features are clustered."""
+def _check_teacher(run: RunFolder, sets: Sets) -> None:
+    """Check the network of the pretext task, and its layer whose features are clustered."""
+    config = run.config
     if config.cluster.features is not None or config.features.source != "pretext":
         return
+    if not may_load_task(run):
+        return
     trunk = pretext_trunk(config.pretext)
-    if _learns_puzzle(config):
-        jigsaw_network(trunk, config.pretext)
+    if learns_task(config):
+        build_pretext(trunk, config.pretext, seed=config.seed)
     layer, crop = config.features.layer or trunk.layers[-1], feature_crop(config)
     if layer not in trunk.layers:
         raise ConfigError(
@@ -143,8 +144,9 @@ def _check_teacher(config: Config, sets: Sets) -> None:
         )
 
 
-def _check_target(config: Config) -> None:
-    """Check the target, its layers that are probed or frozen, and its training on the puzzle."""
+def _check_target(run: RunFolder) -> None:
+    """Check the target, its layers that are probed or frozen, and its pretext task."""
+    config = run.config
     target = target_network(config.transfer, config.cluster.n_clusters)
     asked = {"layers": config.evaluate.layers, "retrain": config.evaluate.retrain}
     for option, layers in asked.items():
@@ -162,8 +164,10 @@ def _check_target(config: Config) -> None:
                 f"evaluate.headline {config.evaluate.headline!r} names the layer {layer}, which is "
                 f"not probed; give one of {', '.join(probed)}"
             )
-    if config.data.test is not None and "pretext" in config.evaluate.baselines:
-        jigsaw_network(target_trunk(config.transfer), config.pretext)
+    baseline = config.data.test is not None and "pretext" in config.evaluate.baselines
+    if baseline and may_load_task(run):
+        trunk = target_trunk(config.transfer, config.pretext.task)
+        build_pretext(trunk, config.pretext, seed=config.seed)
 
 
 def _check_voc(run: RunFolder, device: torch.device) -> None:

@@ -174,7 +174,7 @@ def load(
         A run folder, or a weight file `weights.safetensors` that a run wrote.
     which : str
         Stage of the run folder that trained the network: "transfer", the student that learnt the
-        pseudo-labels, or "pretext", the deep network that learnt the puzzle.
+        pseudo-labels, or "pretext", the deep network that learnt the pretext task.
     layer : str, optional
         Layer whose map gives the vectors. None: the last convolutional layer or its pooling.
     device : str or torch.device

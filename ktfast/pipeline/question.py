@@ -133,6 +133,7 @@ _PLACES = {
     **{name: name for name in ("seed", "pretext", "features", "cluster", "transfer")},
     "target": "transfer",
     "trunk": "pretext.trunk",
+    "task": "pretext.task",
     "models": "voc.models",
     "data_init": "voc.data_init",
 }

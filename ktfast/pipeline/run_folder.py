@@ -37,8 +37,8 @@ class RunFolder:
     config : Config
         Every option.
     trust_source : bool
-        Whether the function that `features.source` names may be imported and called. False: the
-        name comes from a file that somebody else may have written.
+        Whether the code that `features.source` and `pretext.task` name may be imported and called.
+        False: the names come from a file that somebody else may have written.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
     """
@@ -148,7 +148,7 @@ def open_run(
     config : Config
         Every option.
     trust_source : bool
-        Whether the function that `features.source` names may be called.
+        Whether the code that `features.source` and `pretext.task` name may be called.
 
     Yields
     ------
@@ -181,8 +181,8 @@ def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> R
     folder : path
         The run folder.
     trust_source : bool
-        Whether the function that `features.source` of the recorded configuration names may be
-        called.
+        Whether the code that `features.source` and `pretext.task` of the recorded configuration
+        name may be called.
 
     Returns
     -------

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 STAGES = {
     "prepare": "decode and resize every image once, and store it for fast loading",
-    "pretext": "train the puzzle network on Jigsaw++",
+    "pretext": "train the deep network on a pretext task, such as Jigsaw++ puzzles",
     "features": "extract the features that are clustered",
     "cluster": "cluster the features with K-means and give every image a pseudo-label",
     "transfer": "train the target network on the pseudo-labels",
@@ -65,8 +65,9 @@ def run(
     redo : collection of str
         Stages, or names from `PARTS`, whose earlier results are removed first.
     trust_source : bool, optional
-        Whether the function that `features.source` names may be imported and called. None: yes if
-        `config` gives the options themselves, no if `config` is the path of a file.
+        Whether the function that `features.source` names, and the class that `pretext.task` names,
+        may be imported and called. None: yes if `config` gives the options themselves, no if
+        `config` is the path of a file.
 
     Returns
     -------
@@ -167,8 +168,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
 
-    if "features" in stages and not _needless(run_folder.config, "features"):
-        _check_trust(run_folder, redo)
+    _check_trust(run_folder, stages, redo)
     ready = "prepare" not in stages and is_prepared(run_folder)
     if ready:
         check_chain(run_folder, stages[0])
@@ -186,13 +186,23 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
             check_feasible(run_folder, stages, prepared=True)
 
 
-def _check_trust(run_folder: "RunFolder", redo: Collection[str]) -> None:
-    """Refuse a function that only a file names, before hours of work; see `check_trust`."""
+def _check_trust(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
+    """Refuse code that only a file names, before hours of work; finished stages need no code."""
     from ktfast.pipeline.steps.extract_features import check_trust
+    from ktfast.pipeline.steps.pretext_tasks import check_task_trust, runs_task
 
-    is_done = any(run_folder.stage("features").glob("*/result.json"))
-    if not is_done or "features" in redo:
-        check_trust(run_folder)
+    def is_done(stage: str) -> bool:
+        folder = run_folder.stage(stage)
+        made = (folder / "result.json").is_file() or any(folder.glob("*/result.json"))
+        return made and stage not in redo
+
+    for stage in stages:
+        if _needless(run_folder.config, stage) or is_done(stage):
+            continue
+        if stage == "features":
+            check_trust(run_folder)
+        if runs_task(run_folder.config, stage):
+            check_task_trust(run_folder)
 
 
 def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None:

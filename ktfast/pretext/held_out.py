@@ -1,43 +1,56 @@
-"""The held-out measure of Jigsaw++: the share of puzzles that the network solves."""
+"""The held-out measure of a pretext task: the mean over images that the network has not learnt."""
+
+from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 
-from ktfast.images.feeds.base import Feed
-from ktfast.pretext.task import JigsawTask
+from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.classification import evaluating
 
 
+class Measured(Protocol):
+    """A network and its measure on a batch, as `ktfast.pretext.protocol.Pretext` has them."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        ...
+
+    def measure(self, batch: Batch, epoch: int) -> Tensor:
+        """One value [B] for each image of a batch."""
+        ...
+
+
 @torch.inference_mode()
-def jigsaw_accuracy(
-    task: JigsawTask, feed: Feed, *, epoch: int, max_images: int | None = None
+def held_out_measure(
+    task: Measured, feed: Feed, *, epoch: int, max_images: int | None = None
 ) -> float:
-    """Share of puzzles, in [0, 1], whose permutation the network names.
+    """Mean of a task's measure over images, such as the share of solved puzzles.
 
     Parameters
     ----------
-    task : JigsawTask
-        Network and puzzles.
+    task : Measured
+        Network and measure.
     feed : Feed
         Images. The function reads the feed's epoch 0 once.
     epoch : int
-        Epoch of the puzzles' random choices. If training never reaches this epoch, the network
-        has not seen the puzzles.
+        Epoch of the random choices. If training never reaches this epoch, the network has not seen
+        the choices.
     max_images : int, optional
         Stop after the batch in which the number of images reaches this value.
 
     Returns
     -------
-    accuracy : float
-        Number of solved puzzles divided by the number of puzzles.
+    mean : float
+        Sum of the values divided by the number of images.
     """
     device = next(task.model.parameters()).device
-    right, seen = torch.zeros((), dtype=torch.int64, device=device), 0
+    total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
     with evaluating(task.model):
         for batch in feed.epoch(0):
-            tiles, labels, _ = task.puzzles(batch, epoch)
-            permutations, _ = task.model.split(task.model(tiles))
-            right += (permutations.argmax(1) == labels).sum()
-            seen += len(labels)
+            total += task.measure(batch, epoch).double().sum()
+            seen += len(batch)
             if max_images is not None and seen >= max_images:
                 break
-    return int(right) / seen
+    return float(total) / seen

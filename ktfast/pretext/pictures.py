@@ -1,64 +1,172 @@
-"""Pictures of Jigsaw++: puzzles as the network sees them, and the random choices behind them."""
+"""Pictures of a pretext task for the report: examples, their panels, and how a run stores them."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from ktfast.ops import jigsaw_tiles
+from ktfast.errors import DataError, InputError
+
+if TYPE_CHECKING:  # the report reads pictures without torch
+    from torch import Tensor
 
 
-def puzzle_pictures(
-    images: Tensor,
-    sample_ids: Tensor,
-    permutations: npt.NDArray[Any],
-    *,
-    seed: int,
-    epoch: int,
-    **options: Any,
-) -> dict[str, npt.NDArray[Any]]:
-    """Cut images into puzzles and return the puzzles with every random choice, for a report.
+@dataclass(frozen=True)
+class Square:
+    """A square on a panel, in pixels.
+
+    Attributes
+    ----------
+    x, y : int
+        Left and upper edge.
+    side : int
+        Side of the square.
+    text : str
+        Text in the square, such as a number.
+    drawn : bool
+        Draw the edges of the square.
+    marked : bool
+        Draw edges and text in the colour of warnings.
+    """
+
+    x: int
+    y: int
+    side: int
+    text: str
+    drawn: bool = True
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of an example.
+
+    Attributes
+    ----------
+    pixels : array, uint8 [h, w, 3]
+        RGB pixels.
+    alt : str
+        What the panel shows, for readers who do not see it.
+    squares : tuple of Square
+        Squares on the picture.
+    gaps : tuple of (int, int, int, int)
+        Rectangles (x, y, width, height) that show the colour of the page, such as the gaps between
+        tiles.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    alt: str
+    squares: tuple[Square, ...] = ()
+    gaps: tuple[tuple[int, int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example of a task: panels side by side above a caption."""
+
+    panels: tuple[Panel, ...]
+    caption: str
+
+
+def shown_pixels(inputs: "Tensor") -> npt.NDArray[np.uint8]:
+    """Convert normalised images to pixels.
 
     Parameters
     ----------
-    images : Tensor, uint8 [B, S, S, 3]
-        RGB images.
-    sample_ids : Tensor, int64 [B]
-        Identity of each image, from which the random choices follow.
-    permutations : array, integers [P, n_tiles]
-        Permutation set.
-    seed : int
-        Seed of the random choices.
-    epoch : int
-        Epoch of the random choices.
-    **options : Any
-        Further options of `ktfast.ops.jigsaw_tiles`, such as tile_size.
+    inputs : Tensor [..., 3, h, w]
+        Images with mean 0 and standard deviation 1.
 
     Returns
     -------
-    pictures : dict of str to array
-        "tiles" uint8 [B, n_tiles, t, t, 3], "labels" int64 [B], "images" as given, and "cells",
-        "offsets", "occluded" and "gray" as in `ktfast.ops.JigsawChoices`.
+    pixels : array, uint8 [..., h, w, 3]
+        Pixels. The range 0 to 255 shows two standard deviations on either side of the mean.
     """
-    tiles, labels, choices = jigsaw_tiles(
-        images,
-        permutations,
-        sample_ids=sample_ids,
-        seed=seed,
-        epoch=epoch,
-        **options,
-        return_choices=True,
-    )
-    # Tiles are normalised: the range of 0 to 255 shows two standard deviations on either side.
-    shown = (tiles.permute(0, 1, 3, 4, 2).float() * 63.75 + 127.5).clamp(0, 255).to(torch.uint8)
+    scaled = inputs.detach().movedim(-3, -1).float() * 63.75 + 127.5
+    pixels: npt.NDArray[np.uint8] = scaled.clamp(0, 255).byte().cpu().numpy()
+    return pixels
+
+
+def packed(
+    examples: Sequence[Example],
+) -> tuple[dict[str, npt.NDArray[np.uint8]], list[dict[str, Any]]]:
+    """Separate the pixels of examples from everything else.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+        At least one example.
+
+    Returns
+    -------
+    arrays : dict of str to array, uint8 [m, h, w, 3]
+        Pixels of the n-th panel of all m examples under the name "panel_n".
+    texts : list of dict
+        Caption and panels of each example, as JSON values.
+
+    Raises
+    ------
+    InputError
+        A panel is not uint8 RGB, has no text for readers who do not see it, or has another size
+        than the same panel of the first example.
+    """
+    if not examples:
+        raise InputError("expected at least one example, got none")
+    first = [panel.pixels.shape for panel in examples[0].panels]
+    for number, example in enumerate(examples):
+        for panel in example.panels:
+            if panel.pixels.dtype != np.uint8 or panel.pixels.shape[2:] != (3,):
+                raise InputError(
+                    f"pixels must be uint8 [h, w, 3], got {panel.pixels.dtype} "
+                    f"{list(panel.pixels.shape)}"
+                )
+            if not panel.alt:
+                raise InputError("every panel needs a text alt that says what it shows")
+        sizes = [panel.pixels.shape for panel in example.panels]
+        if not sizes or sizes != first:
+            raise InputError(
+                f"example {number} has panels of the sizes {sizes}, example 0 {first}; all examples"
+                " must have the same panels"
+            )
     arrays = {
-        "tiles": shown,
-        "labels": labels,
-        "images": images,
-        "cells": choices.cells,
-        "offsets": choices.offsets,
-        "occluded": choices.occluded,
-        "gray": choices.gray,
+        f"panel_{place}": np.stack([example.panels[place].pixels for example in examples])
+        for place in range(len(first))
     }
-    return {name: value.cpu().numpy() for name, value in arrays.items()}
+    texts = []
+    for example in examples:
+        panels = [{**asdict(panel), "pixels": None} for panel in example.panels]
+        texts.append({"caption": example.caption, "panels": panels})
+    return arrays, texts
+
+
+def unpacked(
+    arrays: Mapping[str, npt.NDArray[Any]], texts: Sequence[Mapping[str, Any]]
+) -> list[Example]:
+    """Put examples together from what `packed` gave.
+
+    Raises
+    ------
+    DataError
+        Pixels and texts do not belong together.
+    """
+    try:
+        return [
+            Example(
+                panels=tuple(
+                    Panel(
+                        pixels=arrays[f"panel_{place}"][row],
+                        alt=str(panel["alt"]),
+                        squares=tuple(Square(**square) for square in panel["squares"]),
+                        gaps=tuple((x, y, w, h) for x, y, w, h in panel["gaps"]),
+                    )
+                    for place, panel in enumerate(text["panels"])
+                ),
+                caption=str(text["caption"]),
+            )
+            for row, text in enumerate(texts)
+        ]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            "the examples of the pretext task do not fit their texts; redo the stage pretext"
+        ) from error

@@ -1,6 +1,7 @@
-"""The Jigsaw++ task (Noroozi et al. 2018): the loss of naming the permutation of an image's tiles.
+"""Puzzles of tiles: the loss of naming the permutation that shuffled an image's tiles.
 
-A task turns a batch of a feed into a loss. `ktfast.training.loop.train` trains any task.
+Jigsaw++ (Noroozi et al. 2018), plain Jigsaw (Noroozi and Favaro 2016) and context prediction
+(Doersch et al. 2015) share this code (`ktfast.pretext.jigsaw`).
 """
 
 from typing import Any, NamedTuple
@@ -63,6 +64,8 @@ class JigsawTask:
         Seed of every random choice of the puzzles.
     cell_loss : float, default 0
         Weight of the loss of naming the cell of each slot. It needs a network that names cells.
+    slots : int, optional
+        Number of slots, counted from the first one, that the network sees. None: all.
     **options : Any
         Further options of `ktfast.ops.jigsaw_tiles`, such as tile_size.
 
@@ -80,6 +83,7 @@ class JigsawTask:
         *,
         seed: int,
         cell_loss: float = 0.0,
+        slots: int | None = None,
         **options: Any,
     ) -> None:
         if cell_loss and not model.names_cells:
@@ -91,6 +95,7 @@ class JigsawTask:
         self.model = model
         self.permutations = torch.as_tensor(np.asarray(permutations))
         self.seed = seed
+        self.slots = slots
         self.options = options
         # Memory of the tiles of the last step, by type, device and channels-last order.
         self._kept: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
@@ -120,6 +125,12 @@ class JigsawTask:
             output.loss + self.cell_loss * loss / cells.numel(),
             {**output.metrics, "cell_accuracy": right},
         )
+
+    def measure(self, batch: Batch, epoch: int) -> Tensor:
+        """Whether the network names the permutation of each puzzle, bool [B]."""
+        tiles, labels, _ = self.puzzles(batch, epoch)
+        permutations, _ = self.model.split(self.model(tiles))
+        return permutations.argmax(1) == labels
 
     def puzzles(self, batch: Batch, epoch: int, *, reuse: bool = False) -> Puzzles:
         """Cut a batch into puzzles in the type and memory order of the network.
@@ -165,4 +176,4 @@ class JigsawTask:
         if reuse and len(tiles) > (0 if kept is None else len(kept)) and not tiles.is_inference():
             self._kept = {kind: tiles}
         cells = choices.cells.long().masked_fill_(choices.occluded.bool(), OCCLUDED)
-        return Puzzles(tiles, labels, cells)
+        return Puzzles(tiles[:, : self.slots], labels, cells[:, : self.slots])

@@ -6,7 +6,7 @@ from ktfast.evaluation.json_values import number
 
 MODEL_NAMES = {
     "transfer": "transfer (clusters as labels)",
-    "pretext": "puzzle only (no clustering)",
+    "pretext": "pretext task only (no clustering)",
     "labels": "true labels",
     "random": "random weights",
 }

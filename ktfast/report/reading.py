@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ktfast.config import Config, load_config
-from ktfast.durable import parse_row, read_json
+from ktfast.durable import parse_row, read_json, read_sealed
 from ktfast.errors import DataError, InputError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
@@ -141,7 +141,7 @@ class RunReader:
         try:
             return read_sealed_or(path, "run a stage again", ENVIRONMENT)
         except DataError:
-            self._note("environment.json", "is damaged")
+            self.note("environment.json", "is damaged")
             return None
 
     def config(self) -> str | None:
@@ -152,7 +152,7 @@ class RunReader:
         try:
             return read_bytes(path, "TOML", "write the file again").decode()
         except (DataError, UnicodeDecodeError) as error:
-            self._note("config.toml", f"cannot be read ({error})")
+            self.note("config.toml", f"cannot be read ({error})")
             return None
 
     def options(self) -> Config | None:
@@ -168,7 +168,7 @@ class RunReader:
         name = "cluster/history.json"
         history = self._json(name) if self._is_whole(name) else None
         if history is not None and not isinstance(history, list):
-            self._note(name, "should hold a list")
+            self.note(name, "should hold a list")
             return []
         values = [number(mapping(row).get("inertia")) for row in history or []]
         return [value for value in values if value is not None]
@@ -183,7 +183,7 @@ class RunReader:
         try:
             content = read_bytes(path, "the metrics of a run", "run the training again")
         except DataError as error:
-            self._note("metrics.jsonl", f"cannot be read ({error})")
+            self.note("metrics.jsonl", f"cannot be read ({error})")
             return rows
         for line in content.splitlines():
             row = parse_row(line)
@@ -192,7 +192,7 @@ class RunReader:
             else:
                 rows.setdefault(str(row["stage"]), []).append(MetricsRow.from_json(row))
         if damaged:
-            self._note("metrics.jsonl", f"has {damaged} damaged lines; the report leaves them out")
+            self.note("metrics.jsonl", f"has {damaged} damaged lines; the report leaves them out")
         return rows
 
     def arrays(self, name: str, shapes: dict[str, int]) -> dict[str, NDArray[Any]] | None:
@@ -217,12 +217,12 @@ class RunReader:
         try:
             arrays = read_npz(path, list(shapes), remedy="redo the stage")
         except DataError as error:
-            self._note(name, f"is damaged ({error})")
+            self.note(name, f"is damaged ({error})")
             return None
         ndims = {key: array.ndim for key, array in arrays.items()}
         if ndims != shapes or len({len(array) for array in arrays.values()}) != 1:
             found = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
-            self._note(name, f"holds arrays of unexpected shapes: {found}")
+            self.note(name, f"holds arrays of unexpected shapes: {found}")
             return None
         return arrays
 
@@ -236,7 +236,7 @@ class RunReader:
             for path, cluster, *_ in read_csv(self.folder / name, 2, "redo the stage cluster"):
                 paths.setdefault(int(cluster), []).append(path)
         except (DataError, ValueError) as error:
-            self._note(name, f"is damaged ({error})")
+            self.note(name, f"is damaged ({error})")
             return {}
         return paths
 
@@ -251,6 +251,17 @@ class RunReader:
         folders = linked_folders(self.folder / FOLDER, result.fingerprint)
         return {cluster: f"{FOLDER}/{name}/" for cluster, name in folders.items()}
 
+    def sealed(self, name: str) -> Json | None:
+        """Read a JSON object that holds its own hash; None if it is missing or damaged."""
+        path = self.folder / name
+        if not path.is_file() or not self._is_whole(name):
+            return None
+        try:
+            return read_sealed(path, "run the stage again")
+        except DataError:
+            self.note(name, "is damaged")
+            return None
+
     def _json(self, name: str) -> Any:
         path = self.folder / name
         if not path.is_file():
@@ -258,7 +269,7 @@ class RunReader:
         try:
             return read_json(path)
         except DataError:
-            self._note(name, "is damaged and cannot be read as JSON")
+            self.note(name, "is damaged and cannot be read as JSON")
             return None
 
     def _recorded(self, stage: str) -> Json | None:
@@ -269,7 +280,7 @@ class RunReader:
         try:
             return read_result(self.folder / name, "run the stage again")
         except DataError:
-            self._note(name, "is damaged: it cannot be read as JSON, or has been changed")
+            self.note(name, "is damaged: it cannot be read as JSON, or has been changed")
             return None
 
     def _is_whole(self, name: str) -> bool:
@@ -279,7 +290,7 @@ class RunReader:
         try:
             verified(self.folder / stage, file, (result or {}).get("files"), "run the stage again")
         except DataError:
-            self._note(name, "is damaged: it differs from what the stage wrote")
+            self.note(name, "is damaged: it differs from what the stage wrote")
             return False
         return True
 
@@ -287,7 +298,7 @@ class RunReader:
         result = self.result(stage)
         return None if result is None else result.summary
 
-    def _note(self, name: str, problem: str) -> None:
+    def note(self, name: str, problem: str) -> None:
         """Add a note, unless it is there already."""
         note = f"{name} {problem}."
         if note not in self.notes:

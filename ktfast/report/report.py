@@ -14,6 +14,7 @@ from ktfast.errors import shown
 from ktfast.report import sections
 from ktfast.report.clusters import clusters_section
 from ktfast.report.formats import amount, duration, moment, percent
+from ktfast.report.pretext import pretext_section
 from ktfast.report.probes import probe_section
 from ktfast.report.published import published_beside
 from ktfast.report.reading import RunReader
@@ -52,7 +53,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "probes": probe_section(run.evaluation(), beside),
         "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}, beside),
         "unlabelled": unlabelled_section(run.unlabelled()),
-        "puzzles": sections.puzzles_section(run),
+        "pretext": pretext_section(run),
         "clusters": clusters_section(run),
         "trainings": sections.trainings_section(run),
         "stages": sections.stages_section(run),

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ktfast.errors import DataError
 from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
-from ktfast.report import pictures, plots
+from ktfast.report import plots
 from ktfast.report.clusters import cluster_sizes
 from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
 from ktfast.report.groups import Figure, groups_figures, groups_verdict, is_unlabelled
@@ -17,12 +16,11 @@ from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, Tra
 from ktfast.report.unlabelled import unlabelled_tiles
 from ktfast.report.verdict import Verdict, verdict
 
-PUZZLES_SHOWN = 6
 SKIPPED_SHOWN = 50
 _TRAININGS = {
-    "pretext": "Puzzle (pretext)",
+    "pretext": "Pretext task",
     "transfer": "Transfer (pseudo-labels)",
-    "baseline_pretext": "Baseline: puzzle with the target network",
+    "baseline_pretext": "Baseline: pretext task with the target network",
     "baseline_labels": "Baseline: true labels",
 }
 _PIPELINE = ("prepare", "pretext", "features", "cluster", "transfer", "evaluate")
@@ -67,7 +65,7 @@ def result_section(run: RunReader) -> ResultSection:
         ),
         figures=[
             *(_marked(figure, stale.get("evaluate")) for figure in first),
-            _marked(_puzzle_figure(pretext), stale.get("pretext")),
+            _marked(_pretext_figure(pretext), stale.get("pretext")),
             _marked(_cluster_figure(cluster), stale.get("cluster")),
             _time_figure(run),
         ],
@@ -92,7 +90,7 @@ def _groups_section(run: RunReader) -> ResultSection:
     if unlabelled is not None:
         figures += [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
     if pretext is not None or "pretext" in stale:
-        figures.append(_marked(_puzzle_figure(pretext), stale.get("pretext")))
+        figures.append(_marked(_pretext_figure(pretext), stale.get("pretext")))
     return ResultSection(
         verdict=groups_verdict(
             clusters, n_images, pretext, transfer, why_not=why, unlabelled=unlabelled
@@ -113,12 +111,13 @@ def _accuracy_figure(title: str, choice: LayerChoice) -> Figure:
     return Figure(title, percent(None if transfer is None else transfer[1]), beside)
 
 
-def _puzzle_figure(pretext: TrainingResult | None) -> Figure:
+def _pretext_figure(pretext: TrainingResult | None) -> Figure:
     if pretext is None:
-        return Figure("Puzzles solved", "–", "not run")
-    return Figure(
-        "Puzzles solved", percent(pretext.accuracy), f"chance {percent(pretext.chance, 2)}"
-    )
+        return Figure("Pretext task", "–", "not run")
+    title = f"{pretext.task}: {pretext.measure}"
+    if pretext.accuracy is None and pretext.value is not None:
+        return Figure(title, amount(pretext.value), "on held-out images")
+    return Figure(title, percent(pretext.accuracy), f"chance {percent(pretext.chance, 2)}")
 
 
 def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
@@ -138,26 +137,6 @@ def _time_figure(run: RunReader) -> Figure:
     known = [r.seconds for r in results if r is not None and r.seconds is not None]
     finished = f"{len(known)} stages" if len(known) != 1 else "1 stage"
     return Figure("Time", duration(sum(known)) if known else "–", finished)
-
-
-@dataclass(frozen=True)
-class PuzzlesSection:
-    """Examples of puzzles, and whether the stage pretext was run."""
-
-    was_run: bool
-    examples: list[pictures.Puzzle]
-
-
-def puzzles_section(run: RunReader) -> PuzzlesSection:
-    """Examples of puzzles."""
-    arrays = run.arrays("pretext/examples.npz", pictures.PUZZLE_ARRAYS)
-    examples: list[pictures.Puzzle] = []
-    if arrays is not None:
-        try:
-            examples = pictures.puzzles(arrays, PUZZLES_SHOWN)
-        except DataError as error:
-            run.notes.append(f"{error}.")
-    return PuzzlesSection(run.training("pretext") is not None, examples)
 
 
 @dataclass(frozen=True)

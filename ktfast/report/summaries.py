@@ -112,22 +112,39 @@ class TrainingResult:
     Attributes
     ----------
     accuracy : float, optional
-        Accuracy of the network. For puzzles: on held-out images.
+        Accuracy of the network. For a pretext task: on held-out images.
     chance : float, optional
-        Accuracy of guessing; only puzzles have one.
+        Accuracy of guessing; only pretext tasks have one.
     at_chance : bool
         Whether the network was no better than guessing on the images of the last training steps.
+    task : str
+        Name of the pretext task.
+    measure : str
+        What was measured on held-out images.
+    value : float, optional
+        The measured value.
     """
 
     accuracy: float | None
     chance: float | None
     at_chance: bool = False
+    task: str = "Jigsaw++"
+    measure: str = "accuracy"
+    value: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
         accuracy, chance = number(value.get("accuracy")), number(value.get("chance"))
-        return cls(accuracy, chance, at_chance=value.get("at_chance") is True)
+        measure = str(value.get("measure", cls.measure))
+        return cls(
+            accuracy,
+            chance,
+            at_chance=value.get("at_chance") is True,
+            task=str(value.get("task", cls.task)),  # an earlier version had one task only
+            measure=measure,
+            value=number(value.get(measure)),
+        )
 
 
 @dataclass(frozen=True)

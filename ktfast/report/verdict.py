@@ -124,7 +124,7 @@ def _baselines(choice: LayerChoice, transfer: float) -> list[str]:
         gap = 100 * (transfer - pretext[1])
         effect = f"gained {gap:.1f}" if gap >= 0 else f"lost {-gap:.1f}"
         sentences.append(
-            f"Learning the puzzle with the target network itself gives {percent(pretext[1])} "
+            f"Learning the pretext task with the target network itself gives {percent(pretext[1])} "
             f"({pretext[0]}), so going through clusters {effect} points."
         )
     if labels is not None:
@@ -150,14 +150,14 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
     sentences = []
     if pretext is not None and pretext.accuracy is not None and pretext.chance is not None:
         sentences.append(
-            f"The puzzle network solves {percent(pretext.accuracy)} of its puzzles (chance "
-            f"{percent(pretext.chance, 2)})."
+            f"The network that learnt the pretext task ({pretext.task}) is right on "
+            f"{percent(pretext.accuracy)} of held-out images (chance {percent(pretext.chance, 2)})."
         )
         if pretext.at_chance:
             sentences.append(
-                "The puzzle network was at chance when its training ended. Its features, and the "
-                "clusters and the transfer that follow from the features, say little about "
-                "Jigsaw++: set pretext.cell_loss to 1, or train longer."
+                "The network was at chance when its training on the pretext task ended. Its "
+                "features, and the clusters and the transfer that follow from the features, say "
+                f"little about {pretext.task}. The warning in log.txt says what helps."
             )
     if cluster is not None and cluster.quality.nmi is not None:
         random = cluster.untrained.nmi

@@ -30,11 +30,11 @@ NO_QUESTION = {
 # The content of these files and folders is an input of a question.
 INPUTS = {
     *(f"data.{role}" for role in ("pretext", "cluster", "transfer", "train", "test")),
-    *("features.weights", "cluster.features"),
+    *("features.weights", "cluster.features", "pretext.permutation_file"),
 }
 SIDE = ("log_every", "checkpoint_minutes", "tensorboard", "stop_at_chance", "unlabelled")
 OTHER = {
-    "seed": 1, "device": "cpu", "data.hw_decoder_load": 0.5,
+    "seed": 1, "device": "cpu", "pretext.task": "jigsaw", "data.hw_decoder_load": 0.5,
     "pretext.max_occluders": 1, "transfer.image_size": 250, "voc.classes": ("cat",),
     "data.short_side": 300, "data.quality": 90, "pretext.crop": 250, "pretext.grid": 2,
     "pretext.tile_size": 60, "pretext.jitter": 1, "pretext.chroma_shift": 1,
@@ -50,6 +50,9 @@ BASES = [
     {"features.source": "hog", "evaluate.retrain": ("conv1",)},
     {"features.source": "torchvision:resnet18"},
     {"pretext.training.schedule": "cosine", "transfer.target": "vgg16"},
+    {"pretext.task": "rotation"},
+    {"pretext.task": "context"},
+    {"pretext.task": "jigsaw", "pretext.cell_loss": 1.0},
 ]
 
 

@@ -630,7 +630,7 @@ class TestBadInput:
             *("--data.pretext", str(tmp_path / "one"), "--cluster.n_clusters", "2"),
         )
         assert status == 2
-        assert "holds one image" in message
+        assert "holds 1 image; the pretext task jigsaw++ needs at least 2 images" in message
 
     def test_fewer_images_than_clusters(self, recipe, photographs, tmp_path, capsys):
         status, message = self.status(

@@ -17,11 +17,10 @@ from ktfast.images.source import PreparedSet
 from ktfast.models import initialize
 from ktfast.pipeline.steps.extract_features import write_features
 from ktfast.pipeline.steps.networks import (
-    jigsaw_network,
-    jigsaw_task,
     pretext_trunk,
     target_network,
 )
+from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Task, train
 from ktfast.training.precision import computing_dtype
@@ -134,9 +133,9 @@ def task_of(job: Job, threads: int, n: int) -> Task:
     """The job's network and loss, with made-up pseudo-labels for n images."""
     if job.work == "puzzle":
         config = _pretext(job)
-        network = jigsaw_network(pretext_trunk(config), config)
-        initialize(network)
-        return jigsaw_task(network, config, 0, threads)
+        task = build_pretext(pretext_trunk(config), config, seed=0, n_threads=threads)
+        initialize(task.model)
+        return task
     transfer = TransferConfig(
         width=job.width, batch_norm=job.batch_norm, image_size=job.short_side, crop=job.crop
     )

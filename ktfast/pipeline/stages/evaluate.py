@@ -1,8 +1,8 @@
 """Stage 6: probe the frozen layers of the target network and of baselines on the same images.
 
-The baselines have the target's architecture: random weights, weights trained on the puzzle itself
-(no clustering), and weights trained on the true labels. Without labelled images, the stage does
-only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
+The baselines have the target's architecture: random weights, weights trained on the pretext task
+itself (no clustering), and weights trained on the true labels. Without labelled images, the stage
+does only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
 """
 
 import logging
@@ -27,6 +27,7 @@ from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.probe_layers import probe_model
 from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
 from ktfast.pipeline.steps.retrain_layers import retrain_above
@@ -141,5 +142,6 @@ def _headline(option: str, rows: dict[str, ProbeRow]) -> Headline | None:
 
 def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
     """Rate the clusters of an untrained network's features."""
+    check_task_trust(run)
     (labels,) = untrained_clusters(run, folder, [run.config.seed])
     return ClusterQuality.from_json(clustering_quality(open_set(run, "transfer"), labels))

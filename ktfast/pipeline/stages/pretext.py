@@ -1,25 +1,33 @@
-"""Stage 2, `ktfast pretext`: the deep network learns Jigsaw++."""
+"""Stage 2, `ktfast pretext`: the deep network learns the pretext task."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ktfast.durable import replacing
+from ktfast.durable import replacing, write_sealed
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
-from ktfast.pipeline.steps.networks import pretext_trunk, puzzle_options, puzzle_permutations
+from ktfast.pipeline.steps.networks import pretext_trunk
 from ktfast.pipeline.steps.questions import pretext_question
-from ktfast.pipeline.steps.train_networks import HELD_OUT_EPOCH, train_jigsaw, weights_fingerprint
-from ktfast.pretext.pictures import puzzle_pictures
+from ktfast.pipeline.steps.train_networks import (
+    HELD_OUT_EPOCH,
+    train_pretext,
+    weights_fingerprint,
+)
+from ktfast.pretext.pictures import packed
+from ktfast.pretext.protocol import Pretext
+from ktfast.training.classification import evaluating
 
-EXAMPLES = 12  # puzzles in the report
+EXAMPLES = 12
+"""Number of photographs whose examples the report may show."""
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
-    """Train the puzzle network, measure its accuracy, and save puzzles for the report."""
+    """Train the network, measure it on held-out images, and save examples for the report."""
     return complete_stage(
         run,
         "pretext",
@@ -33,22 +41,22 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 def _train(run: RunFolder, folder: Path) -> Outcome:
     config = run.config.pretext
     held_out = "test" if "test" in run.config.data.folders() else "pretext"
-    trained = train_jigsaw(
+    trained = train_pretext(
         run,
         folder,
         trunk=partial(pretext_trunk, config),
         name="pretext",
         held_out=open_set(run, held_out),
     )
-    _save_examples(run, folder)
+    _save_examples(run, trained.task, folder)
     return Outcome(
         fingerprint=weights_fingerprint(folder),
-        outputs={"weights": "weights.safetensors", "permutations": "permutations.npy"},
+        outputs=trained.outputs,
         summary={
             **trained.metrics,
             "measured_on": held_out,
             "loss": trained.summary.metrics.get("loss"),
-            "n_permutations": config.permutations,
+            **{f"n_{name}": len(array) for name, array in trained.task.arrays().items()},
             "steps": trained.summary.steps,
             **trained.summary.speed(),
         },
@@ -57,20 +65,16 @@ def _train(run: RunFolder, folder: Path) -> Outcome:
     )
 
 
-def _save_examples(run: RunFolder, folder: Path) -> None:
-    """Keep a few puzzles as the network sees them, with the random choices behind each."""
-    config = run.config.pretext
+def _save_examples(run: RunFolder, task: Pretext, folder: Path) -> None:
+    """Keep a few examples of what the network sees: pixels in one file, texts in another."""
+    size = run.config.pretext.crop
     with open_feed(
-        run, open_set(run, "pretext"), size=config.crop, batch_size=EXAMPLES, shuffle=True
+        run, open_set(run, "pretext"), size=size, batch_size=EXAMPLES, shuffle=True
     ) as feed:
         batch = next(iter(feed.epoch(0)))
-    arrays = puzzle_pictures(
-        batch.images,
-        batch.sample_ids,
-        puzzle_permutations(config),
-        seed=run.config.seed,
-        epoch=HELD_OUT_EPOCH,
-        **puzzle_options(config),
-    )
+    with torch.inference_mode(), evaluating(task.model):
+        arrays, texts = packed(task.pictures(batch, HELD_OUT_EPOCH))
     with replacing(folder / "examples.npz") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    about = {"title": task.title, "lead": task.lead, "legend": dict(task.legend)}
+    write_sealed(folder / "examples.json", {**about, "examples": texts})

@@ -1,8 +1,8 @@
 """Train the baselines that the target network is compared with.
 
-A baseline has the target's architecture and is trained on the puzzle itself (no clustering) or on
-the true labels. The stages evaluate and voc share the trained baselines. The third baseline, random
-weights, needs no training.
+A baseline has the target's architecture and is trained on the pretext task itself (no clustering)
+or on the true labels. The stages evaluate and voc share the trained baselines. The third baseline,
+random weights, needs no training.
 """
 
 import logging
@@ -14,11 +14,13 @@ from ktfast.durable import write_bytes
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, read_begun
 from ktfast.pipeline.steps.image_sets import open_set
-from ktfast.pipeline.steps.networks import PERMUTATIONS, WEIGHTS, target_trunk
+from ktfast.pipeline.steps.networks import WEIGHTS, target_trunk
 from ktfast.pipeline.steps.questions import baseline_question, pretext_question
 from ktfast.pipeline.steps.train_networks import (
+    Trained,
+    TrainedPretext,
     train_classifier,
-    train_jigsaw,
+    train_pretext,
     weights_fingerprint,
 )
 
@@ -52,11 +54,12 @@ def train_baseline(run: RunFolder, name: str) -> dict[str, Any]:
 def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
     if name == "pretext" and has_the_weights_of_pretext(run):
         return _take_weights(run, folder)
+    trained: Trained | TrainedPretext
     if name == "pretext":
-        trained = train_jigsaw(
+        trained = train_pretext(
             run,
             folder,
-            trunk=partial(target_trunk, run.config.transfer),
+            trunk=partial(target_trunk, run.config.transfer, run.config.pretext.task),
             name="baseline_pretext",
             held_out=open_set(run, "test"),
         )
@@ -72,7 +75,7 @@ def _fit_baseline(run: RunFolder, name: str, folder: Path) -> Outcome:
         )
     return Outcome(
         fingerprint=weights_fingerprint(folder),
-        outputs={"weights": "weights.safetensors"},
+        outputs={"weights": WEIGHTS},
         summary={**trained.metrics, "steps": trained.summary.steps},
         throughput=("images/s", trained.summary.images_per_second),
         seconds=trained.summary.seconds,
@@ -83,7 +86,7 @@ def has_the_weights_of_pretext(run: RunFolder) -> bool:
     """Say whether the stage pretext has trained the network of the baseline "pretext" already.
 
     The stage trains the same weights if its trunk has the same architecture as the target network.
-    The images, the puzzle, the training and the seed are the same in any case.
+    The images, the task, the training and the seed are the same in any case.
     """
     pretext, transfer = run.config.pretext, run.config.transfer
     ours = (pretext.trunk, "caffe", pretext.width, pretext.batch_norm)
@@ -103,12 +106,14 @@ def has_the_weights_of_pretext(run: RunFolder) -> bool:
 def _take_weights(run: RunFolder, folder: Path) -> Outcome:
     """Copy the weights of the stage pretext."""
     result = run.result("pretext")
-    for name in (WEIGHTS, PERMUTATIONS):
+    for name in result["outputs"].values():
         write_bytes(folder / name, run.artifact("pretext", name).read_bytes())
     logger.info("baseline_pretext: the weights are those of the stage pretext")
     # A baseline's accuracy is that on test images. The stage pretext may have been run without any.
     measured = result["summary"].get("measured_on") == "test"
-    kept = ("steps", "accuracy", "chance", "at_chance") if measured else ("steps",)
+    kept = ["steps", "task"]
+    if measured:
+        kept += [result["summary"].get("measure", "accuracy"), "measure", "chance", "at_chance"]
     return Outcome(
         fingerprint=weights_fingerprint(folder),
         outputs={"weights": WEIGHTS},

@@ -35,6 +35,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
 from ktfast.pipeline.steps.networks import WEIGHTS, load_all, pretext_trunk
+from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
@@ -54,9 +55,12 @@ def check_trust(run: RunFolder) -> None:
     Raises
     ------
     ConfigError
-        `features.source` names a function and the run does not trust the name.
+        `features.source` names a function, or the features are those of a pretext task that is a
+        class of the user, and the run does not trust the name.
     """
     source = run.config.features.source
+    if source == "pretext":
+        check_task_trust(run)
     if is_function(source) and not run.trust_source:
         file = shown(file_of(source)) or "no file that Python finds"
         raise ConfigError(
@@ -68,7 +72,7 @@ def check_trust(run: RunFolder) -> None:
 def try_teacher(run: RunFolder) -> None:
     """Call a teacher of torchvision or of the user once, on a whole batch of images.
 
-    The puzzle network and HOG are not called. Nothing is done if the features exist already.
+    The pretext network and HOG are not called. Nothing is done if the features exist already.
 
     Raises
     ------

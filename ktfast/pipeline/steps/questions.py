@@ -57,12 +57,26 @@ def images_of(run: RunFolder, role: str) -> Input:
     return made_by(run, stage, str(named.get("images", f"the images in {folder}")))
 
 
+def task_inputs(config: Config) -> dict[str, Input]:
+    """Describe the user's code and files on which the pretext task depends."""
+    inputs: dict[str, Input] = {}
+    options = config.pretext
+    if ":" in options.task:
+        code = source_code(options.task)
+        inputs["task"] = Input(code.fingerprint, code.text)
+    if (path := options.permutation_file) is not None:
+        # A training refuses a missing file. Later stages can do without the file.
+        content = sha256_file(path) if path.is_file() else ""
+        inputs["permutations"] = Input(content, f"the permutations in {shown(path)}")
+    return inputs
+
+
 def pretext_question(run: RunFolder) -> Question:
     """Build the question of the stage pretext."""
     return Question(
         "pretext",
         {"seed": run.config.seed, **result_options(run.config.pretext)},
-        {"images": images_of(run, "pretext")},
+        {"images": images_of(run, "pretext"), **task_inputs(run.config)},
         {"seed": DEFAULTS.seed, **DEFAULTS.pretext.model_dump(mode="json")},
     )
 
@@ -72,7 +86,7 @@ def features_question(run: RunFolder, role: str) -> Question:
     config = run.config
     settings = {**result_options(config.features), "crop": feature_crop(config)}
     if config.features.source == "pretext":
-        settings["trunk"] = config.pretext.trunk
+        settings |= {"trunk": config.pretext.trunk, "task": config.pretext.task}
     if config.features.normalized:
         stored_as = _select(result_options(config.cluster), ("normalize", "pca"))
         settings |= {f"cluster.{name}": value for name, value in stored_as.items()}
@@ -80,6 +94,7 @@ def features_question(run: RunFolder, role: str) -> Question:
     defaults = {
         **DEFAULTS.features.model_dump(mode="json"),
         "trunk": DEFAULTS.pretext.trunk,
+        "task": DEFAULTS.pretext.task,
         "cluster.normalize": DEFAULTS.cluster.normalize,
         "cluster.pca": DEFAULTS.cluster.pca,
     }
@@ -160,29 +175,32 @@ def baseline_question(run: RunFolder, name: str) -> Question:
     target = result_options(config.transfer)
     target.pop("balanced")  # pseudo-labels only
     settings: dict[str, Any] = {"seed": config.seed, "target": target}
-    role = "train"
+    role, inputs = "train", {}
     if name == "pretext":
-        # The puzzle has crops, dropout and a training of its own.
+        # The pretext task has crops, dropout and a training of its own.
         settings["target"] = _select(target, ("target", *_TRUNK_OPTIONS))
         trunk = ("trunk", *_TRUNK_OPTIONS)
-        puzzle = result_options(config.pretext)
-        settings["pretext"] = {name: puzzle[name] for name in puzzle if name not in trunk}
+        task = result_options(config.pretext)
+        settings["pretext"] = {name: task[name] for name in task if name not in trunk}
         role = "pretext"
+        inputs = task_inputs(config)
     defaults = {
         "seed": DEFAULTS.seed,
         "target": DEFAULTS.transfer.model_dump(mode="json"),
         "pretext": DEFAULTS.pretext.model_dump(mode="json"),
     }
-    return Question("", settings, {"images": images_of(run, role)}, defaults)
+    return Question("", settings, {"images": images_of(run, role), **inputs}, defaults)
 
 
 def evaluate_question(run: RunFolder) -> Question:
     """Build the question of the stage evaluate."""
     config = run.config
     settings = {"seed": config.seed, **result_options(config.evaluate)}
+    code: dict[str, Input] = {}
     if clusters_untrained_features(config):
+        code = {name: found for name, found in task_inputs(config).items() if name == "task"}
         settings |= {
-            "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
+            "pretext": _select(result_options(config.pretext), ("task", "trunk", *_TRUNK_OPTIONS)),
             "features": {**result_options(config.features), "crop": feature_crop(config)},
             "cluster": result_options(config.cluster),
         }
@@ -190,12 +208,17 @@ def evaluate_question(run: RunFolder) -> Question:
         "train": images_of(run, "train"),
         "test": images_of(run, "test"),
         "transfer": made_by(run, "transfer", "the weights of the stage transfer"),
+        **code,
     }
     for name in config.evaluate.baselines:
         if name != "random":
             stage = f"baseline_{name}"
             inputs[name] = made_by(run, stage, f"the weights of {stage}")
-    defaults = {"seed": DEFAULTS.seed, **DEFAULTS.evaluate.model_dump(mode="json")}
+    defaults = {
+        "seed": DEFAULTS.seed,
+        **DEFAULTS.evaluate.model_dump(mode="json"),
+        "pretext": {"task": DEFAULTS.pretext.task},
+    }
     return Question("evaluate", settings, inputs, defaults)
 
 
@@ -226,8 +249,8 @@ def unlabelled_question(run: RunFolder) -> Question:
 
 def clusters_untrained_features(config: Config) -> bool:
     """Say whether the stage evaluate clusters the features of an untrained network too."""
-    of_puzzle = config.features.source == "pretext" and config.cluster.features is None
-    return config.evaluate.random_clusters and of_puzzle
+    of_pretext = config.features.source == "pretext" and config.cluster.features is None
+    return config.evaluate.random_clusters and of_pretext
 
 
 def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train the networks of a run, for the stages pretext, transfer, evaluate and voc.
 
-The stage pretext trains the deep network on the puzzle. The stage transfer trains the target on
-pseudo-labels. The stages evaluate and voc train baselines, networks with frozen layers, and
+The stage pretext trains the deep network on the pretext task. The stage transfer trains the target
+on pseudo-labels. The stages evaluate and voc train baselines, networks with frozen layers, and
 networks for PASCAL VOC.
 """
 
@@ -25,29 +25,22 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import (
-    PERMUTATIONS,
     WEIGHTS,
-    jigsaw_network,
-    jigsaw_task,
     pretext_preprocessing,
-    puzzle_permutations,
     save_network,
     target_network,
     target_preprocessing,
 )
-from ktfast.pretext.held_out import jigsaw_accuracy
+from ktfast.pipeline.steps.pretext_tasks import check_task_trust
+from ktfast.pretext.held_out import held_out_measure
+from ktfast.pretext.protocol import Pretext
+from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Guessing, Task, TrainingSummary, train
 
-# The puzzles that measure the final accuracy come from an epoch that no training reaches.
+# The random choices that measure the final network come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
 HELD_OUT_IMAGES = 5000
-
-_AT_CHANCE = (
-    "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
-    "lower pretext.permutations, or raise pretext.training.epochs. pretext.stop_at_chance ends "
-    "such a training"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,52 +67,86 @@ def weights_fingerprint(folder: Path) -> str:
     return sha256_file(folder / WEIGHTS)
 
 
-def train_jigsaw(
+@dataclasses.dataclass(frozen=True)
+class TrainedPretext:
+    """A network that learnt a pretext task.
+
+    Attributes
+    ----------
+    task : Pretext
+        The task with its trained network.
+    summary : TrainingSummary
+        How the training went.
+    metrics : dict
+        Figures for the stage's result: the measure on held-out images, the accuracy of guessing,
+        and the name of the task.
+    outputs : dict of str to str
+        Files that the training left, for the stage's result.
+    """
+
+    task: Pretext
+    summary: TrainingSummary
+    metrics: dict[str, Any]
+    outputs: dict[str, str]
+
+
+def train_pretext(
     run: RunFolder, folder: Path, *, trunk: Callable[[], Trunk], name: str, held_out: PreparedSet
-) -> Trained:
-    """Train a trunk on Jigsaw++ and save the trunk's weights.
+) -> TrainedPretext:
+    """Train a trunk on the pretext task and save the trunk's weights.
 
     Parameters
     ----------
     run : RunFolder
         The run. The images are those of the role "pretext".
     folder : Path
-        Receives checkpoints, `weights.safetensors` and `permutations.npy`.
+        Receives checkpoints, `weights.safetensors`, and arrays of the task such as
+        `permutations.npy`.
     trunk : callable
         Builds the trunk.
     name : str
         Name of the training in metrics and on the live line.
     held_out : PreparedSet
-        Images on which the accuracy is measured.
+        Images on which the network is measured.
 
     Returns
     -------
-    trained : Trained
-        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1].
+    trained : TrainedPretext
+        The network and its measure.
     """
+    check_task_trust(run)
     config = run.config.pretext
     torch.manual_seed(run.config.seed)
-    model = jigsaw_network(trunk(), config)
-    initialize(model)
-    task = jigsaw_task(model, config, run.config.seed, run.config.threads)
-    guessing = Guessing(1 / config.permutations, _AT_CHANCE, stop=config.stop_at_chance)
+    task = build_pretext(trunk(), config, seed=run.config.seed, n_threads=run.config.threads)
+    initialize(task.model)
+    guessing = None
+    if task.chance is not None:
+        guessing = Guessing(task.chance, task.remedy, stop=config.stop_at_chance)
     size, batch_size = config.crop, config.training.batch_size
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
         summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
-    with replacing(folder / PERMUTATIONS) as file:
-        np.save(file, puzzle_permutations(config))
-    save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
+    outputs = {"weights": WEIGHTS}
+    for key, array in task.arrays().items():
+        outputs[key] = f"{key}.npy"
+        with replacing(folder / outputs[key]) as file:
+            np.save(file, array)
+    save_network(task.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
     # The first images in the order of their paths come from a few classes only.
     shuffle = held_out.n > HELD_OUT_IMAGES
     with open_feed(run, held_out, size=size, batch_size=batch_size, shuffle=shuffle) as feed:
-        accuracy = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
-    metrics = {
-        "accuracy": accuracy,
-        "chance": guessing.accuracy,
-        "at_chance": guessing.at_chance(summary.metrics),
+        measured = held_out_measure(task, feed, epoch=HELD_OUT_EPOCH, max_images=HELD_OUT_IMAGES)
+    metrics: dict[str, Any] = {
+        task.measure_name: measured,
+        "task": task.title or config.task,
+        "measure": task.measure_name,
     }
-    return Trained(model, summary, metrics)
+    if guessing is not None:
+        metrics |= {
+            "chance": guessing.accuracy,
+            "at_chance": guessing.at_chance(summary.metrics),
+        }
+    return TrainedPretext(task, summary, metrics, outputs)
 
 
 def train_classifier(
