@@ -163,7 +163,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.run.exists() and not options.run.is_dir():
         raise InputError(f"{options.run} is a file; give a folder for the run")
-    return _print_report(run(demo_config(options.run), options.run))
+    return _print_report(run(demo_config(options.run, options.seed), options.run))
 
 
 def _report(options: argparse.Namespace) -> int:

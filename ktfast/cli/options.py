@@ -13,7 +13,7 @@ from ktfast.cli import kmeans, use_model
 from ktfast.cli.guess import guess, spelled_guess
 from ktfast.cli.stage_help import FullHelpAction, HelpAction, section_of
 from ktfast.errors import ConfigError
-from ktfast.pipeline.stage_names import BASELINES, STAGES
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 # `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
 BENCHMARKS = {
@@ -57,11 +57,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_stages(commands, arguments[0] if arguments else "")
     demo = commands.add_parser(
-        "demo", help="run every stage on photographs of scikit-image and scikit-learn"
+        "demo", help="run every stage on photographs that installed packages contain"
     )
     demo.add_argument(
         "--run", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
     )
+    demo.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     demo.set_defaults(command="demo")
     report = commands.add_parser("report", help="write the HTML report of a run")
     places = report.add_mutually_exclusive_group(required=True)
@@ -151,7 +152,7 @@ def _add_run_flags(parser: argparse.ArgumentParser, stage: str) -> None:
         help="TOML file, or the name of a recipe that ktfast ships, such as tiny_cpu (default: the "
         "config.toml of the run folder if there is one, else the paper's values)",
     )
-    redoable = [*STAGES, *BASELINES]
+    redoable = [*STAGES, *PARTS]
     parser.add_argument(
         "--redo",
         choices=redoable,

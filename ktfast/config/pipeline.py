@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ktfast.config import pretext_tasks
 from ktfast.config.section import Section, TrainingConfig, side_option
@@ -38,7 +38,7 @@ class DataConfig(Section):
     test: Path | None = Field(
         None,
         description="folder of the labelled images that probes are tested on, one folder per "
-        "class; not set: `ktfast run` skips the stage evaluate",
+        "class; not set: the stage evaluate measures only what needs no labels",
     )
     short_side: int = Field(
         256, ge=16, description="px; length of the shorter side of the prepared images"
@@ -456,10 +456,21 @@ class EvaluateConfig(Section):
         "the target's architecture trained on the pretext task; labels: trained on the true "
         "labels",
     )
+    headline: str = Field(
+        "",
+        description="comparison with random weights that the report's headline states, settled "
+        "before the run as MEASURE:LAYER, such as knn:conv5; measures are knn (nearest neighbours) "
+        "and linear (linear probe); not set: the linear probe at each network's best layer",
+    )
     random_clusters: bool = Field(
         True,
         description="also cluster the features of an untrained network, and report how well these "
         "clusters agree with the true labels",
+    )
+    unlabelled: bool = side_option(
+        False,
+        description="also measure the clusters and the target without labels; without data.test, "
+        "these measures are the whole evaluation",
     )
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),
@@ -479,6 +490,17 @@ class EvaluateConfig(Section):
     )
     probe_epochs: int = Field(30, ge=1, description="epochs of each linear probe")
     neighbors: int = Field(20, ge=1, description="number of neighbours of the k-NN probe")
+
+    @field_validator("headline")
+    @classmethod
+    def _names_measure_and_layer(cls, value: str) -> str:
+        measure, _, layer = value.partition(":")
+        if value and not (measure in ("knn", "linear") and layer):
+            raise ValueError(
+                f"expected MEASURE:LAYER with the measure knn or linear, such as knn:conv5, got "
+                f"{value!r}"
+            )
+        return value
 
     def unused(self) -> Collection[str]:
         """Name the options of retraining if no layer is retrained."""

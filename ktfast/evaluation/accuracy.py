@@ -73,8 +73,29 @@ def mean_per_class_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.i
     float
         Accuracy in [0, 1].
     """
+    return float(np.mean(class_accuracies(labels, predictions)))
+
+
+def class_accuracies(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Fraction of the rows of each class that are predicted right.
+
+    Parameters
+    ----------
+    labels : array, int64 [n]
+        True classes, >= 0; n > 0.
+    predictions : array, int64 [n]
+        Predicted classes.
+
+    Returns
+    -------
+    array, float64 [c]
+        Accuracy of each class that has a row in `labels`, in the order of the classes.
+    """
     n_classes = int(labels.max()) + 1
     counts = np.bincount(labels, minlength=n_classes)
     hits = np.bincount(labels[labels == predictions], minlength=n_classes)
     present = counts > 0
-    return float(np.mean(hits[present] / counts[present]))
+    accuracies: NDArray[np.float64] = hits[present] / counts[present]
+    return accuracies

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ktfast.errors import InputError
-from ktfast.evaluation.accuracy import label_vector, mean_per_class_accuracy, top1_accuracy
+from ktfast.evaluation.accuracy import (
+    class_accuracies,
+    label_vector,
+    mean_per_class_accuracy,
+    top1_accuracy,
+)
 from ktfast.evaluation.linear import HOLDOUT, stratified_holdout
 from ktfast.ops.unit_rows import unit_rows
 
@@ -31,10 +36,13 @@ class KnnResult:
         Fraction of images that are classified right.
     mean_per_class : float
         Mean of this fraction over classes.
+    per_class : tuple of float
+        This fraction for each class of the test rows, in the order of the classes.
     """
 
     top1: float
     mean_per_class: float
+    per_class: tuple[float, ...] = ()
 
 
 def knn_accuracy(
@@ -111,6 +119,7 @@ def knn_accuracy(
     return KnnResult(
         top1=top1_accuracy(test_labels, guess),
         mean_per_class=mean_per_class_accuracy(test_labels, guess),
+        per_class=tuple(class_accuracies(test_labels, guess).tolist()),
     )
 
 

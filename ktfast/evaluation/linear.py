@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ktfast.errors import InputError
-from ktfast.evaluation.accuracy import label_vector, mean_per_class_accuracy, top1_accuracy
+from ktfast.evaluation.accuracy import (
+    class_accuracies,
+    label_vector,
+    mean_per_class_accuracy,
+    top1_accuracy,
+)
 from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.softmax import fit_sgd, mean_square_norm, predict
 
@@ -53,6 +58,8 @@ class LinearProbeResult:
         Number of training images.
     protocol : dict of str to value
         The details that make two accuracies comparable or not.
+    per_class : tuple of float
+        Fraction of right test images of each class, in the order of the classes.
     """
 
     top1: float
@@ -61,6 +68,7 @@ class LinearProbeResult:
     holdout_mean_per_class: dict[str, float]
     n_train: int
     protocol: ProtocolDetails
+    per_class: tuple[float, ...] = ()
 
     @property
     def held_out(self) -> float | None:
@@ -157,6 +165,7 @@ def linear_probe(
             "batch_size": BATCH_SIZE,
             "crops": 1,
         },
+        per_class=tuple(class_accuracies(test_labels, guess).tolist()),
     )
 
 

@@ -8,6 +8,7 @@ of a damaged or older run still shows the rest. All accuracies are fractions in 
 from dataclasses import dataclass, field
 from typing import Any
 
+from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.json_values import (
     Json,
     mapping,
@@ -81,6 +82,9 @@ class ProbeRow:
         Linear probes with few labels.
     protocol : dict of str to value
         How the linear probes were trained.
+    headline : list of float
+        Accuracy of each class by the measure and at the layer that `evaluate.headline` names; empty
+        if the option is not set.
     linear_held_out, knn_held_out : dict of str to float
         Mean per-class accuracy on held-out training images, by layer. It chooses the layer at which
         the model is compared with others. Empty if an earlier version of ktfast wrote the row.
@@ -91,6 +95,7 @@ class ProbeRow:
     knn: Layers
     low_label: list[LowLabelRow]
     protocol: ProtocolDetails
+    headline: list[float] = field(default_factory=list)
     linear_held_out: Layers = field(default_factory=dict)
     knn_held_out: Layers = field(default_factory=dict)
 
@@ -104,8 +109,10 @@ class ProbeRow:
         low_label = [LowLabelRow.from_json(row) for row in value["low_label"]]
         names = ("linear", "linear_top1", "knn")
         linear, top1, knn = (required_numbers(value[key]) for key in names)
+        headline = [required_number(item) for item in value.get("headline", [])]
         held_out = (numbers(value.get(key)) for key in HELD_OUT)
-        return cls(linear, top1, knn, low_label, required_mapping(value["protocol"]), *held_out)
+        protocol = required_mapping(value["protocol"])
+        return cls(linear, top1, knn, low_label, protocol, headline, *held_out)
 
 
 @dataclass(frozen=True)
@@ -240,6 +247,8 @@ class EvaluationSummary:
         Accuracies with the layers above a frozen layer trained anew.
     random_clusters : ClusterQuality, optional
         Quality of the clusters of an untrained network's features.
+    headline : Headline, optional
+        The comparison that `evaluate.headline` settled before the run.
     linear_held_out, knn_held_out : dict of str to dict of str to float
         Accuracy on held-out training images by model and layer, see `ProbeRow`.
     """
@@ -253,14 +262,17 @@ class EvaluationSummary:
     protocol: ProtocolDetails = field(default_factory=dict)
     retraining: Retraining | None = None
     random_clusters: ClusterQuality | None = None
+    headline: Headline | None = None
     linear_held_out: ByModel = field(default_factory=dict)
     knn_held_out: ByModel = field(default_factory=dict)
 
     def to_json(self) -> Json:
-        """JSON object of the summary; without the parts that were not run."""
+        """JSON object of the summary; without optional parts that were not run."""
         value = dict(vars(self))
         value |= {key: rows for key in HELD_OUT if (rows := value.pop(key))}
         retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
+        if (headline := value.pop("headline")) is not None:
+            value["headline"] = headline.to_json()
         value["low_label"] = [regime.to_json() for regime in self.low_label]
         if retraining is not None:
             value["retrained"] = retraining.mean_per_class
@@ -291,6 +303,7 @@ class EvaluationSummary:
             protocol=mapping(value.get("protocol")),
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,
+            headline=Headline.from_json(value.get("headline")),
             linear_held_out=by_model(value.get("linear_held_out")),
             knn_held_out=by_model(value.get("knn_held_out")),
         )

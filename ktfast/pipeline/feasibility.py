@@ -24,7 +24,7 @@ from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
-from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.pretext.effort import too_few_puzzles
 from ktfast.pretext.neighbours import NEIGHBOURS, judged_rows
@@ -198,6 +198,14 @@ def _check_target(run: RunFolder) -> None:
             raise ConfigError(
                 f"evaluate.{option}: {unknown[0]!r} is unknown; the target has "
                 f"{', '.join(target.layers)}"
+            )
+    if config.evaluate.headline:
+        layer = config.evaluate.headline.partition(":")[2]
+        probed = probed_layers(config, target)
+        if layer not in probed:
+            raise ConfigError(
+                f"evaluate.headline {config.evaluate.headline!r} names the layer {layer}, which is "
+                f"not probed; give one of {', '.join(probed)}"
             )
     baseline = config.data.test is not None and "pretext" in config.evaluate.baselines
     if baseline and may_load_task(run):

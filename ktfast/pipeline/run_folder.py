@@ -116,8 +116,9 @@ class RunFolder:
 
 
 def command_of(stage: str) -> str:
-    """Give the command that does a stage: the stage evaluate trains the baselines."""
-    return f"ktfast {'evaluate' if stage.startswith('baseline_') else stage.split('/')[0]}"
+    """Give the command that does a stage: the stage evaluate has parts with other names."""
+    is_part = stage.startswith("baseline_") or stage == "unlabelled"
+    return f"ktfast {'evaluate' if is_part else stage.split('/')[0]}"
 
 
 def remedy_of(stage: str) -> str:

@@ -49,7 +49,7 @@ def run(
     stages : sequence of str, optional
         Names of stages (see `STAGES`), in order. None: all stages that the options call for.
     redo : collection of str
-        Stages, or names from `BASELINES`, whose earlier results are removed first.
+        Stages, or names from `PARTS`, whose earlier results are removed first.
     trust_source : bool, optional
         Whether the function that `features.source` names, and the class that `pretext.task` names,
         may be imported and called. None: yes if `config` gives the options themselves, no if
@@ -125,7 +125,7 @@ def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
     if unknown or not stages:
         got = repr(unknown[0]) if unknown else "no stage"
         raise InputError(f"stages: expected names from {', '.join(STAGES)}, got {got}")
-    done = {*stages, *(BASELINES if "evaluate" in stages else ())}
+    done = {*stages, *(PARTS if "evaluate" in stages else ())}
     if useless := sorted(set(redo) - done):
         raise InputError(
             f"redo: expected names from {', '.join(sorted(done))}, because no other stage is run "
@@ -202,8 +202,8 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
     from ktfast.pipeline.stage_result import discard
 
     if stage == "evaluate":
-        for baseline in set(redo).intersection(BASELINES):
-            discard(run_folder.stage(baseline))
+        for part in set(redo).intersection(PARTS):
+            discard(run_folder.stage(part))
     module = importlib.import_module(f"ktfast.pipeline.stages.{stage}")
     module.execute(run_folder, redo=stage in redo)
 
@@ -214,8 +214,6 @@ def _needless(config: "Config", stage: str) -> str | None:
         return f"cluster.features is {shown(config.cluster.features)}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
         return f"the features come from {shown(config.features.weights or config.features.source)}"
-    if stage == "evaluate" and config.data.test is None:
-        return "data.test is not set"
     if stage == "voc" and not config.voc.protocols():
         return "no PASCAL VOC folder is set"
     return None

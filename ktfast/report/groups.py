@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from ktfast.config import Config
+from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.formats import amount, percent
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, TrainingResult
+from ktfast.report.unlabelled import unlabelled_headline
 from ktfast.report.verdict import Verdict, other_findings
 
 
@@ -46,6 +48,7 @@ def groups_verdict(
     transfer: TrainingResult | None,
     *,
     why_not: str,
+    unlabelled: UnlabelledMeasures | None = None,
 ) -> Verdict:
     """Say what groups K-means found, for a run without labelled test images.
 
@@ -59,6 +62,8 @@ def groups_verdict(
         Summaries of the trainings.
     why_not : str
         Why there are no clusters, if there are none.
+    unlabelled : UnlabelledMeasures, optional
+        Measures of the clusters that need no labels.
 
     Returns
     -------
@@ -82,6 +87,9 @@ def groups_verdict(
             "At the end of its training, the target network names the cluster of "
             f"{percent(transfer.accuracy)} of its training images."
         )
+    if unlabelled is not None:
+        measured, more = unlabelled_headline(unlabelled)
+        sentences += [f"{measured}.", *more]
     caveat = (
         "The run has no labelled test images (data.test), so it is not measured whether the groups "
         "are those that you look for: look at the images of each group below. "

@@ -13,6 +13,7 @@ from ktfast.durable import parse_row, read_json, read_sealed
 from ktfast.errors import DataError, InputError
 from ktfast.evaluation.json_values import Json, mapping, number
 from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.images.by_cluster import FOLDER, linked_folders
 from ktfast.manifest import read_result, read_sealed_or, verified
 from ktfast.readers import read_bytes, read_csv, read_npz
@@ -25,7 +26,10 @@ from ktfast.report.summaries import (
     TrainingResult,
 )
 
-STAGES = ("prepare", "pretext", "features", "cluster", "transfer", "baseline", "evaluate", "voc")
+STAGES = (
+    *("prepare", "pretext", "features", "cluster", "transfer", "baseline", "unlabelled"),
+    *("evaluate", "voc"),
+)
 # The keys that `environment.json` of an earlier version has, without a hash.
 ENVIRONMENT = frozenset(
     {"ktfast", "python", "platform", "processor", "threads", "device", "packages"}
@@ -94,6 +98,10 @@ class RunReader:
         """Summary of the stage evaluate, or None."""
         summary = self._summary("evaluate")
         return None if summary is None else EvaluationSummary.from_json(summary)
+
+    def unlabelled(self) -> UnlabelledMeasures | None:
+        """Measures that need no labels, or None."""
+        return UnlabelledMeasures.from_json(self._summary("unlabelled"))
 
     def voc(self, protocol: str) -> VocSummary | None:
         """Summary of a protocol of the stage voc, or None."""

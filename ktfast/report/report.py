@@ -18,6 +18,7 @@ from ktfast.report.pretext import pretext_section
 from ktfast.report.probes import probe_section
 from ktfast.report.published import published_beside
 from ktfast.report.reading import RunReader
+from ktfast.report.unlabelled import unlabelled_section
 from ktfast.report.voc import PROTOCOLS, voc_section
 
 
@@ -51,6 +52,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "result": sections.result_section(run),
         "probes": probe_section(run.evaluation(), beside),
         "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}, beside),
+        "unlabelled": unlabelled_section(run.unlabelled()),
         "pretext": pretext_section(run),
         "clusters": clusters_section(run),
         "trainings": sections.trainings_section(run),

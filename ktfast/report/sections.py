@@ -13,6 +13,7 @@ from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
 from ktfast.report.groups import Figure, groups_figures, groups_verdict, is_unlabelled
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
+from ktfast.report.unlabelled import unlabelled_tiles
 from ktfast.report.verdict import Verdict, verdict
 
 SKIPPED_SHOWN = 50
@@ -49,13 +50,21 @@ def result_section(run: RunReader) -> ResultSection:
     if evaluation is not None:
         linear = choose_layers(evaluation.linear, evaluation.linear_held_out)
         knn = choose_layers(evaluation.knn, evaluation.knn_held_out)
+    first = [_accuracy_figure("Linear probe", linear), _accuracy_figure("Nearest neighbours", knn)]
+    unlabelled = None if "unlabelled" in stale else run.unlabelled()
+    if unlabelled is not None and not linear.chosen:
+        first = [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
     return ResultSection(
         verdict=verdict(
-            evaluation, cluster, pretext, None if test is None else test.images, why_not=why
+            evaluation,
+            cluster,
+            pretext,
+            None if test is None else test.images,
+            why_not=why,
+            unlabelled=unlabelled,
         ),
         figures=[
-            _marked(_accuracy_figure("Linear probe", linear), stale.get("evaluate")),
-            _marked(_accuracy_figure("Nearest neighbours", knn), stale.get("evaluate")),
+            *(_marked(figure, stale.get("evaluate")) for figure in first),
             _marked(_pretext_figure(pretext), stale.get("pretext")),
             _marked(_cluster_figure(cluster), stale.get("cluster")),
             _time_figure(run),
@@ -77,10 +86,15 @@ def _groups_section(run: RunReader) -> ResultSection:
         _marked(figure, stale.get("cluster"))
         for figure in groups_figures(clusters, n_images, transfer)
     ]
+    unlabelled = None if "unlabelled" in stale else run.unlabelled()
+    if unlabelled is not None:
+        figures += [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
     if pretext is not None or "pretext" in stale:
         figures.append(_marked(_pretext_figure(pretext), stale.get("pretext")))
     return ResultSection(
-        verdict=groups_verdict(clusters, n_images, pretext, transfer, why_not=why),
+        verdict=groups_verdict(
+            clusters, n_images, pretext, transfer, why_not=why, unlabelled=unlabelled
+        ),
         figures=[*figures, _time_figure(run)],
     )
 
@@ -112,8 +126,10 @@ def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
         return Figure(title, "–", "not run")
     nmi, untrained = cluster.quality.nmi, cluster.untrained.nmi
     used = f"{amount(cluster.used)} clusters used"
+    if nmi is None:  # without labels
+        return Figure("Clusters", amount(cluster.used), f"of {amount(cluster.n_clusters)} used")
     beside = used if untrained is None else f"untrained network {untrained:.3f}"
-    return Figure(title, "–" if nmi is None else f"{nmi:.3f}", beside)
+    return Figure(title, f"{nmi:.3f}", beside)
 
 
 def _time_figure(run: RunReader) -> Figure:

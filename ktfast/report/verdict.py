@@ -5,8 +5,13 @@ from dataclasses import dataclass, field
 
 from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
 from ktfast.evaluation.results import EvaluationSummary, Layers
+from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.formats import amount, percent
+from ktfast.report.settled import settled_finding
 from ktfast.report.summaries import ClusterSummary, TrainingResult
+from ktfast.report.unlabelled import unlabelled_headline
+
+ONE_SEED = "This is one run with one seed."
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def verdict(
     n_test: float | None,
     *,
     why_not: str = "the evaluation was not run",
+    unlabelled: UnlabelledMeasures | None = None,
 ) -> Verdict:
     """Say whether the transferred network beats random weights, and by how much.
 
@@ -54,6 +60,8 @@ def verdict(
         Number of test images. It decides which difference counts as noise.
     why_not : str
         Why there is no evaluation, if there is none.
+    unlabelled : UnlabelledMeasures, optional
+        Measures without labels. They make the headline if there are no probes.
 
     Returns
     -------
@@ -61,6 +69,14 @@ def verdict(
         The conclusion.
     """
     others = other_findings(cluster, pretext)
+    if evaluation is not None and evaluation.headline is not None:
+        finding = settled_finding(evaluation.headline, n_test)
+        if finding is not None:
+            outcome, headline, sentences = finding
+            return Verdict(outcome, headline, [*sentences, *others], ONE_SEED)
+    if unlabelled is not None and (evaluation is None or not evaluation.linear):
+        headline, sentences = unlabelled_headline(unlabelled)
+        return Verdict("open", headline, [*sentences, *others])
     linear = {} if evaluation is None else evaluation.linear
     choice = choose_layers(linear, {} if evaluation is None else evaluation.linear_held_out)
     transfer, random = choice.get("transfer"), choice.get("random")
@@ -176,14 +192,13 @@ def _features_finding(pretext: TrainingResult) -> list[str]:
 
 
 def _caveat(choice: LayerChoice, error: float | None, n_test: float | None) -> str:
-    caveat = "This is one run with one seed. "
     if choice.by_test:
-        caveat += (
-            "Each model is taken at the layer that is best on the test images, so its accuracy is "
-            "somewhat too high."
+        caveat = (
+            f"{ONE_SEED} Each model is taken at the layer that is best on the test images, so its "
+            "accuracy is somewhat too high."
         )
     else:
-        caveat += "Held-out training images chose the layer of each model."
+        caveat = f"{ONE_SEED} Held-out training images chose the layer of each model."
     if error is not None:
         caveat += (
             f" With {amount(n_test)} test images, a difference of up to about "

@@ -16,7 +16,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ktfast.cli.demo import write_views
+from ktfast.cli.demo import PHOTOGRAPHS, write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
 from ktfast.errors import DataError, InputError
@@ -53,7 +53,7 @@ training = { epochs = 1, batch_size = 4, log_every = 1 }
 def finished(tmp_path_factory):
     """A run of every stage, whose artifacts are small; and the command that made it."""
     place = tmp_path_factory.mktemp("damage")
-    write_views(place / "photographs", {"train": 3, "test": 1})
+    write_views(place / "photographs", {"train": 3, "test": 1}, PHOTOGRAPHS[:14])
     voc_folder(place / "voc")
     (place / "tiny.toml").write_text(RECIPE)
     command = [

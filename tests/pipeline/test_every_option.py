@@ -16,6 +16,7 @@ from ktfast.pipeline.steps.questions import (
     features_question,
     pretext_question,
     transfer_question,
+    unlabelled_question,
 )
 from support.photographs import squares
 
@@ -31,7 +32,10 @@ INPUTS = {
     *(f"data.{role}" for role in ("pretext", "cluster", "transfer", "train", "test")),
     *("features.weights", "cluster.features", "pretext.permutation_file"),
 }
-SIDE = ("log_every", "checkpoint_minutes", "tensorboard", "stop_at_chance", "feature_measures")
+SIDE = (
+    *("log_every", "checkpoint_minutes", "tensorboard", "stop_at_chance"),
+    *("feature_measures", "unlabelled"),
+)
 OTHER = {
     "seed": 1, "device": "cpu", "pretext.task": "jigsaw", "data.hw_decoder_load": 0.5,
     "pretext.max_occluders": 1, "transfer.image_size": 250, "voc.classes": ("cat",),
@@ -39,6 +43,7 @@ OTHER = {
     "pretext.tile_size": 60, "pretext.jitter": 1, "pretext.chroma_shift": 1,
     "pretext.min_distance": 4, "features.source": "hog", "features.layer": "conv1_1",
     "transfer.crop": 200, "evaluate.layers": ("conv1",), "evaluate.baselines": (),
+    "evaluate.headline": "knn:conv5",
     "evaluate.retrain": ("conv2",), "evaluate.label_fractions": (0.5,),
     "evaluate.retrain_epochs": 3.0, "voc.classification.area": (0.2, 0.6),
     "voc.detection.short_sides": (480,), "voc.models": ("random",),
@@ -67,6 +72,7 @@ def questions(config, folder):
     run = RunFolder(folder / "no run", config)
     asked = [prepare_question(run, "pretext")[0], pretext_question(run), cluster_question(run)]
     asked += [features_question(run, "cluster"), transfer_question(run), evaluate_question(run)]
+    asked += [unlabelled_question(run)]
     asked += [baseline_question(run, name) for name in ("pretext", "labels")]
     voc = [result_options(getattr(config.voc, name)) for name in ("classification", "detection")]
     voc += [result_options(config.voc.segmentation), config.voc.models, config.voc.data_init]

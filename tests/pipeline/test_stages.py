@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import ktfast
-from ktfast.cli.demo import write_views
+from ktfast.cli.demo import PHOTOGRAPHS, write_views
 from ktfast.cli.main import main
 from ktfast.config import load_config
 from ktfast.durable import describe_file, sha256_file, write_sealed
@@ -28,7 +28,7 @@ from support.tiny_recipe import TINY
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    write_views(folder, {"train": 8, "test": 3})
+    write_views(folder, {"train": 8, "test": 3}, PHOTOGRAPHS[:14])
     return folder
 
 
@@ -340,7 +340,7 @@ def test_a_stage_that_sigterm_ends_goes_on(
         "prepare": "ktfast.pipeline.stages.prepare.prepare",
         "features": "ktfast.pipeline.steps.extract_features.FeatureWriter.append",
         "cluster": "ktfast.pipeline.steps.fit_clusters.FeatureTransform.fit",
-        "evaluate": "ktfast.pipeline.stages.evaluate.cluster_images",
+        "evaluate": "ktfast.pipeline.steps.untrained_clusters.cluster_images",
     }[stage]
     with monkeypatch.context() as patch:
         patch.setattr(inner, lambda *_, **__: os.kill(os.getpid(), 15))
@@ -498,7 +498,7 @@ def test_clustering_of_a_float64_matrix_larger_than_the_budget(
     }
 
 
-def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp_path, capsys):
+def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs, tmp_path, capsys):
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted((photographs / "train").rglob("view-00[0-3].jpg")):
@@ -507,6 +507,8 @@ def test_a_folder_without_classes_does_all_but_evaluate(recipe, photographs, tmp
     assert main(["run", *command]) == 0
     assert "nmi" not in result(tmp_path / "run", "cluster")["summary"]
     assert not (tmp_path / "run/evaluate").exists()
+    measured = result(tmp_path / "run", "unlabelled")["summary"]
+    assert -1 <= measured["agreement"]["untrained"] <= 1
     other = [*("--run", str(tmp_path / "other")), *command[2:]]
     assert main(["run", *other, "--data.test", str(photographs / "test")]) == 2
     assert f"data.train ({flat}) has no labels" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ktfast.cli.demo import write_views
+from ktfast.cli.demo import PHOTOGRAPHS, write_views
 from ktfast.cli.main import main
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import classification_precisions
@@ -314,7 +314,7 @@ def options(folder, protocol):
 def run(folder, tmp_path_factory):
     """A run of every stage, on every protocol."""
     place = tmp_path_factory.mktemp("run")
-    write_views(place / "photographs", {"train": 5, "test": 2})
+    write_views(place / "photographs", {"train": 5, "test": 2}, PHOTOGRAPHS[:14])
     recipe = TINY.replace("probe_epochs = 2", 'probe_epochs = 1\nbaselines = ["random"]') + VOC
     (place / "tiny.toml").write_text(recipe)
     arguments = [

@@ -1,7 +1,8 @@
 """Stage 6: probe the frozen layers of the target network and of baselines on the same images.
 
 The baselines have the target's architecture: random weights, weights trained on the pretext task
-itself (no clustering), and weights trained on the true labels.
+itself (no clustering), and weights trained on the true labels. Without labelled images, the stage
+does only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
 """
 
 import logging
@@ -10,10 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ktfast.durable import sha256_json, write_sealed
-from ktfast.errors import ConfigError
+from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.results import (
     ByModel,
     ClusterQuality,
@@ -23,20 +22,17 @@ from ktfast.evaluation.results import (
     RetrainedScores,
     Retraining,
 )
-from ktfast.features.teachers import trunk_teacher
-from ktfast.models import initialize
-from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
-from ktfast.pipeline.steps.extract_features import extract
-from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
-from ktfast.pipeline.steps.image_sets import open_set, set_name
-from ktfast.pipeline.steps.networks import pretext_trunk
+from ktfast.pipeline.steps.fit_clusters import clustering_quality
+from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.probe_layers import probe_model
 from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
 from ktfast.pipeline.steps.retrain_layers import retrain_above
+from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
+from ktfast.pipeline.steps.untrained_clusters import untrained_clusters
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +40,11 @@ logger = logging.getLogger(__name__)
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Train the configured baselines, then probe every model layer by layer."""
     config = run.config
-    if "test" not in config.data.folders():
-        raise ConfigError("data.test is not set: give labelled images to test the probes on")
     run.result("transfer")
+    if config.evaluate.unlabelled or config.data.test is None:
+        measured = measure_unlabelled(run, redo=redo)
+        if config.data.test is None:
+            return measured
     for name in config.evaluate.baselines:
         if name != "random":
             train_baseline(run, name)
@@ -74,6 +72,7 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
         protocol=rows["transfer"].protocol,
         retraining=_retrain(run, folder, names) if config.evaluate.retrain else None,
         random_clusters=_random_clusters(run, folder) if untrained else None,
+        headline=_headline(config.evaluate.headline, rows),
         linear_held_out={name: row.linear_held_out for name, row in rows.items()},
         knn_held_out={name: row.knn_held_out for name, row in rows.items()},
     ).to_json()
@@ -133,23 +132,16 @@ def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
     return regimes
 
 
+def _headline(option: str, rows: dict[str, ProbeRow]) -> Headline | None:
+    """Give the comparison that the option settled; None without the option."""
+    if not option:
+        return None
+    measure, _, layer = option.partition(":")
+    return Headline(measure, layer, {name: row.headline for name, row in rows.items()})
+
+
 def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
-    """Cluster the features of an untrained trunk with the run's options; rate the clusters."""
+    """Rate the clusters of an untrained network's features."""
     check_task_trust(run)
-    images = open_set(run, "transfer")
-    torch.manual_seed(run.config.seed)
-    trunk = pretext_trunk(run.config.pretext)
-    initialize(trunk)
-    trunk.to(resolve_device(run.config.device))
-    config = run.config.features
-    layer = config.layer or trunk.layers[-1]
-    teacher = trunk_teacher(trunk, layer, pool=config.pool, pooling=config.pooling)
-    places = {
-        role: folder / f"random_features-{set_name(run, role)}" for role in ("cluster", "transfer")
-    }
-    for place, role in {place: role for role, place in places.items()}.items():
-        extract(run, role, place, fitted=places["cluster"], teacher=teacher)
-    clusters = cluster_images(run, places["cluster"], places["transfer"], images, folder)
-    for place in set(places.values()):
-        shutil.rmtree(place)
-    return ClusterQuality.from_json(clustering_quality(images, clusters.labels))
+    (labels,) = untrained_clusters(run, folder, [run.config.seed])
+    return ClusterQuality.from_json(clustering_quality(open_set(run, "transfer"), labels))

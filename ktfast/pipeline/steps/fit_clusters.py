@@ -53,7 +53,13 @@ class Clusters:
 
 
 def cluster_images(
-    run: RunFolder, to_fit: Path, to_label: Path, images: PreparedSet, scratch: Path
+    run: RunFolder,
+    to_fit: Path,
+    to_label: Path,
+    images: PreparedSet,
+    scratch: Path,
+    *,
+    seed: int | None = None,
 ) -> Clusters:
     """Fit K-means to one feature store, and label images by another feature store.
 
@@ -69,6 +75,8 @@ def cluster_images(
         The images that are labelled.
     scratch : Path
         Folder for temporary files, and for the checkpoint from which an interrupted fit continues.
+    seed : int, optional
+        Seed of K-means. None: the seed of the run.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def cluster_images(
     DataError
         The features do not belong to the images, or their order is ambiguous.
     """
-    config, seed = run.config.cluster, run.config.seed
+    config = run.config.cluster
     store = FeatureStore.open(to_fit, verify=True)
     if to_label == to_fit:
         store = match_rows(store, images, run.config.data.folders()["transfer"])
@@ -99,7 +107,7 @@ def cluster_images(
         n_init=config.n_init,
         max_iter=config.max_iter,
         tol=config.tol,
-        random_state=seed,
+        random_state=run.config.seed if seed is None else seed,
         n_threads=run.config.threads or None,
         device=_device(run.config),
         memory_budget=int(config.memory_budget_gb * 1e9) or None,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
 from ktfast.evaluation.knn import knn_accuracy, knn_held_out
 from ktfast.evaluation.linear import LinearProbeResult, linear_probe
@@ -33,7 +34,7 @@ def check_probe_memory(run: RunFolder) -> None:
     """Raise `ConfigError` if the features of a single layer do not fit into memory."""
     with torch.device("meta"):
         model = target_network(run.config.transfer, 0)
-    for layer in _layers(run, model):
+    for layer in probed_layers(run.config, model):
         needed = _layer_bytes(run, model, layer)
         if needed > _budget(run):
             raise ConfigError(
@@ -63,6 +64,8 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
     n_classes = len(open_set(run, "train").classes)
     linear: dict[str, LinearProbeResult] = {}
     knn: Layers = {}
+    headline: list[float] = []
+    measure, _, settled_layer = config.headline.partition(":")
     held_out: Layers = {}
     few: list[tuple[float, dict[str, LinearProbeResult]]]
     few = [(fraction, {}) for fraction in config.label_fractions]
@@ -79,10 +82,14 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
                 "device": _device(run, x.nbytes + test_x.nbytes),
             }
             linear[layer] = linear_probe(*data, **common)
-            knn[layer] = knn_accuracy(*data, k=config.neighbors).mean_per_class
+            neighbours = knn_accuracy(*data, k=config.neighbors)
+            knn[layer] = neighbours.mean_per_class
             held_out[layer] = knn_held_out(
                 x, train_labels, k=config.neighbors, seed=run.config.seed
             )
+            if layer == settled_layer:
+                chosen = neighbours if measure == "knn" else linear[layer]
+                headline = list(chosen.per_class)
             for fraction, probes in few:
                 probes[layer] = low_label_probe(*data, fraction=fraction, **common)
             accuracies = 100 * linear[layer].mean_per_class, 100 * knn[layer]
@@ -93,6 +100,7 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
         knn=knn,
         low_label=[_low_label_row(fraction, probes) for fraction, probes in few],
         protocol=_last(linear).protocol,
+        headline=headline,
         linear_held_out={
             layer: probe.held_out for layer, probe in linear.items() if probe.held_out is not None
         },
@@ -159,17 +167,17 @@ def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
     return model.to(device).eval(), "image" if name == "pretext" else "imagenet"
 
 
-def _layers(run: RunFolder, model: Trunk) -> tuple[str, ...]:
+def probed_layers(config: Config, model: Trunk) -> tuple[str, ...]:
     """The layers to probe: `evaluate.layers`, or every convolutional layer."""
     conv = tuple(key for key in model.layers if key.startswith("conv"))
-    return run.config.evaluate.layers or conv
+    return config.evaluate.layers or conv
 
 
 def _passes(run: RunFolder, model: Trunk) -> Iterator[tuple[str, ...]]:
     """Yield groups of layers whose features fit into memory together."""
     group: tuple[str, ...] = ()
     taken = 0
-    for layer in _layers(run, model):
+    for layer in probed_layers(run.config, model):
         needed = _layer_bytes(run, model, layer)
         if group and taken + needed > _budget(run):
             yield group

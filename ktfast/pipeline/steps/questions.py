@@ -222,6 +222,31 @@ def evaluate_question(run: RunFolder) -> Question:
     return Question("evaluate", settings, inputs, defaults)
 
 
+def unlabelled_question(run: RunFolder) -> Question:
+    """Build the question of the measures without labels."""
+    config = run.config
+    settings: dict[str, Any] = {"seed": config.seed, "neighbors": config.evaluate.neighbors}
+    settings["cluster"] = result_options(config.cluster)
+    settings["transfer"] = _select(
+        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
+    )
+    if untrained := clusters_untrained_features(config):
+        settings |= {
+            "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
+            "features": {**result_options(config.features), "crop": feature_crop(config)},
+        }
+    settings["random_clusters"] = untrained
+    clustered = cluster_question(run).inputs
+    inputs = {
+        "images": images_of(run, "transfer"),
+        "transfer": made_by(run, "transfer", "the weights of the stage transfer"),
+        "clusters": made_by(run, "cluster", "the pseudo-labels of the stage cluster"),
+        **{name: clustered[name] for name in ("features", "label_features")},
+    }
+    defaults = {"seed": DEFAULTS.seed, **DEFAULTS.evaluate.model_dump(mode="json")}
+    return Question("evaluate", settings, inputs, defaults)
+
+
 def clusters_untrained_features(config: Config) -> bool:
     """Say whether the stage evaluate clusters the features of an untrained network too."""
     of_pretext = config.features.source == "pretext" and config.cluster.features is None
