@@ -155,7 +155,7 @@ def test_importing_ktfast_is_light(tmp_path):
 OPS = sorted(p.name for p in CSRC.iterdir() if p.is_dir() and p.name not in ("common", "bindings"))
 SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cuh", ".cpp", ".cu"})
 # Folders whose files are built with the flags of an instruction set that not every processor has.
-ISA_FOLDERS = {"avx2", "avx512", "avx512vnni", "avx512bf16", "amx"}
+ISA_FOLDERS = {"avx2", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neondot"}
 
 
 def includes_of(path):

@@ -27,6 +27,8 @@ METRICS = {
 def command_of(tool: str, program: list[str]) -> list[str]:
     """The command that profiles ktfast's kernels in a program."""
     options = ["--csv", "--page", "details", "--launch-count", str(LAUNCHES)]
+    # Without this option ncu locks the GPU's clocks for the length of the profile.
+    options += ["--clock-control", "none"]
     options += ["--profile-from-start", "off"]  # the program starts the profile when it is warm
     options += ["--kernel-name-base", "demangled", "--kernel-name", "regex:ktfast::"]
     for name in SECTIONS:

@@ -8,16 +8,28 @@
 #include "bindings/bind_machine_peak.h"
 #include "common/cpu_features.h"
 #include "common/parallel.h"
+#include "common/x86_features.h"
 
 namespace ktfast {
 namespace {
 
-PYBIND11_MODULE(_cpu, m) {
+// Without a GIL the functions may run side by side: no function keeps state, but for the threads of
+// common/parallel.h, which a mutex guards.
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "CPU kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
   m.def(
       "simd_level", [] { return simd_name(simd_level()); },
       "The instruction-set level that the kernels use: scalar, avx2, avx512 or amx.");
+
+  m.def(
+      "x86_features",
+      [] {
+        py::dict found;
+        for (const auto& [name, there] : x86_features()) found[py::str(name)] = there;
+        return found;
+      },
+      "Whether the processor has each extension that the kernels ask for, by Linux's names.");
 
   m.def("thread_limit", &cpu::thread_limit,
         "Most threads that the caller may ask for, as threadpoolctl set it; 0: no limit.");

@@ -34,7 +34,8 @@ int compute_capability(int device) {
 
 CUstream_st* stream_at(uintptr_t address) { return reinterpret_cast<CUstream_st*>(address); }
 
-PYBIND11_MODULE(_cuda, m) {
+// No function keeps state, so the functions may run side by side without a GIL.
+PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.doc() = "CUDA kernels; arrays are passed through DLPack, outputs are allocated by the caller.";
 
   m.attr("architectures") = KTFAST_CUDA_ARCHITECTURES;  // as passed to CMake: "90-real 120"

@@ -4,9 +4,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/x86_features.h"
+
 #if defined(KTFAST_X86_AMX)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace ktfast {
@@ -23,32 +28,37 @@ bool may_use_tiles() {
 }
 
 bool has_amx() {
-  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
-         __builtin_cpu_supports("amx-bf16") && may_use_tiles();
+  return x86_has("avx512_vnni") && x86_has("avx512_bf16") && x86_has("amx_tile") &&
+         x86_has("amx_int8") && x86_has("amx_bf16") && may_use_tiles();
 }
-#else
+#elif defined(KTFAST_X86_SIMD)
 bool has_amx() { return false; }
 #endif
 
 SimdLevel detected_level() {
 #if defined(KTFAST_X86_SIMD)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const bool avx2 = x86_has("avx2") && x86_has("fma") && x86_has("f16c");
+  const bool avx512 = avx2 && x86_has("avx512f") && x86_has("avx512bw") && x86_has("avx512dq") &&
+                      x86_has("avx512vl");
   if (avx512) return has_amx() ? SimdLevel::amx : SimdLevel::avx512;
   if (avx2) return SimdLevel::avx2;
+#elif defined(KTFAST_ARM_SIMD)
+  return SimdLevel::neon;  // part of every aarch64 processor
 #endif
   return SimdLevel::scalar;
+}
+
+bool is_available(SimdLevel level, SimdLevel detected) {
+  if (level == SimdLevel::scalar || level == detected) return true;
+  return level < detected && detected != SimdLevel::neon;
 }
 
 }  // namespace
 
 const char* simd_name(SimdLevel level) {
   switch (level) {
+    case SimdLevel::neon:
+      return "neon";
     case SimdLevel::amx:
       return "amx";
     case SimdLevel::avx512:
@@ -66,25 +76,31 @@ SimdLevel simd_level() {
   const char* wanted = std::getenv("KTFAST_SIMD");
   if (wanted == nullptr || *wanted == '\0') return detected;
   for (const SimdLevel level :
-       {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512, SimdLevel::amx}) {
+       {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512, SimdLevel::amx, SimdLevel::neon}) {
     if (wanted != std::string(simd_name(level))) continue;
-    if (level > detected) {
+    if (!is_available(level, detected)) {
       throw std::invalid_argument("KTFAST_SIMD=" + std::string(wanted) +
                                   " is not available here; the highest level is " +
                                   simd_name(detected) + ", so unset KTFAST_SIMD or lower it");
     }
     return level;
   }
-  throw std::invalid_argument("KTFAST_SIMD must be scalar, avx2, avx512 or amx, got '" +
+  throw std::invalid_argument("KTFAST_SIMD must be scalar, avx2, avx512, amx or neon, got '" +
                               std::string(wanted) + "'");
 }
 
-#if defined(KTFAST_X86_SIMD)
-bool has_avx512_vnni() { return __builtin_cpu_supports("avx512vnni"); }
-bool has_avx512_bf16() { return __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512_vnni() { return x86_has("avx512_vnni"); }
+bool has_avx512_bf16() { return x86_has("avx512_bf16"); }
+
+bool has_neon_dot() {
+#if defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kDotProduct) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  return true;  // every processor of Apple for computers has it
 #else
-bool has_avx512_vnni() { return false; }
-bool has_avx512_bf16() { return false; }
+  return false;
 #endif
+}
 
 }  // namespace ktfast

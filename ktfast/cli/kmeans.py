@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,11 @@ def kmeans(options: argparse.Namespace) -> int:
     from ktfast.kmeans import KMeans
 
     write = _writer(options.out)
-    stores = [FeatureStore.open(path, verify=True) for path in options.files]
+    # Labels in a .npy file stand for row numbers, so a list beside the features does not matter.
+    paths: Literal["ignored", "optional"] = (
+        "ignored" if options.out.suffix == ".npy" else "optional"
+    )
+    stores = [FeatureStore.open(path, verify=True, paths=paths) for path in options.files]
     widths = {store.dim for store in stores}
     if len(widths) > 1:
         raise ConfigError(

@@ -4,14 +4,16 @@ import argparse
 import difflib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ktfast import __version__
 from ktfast.cli import kmeans, use_model
+from ktfast.cli.guess import guess, spelled_guess
+from ktfast.cli.stage_help import FullHelpAction, HelpAction, section_of
 from ktfast.errors import ConfigError
-from ktfast.pipeline.runner import PARTS, STAGES
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 # `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
 BENCHMARKS = {
@@ -73,9 +75,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     bench = commands.add_parser("bench", help="compare speed with other libraries on this machine")
     bench.set_defaults(command="bench")
     _add_benchmarks(bench, arguments[1] if len(arguments) > 1 else "")
+    _check_command(arguments, commands.choices)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise ConfigError(_unknown(unknown[0], options.command == "stages"))
+        name = next(word for word in arguments if word in commands.choices)
+        raise ConfigError(_unknown(unknown[0], commands.choices[name], name))
     return options
 
 
@@ -86,6 +90,16 @@ def overrides(options: argparse.Namespace) -> dict[str, str]:
         for key, value in vars(options).items()
         if key.startswith(_OPTION)
     }
+
+
+def _check_command(arguments: Sequence[str], commands: Collection[str]) -> None:
+    """Refuse an unknown command, and name the command that was meant."""
+    name = arguments[0] if arguments else ""
+    if not name or name.startswith("-") or name in commands:
+        return
+    close = difflib.get_close_matches(name, commands, n=1)
+    hint = f"; did you mean {close[0]}?" if close else "."
+    raise ConfigError(f"there is no command {name!r}{hint} The commands are {', '.join(commands)}")
 
 
 def _path(text: str) -> Path:
@@ -102,11 +116,12 @@ def _add_stages(commands: Any, chosen: str) -> None:
             help=text,
             description=text,
             allow_abbrev=False,
+            add_help=False,
         )
         command.set_defaults(command="stages", stages=list(STAGES) if name == "run" else [name])
         # Listing the options imports pydantic, so only the command that is called lists them.
         if name == chosen:
-            _add_run_flags(command)
+            _add_run_flags(command, name)
             _add_configuration_flags(command, name)
 
 
@@ -121,7 +136,12 @@ def _add_benchmarks(parser: argparse.ArgumentParser, chosen: str) -> None:
             subject.set_defaults(measure=module.run)
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+def _add_run_flags(parser: argparse.ArgumentParser, stage: str) -> None:
+    for flags, action, text in (
+        (("-h", "--help"), HelpAction, "show the options of this stage"),
+        (("--help-all",), FullHelpAction, "show every option of every stage"),
+    ):
+        parser.add_argument(*flags, action=action, nargs=0, const=stage, help=text)
     parser.add_argument(
         "--run", type=_path, required=True, help="run folder; created if it does not exist"
     )
@@ -184,15 +204,21 @@ def _show(default: Any) -> str:
     return f"{default:.4g}" if isinstance(default, float) else str(default)
 
 
-def _unknown(argument: str, has_options: bool) -> str:
-    """Say that an argument is unknown, and guess the flag that was meant."""
-    name = argument.lstrip("-").partition("=")[0]
-    close: list[str] = []
-    if argument.startswith("--") and has_options:
-        from ktfast.config import options
+def _unknown(argument: str, chosen: argparse.ArgumentParser, stage: str) -> str:
+    """Say that an argument is unknown, and guess the flag that was meant.
 
-        flags = {key: key for key in ("run", "config", "redo", "trust-source", *options())}
-        for key in options():
-            flags.setdefault(key.rpartition(".")[2], key)
-        close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]
-    return f"unknown argument {argument}" + (f"; did you mean --{close[0]}?" if close else "")
+    Parameters
+    ----------
+    argument : str
+        The argument.
+    chosen : argparse.ArgumentParser
+        Parser of the command.
+    stage : str
+        The command.
+    """
+    own = "" if stage == "run" else section_of(stage)
+    flags = [flag[2:] for flag in chosen._option_string_actions if flag.startswith("--")]
+    # A stage's own options have a second flag without the section; the full name is shown.
+    full = {flag for flag in flags if "." in flag or f"{own}.{flag}" not in flags}
+    names = guess(argument, [flag for flag in flags if flag in full], own)
+    return f"unknown argument {argument}{spelled_guess(names) if argument[:1] == '-' else ''}"

@@ -154,13 +154,20 @@ class PretextConfig(Section):
         0.0,
         ge=0,
         description="weight of a second loss: the network also names the cell that each slot "
-        "shows; 0: the paper's loss alone; with 1, a network learns the puzzle on small data sets "
-        "on which it otherwise stays at chance",
+        "shows; 0: the paper's loss alone; with 1, some networks learn the puzzle on data sets on "
+        "which they otherwise stay at chance, if pretext.training.learning_rate is low enough",
     )
     stop_at_chance: bool = side_option(
         False,
         description="end the training with an error if it is no better than guessing after 40 % of "
         "its steps; a training at chance is reported in any case",
+    )
+    feature_measures: int = side_option(
+        4,
+        ge=0,
+        description="number of times in the training at which ktfast measures how well the "
+        "nearest neighbours of up to 1,000 training images name their class; the report shows the "
+        "curve; the network never sees the classes; 0, or images without classes: not measured",
     )
     training: TrainingConfig = TrainingConfig()
 
@@ -197,6 +204,12 @@ class FeaturesConfig(Section):
         description="safetensors or torch file with the teacher's weights, for pretext and "
         "torchvision:MODEL; a classifier on top of the network may be missing; not set: the run's "
         "own weights for pretext, torchvision's default weights for torchvision:MODEL",
+    )
+    checkpoint: Literal["last", "best"] = Field(
+        "last",
+        description="source pretext: which weights of the run's puzzle network give the features; "
+        "last: those at the end of its training; best: those at the best of the "
+        "pretext.feature_measures",
     )
     layer: str = Field(
         "",
@@ -235,18 +248,22 @@ class FeaturesConfig(Section):
     def unused(self) -> Collection[str]:
         """Name the options that the source does not use."""
         if self.source == "pretext":
-            return ()
+            return () if self.weights is None else ("checkpoint",)
         network = self.source.startswith("torchvision:")
-        return ("layer", "pool", "pooling", *(() if network else ("weights", "precision")))
+        always = ("checkpoint", "layer", "pool", "pooling")
+        return (*always, *(() if network else ("weights", "precision")))
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> "FeaturesConfig":
         for name in self.unused():
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
+                user, other = "features.weights", "leave features.weights out"
+                if self.source != "pretext":
+                    user, other = f"the source {self.source}", "give another features.source"
                 raise ValueError(
-                    f"{name} is {value}, but the source {self.source} does not use {name}; leave "
-                    f"features.{name} out, or give another features.source"
+                    f"{name} is {value}, but {user} does not use {name}; leave features.{name} out,"
+                    f" or {other}"
                 )
         return self
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ktfast import readers
@@ -24,45 +25,59 @@ PATH_COLUMNS = ("path", "paths")
 """Names of the column or array that holds the paths."""
 
 
-def read_npz(path: Path) -> tuple[Array, Paths]:
+def read_npz(path: Path, needs_paths: bool = True) -> tuple[Array, Paths | None]:
     """Read the arrays `features` [n, d] and `paths` [n] of an `.npz` file into memory.
 
     Parameters
     ----------
     path : Path
         The file.
+    needs_paths : bool
+        Refuse a file without paths. False: the file may also hold a single array of any name.
 
     Returns
     -------
     features : array [n, d]
         The features.
-    paths : tuple of str
-        Path of the image of each row.
+    paths : tuple of str or None
+        Path of the image of each row. None: the file names no paths.
 
     Raises
     ------
     DataError
-        The file is damaged, or lacks an array, or an array has another shape.
+        The file is damaged, sparse, or lacks an array, or an array has another shape.
     """
     remedy = "write it with numpy.savez(file, features=array, paths=numpy.array(list_of_paths))"
+    if not needs_paths:
+        remedy = "write it with numpy.savez(file, features=array)"
     names = readers.npz_names(path, remedy)
-    key = next((name for name in PATH_COLUMNS if name in names), None)
-    if "features" not in names or key is None:
+    if {"format", "shape", "data"} <= set(names):
         raise DataError(
-            f"{shown(path)} must hold the arrays features and paths, got "
-            f"{', '.join(sorted(names)) or 'no array'}; {remedy}"
+            f"{shown(path)} holds a sparse matrix of SciPy, but dense features are needed; "
+            "write scipy.sparse.load_npz(file).toarray() with numpy.save"
         )
-    arrays = readers.read_npz(path, ["features", key], remedy=remedy)
-    features, paths = arrays["features"], arrays[key]
+    key = next((name for name in PATH_COLUMNS if name in names), None)
+    others = [name for name in names if name != key]
+    wanted = others[0] if len(others) == 1 and not needs_paths else "features"
+    if wanted not in names or (key is None and needs_paths):
+        expected = "the arrays features and paths" if needs_paths else "one array, or features"
+        raise DataError(
+            f"{shown(path)} must hold {expected}, got {', '.join(sorted(names)) or 'no array'}; "
+            f"{remedy}"
+        )
+    arrays = readers.read_npz(path, [wanted, *([key] if key else [])], remedy=remedy)
+    if key is None:
+        return arrays[wanted], None
+    paths = arrays[key]
     if paths.dtype.kind not in "US" or paths.ndim != 1:
         raise DataError(
             f"{shown(path)}: the array {key} must hold text [n], got {paths.dtype} "
             f"{list(paths.shape)}; {remedy}"
         )
-    return features, tuple(os.fsdecode(name) for name in paths.tolist())
+    return arrays[wanted], tuple(os.fsdecode(name) for name in paths.tolist())
 
 
-def read_parquet(path: Path) -> tuple[Array, Paths]:
+def read_parquet(path: Path, needs_paths: bool = True) -> tuple[Array, Paths | None]:
     """Read the features and paths of a Parquet file into memory.
 
     Parameters
@@ -70,13 +85,16 @@ def read_parquet(path: Path) -> tuple[Array, Paths]:
     path : Path
         A file with a column `path` of text or bytes, and a column of lists of numbers. The column
         of lists is named `features`, unless the file has only one column of lists.
+    needs_paths : bool
+        Refuse a file without paths. False: a file without lists is also read, if all columns but
+        the paths hold numbers of one type. Each column is then a feature.
 
     Returns
     -------
     features : array [n, d]
         The features.
-    paths : tuple of str
-        Path of the image of each row.
+    paths : tuple of str or None
+        Path of the image of each row. None: the file names no paths.
 
     Raises
     ------
@@ -99,13 +117,22 @@ def read_parquet(path: Path) -> tuple[Array, Paths]:
             names = [field.name for field in schema]
             column = "features" if "features" in lists or len(lists) != 1 else lists[0]
             key = next((name for name in PATH_COLUMNS if name in names), None)
-            if column not in lists or key is None:
+            columns = [column]
+            if not lists and not needs_paths:
+                columns = _number_columns(path, schema, key)
+            elif column not in lists or (key is None and needs_paths):
+                expected = "a column path and a column features" if needs_paths else "one column"
                 raise DataError(
-                    f"{shown(path)} must have a column path and a column features of lists of "
+                    f"{shown(path)} must have {expected} of lists of "
                     f"numbers, got the columns {', '.join(names)}; name the columns so"
                 )
-            table = parquet.read_table(stream, columns=[key, column])
-        features = _matrix(path, table[column].combine_chunks(), column)
+            table = parquet.read_table(stream, columns=[*([key] if key else []), *columns])
+        if lists:
+            features = _matrix(path, table[column].combine_chunks(), column)
+        else:
+            features = _from_columns(path, table, columns)
+        if key is None:
+            return features, None
         paths = table[key].to_pylist()
         if not all(isinstance(name, str | bytes) for name in paths):
             raise DataError(
@@ -113,6 +140,44 @@ def read_parquet(path: Path) -> tuple[Array, Paths]:
                 "of its image"
             )
     return features, tuple(os.fsdecode(name) for name in paths)
+
+
+def _number_columns(path: Path, schema: Any, key: str | None) -> list[str]:
+    """Name the columns of numbers; refuse columns of other types, such as row numbers or text."""
+    kinds = {field.name: str(field.type) for field in schema if not _is_index(field.name, key)}
+    first = next(iter(kinds.values()), "nothing")
+    odd = next((name for name, kind in kinds.items() if kind != first), None)
+    if odd is not None or first not in _NUMBERS:
+        name = next(iter(kinds), "none") if odd is None else odd
+        raise DataError(
+            f"{shown(path)}: all columns must hold numbers of one type, but the column {name} "
+            f"holds {kinds.get(name, 'nothing')}"
+            f"{'' if odd is None else f' and the first column holds {first}'}; remove or convert "
+            "columns that are no features, or name the paths path"
+        )
+    return list(kinds)
+
+
+_NUMBERS = (
+    *("float", "double", "halffloat", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+)
+
+
+def _is_index(name: str, key: str | None) -> bool:
+    """Whether a column holds the paths, or the index that pandas stores."""
+    return name == key or name.startswith("__index_level_")
+
+
+def _from_columns(path: Path, table: Any, columns: Sequence[str]) -> Array:
+    """Join columns of numbers to an array [n, d]."""
+    missing = next((name for name in columns if table[name].null_count), None)
+    if missing is not None:
+        raise DataError(
+            f"{shown(path)}: the column {missing} has {table[missing].null_count} missing values; "
+            "fill the values, or remove the rows"
+        )
+    return np.stack([table[name].to_numpy() for name in columns], axis=1)
 
 
 def _is_list(types: Any, kind: Any) -> bool:
@@ -240,7 +305,7 @@ def checked(path: Path, features: Array, paths: Sequence[str] | None, listed: Pa
     return features
 
 
-READERS: dict[str, Callable[[Path], tuple[Array, Paths]]] = {
+READERS: dict[str, Callable[[Path, bool], tuple[Array, Paths | None]]] = {
     ".npz": read_npz,
     ".parquet": read_parquet,
     ".pq": read_parquet,

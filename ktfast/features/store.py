@@ -10,7 +10,7 @@ after every shard, and marks it as complete at the end.
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,13 @@ class FeatureStore:
 
     @classmethod
     @opens("features", REMEDY)
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> "FeatureStore":
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        paths: Literal["needed", "optional", "ignored"] = "needed",
+    ) -> "FeatureStore":
         """Open a feature folder or a file of features.
 
         Parameters
@@ -82,6 +88,9 @@ class FeatureStore:
         verify : bool
             Compare the SHA-256 of the shards. The first call in a process reads all shards. Sizes,
             and the SHA-256 of the sample ids, are always compared.
+        paths : {"needed", "optional", "ignored"}
+            needed: refuse an `.npz` or Parquet file without paths. ignored: do not read a list
+            beside a `.npy` file.
 
         Returns
         -------
@@ -95,7 +104,7 @@ class FeatureStore:
         """
         path = Path(path)
         if path.is_file():
-            return cls._open_file(path)
+            return cls._open_file(path, paths)
         manifest = read_manifest(path)
         if not manifest["complete"]:
             raise DataError(
@@ -116,13 +125,13 @@ class FeatureStore:
         return cls(path, arrays, load_ids(path, shards), manifest["meta"], hashes)
 
     @classmethod
-    def _open_file(cls, path: Path) -> "FeatureStore":
+    def _open_file(cls, path: Path, use_paths: str) -> "FeatureStore":
         """Open a single file, with the paths of its rows if they are known."""
         reader, paths, listed = READERS.get(path.suffix.lower()), None, None
         if reader is not None:
-            array, paths = reader(path)
+            array, paths = reader(path, use_paths == "needed")
         else:
-            array, listed = _map(path), list_beside(path)
+            array, listed = _map(path), list_beside(path) if use_paths != "ignored" else None
             if listed is not None:
                 paths = read_list(listed)
         array = checked(path, array, paths, listed)

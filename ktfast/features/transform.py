@@ -232,7 +232,7 @@ class FeatureTransform:
         else:
             with tempfile.TemporaryFile(dir=folder) as file:
                 # Reserve the space now: writing to the map on a full disk would kill the process.
-                os.posix_fallocate(file.fileno(), 0, size)
+                _reserve(file.fileno(), size)
                 rows = np.memmap(file, np.float32, "r+", shape=(store.n, dim))
         for block in _blocks(np.arange(store.n)):
             rows[block[0] : block[-1] + 1] = self.apply(store.read(block))
@@ -248,6 +248,16 @@ class FeatureTransform:
         digest = np.array(_digest(arrays))
         with replacing(path) as file:
             np.savez(file, **arrays, sha256=digest)  # type: ignore[arg-type]
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Reserve space on disk for an empty file; raises an OSError if there is too little."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    zeros = bytes(1 << 20)  # macOS: only bytes that are written take space
+    while size > 0:
+        size -= os.write(descriptor, zeros[:size])
 
 
 def _digest(arrays: dict[str, npt.NDArray[Any]]) -> str:

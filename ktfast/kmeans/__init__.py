@@ -6,10 +6,12 @@ of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 - `estimator` holds `KMeans`. `containers`, `inputs` and `parameters` check what the user gives.
 - `magnitude` scales rows of extreme magnitude.
 - `starts` and `seeding` choose the initial centres.
+- `runs` repeats the fit from several initial centres. `checkpoint` lets a stopped fit continue.
 - `lloyd` iterates. An iteration is an assignment pass (`assignment`) and an update of the centres
   (`sums`, and `relocation` of empty clusters).
 - `bounded` iterates with bounded cluster sizes, and `balance` assigns rows within the bounds.
 - `data` reads the rows, wherever they lie.
+- `distributed` connects several processes.
 - `minibatch` computes `partial_fit`, and `transform` the distances to all centres.
 - `progress` writes the log.
 """

@@ -100,9 +100,7 @@ def _matrix(given: Any, name: str, reads: Sequence[str], converts_to: str) -> An
     array = _from_dlpack(given)
     _refuse_sparse(array, name)
     if not is_array(array):
-        if hasattr(array, "__array__") and not hasattr(getattr(array, "dtypes", None), "__array__"):
-            array = np.asarray(array)  # scikit-learn keeps the dtype of pandas' frames only
-        array = check_array(array, ensure_all_finite=False, ensure_2d=False, **_ANY_NUMBERS)
+        array = _from_frame(array, name)
     _check_dimensions(array, name)
     dtype = dtype_name(array)
     if "complex" in dtype:
@@ -117,6 +115,26 @@ def _matrix(given: Any, name: str, reads: Sequence[str], converts_to: str) -> An
     if is_numpy:  # also converts strings of digits and objects, and refuses all other text
         array = check_array(array, ensure_all_finite=False, **_ANY_NUMBERS)
     return array if dtype_name(array) in reads else _converted(array, name, converts_to)
+
+
+def _from_frame(frame: Any, name: str) -> Any:
+    """Convert a data frame, a list or another object with numbers to an array of NumPy."""
+    if hasattr(frame, "collect") and not hasattr(frame, "shape"):
+        raise TypeError(
+            f"{name} is a {type(frame).__name__}, whose rows are not computed yet; give "
+            f"{name}.collect()"
+        )
+    try:
+        if hasattr(frame, "__array__") and not hasattr(getattr(frame, "dtypes", None), "__array__"):
+            frame = np.asarray(frame)  # scikit-learn keeps the dtype of pandas' frames only
+        return check_array(frame, ensure_all_finite=False, ensure_2d=False, **_ANY_NUMBERS)
+    except ValueError as error:
+        if "with a sequence" not in str(error):
+            raise
+        raise InputError(
+            f"{name} has cells that hold lists, or rows of different lengths; give one number per "
+            "cell, for example numpy.stack(frame['embedding']) of a column of equally long lists"
+        ) from error
 
 
 _ANY_NUMBERS: dict[str, Any] = {
@@ -154,6 +172,11 @@ def _refuse_sparse(array: Any, name: str) -> None:
         raise TypeError(
             f"Sparse data was passed for {name} (layout {layout}), but dense data is required. "
             "Use '.to_dense()' to convert to a dense tensor."
+        )
+    if hasattr(getattr(array, "sparse", None), "to_dense"):  # a frame of pandas
+        raise TypeError(
+            f"Sparse data was passed for {name}, but dense data is required. Use "
+            "'.sparse.to_dense()' to convert to a dense frame."
         )
     if (scipy is not None and scipy.issparse(array)) or "cupyx" in type(array).__module__:
         raise TypeError(

@@ -5,6 +5,7 @@ shards. A fit allocates no array of size n x k. The result is the same, bit for 
 of threads and any split into shards.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +19,23 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.data.moments import Moments, check_finite, moments_of
-from ktfast.kmeans.data.passes import all_below, inertia_of, nearest_centers
+from ktfast.kmeans.data.moments import check_finite
+from ktfast.kmeans.data.passes import all_below, cluster_weights, inertia_of, nearest_centers
 from ktfast.kmeans.data.rows import Rows
-from ktfast.kmeans.data.workspace import to_host
+from ktfast.kmeans.distributed.agreement import (
+    check_agreement,
+    check_any_weight,
+    check_enough,
+    ranks_of,
+)
+from ktfast.kmeans.distributed.communicator import Communicator
+from ktfast.kmeans.distributed.ranks import Ranks
 from ktfast.kmeans.inputs import restore, rows_of, stored_centers, weights_of
-from ktfast.kmeans.lloyd import LloydResult, lloyd
+from ktfast.kmeans.lloyd import LloydResult
 from ktfast.kmeans.magnitude import (
     check_magnitude,
     moments_in_range,
@@ -38,7 +45,8 @@ from ktfast.kmeans.magnitude import (
 )
 from ktfast.kmeans.parameters import check_parameters
 from ktfast.kmeans.progress import Progress
-from ktfast.kmeans.starts import start_centers, start_state
+from ktfast.kmeans.runs import Runs
+from ktfast.kmeans.starts import start_state
 from ktfast.kmeans.transform import all_distances
 
 Init = str | Callable[..., Any] | npt.ArrayLike
@@ -96,6 +104,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Fewest and most rows of each cluster in `labels_` after `fit`. If only one is given, the
         other is 1 or n. Both None means no bounds. `predict` still gives the nearest centre. Fits
         with bounds take no weights and need a CPU. `partial_fit` refuses bounds.
+    distributed : "torch", communicator or None, default None
+        Other processes with which `fit` works. Each process gives its own rows, which may be none.
+        The data are the rows of all processes in the order of the ranks. Labels are those of the
+        own rows, all other results are the same on every process. The result does not depend on
+        the number of processes. "torch" means the processes of torch.distributed, such as those
+        that torchrun starts. A `ktfast.kmeans.distributed.Communicator` connects other processes.
+    checkpoint : path, optional
+        File to which `fit` writes a checkpoint from time to time, and when it is interrupted. If
+        the file exists, `fit` continues from it, with the bits of an uninterrupted fit. The number
+        of processes, threads and GPUs may change. The file stays after `fit`. Process 0 reads and
+        writes it.
+    checkpoint_seconds : float, default 60.0
+        Least seconds between two checkpoints.
 
     Attributes
     ----------
@@ -173,6 +194,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         memory_budget: int | None = None,
         size_min: int | None = None,
         size_max: int | None = None,
+        distributed: str | Communicator | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -190,6 +214,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.memory_budget = memory_budget
         self.size_min = size_min
         self.size_max = size_max
+        self.distributed = distributed
+        self.checkpoint = checkpoint
+        self.checkpoint_seconds = checkpoint_seconds
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Find the clusters of X.
@@ -214,28 +241,36 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         ValueError
             X contains NaN, infinity or values too large (the message names the row), has fewer rows
             than clusters, or a parameter is out of range. No clusters of X keep `size_min` and
-            `size_max`, or bounds are given together with weights or a GPU.
+            `size_max`, or bounds are given together with weights or a GPU. The checkpoint is
+            damaged or belongs to another fit, or two processes were given different parameters. If
+            several processes fit together, all of them raise the error of any of them.
         TypeError
             X is sparse, or a parameter has a wrong type.
+        RuntimeError
+            Another process has stopped, or bits that the processes exchange have changed.
         """
-        n_init = check_parameters(self)
+        ranks = ranks_of(self.distributed)
         before = dict(vars(self))
-        progress = Progress(self.max_iter, self.verbose)
+        progress: Progress | None = None
         try:
-            rows = self._enough_rows(X)
-            weight = weights_of(sample_weight, rows.n)
+            n_init = ranks.agreed(lambda: check_parameters(self))
+            progress = Progress(self.max_iter, self.verbose, is_silent=not ranks.leads)
+            rows, weight = self._joined(X, sample_weight, ranks)
             bounds = self._bounds(rows, weight)
             rows, moments = moments_in_range(self, rows, weight)
-            progress.exponent = rows.exponent
-            best = self._best_run(X, rows, weight, moments, n_init, progress, bounds)
-            self._store(rows, weight, best)
+            progress.exponent, progress.total = rows.exponent, rows.total
+            found = Runs(self, rows, weight, moments, progress, bounds).best(X, n_init)
+            self._store(rows, weight, found)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and progress.best is not None:
-                self._store(rows, weight, progress.best)
+            best = None if progress is None else progress.best
+            if isinstance(error, KeyboardInterrupt) and best is not None and ranks.size == 1:
+                self._store(rows, weight, best)
             else:
                 restore(self, before)
+            ranks.leave(error)
             raise
-        if self.n_effective_clusters_ < self.n_clusters:
+        ranks.leave()
+        if self.n_effective_clusters_ < self.n_clusters and ranks.leads:
             warnings.warn(
                 f"Number of distinct clusters ({self.n_effective_clusters_}) found smaller than "
                 f"n_clusters ({self.n_clusters}). Possibly due to duplicate points in X.",
@@ -270,14 +305,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Raises
         ------
         ValueError
-            As in `fit`, `n_clusters` was changed since the last batch, or `size_min` or `size_max`
-            is given.
+            As in `fit`, `n_clusters` was changed since the last batch, or `size_min`, `size_max` or
+            `distributed` is given.
 
         Notes
         -----
         Sculley, "Web-scale k-means clustering" (2010).
         """
         check_parameters(self)
+        if self.distributed is not None:
+            raise InputError(
+                "partial_fit runs on one process; set distributed to None, or call fit on all rows"
+            )
         if self._has_bounds():
             raise InputError(
                 f"partial_fit cannot bound cluster sizes, got size_min={self.size_min!r} and "
@@ -450,46 +489,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def _enough_rows(self, X: Any) -> Rows:
         """Check the rows of a first batch: at least one per cluster."""
         rows = rows_of(self, X, reset=True)
-        if rows.n < self.n_clusters:
-            raise InputError(f"n_samples={rows.n} should be >= n_clusters={self.n_clusters}.")
+        check_enough(rows, self.n_clusters)
         return rows
 
-    def _best_run(
-        self,
-        X: Any,
-        rows: Rows,
-        weight: Float64 | None,
-        moments: Moments,
-        n_init: int,
-        progress: Progress,
-        bounds: Any,
-    ) -> LloydResult:
-        """Run Lloyd's algorithm `n_init` times; return the result with the lowest inertia."""
-        rows.expect_passes()
-        random_state = check_random_state(self.random_state)
-        # As in scikit-learn, weights do not change the tolerance.
-        has_own = self.tol > 0 and weight is not None
-        tolerance = self.tol * (moments_of(rows) if has_own else moments).variance
-        for _ in range(n_init):
-            start = start_centers(self, X, rows, weight, moments, random_state, progress)
-            progress.begin()
-            if bounds is not None:
-                result = self._bounded_run(rows, start, bounds, tolerance, progress)
-            else:
-                result = lloyd(
-                    rows,
-                    start,
-                    weight,
-                    mean=moments.mean,
-                    max_iter=self.max_iter,
-                    tolerance=tolerance,
-                    precision=self.precision,
-                    memory_budget=self.memory_budget,
-                    observe=progress.observe,
-                )
-            progress.end(result, tolerance)
-            best = progress.keep(result)
-        return best
+    def _joined(self, X: Any, sample_weight: Any, ranks: Ranks) -> tuple[Rows, Float64 | None]:
+        """Check the rows and weights of this process together with those of the others."""
+        is_part = ranks.size > 1
+        rows = ranks.agreed(lambda: rows_of(self, X, reset=True, is_part=is_part))
+        weight = ranks.agreed(lambda: weights_of(sample_weight, rows.n, is_part=is_part))
+        check_agreement(ranks, self, rows, is_weighted=weight is not None)
+        rows.join(ranks)
+        check_enough(rows, self.n_clusters)
+        if weight is not None and is_part:
+            check_any_weight(ranks, weight)
+        return rows, weight
 
     def _has_bounds(self) -> bool:
         return self.size_min is not None or self.size_max is not None
@@ -501,21 +514,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         from ktfast.kmeans.bounded import bounds_of  # not loaded by fits without bounds
 
         return bounds_of(self, rows, weight)
-
-    def _bounded_run(
-        self, rows: Rows, start: Float64, bounds: Any, tolerance: float, progress: Progress
-    ) -> LloydResult:
-        """Run Lloyd's algorithm once with bounded cluster sizes."""
-        from ktfast.kmeans.bounded import bounded_lloyd
-
-        return bounded_lloyd(
-            rows,
-            start,
-            bounds,
-            max_iter=self.max_iter,
-            tolerance=tolerance,
-            observe=progress.observe,
-        )
 
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
         """Check X; return its rows, and the centres float64 [k, d] in the scale of the rows."""
@@ -535,15 +533,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return rows, labels, unscaled(distances, -2 * rows.exponent)
 
     def _store(self, rows: Rows, weight: Float64 | None, result: LloydResult) -> None:
-        """Set the fitted attributes. This reads no rows, so it is fast enough after Ctrl-C."""
-        labels = to_host(result.labels)
+        """Set the fitted attributes. This reads no rows, so it is fast enough after Ctrl-C.
+
+        If several processes fit together, all of them call this method.
+        """
         centers = unscaled(result.centers, -rows.exponent)
         self.cluster_centers_ = rows.workspace.to_library(centers, rows.center_dtype)
         self.labels_ = rows.workspace.labels_to_library(result.labels)
         self.inertia_ = unscaled(result.inertia, -2 * rows.exponent)
-        self.counts_ = np.bincount(labels, weight, self.n_clusters).astype(np.float64)
+        self.counts_, self.n_effective_clusters_ = cluster_weights(
+            rows, result.labels, weight, self.n_clusters
+        )
         self.n_iter_ = len(result.history)
-        self.n_effective_clusters_ = int(np.count_nonzero(np.bincount(labels)))
         self.history_ = unscaled_history(result.history, -2 * rows.exponent)
         self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():

@@ -22,7 +22,7 @@ def restore(estimator: Any, state: dict[str, Any]) -> None:
     vars(estimator).update(state)
 
 
-def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
+def rows_of(estimator: Any, X: Any, *, reset: bool, is_part: bool = False) -> Rows:
     """Check X and wrap it, without a copy if the kernels read its dtype.
 
     Parameters
@@ -34,6 +34,8 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     reset : bool
         Whether to set `n_features_in_` and `feature_names_in_` of the estimator. If False, X is
         compared with them, or with `cluster_centers_` if the centres were set without a fit.
+    is_part : bool, default False
+        Whether other processes have further rows. X may then have no rows.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool) -> Rows:
     _check_feature_names(estimator, X, reset=reset)
     n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
     for count, what in ((n, "sample"), (d, "feature")):
-        if count == 0:
+        if count == 0 and not (is_part and what == "sample"):
             raise InputError(
                 f"Found array with 0 {what}(s) (shape=({n}, {d})) while a minimum of 1 is required."
             )
@@ -110,7 +112,7 @@ def wrapped(estimator: Any, shards: list[Any], like: Any = None) -> Rows:
     return kind(shards, n_threads=estimator.n_threads, target=target, like=like)
 
 
-def weights_of(sample_weight: Any, n: int) -> Float64 | None:
+def weights_of(sample_weight: Any, n: int, *, is_part: bool = False) -> Float64 | None:
     """Check the weights of n rows.
 
     Parameters
@@ -119,6 +121,8 @@ def weights_of(sample_weight: Any, n: int) -> Float64 | None:
         Weights [n], or one weight for all rows.
     n : int
         Number of rows.
+    is_part : bool, default False
+        Whether other processes have further rows. All weights may then be zero.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def weights_of(sample_weight: Any, n: int) -> Float64 | None:
         sample_weight = float64_on_host(sample_weight)
     elif not isinstance(sample_weight, int | float):
         sample_weight = np.asarray(sample_weight)
+    if is_part and np.shape(sample_weight) in ((), (n,)) and not np.any(sample_weight):
+        return np.zeros(n)
     return np.asarray(
         _check_sample_weight(
             sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True

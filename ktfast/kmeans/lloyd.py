@@ -1,9 +1,10 @@
 """Lloyd's algorithm: assign rows, update centres, relocate empty clusters, until nothing moves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.assignment.assigner import Assigner, make_assigner
 from ktfast.kmeans.data.passes import inertia_and_moved, inertia_of
@@ -44,6 +45,7 @@ def lloyd(
     precision: str = "exact",
     memory_budget: int | None = None,
     observe: Callable[[LloydResult], None] | None = None,
+    past: Sequence[dict[str, float]] = (),
 ) -> LloydResult:
     """Run Lloyd's algorithm from the given centres.
 
@@ -67,51 +69,80 @@ def lloyd(
         Bytes of GPU memory that the fit may use, see `ktfast.KMeans`.
     observe : callable, optional
         Called with the present result after each iteration.
+    past : sequence of dict
+        History of a run that was interrupted. `centers` are then the centres of its last entry.
 
     Returns
     -------
     result : LloydResult
         The centres with the lowest inertia, and their own labels.
 
+    Raises
+    ------
+    InputError
+        The rows do not have the inertia of the interrupted run's last iteration.
+
     Notes
     -----
     Lloyd, "Least squares quantization in PCM" (1982).
     """
-    history: list[dict[str, float]] = []
+    history = list(past)
+    repeats = len(history) > 0  # the last iteration of `past`, of which only the centres are known
     result: LloydResult | None = None
     sums = make_sums(rows, len(centers), weight)
     assigner = make_assigner(
         rows, mean, len(centers), sums, precision=precision, memory_budget=memory_budget
     )
     current = rows.workspace.to_device(centers)
-    for _ in range(max_iter):
+    while repeats or len(history) < max_iter:
         started = time.perf_counter()
         labels, distances = assigner.assign(current)
         before = None if result is None else result.labels
         inertia, moved = inertia_and_moved(rows, distances, weight, before, labels)
-        moved = rows.n if result is None else moved
+        moved = rows.total if result is None else moved
         # Rounding alone can move rows without lowering the inertia. The former result is then kept.
         if result is not None and not inertia < result.inertia and moved > 0:
             return _with_exact_labels(rows, assigner, weight, result)
         result = LloydResult(current, _kept(rows, labels), inertia, history)
         current, shift, relocated = sums.centers(result.labels, distances, current)
-        history.append(
-            {
-                "inertia": inertia,
-                "moved": moved,
-                "shift": shift,
-                "relocated": relocated,
-                "skipped": assigner.skipped,
-                "seconds": time.perf_counter() - started,
-            }
-        )
-        if observe is not None:
-            observe(result)
+        if repeats:
+            _check_repeated(history[-1], inertia, shift)
+        else:
+            history.append(
+                {
+                    "inertia": inertia,
+                    "moved": moved,
+                    "shift": shift,
+                    "relocated": relocated,
+                    "skipped": _skipped(rows, assigner),
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+            if observe is not None:
+                observe(result)
+        repeats = False
         if shift == 0:
             return _with_exact_labels(rows, assigner, weight, result)
         if shift <= tolerance and not relocated:
             break
     return _with_last_update(rows, assigner, current, weight, result)
+
+
+def _check_repeated(row: dict[str, float], inertia: float, shift: float) -> None:
+    """Compare the repeated iteration with its entry in the history."""
+    if (inertia, shift) != (row["inertia"], row["shift"]):
+        raise InputError(
+            f"the checkpoint belongs to other rows: its last iteration had inertia "
+            f"{row['inertia']!r}, but these rows have {inertia!r}; give the same rows, or remove "
+            "the checkpoint"
+        )
+
+
+def _skipped(rows: Rows, assigner: Assigner) -> float:
+    """Share of the distances that the last pass skipped, over the rows of all processes."""
+    if rows.ranks.size == 1:
+        return assigner.skipped
+    return sum(rows.ranks.gather_to_all(assigner.skipped * rows.n)) / rows.total
 
 
 def _kept(rows: Rows, labels: Any) -> Any:

@@ -123,13 +123,13 @@ def _exponent(rows: Rows, at_least: float = 0.0) -> int:
 
 
 def _peak(rows: Rows) -> float:
-    """The largest magnitude of the rows; infinity if a value is NaN."""
+    """The largest magnitude of the rows of all processes; infinity if a value is NaN."""
     peak = 0.0
     for _, block in rows.shard_blocks(_SCAN_ROWS):
         with on_device(block):
             largest = float(abs(contiguous(block, "float64")).max())
         peak = math.inf if math.isnan(largest) else max(peak, largest)
-    return peak
+    return max(rows.ranks.gather_to_all(peak))
 
 
 def _scaled(estimator: Any, rows: Rows, exponent: int) -> Rows:
@@ -140,4 +140,5 @@ def _scaled(estimator: Any, rows: Rows, exponent: int) -> Rows:
             shards.append(unscaled(contiguous(shard, "float64"), exponent))
     copies = wrapped(estimator, shards, like=rows.workspace.results_like)
     copies.exponent = exponent
+    copies.ranks, copies.first, copies.total = rows.ranks, rows.first, rows.total
     return copies

@@ -1,5 +1,6 @@
 """Checks of the parameters of `ktfast.KMeans`, by scikit-learn's rules."""
 
+import os
 import re
 from numbers import Integral, Real
 from typing import Any
@@ -12,6 +13,7 @@ from sklearn.utils._param_validation import (
 )
 
 from ktfast.errors import InputError
+from ktfast.kmeans.distributed.communicator import Communicator
 from ktfast.kmeans.seeding import METHODS
 from ktfast.ops.kmeans_assign import PRECISIONS
 
@@ -49,6 +51,15 @@ _RULES: dict[str, tuple[list[Any], str]] = {
     "memory_budget": ([_COUNT, None], "None or a number of bytes (an integer of at least 1)"),
     "size_min": ([_COUNT, None], "None or an integer of at least 1"),
     "size_max": ([_COUNT, None], "None or an integer of at least 1"),
+    "distributed": (
+        [StrOptions({"torch"}), Communicator, None],
+        'None, "torch" or an object with the methods of ktfast.kmeans.distributed.Communicator',
+    ),
+    "checkpoint": ([str, os.PathLike, None], "None or the path of a file"),
+    "checkpoint_seconds": (
+        [Interval(Real, 0, None, closed="left")],
+        "a number of seconds of at least 0",
+    ),
 }
 _MAY_BE_BOOL = {"copy_x", "spherical", "verbose"}
 
@@ -79,7 +90,24 @@ def check_parameters(estimator: Any) -> int:
     device = estimator.device
     if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", str(device)):
         raise ParameterError(f'device must be None, "cpu", "cuda" or "cuda:N", got {device!r}')
+    _check_combinations(estimator)
     return _n_runs(estimator.init, estimator.n_init)
+
+
+def _check_combinations(estimator: Any) -> None:
+    """Refuse parameters that exclude each other."""
+    bounded = estimator.size_min is not None or estimator.size_max is not None
+    for name in ("distributed", "checkpoint"):
+        if bounded and getattr(estimator, name) is not None:
+            raise ParameterError(
+                f"{name} was given together with size_min or size_max; leave out {name} or the "
+                "bounds"
+            )
+    if estimator.checkpoint is not None and estimator.precision == "fast":
+        raise ParameterError(
+            'checkpoint was given together with precision="fast", whose labels depend on earlier '
+            'iterations; pass precision="exact", or leave out checkpoint'
+        )
 
 
 def _n_runs(init: Any, n_init: Any) -> int:

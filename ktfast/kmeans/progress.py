@@ -22,21 +22,27 @@ class Progress:
     verbose : int, default 0
         Above 0: every call of `seeding` or `observe` logs a line, and scikit-learn's lines are
         printed. 0: at most one line is logged every ten seconds.
+    is_silent : bool, default False
+        Whether to write nothing, because another process of the fit does.
 
     Attributes
     ----------
     exponent : int
         The rows are the user's rows times ``2 ** exponent``.
+    total : int
+        Number of rows of all processes. 0 means that `labels` has the labels of all rows.
     best : LloydResult or None
         Result with the lowest inertia of all complete iterations of all runs. None before the
         first complete iteration.
     """
 
-    def __init__(self, max_iter: int, verbose: int = 0) -> None:
+    def __init__(self, max_iter: int, verbose: int = 0, *, is_silent: bool = False) -> None:
         self.best: LloydResult | None = None
         self.exponent = 0
+        self.total = 0
         self._max_iter = max_iter
-        self._prints = verbose > 0
+        self._prints = verbose > 0 and not is_silent
+        self._is_silent = is_silent
         self._pause = 0.0 if verbose > 0 else _LINE_SECONDS
         self._last_line = time.monotonic()
 
@@ -81,7 +87,7 @@ class Progress:
             done,
             self._max_iter,
             inertia,
-            100 * row["moved"] / len(result.labels),
+            100 * row["moved"] / (self.total or len(result.labels)),
             pace,
             _clock(pace * (self._max_iter - done)),
         )
@@ -98,7 +104,7 @@ class Progress:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        if now - self._last_line < self._pause:
+        if self._is_silent or now - self._last_line < self._pause:
             return False
         self._last_line = now
         return True

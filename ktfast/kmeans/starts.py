@@ -7,8 +7,10 @@ from sklearn.utils import check_random_state
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.containers import host_matrix
 from ktfast.kmeans.data.moments import Moments
 from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.distributed.leader import led
 from ktfast.kmeans.inputs import given_centers
 from ktfast.kmeans.minibatch import MiniBatchState
 from ktfast.kmeans.progress import Progress
@@ -27,10 +29,21 @@ def start_centers(
     """Choose the initial centres float64 [k, d] that the `init` of a `KMeans` asks for."""
     init, n_clusters = estimator.init, estimator.n_clusters
     if isinstance(init, str):
-        return initial_centers(init, rows, n_clusters, weight, moments, random_state, progress)
+        return led(
+            rows,
+            weight,
+            lambda every, weights: initial_centers(
+                init, every, n_clusters, weights, moments, random_state, progress
+            ),
+        )
     if callable(init):
-        init = init(X, n_clusters, random_state=random_state)
-    return given_centers(rows, init, n_clusters)
+        if rows.ranks.size == 1:
+            init = init(X, n_clusters, random_state=random_state)
+        else:  # the arrays of rank 0 may lie on a GPU, so they are sent as an array of NumPy
+            init = rows.ranks.decided(
+                lambda: host_matrix(init(X, n_clusters, random_state=random_state), "init")
+            )
+    return rows.ranks.agreed(lambda: given_centers(rows, init, n_clusters))
 
 
 def start_state(

@@ -4,10 +4,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.passes import cluster_sums
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
+from ktfast.kmeans.distributed.communicator import CommunicationError
+from ktfast.kmeans.distributed.leader import led
 from ktfast.kmeans.relocation import relocate_empty
 from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
 
@@ -93,6 +95,8 @@ class FreshSums:
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""
         sums, counts = cluster_sums(self._rows, labels, self._n_clusters, self._weight)
+        if self._weight is None and counts.sum() != self._rows.total:
+            raise self._rows.ranks.agreed_on(_changed_rows())
         return _next_centers(self._rows, labels, distances, self._weight, sums, counts, previous)
 
 
@@ -100,7 +104,7 @@ class FollowingSums:
     """Updates the sums of the last iteration by the rows that changed cluster; see `Sums`.
 
     The sums are integers: multiples of one power of two per feature. Integer sums are exact, so
-    they depend on the labels alone, not on earlier labels and not on the device.
+    they depend on the labels alone, not on earlier labels, the device or the number of processes.
 
     Parameters
     ----------
@@ -120,6 +124,8 @@ class FollowingSums:
         self._sums = to_device(np.zeros((n_clusters, rows.d), np.int64))
         self._counts = to_device(np.zeros(n_clusters, np.int64))
         self._labels: Any = None
+        # Sum over all clusters [d + 1] of the first iteration, if there are several processes.
+        self._constant: Int64 | None = None
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
         """See `Sums`."""
@@ -140,15 +146,44 @@ class FollowingSums:
         if self._labels is not labels:
             for place, part in self._rows.parts():
                 self.follow(place, part, labels)
-        counts = to_host(self._counts)
+        total, number = self._of_all_processes()
+        counts = to_host(number)
         if not (self._rows.plain_means and counts.all()):
-            sums = to_host(self._sums) * to_host(self._step)
+            sums = to_host(total) * to_host(self._step)
             weights = counts.astype(np.float64)
             return _next_centers(self._rows, labels, distances, None, sums, weights, previous)
         centers, shifts = kmeans_means(
-            self._sums, self._counts, self._step, previous, n_threads=self._rows.n_threads
+            total, number, self._step, previous, n_threads=self._rows.n_threads
         )
-        return centers, float(to_host(shifts).sum()), 0
+        shift = float(to_host(shifts).sum())
+        return centers, self._rows.ranks.broadcast(shift), 0
+
+    def _of_all_processes(self) -> tuple[Any, Any]:
+        """Sums int64 [k, d] and counts int64 [k] of the clusters over all processes.
+
+        Rows only move between clusters, so the sum over all clusters never changes. A change means
+        that a process lost rows, or that bits flipped in its memory.
+        """
+        ranks = self._rows.ranks
+        if ranks.size == 1:
+            return self._sums, self._counts
+        local = np.column_stack([to_host(self._sums), to_host(self._counts)])
+        total = ranks.sum(local.ravel()).reshape(local.shape)
+        constant = total.sum(axis=0)
+        if self._constant is None:
+            self._constant = constant
+        if (constant != self._constant).any() or constant[-1] != self._rows.total:
+            # All processes see the same total, so all of them raise the error.
+            raise ranks.agreed_on(_changed_rows())
+        to_device = self._rows.workspace.to_device
+        return to_device(np.ascontiguousarray(total[:, :-1])), to_device(total[:, -1].copy())
+
+
+def _changed_rows() -> CommunicationError:
+    return CommunicationError(
+        "the number or the sum of all rows has changed between two iterations; check the memory of "
+        "the machines, and start the fit again"
+    )
 
 
 def _next_centers(
@@ -164,7 +199,7 @@ def _next_centers(
     relocated = relocate_empty(rows, labels, distances, weight, sums, counts)
     former = to_host(previous)
     centers = rows.centers_of(sums, counts, former)
-    shift = float(((centers - former) ** 2).sum())
+    shift = rows.ranks.broadcast(float(((centers - former) ** 2).sum()))
     return rows.workspace.to_device(centers), shift, relocated
 
 
@@ -180,9 +215,13 @@ def _scale(rows: Rows) -> Float64 | None:
     ranges = rows.workspace.to_device(np.zeros(rows.d))
     for _, part in rows.parts():
         kmeans_ranges(part, ranges, n_threads=rows.n_threads)
-    largest = to_host(ranges)
-    bits = min(_BITS, 62 - int(rows.n).bit_length())
+    largest = np.max(rows.ranks.gather_to_all(to_host(ranges)), axis=0)
+    bits = min(_BITS, 62 - int(rows.total).bit_length())
     scale = np.exp2(bits - np.frexp(largest)[1].astype(np.float64))
-    sample = np.abs(rows.take(np.arange(0, rows.n, -(-rows.n // _SAMPLE))))
-    kept, given = (sample * scale >= 2.0**_LEAST_BITS).sum(axis=0), (sample > 0).sum(axis=0)
-    return scale if (2 * kept >= given).all() else None
+
+    def choose(every: Rows, _: Any) -> Float64 | None:
+        sample = np.abs(every.take(np.arange(0, every.n, -(-every.n // _SAMPLE))))
+        kept, given = (sample * scale >= 2.0**_LEAST_BITS).sum(axis=0), (sample > 0).sum(axis=0)
+        return scale if (2 * kept >= given).all() else None
+
+    return led(rows, None, choose)

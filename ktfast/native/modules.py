@@ -4,6 +4,7 @@ No other file of the package imports the two modules.
 """
 
 import functools
+import re
 from types import ModuleType
 from typing import Any
 
@@ -50,7 +51,9 @@ def covers(architectures: str, capability: int) -> bool:
 
     Machine code ("75-real") runs on its architecture and on later minor versions of it.
     Intermediate code ("75-virtual") runs on every later architecture. "75" stands for both. Code
-    for "90a" runs on that architecture only, and code for "100f" on its major version only.
+    for "90a" runs on that architecture only, and code for "100f" on its major version only. Other
+    names, such as "native", do not tell the architecture: they count as covering every device, and
+    a kernel without code then raises CUDA's own error.
 
     Parameters
     ----------
@@ -64,18 +67,20 @@ def covers(architectures: str, capability: int) -> bool:
     bool
         Whether the device can run the code.
     """
-    for name in architectures.split():
-        number, _, kind = name.partition("-")
-        built = int(number.rstrip("af"))
-        if number.endswith("a"):
-            fits = built == capability
-        else:
-            same_major = built // 10 == capability // 10
-            fits = built <= capability and (same_major or not number.endswith("f"))
-            fits = fits and (same_major or kind != "real")
-        if fits:
-            return True
-    return False
+    return any(_has_code(name, capability) for name in architectures.split())
+
+
+def _has_code(name: str, capability: int) -> bool:
+    """Whether the code of one architecture, such as "90a-real", runs on a device."""
+    known = re.fullmatch(r"(\d+)([af]?)(?:-(real|virtual))?", name)
+    if known is None:
+        return True
+    built, kind = int(known[1]), known[3]
+    if known[2] == "a":
+        return built == capability
+    same_major = built // 10 == capability // 10
+    fits = built <= capability and (same_major or known[2] != "f")
+    return fits and (same_major or kind != "real")
 
 
 def has_code_for(index: int) -> bool:
@@ -134,7 +139,7 @@ def simd_level() -> str:
     Returns
     -------
     str
-        "scalar", "avx2", "avx512", or "amx" for AVX-512 with tile registers.
+        "scalar", "avx2", "avx512", "amx" for AVX-512 with tile registers, or "neon" on aarch64.
 
     Raises
     ------

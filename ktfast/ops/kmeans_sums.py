@@ -13,7 +13,18 @@ from ktfast.native.arrays import empty, on_device
 from ktfast.native.modules import native_of
 from ktfast.ops.vectors import execution, row_blocks
 
-__all__ = ["kmeans_means", "kmeans_move", "kmeans_ranges", "kmeans_totals"]
+__all__ = [
+    "TOTAL_LANES",
+    "TOTAL_ROWS",
+    "kmeans_means",
+    "kmeans_move",
+    "kmeans_part_totals",
+    "kmeans_ranges",
+    "kmeans_totals",
+]
+
+TOTAL_LANES, TOTAL_ROWS = 256, 4096
+"""Partial sums, and rows of a part, as `csrc/kmeans_update/sum_math.h` defines them."""
 
 # Rows of one call. They bound the workspace, which is 16 bytes per row.
 _CALL_ROWS = 1 << 22
@@ -159,17 +170,48 @@ def kmeans_totals(
     array, float64 [2]
         Sum of weight times distance, and number of changed labels, on the device.
     """
+    return _totals(distances, sample_weight, before, after, n_threads)[0]
+
+
+def kmeans_part_totals(
+    distances: Any, sample_weight: Any | None, *, n_threads: int | None = None
+) -> Any:
+    """Add up the distances of each part of `TOTAL_ROWS` rows.
+
+    Parameters
+    ----------
+    distances : array, float64 [n]
+        Squared distances, of NumPy, torch or CuPy.
+    sample_weight : array, float64 [n], or None
+        Weights on the device of the distances. None: every weight is 1.
+    n_threads : int, optional
+        Number of CPU threads; see `ktfast.native.threads.n_threads`.
+
+    Returns
+    -------
+    array, float64 [m]
+        Sum of weight times distance of each part, on the device.
+    """
+    workspace = _totals(distances, sample_weight, None, None, n_threads)[1]
+    return workspace[: len(workspace) // 2]  # the second half counts changed labels
+
+
+def _totals(
+    distances: Any, sample_weight: Any, before: Any, after: Any, n_threads: int | None
+) -> tuple[Any, Any]:
+    """Call the kernel; return the totals, and its workspace, which holds the sums of the parts."""
     native = native_of(distances)
     with on_device(distances):
         size = native.kmeans_totals_workspace_size(n_rows=len(distances))
         totals = empty((2,), "float64", like=distances)
+        workspace = empty((size,), "float64", like=distances)
         native.kmeans_totals(
             distances=distances,
             sample_weight=sample_weight,
             before=before,
             after=after,
-            workspace=empty((size,), "float64", like=distances),
+            workspace=workspace,
             totals=totals,
             **execution(distances, n_threads),
         )
-    return totals
+    return totals, workspace

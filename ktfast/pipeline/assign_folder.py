@@ -26,7 +26,7 @@ from ktfast.pipeline.steps.extract_features import (
     then_transform,
     write_features,
 )
-from ktfast.pipeline.steps.image_sets import open_feed, progress_log
+from ktfast.pipeline.steps.image_sets import open_feed, progress_line
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.readers import read_npy
 from ktfast.tables import write_assignments
@@ -105,15 +105,16 @@ def assign_folder(
     index = ImageIndex.scan(photographs, labels="none")
     data, threads = run.config.data, run.config.threads or None
     with tempfile.TemporaryDirectory(prefix="ktfast-assign-") as name:
-        images = prepare(
-            index,
-            Path(name) / "images",
-            short_side=data.short_side,
-            quality=data.quality,
-            max_pixels=data.max_pixels,
-            n_threads=threads,
-            progress=progress_log("prepare"),
-        )
+        with progress_line("prepare") as progress:
+            images = prepare(
+                index,
+                Path(name) / "images",
+                short_side=data.short_side,
+                quality=data.quality,
+                max_pixels=data.max_pixels,
+                n_threads=threads,
+                progress=progress,
+            )
         if images.n == 0:
             raise DataError(f"{shown(photographs)} holds no photograph that can be decoded")
         labels, distances = _nearest(run, images, Path(name))
@@ -130,13 +131,16 @@ def _nearest(
     centers = read_npy(path, "run `ktfast cluster` again")
     stored = config.features.normalized and config.cluster.normalize != "none"
     teacher = in_precision(run, build_teacher(run))
-    with open_feed(
-        run,
-        images,
-        size=feature_crop(config),
-        batch_size=config.features.batch_size,
-        shuffle=False,
-    ) as feed:
+    with (
+        open_feed(
+            run,
+            images,
+            size=feature_crop(config),
+            batch_size=config.features.batch_size,
+            shuffle=False,
+        ) as feed,
+        progress_line("features") as progress,
+    ):
         write_features(
             then_transform(teacher, transform) if stored else teacher,
             feed,
@@ -144,7 +148,7 @@ def _nearest(
             device=torch.device(resolve_device(config.device)),
             dtype=config.features.dtype,
             meta={},
-            progress=progress_log("features"),
+            progress=progress,
         )
     store = FeatureStore.open(scratch / "features")
     budget = int(config.data.memory_budget_gb * 1e9)

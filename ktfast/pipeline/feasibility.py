@@ -5,6 +5,7 @@ that a mistake is not found hours later. The networks are built on torch's meta 
 shapes and takes no memory.
 """
 
+import logging
 from collections.abc import Collection
 
 import numpy as np
@@ -29,7 +30,11 @@ from ktfast.pipeline.steps.networks import (
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
 from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pretext.effort import too_few_puzzles
+from ktfast.pretext.neighbours import NEIGHBOURS, judged_rows
 from ktfast.training.precision import computing_dtype
+
+logger = logging.getLogger(__name__)
 
 Sets = dict[str, ImageIndex | PreparedSet]
 
@@ -74,6 +79,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             _check_teacher(config, sets)
         if all_of_it or {"transfer", "evaluate"} & set(stages):
             _check_target(config)
+    if all_of_it or "pretext" in stages:
+        _warn_of_few_puzzles(run, sets)
     if "test" in sets and (all_of_it or "evaluate" in stages):
         _check_labels(config, sets)
         if prepared:
@@ -104,6 +111,8 @@ def _check_images(config: Config, sets: Sets) -> None:
             f"{config.data.folders()['pretext']} holds one image; Jigsaw++ needs at least 2 "
             "images, because occluders come from another image"
         )
+    if config.features.checkpoint == "best" and "pretext" in sets:
+        _check_measures(config, sets["pretext"])
     if "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters:
         raise ConfigError(
             f"cluster.n_clusters {config.cluster.n_clusters} is more than the "
@@ -112,8 +121,42 @@ def _check_images(config: Config, sets: Sets) -> None:
         )
 
 
+def _check_measures(config: Config, images: ImageIndex | PreparedSet) -> None:
+    """Check that the features of the puzzle network can be judged while it is trained."""
+    folder = config.data.folders()["pretext"]
+    if not config.pretext.feature_measures:
+        raise ConfigError(
+            "features.checkpoint is best, but pretext.feature_measures is 0; set it to at least 1, "
+            "or set features.checkpoint to last"
+        )
+    if not len(judged_rows(images.labels)):
+        raise ConfigError(
+            f"features.checkpoint is best, but the features cannot be judged: data.pretext "
+            f"({folder}) needs more than {NEIGHBOURS} images in two classes; put each class into "
+            "a folder of its own, or set features.checkpoint to last"
+        )
+
+
 def _learns_puzzle(config: Config) -> bool:
     return config.features.source == "pretext" and config.features.weights is None
+
+
+def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
+    """Warn once of a training on the puzzle that is too short, unless the training is done."""
+    config = run.config
+    done = (run.stage("pretext") / "result.json").is_file()
+    unused = config.cluster.features is not None or not _learns_puzzle(config)
+    if done or unused or "pretext" not in sets:
+        return
+    sentence = too_few_puzzles(
+        images=sets["pretext"].n,
+        epochs=config.pretext.training.epochs,
+        permutations=config.pretext.permutations,
+        cell_loss=config.pretext.cell_loss,
+    )
+    if sentence is not None and "puzzles" not in run.warned:
+        run.warned.add("puzzles")
+        logger.warning("pretext: %s", sentence)
 
 
 def _check_teacher(config: Config, sets: Sets) -> None:

@@ -22,6 +22,7 @@ from ktfast.errors import DataError, InputError, ShownFormatter, shown
 from ktfast.images.index import ImageIndex
 from ktfast.manifest import read_result, verified
 from ktfast.pipeline.environment import describe_environment
+from ktfast.pipeline.places import check_places
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class RunFolder:
         name comes from a file that somebody else may have written.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
+    warned : set of str
+        Warnings that the checks before the stages have given. The checks run twice.
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class RunFolder:
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
+    warned: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""
@@ -158,9 +162,11 @@ def open_run(
     Raises
     ------
     InputError
-        Another process works on the folder, or `folder` is a file.
+        Another process works on the folder, `folder` is a file, or `folder` would mix with a
+        folder of photographs.
     """
     folder = Path(folder)
+    check_places(folder, config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

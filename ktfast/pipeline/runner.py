@@ -12,27 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ktfast.errors import InputError, shown
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 if TYPE_CHECKING:
     from ktfast.config import Config
     from ktfast.pipeline.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
-
-STAGES = {
-    "prepare": "decode and resize every image once, and store it for fast loading",
-    "pretext": "train the puzzle network on Jigsaw++",
-    "features": "extract the features that are clustered",
-    "cluster": "cluster the features with K-means and give every image a pseudo-label",
-    "transfer": "train the target network on the pseudo-labels",
-    "evaluate": "test the target and its baselines with probes, or without labels",
-    "voc": "fine-tune the target on PASCAL VOC: classification, detection, segmentation",
-}
-"""The stages in the order of their execution, each with its purpose."""
-BASELINES = ("baseline_pretext", "baseline_labels")
-"""Trainings that the stage `evaluate` does for its baselines; `redo` accepts their names."""
-PARTS = (*BASELINES, "unlabelled")
-"""Parts of the stage `evaluate` that have a folder of their own; `redo` accepts their names."""
 
 
 def run(
@@ -166,6 +152,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.steps.image_sets import is_prepared
+    from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
 
     if "features" in stages and not _needless(run_folder.config, "features"):
         _check_trust(run_folder, redo)
@@ -177,13 +164,19 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         _execute(run_folder, "prepare", ())
         check_chain(run_folder, stages[0])
         check_feasible(run_folder, stages, prepared=True)
+    config = run_folder.config
+    needed = [stage for stage in stages if len(stages) == 1 or not _needless(config, stage)]
+    warn_of_the_papers_size(config, needed)
+    if "prepare" not in stages:
+        log_outlook(run_folder, needed, redo)
     for stage in stages:
-        if len(stages) > 1 and (reason := _needless(run_folder.config, stage)):
-            _logger.info("%s: left out, because %s", stage, reason)
+        if stage not in needed:
+            _logger.info("%s: left out, because %s", stage, _needless(config, stage))
             continue
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
+            log_outlook(run_folder, needed, redo)
 
 
 def _check_trust(run_folder: "RunFolder", redo: Collection[str]) -> None:

@@ -75,7 +75,8 @@ def training_curves(
     Returns
     -------
     tuple of str
-        SVG of the loss and SVG of the accuracy. A plot without any value is left out.
+        SVG of the loss, of the accuracy, and of the nearest neighbours of the features. A plot
+        without any value is left out.
     """
     loss = _series([(row.epoch, row.loss) for row in rows])
     accuracy = _series([(row.epoch, row.accuracy) for row in rows])
@@ -95,6 +96,16 @@ def training_curves(
             axes.set(xlabel="epoch", ylim=(0, None))
             if chance:
                 _level(axes, 100 * chance, "guessing", below=False)
+        plots += svgs
+    neighbours = _series([(row.epoch, row.neighbours) for row in rows])
+    if len(neighbours):
+        with _panel(f"{name}-neighbours", 2.35) as (axes, svgs):
+            x, y = (neighbours * [1, 100]).T
+            axes.plot(x, y, color=COLORS["accuracy"], marker="o", markersize=4.5)
+            axes.set(title="Nearest neighbours of the features", ylabel="accuracy (%)")
+            axes.set(xlabel="epoch", ylim=(0, None))
+            if x[0] == 0:
+                _level(axes, float(y[0]), "random weights", below=True)
         plots += svgs
     return tuple(plots)
 

@@ -4,7 +4,7 @@ A value that is missing or has an unexpected type becomes None, so that the repo
 older run still shows the rest. The results of evaluate and voc are in `ktfast.evaluation.results`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ktfast.evaluation.json_values import Json, mapping, number, numbers
 from ktfast.evaluation.results import ClusterQuality
@@ -117,17 +117,28 @@ class TrainingResult:
         Accuracy of guessing; only puzzles have one.
     at_chance : bool
         Whether the network was no better than guessing on the images of the last training steps.
+    neighbours, untrained_neighbours : float, optional
+        Accuracy of the nearest neighbours of the network's features after and before the training;
+        only puzzle networks have them.
     """
 
     accuracy: float | None
     chance: float | None
     at_chance: bool = False
+    neighbours: float | None = None
+    untrained_neighbours: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
-        accuracy, chance = number(value.get("accuracy")), number(value.get("chance"))
-        return cls(accuracy, chance, at_chance=value.get("at_chance") is True)
+        neighbours = mapping(value.get("neighbours"))
+        return cls(
+            accuracy=number(value.get("accuracy")),
+            chance=number(value.get("chance")),
+            at_chance=value.get("at_chance") is True,
+            neighbours=number(neighbours.get("trained")),
+            untrained_neighbours=number(neighbours.get("untrained")),
+        )
 
 
 @dataclass(frozen=True)
@@ -190,6 +201,9 @@ class MetricsRow:
         Speed of the training.
     loader_wait : float, optional
         Fraction of the time that the training waited for images.
+    neighbours : float, optional
+        Accuracy of the nearest neighbours of the network's features, at this step. Only rows that
+        hold no other figure have one.
     """
 
     step: float | None = None
@@ -198,9 +212,9 @@ class MetricsRow:
     accuracy: float | None = None
     images_per_second: float | None = None
     loader_wait: float | None = None
+    neighbours: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "MetricsRow":
         """Read one line."""
-        names = ("step", "epoch", "loss", "accuracy", "images_per_second", "loader_wait")
-        return cls(**{name: number(value.get(name)) for name in names})
+        return cls(**{field.name: number(value.get(field.name)) for field in fields(cls)})

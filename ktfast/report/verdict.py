@@ -142,8 +142,11 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
             sentences.append(
                 "The puzzle network was at chance when its training ended. Its features, and the "
                 "clusters and the transfer that follow from the features, say little about "
-                "Jigsaw++: set pretext.cell_loss to 1, or train longer."
+                "Jigsaw++: set pretext.cell_loss to 1, lower pretext.training.learning_rate, or "
+                "train longer."
             )
+    if pretext is not None:
+        sentences += _features_finding(pretext)
     if cluster is not None and cluster.quality.nmi is not None:
         random = cluster.untrained.nmi
         beside = (
@@ -154,6 +157,24 @@ def _other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | No
             f"{cluster.quality.nmi:.3f}{beside}."
         )
     return sentences
+
+
+def _features_finding(pretext: TrainingResult) -> list[str]:
+    """Say whether the puzzle network's features are better than those of random weights."""
+    trained, untrained = pretext.neighbours, pretext.untrained_neighbours
+    if trained is None or untrained is None:
+        return []
+    sentence = (
+        f"The nearest neighbours of the puzzle network's features name the class of "
+        f"{percent(trained)} of the training images, and those of random weights of "
+        f"{percent(untrained)}."
+    )
+    if trained > untrained:
+        return [sentence]
+    return [
+        f"{sentence} So solving the puzzle has not made the features better, whatever its accuracy "
+        "is: train for another number of epochs, or cluster another layer (features.layer)."
+    ]
 
 
 def _caveat(error: float | None, n_test: float | None) -> str:

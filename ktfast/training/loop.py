@@ -25,15 +25,27 @@ from ktfast.training.execution import fastest, running, step_seconds, ways
 from ktfast.training.gradients import StepOutput, Task
 from ktfast.training.guessing import AtChanceError, Guessing
 from ktfast.training.identity import circumstances_of, question_of
+from ktfast.training.live_line import LiveLine, spelled_time
 from ktfast.training.memory import kept_heap
-from ktfast.training.progress import LiveLine, Meter, MetricsLog
+from ktfast.training.progress import Meter, MetricsLog
 from ktfast.training.recorder import DivergedError, Recorder
 from ktfast.training.signals import Interrupted, Signals
-from ktfast.training.speed import Ceilings, SpeedBounds, feed_rate, image_flops, matmul_peak
+from ktfast.training.speed import (
+    Ceilings,
+    SpeedBounds,
+    feed_rate,
+    image_flops,
+    image_seconds,
+    matmul_peak,
+)
 from ktfast.training.state import TrainingState, global_settings
 from ktfast.training.summary import TrainingSummary, summarize
+from ktfast.training.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+LONG_SECONDS = 60.0
+"""The expected time of a training is logged if it is longer, seconds."""
 
 __all__ = [
     "AtChanceError",
@@ -43,6 +55,7 @@ __all__ = [
     "StepOutput",
     "Task",
     "TrainingSummary",
+    "Watch",
     "learning_rate_factor",
     "train",
 ]
@@ -62,6 +75,7 @@ def train(
     stop_after: int | None = None,
     identity: Mapping[str, Any] | None = None,
     guessing: Guessing | None = None,
+    watch: Watch | None = None,
 ) -> TrainingSummary:
     """Train a task's model in place, from the last checkpoint in `folder` if there is one.
 
@@ -83,7 +97,7 @@ def train(
         Device on which the model is trained.
     progress : bool
         Whether to show the live line: a progress bar on a terminal, else a log line every ten
-        seconds.
+        seconds. A training on a CPU that takes longer than a minute begins with a forecast.
     metrics_path : Path, optional
         metrics.jsonl to which rows are appended.
     stop_after : int, optional
@@ -93,6 +107,8 @@ def train(
     guessing : Guessing, optional
         Accuracy of guessing. A training that is not better after 40 % of its steps warns the user,
         or ends.
+    watch : Watch, optional
+        A measure of the network, which becomes rows of metrics.jsonl of its own.
 
     Returns
     -------
@@ -136,10 +152,14 @@ def train(
     ):
         state = TrainingState(task, config, device)
         resumed_from = state.restore(checkpoints.load(), question, circumstances, folder)
-        log.cut(state.step)
+        # A training that begins has no rows. Step 0 may have one in the file: its measure.
+        log.cut(state.step if resumed_from is not None else -1)
         if state.step == total:
             return summarize(state, Meter(device), resumed_from, feed.batches_per_epoch, total)
-        ceilings = _prepare(state, feed, config, total)
+        ceilings, forecast = _prepare(state, feed, config, total)
+        if progress and forecast is not None and forecast > LONG_SECONDS:
+            logger.info("%s: about %s expected, by a trial", name, spelled_time(forecast))
+        line.start(state.step, forecast)
         meter = Meter(device)
         recorder = Recorder(
             state,
@@ -154,7 +174,10 @@ def train(
             question=question,
             circumstances=circumstances,
             guessing=guessing,
+            watch=watch,
         )
+        if resumed_from is None:
+            recorder.watch_network()
         last = min(total, state.step + stop_after) if stop_after else total
         with running(task.model, state.way, device):
             _run_steps(state, feed, config, recorder, signals, last)
@@ -185,6 +208,9 @@ def _run_steps(
         # row is then a mean over `log_every` steps.
         if (total - state.step) % config.log_every == 0:
             recorder.write_row()
+        else:
+            recorder.line.advance(state.step)
+        recorder.watch_network()
         stop = state.step == last or signals.received is not None
         if stop or recorder.seconds_since_save() >= 60 * config.checkpoint_minutes:
             recorder.save()
@@ -203,8 +229,14 @@ def learning_rate_factor(config: TrainingConfig, step: int, total: int) -> float
     return 1.0
 
 
-def _prepare(state: TrainingState, feed: Feed, config: TrainingConfig, total: int) -> Ceilings:
-    """Measure the feed alone and the device alone; choose the way to run the network if unset."""
+def _prepare(
+    state: TrainingState, feed: Feed, config: TrainingConfig, total: int
+) -> tuple[Ceilings, float | None]:
+    """Measure the feed alone and the device alone; choose the way to run the network if unset.
+
+    On a CPU, where a step may take minutes, also forecast the seconds that the training takes. On a
+    GPU the first steps show them soon.
+    """
     gradients, steps_left = state.gradients, total - state.step
     epoch = state.step // feed.batches_per_epoch
     rate, batch = feed_rate(feed, epoch, batches=steps_left)
@@ -213,7 +245,11 @@ def _prepare(state: TrainingState, feed: Feed, config: TrainingConfig, total: in
         image_flops=image_flops(gradients, batch, epoch),
         peak_flops=matmul_peak(state.device, gradients.dtype),
     )
+    forecast = None
+    if state.device.type == "cpu":
+        images = feed.batch_size * steps_left
+        forecast = images * (image_seconds(gradients, batch, epoch, images) + 1 / rate)
     if not state.way:
         seconds_of = partial(step_seconds, gradients, batch, epoch)
         state.way = fastest(ways(config, state.device), seconds_of, steps_left)
-    return ceilings
+    return ceilings, forecast

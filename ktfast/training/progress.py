@@ -1,11 +1,8 @@
-"""What a training reports while it runs: rows of metrics.jsonl, a live line, waits for the feed."""
+"""What a training reports while it runs: rows of metrics.jsonl, their text, waits for the feed."""
 
-import datetime
 import json
 import logging
-import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +13,11 @@ import torch
 from torch import Tensor
 
 from ktfast.durable import parse_row, write_bytes
+from ktfast.errors import reading
 from ktfast.optional import problem_of
+from ktfast.training.speed import SpeedBounds
 
 logger = logging.getLogger(__name__)
-
-LINE_SECONDS = 10.0
-"""Least time between two log lines if stderr is no terminal, seconds."""
 
 
 class MetricsLog:
@@ -80,6 +76,42 @@ class MetricsLog:
             return False
         number = row.get("step", 0)
         return row.get("stage") != self.stage or (isinstance(number, int) and number <= step)
+
+
+def logged(path: Path, stage: str, figure: str) -> list[tuple[int, float]]:
+    """Read a figure of a training from metrics.jsonl.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it may be missing.
+    stage : str
+        Value of "stage" in the rows of the training.
+    figure : str
+        Name of the figure.
+
+    Returns
+    -------
+    found : list of (int, float)
+        Step and figure of each row that has the figure. Damaged lines are left out.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    if not path.is_file():
+        return []
+    with reading(path, "the metrics of a run", "remove the file"):
+        rows = [parse_row(line) for line in path.read_bytes().splitlines()]
+    return [
+        (row["step"], float(row[figure]))
+        for row in rows
+        if row is not None
+        and row.get("stage") == stage
+        and isinstance(row.get("step"), int)
+        and isinstance(row.get(figure), int | float)
+    ]
 
 
 def _event_writer(folder: Path, step: int) -> Any:
@@ -175,6 +207,15 @@ class Meter:
         else:
             self._row_waited += time.perf_counter() - began
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the time of a block out of the speed of the row."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        yield
+        self._row_began += time.perf_counter() - began
+
     def row(self, images: int) -> tuple[float, float]:
         """End a row of `images` images; waits for the GPU.
 
@@ -201,88 +242,28 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-class LiveLine:
-    """One line about a training: a bar on a terminal, otherwise a log line every ten seconds.
+def row_parts(row: Mapping[str, Any], bounds: SpeedBounds) -> list[str]:
+    """Spell the values of a row for the live line, the most important first.
 
     Parameters
     ----------
-    name : str
-        Name of the training.
-    total : int
-        Number of steps.
-    enabled : bool
-        False shows nothing.
+    row : mapping
+        A row of metrics.jsonl.
+    bounds : SpeedBounds
+        What bounds the speed of the training.
+
+    Returns
+    -------
+    parts : list of str
+        Such as "loss 4.210", "accuracy 0.130", "182 images/s", "feed wait 2%".
     """
-
-    def __init__(self, name: str, total: int, *, enabled: bool) -> None:
-        self.name = name
-        self.total = total
-        self.enabled = enabled
-        self._last = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> "LiveLine":
-        if self.enabled and sys.stderr.isatty():
-            self._bar = _bar()
-            self._task = self._bar.add_task(self.name, total=self.total, text="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, row: dict[str, Any], limits: str, eta: float) -> None:
-        """Show a row of metrics.jsonl.
-
-        Parameters
-        ----------
-        row : dict
-            The row.
-        limits : str
-            What bounds the speed of the training.
-        eta : float
-            Seconds until the training ends.
-        """
-        if not self.enabled:
-            return
-        now, step, text = time.monotonic(), int(row["step"]), row_text(row, limits)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=text)
-        elif step == self.total or now - self._last >= LINE_SECONDS:
-            self._last = now
-            clock = datetime.timedelta(seconds=round(eta))
-            logger.info("%s %d/%d %s | ETA %s", self.name, step, self.total, text, clock)
-
-
-def _bar() -> Any:
-    """A bar of rich on stderr: name, bar, steps, the row's values, time that remains."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]} | ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        speed_estimate_period=math.inf,  # rows may come minutes apart
-    )
-
-
-def row_text(row: Mapping[str, Any], limits: str) -> str:
-    """`epoch 3.10 loss 4.210 accuracy 0.130 | 182 images/s, feed wait 2%, LIMITS`."""
     known = ("time", "stage", "step", "epoch", "learning_rate", "images_per_second", "loader_wait")
-    values = " ".join(f"{key} {value:.3f}" for key, value in row.items() if key not in known)
-    return (
-        f"epoch {row['epoch']:.2f} {values} | {row['images_per_second']:.0f} images/s,"
-        f" feed wait {row['loader_wait']:.0%}, {limits}"
-    )
+    values = [f"{key} {value:.3f}" for key, value in row.items() if key not in known]
+    return [
+        *values,
+        f"{row['images_per_second']:,.0f} images/s",
+        f"epoch {row['epoch']:.2f}",
+        f"feed wait {row['loader_wait']:.0%}",
+        f"bound by {bounds.bound_by}",
+        f"{bounds.flop_utilization:.0%} of peak",
+    ]

@@ -11,9 +11,11 @@ from typing import Any
 from ktfast.errors import InputError
 from ktfast.training.checkpoint import CheckpointFolder
 from ktfast.training.guessing import PATIENCE, AtChanceError, Guessing
-from ktfast.training.progress import LiveLine, Meter, MetricsLog
+from ktfast.training.live_line import LiveLine
+from ktfast.training.progress import Meter, MetricsLog, row_parts
 from ktfast.training.speed import Ceilings
 from ktfast.training.state import TrainingState
+from ktfast.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class Recorder:
         Facts of the machine that a resumed training should share; stored in every checkpoint.
     guessing : Guessing, optional
         Accuracy of guessing, and what to do if the network stays there.
+    watch : Watch, optional
+        A measure that is taken several times.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Recorder:
         question: Mapping[str, Any],
         circumstances: Mapping[str, Any],
         guessing: Guessing | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.state = state
         self.meter = meter
@@ -81,8 +86,8 @@ class Recorder:
         self.question = question
         self.circumstances = circumstances
         self.guessing = guessing
+        self.watch = watch
         self._warned = False
-        self._first_step = state.step
         self._saved = time.monotonic()
 
     def write_row(self) -> None:
@@ -114,12 +119,21 @@ class Recorder:
             "loader_wait": waited,
         }
         self.log.append(row)
-        seconds_per_step = meter.seconds / (state.step - self._first_step)
-        left = seconds_per_step * (self.total - state.step)
         at_chance = self._at_chance()
-        self.line.show(row, f"{'AT CHANCE, ' if at_chance else ''}{bounds.text()}", eta=left)
+        warning = ["AT CHANCE"] if at_chance else []
+        self.line.advance(state.step, [*warning, *row_parts(row, bounds)])
         if at_chance:
             self._warn_of_chance()
+
+    def watch_network(self) -> None:
+        """Take the measure of the watch if it is due, and append a row with its figures."""
+        state = self.state
+        if self.watch is None or not self.watch.due(state.step, self.total):
+            return
+        with self.meter.aside():
+            figures = self.watch.measure(state.step)
+        row = {"time": time.time(), "stage": self.name, "step": state.step}
+        self.log.append({**row, "epoch": state.step / self.batches_per_epoch, **figures})
 
     def _at_chance(self) -> bool:
         return (

@@ -23,6 +23,12 @@ FEED_SECONDS = 2.0
 """Longest time for which a feed is measured."""
 PEAK_SECONDS = 0.1
 """Time for which the matrix product is repeated."""
+MUCH_FASTER = 100
+"""A ceiling above this multiple of the achieved rate is shown as such, without a figure."""
+TRIAL_SECONDS = 1.0
+"""A trial with more images follows if a trial took less time."""
+SHORT_SECONDS = 20.0
+"""A training that takes less time needs no good forecast."""
 # Side of the matrices: large enough that arithmetic, and not memory, bounds their product.
 _SIDES = {"cuda": 8192, "cpu": 1024}
 
@@ -110,16 +116,28 @@ class SpeedBounds:
             else ("feed", self.feed_ceiling)
         )
         return (
-            f"bound by {self.bound_by} ({other} alone {ceiling:,.0f} images/s),"
+            f"bound by {self.bound_by} ({other} alone {self._spelled(ceiling)}),"
             f" {self.flop_utilization:.0%} of peak"
         )
+
+    def _spelled(self, ceiling: float) -> str:
+        """Spell a ceiling. One that is far above the achieved rate says nothing by its size."""
+        if ceiling > MUCH_FASTER * self.images_per_second:
+            return f"over {MUCH_FASTER} times as fast"
+        return f"{ceiling:,.0f} images/s"
+
+    def _spelled_peak(self) -> str:
+        if self.peak_tflops < 1:
+            return f"{1000 * self.peak_tflops:.3g} GFLOP/s"
+        return f"{self.peak_tflops:.3g} TFLOP/s"
 
     def summary(self) -> str:
         """The line at the end of a training: speed, what bounded the speed, both ceilings, peak."""
         return (
             f"{self.images_per_second:,.0f} images/s, bound by {self.bound_by}: feed alone"
-            f" {self.feed_ceiling:,.0f}, network alone {self.compute_ceiling:,.0f} images/s;"
-            f" {self.flop_utilization:.0%} of the measured peak of {self.peak_tflops:.3g} TFLOP/s"
+            f" {self._spelled(self.feed_ceiling)}, network alone"
+            f" {self._spelled(self.compute_ceiling)};"
+            f" {self.flop_utilization:.0%} of the measured peak of {self._spelled_peak()}"
         )
 
 
@@ -235,6 +253,45 @@ def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
     model.zero_grad(set_to_none=True)
     before.restore()
     return flops / len(few)
+
+
+def image_seconds(gradients: Gradients, batch: Batch, epoch: int, images: int) -> float:
+    """Seconds that the gradient of one image takes; leaves model and generators unchanged.
+
+    Few images are slower per image than many, so a fast trial is repeated with twice the images, up
+    to half a batch, unless all images of the training take little time.
+
+    Parameters
+    ----------
+    gradients : Gradients
+        Computes gradients of the training.
+    batch : Batch
+        The first batch of the training.
+    epoch : int
+        Epoch of the batch.
+    images : int
+        Images that the training has left.
+
+    Returns
+    -------
+    seconds : float
+        Seconds per image.
+    """
+    model = gradients.task.model
+    most = max(1, min(len(batch) // 2, gradients.micro_batch))
+    before = Remembered(model, gradients.device)
+    size = min(2, most)
+    while True:
+        began = time.perf_counter()
+        gradients.add(batch.part(0, size), epoch)
+        model.zero_grad(set_to_none=True)
+        wait_for(gradients.device)
+        seconds = time.perf_counter() - began
+        if size == most or seconds > TRIAL_SECONDS or seconds / size * images < SHORT_SECONDS:
+            break
+        size = min(2 * size, most)
+    before.restore()
+    return seconds / size
 
 
 def flops_of(work: Callable[[], object]) -> int:

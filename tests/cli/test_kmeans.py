@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow
 import pytest
+import scipy.sparse
+from pyarrow import parquet
 
 from ktfast import KMeans
 from ktfast.cli.main import main
@@ -48,6 +51,80 @@ def test_several_files_are_one_set_and_paths_are_kept(tmp_path, rows, expected):
         table = list(csv.DictReader(file))
     assert [row["path"] for row in table] == names
     assert [int(row["cluster"]) for row in table] == expected.labels_.tolist()
+
+
+def write_npz(path, x):
+    np.savez(path, x)
+
+
+def write_named(path, x):
+    np.savez(path, features=x, other=np.zeros(3))
+
+
+def write_columns(path, x):
+    index = {"__index_level_0__": np.arange(len(x))}  # pandas stores its index like this
+    table = {**dict(zip("abcdef", x.T.copy(), strict=True)), **index}
+    parquet.write_table(pyarrow.table(table), path)
+
+
+def write_lists(path, x):
+    parquet.write_table(pyarrow.table({"embedding": x.tolist()}), path)
+
+
+@pytest.mark.parametrize("out", ["labels.npy", "labels.csv"])
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("x.npz", write_npz),
+        ("x.npz", write_named),
+        ("x.parquet", write_columns),
+        ("x.parquet", write_lists),
+    ],
+)
+def test_files_need_no_paths(tmp_path, rows, name, write, out):
+    x = np.ascontiguousarray(rows[:, 300:306])
+    write(tmp_path / name, x)
+    arguments = ["-k", "5", "-o", str(tmp_path / out), "--seed", "3"]
+    assert main(["kmeans", str(tmp_path / name), *arguments]) == 0
+    expected = KMeans(5, n_init=1, random_state=3).fit(x).labels_.tolist()
+    if out.endswith("csv"):
+        with open(tmp_path / out, newline="") as file:
+            table = list(csv.DictReader(file))
+        assert [row["path"] for row in table] == [str(number) for number in range(len(x))]
+        assert [int(row["cluster"]) for row in table] == expected
+    else:
+        assert np.load(tmp_path / out).tolist() == expected
+
+
+def test_a_table_beside_the_rows_does_not_matter_for_labels_without_paths(tmp_path, rows):
+    np.save(tmp_path / "x.npy", rows)
+    (tmp_path / "x.csv").write_text("0,1\n2,3\n")
+    assert main(["kmeans", str(tmp_path / "x.npy"), "-k", "5", "-o", str(tmp_path / "y.npy")]) == 0
+
+
+def test_files_that_hold_no_features_are_refused_by_name(tmp_path, rows, capsys):
+    x = rows[:, 300:303]
+    columns = {name: pyarrow.array(x[:, i]) for i, name in enumerate("abc")}
+    missing = pyarrow.array([None, *x[1:, 0].tolist()], pyarrow.float32())
+    for name, more in (
+        ("number", {"n": np.arange(len(x))}),
+        ("text", {"n": ["name"] * len(x)}),
+        ("missing", {"a": missing}),
+    ):
+        parquet.write_table(pyarrow.table({**columns, **more}), tmp_path / f"{name}.parquet")
+    scipy.sparse.save_npz(tmp_path / "sparse.npz", scipy.sparse.csr_matrix(x))
+    np.savez(tmp_path / "two.npz", a=x, b=x)
+    for name, message in (
+        ("sparse.npz", "sparse matrix of SciPy, but dense features are needed; write scipy.sparse"),
+        ("two.npz", "must hold one array, or features, got a, b"),
+        ("number.parquet", "the column n holds int64 and the first column holds float"),
+        ("text.parquet", "the column n holds"),
+        ("missing.parquet", "the column a has 1 missing values"),
+    ):
+        out = tmp_path / "y.npy"
+        assert main(["kmeans", str(tmp_path / name), "-k", "5", "-o", str(out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(

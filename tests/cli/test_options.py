@@ -1,16 +1,19 @@
 """The command line: help, flags, and sentences for mistakes; nothing is run."""
 
+import re
 import subprocess
 import sys
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from ktfast.cli.doctor import examine
 from ktfast.cli.main import _COMMANDS, main
 from ktfast.cli.options import overrides, parse
+from ktfast.cli.stage_help import section_of
 from ktfast.config import options
 from ktfast.errors import ConfigError
-from ktfast.pipeline.runner import STAGES
+from ktfast.pipeline.stage_names import STAGES
 
 
 def test_a_stage_takes_its_own_options_without_their_section():
@@ -21,20 +24,77 @@ def test_a_stage_takes_its_own_options_without_their_section():
 
 
 @pytest.mark.parametrize(
-    ("flag", "meant"),
-    [("--n_clusterz", "--cluster.n_clusters"), ("--cluster.tool", "--cluster.tol")],
+    ("command", "flag", "meant"),
+    [
+        ("run", "--n_clusterz", ["cluster.n_clusters"]),
+        ("run", "--cluster.tool", ["cluster.tol"]),
+        ("run", "--clusters", ["cluster.n_clusters"]),
+        ("cluster", "--clusters", ["cluster.n_clusters"]),
+        ("run", "--n-clusters", ["cluster.n_clusters"]),
+        ("run", "-k", ["cluster.n_clusters"]),
+        ("run", "--cluster.k", ["cluster.n_clusters"]),
+        ("transfer", "--epochs", ["transfer.training.epochs"]),
+        ("pretext", "--lr", ["pretext.training.learning_rate"]),
+        ("run", "--images", ["data.pretext"]),
+        ("run", "--gpu", ["device"]),
+        ("run", "--rum", ["run"]),
+        ("run", "--completely_else", []),
+    ],
 )
-def test_a_flag_with_a_typo_is_guessed(flag, meant):
-    with pytest.raises(ConfigError, match=f"unknown argument {flag}; did you mean {meant}"):
-        parse(["run", "--run", "r", flag, "5"])
+def test_the_flag_that_was_meant_is_guessed(command, flag, meant):
+    with pytest.raises(ConfigError) as caught:
+        parse([command, "--run", "r", flag, "5"])
+    hint = "".join(f"; did you mean --{name}?" for name in meant)
+    assert str(caught.value) == f"unknown argument {flag}{hint}"
 
 
-def test_the_help_of_a_stage_shows_every_option(capsys):
-    with pytest.raises(SystemExit):
-        parse(["transfer", "--help"])
-    shown = capsys.readouterr().out
-    assert all(f"--{name}" in shown for name in options())
+def test_equally_likely_flags_are_all_named():
+    with pytest.raises(ConfigError) as caught:
+        parse(["run", "--run", "r", "--epochs", "5"])
+    assert str(caught.value) == (
+        "unknown argument --epochs; did you mean --pretext.training.epochs, "
+        "--transfer.training.epochs or --voc.classification.training.epochs?"
+    )
+
+
+def test_flags_and_names_of_other_commands_are_guessed_too():
+    with pytest.raises(ConfigError, match=r"unknown argument --inits; did you mean --init\?"):
+        parse(["kmeans", "x.npy", "-k", "3", "-o", "y.npy", "--inits", "5"])
+    with pytest.raises(ConfigError, match=r"no command 'clust'; did you mean cluster\? The comm"):
+        parse(["clust"])
+
+
+def shown_by(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", ["run", *STAGES])
+def test_the_help_of_a_stage_is_one_screen_of_its_own_options(stage, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = shown_by(capsys, stage, "--help")
+    lines = shown.splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 80
+    own = section_of(stage)
+    for name, (kind, _, _) in options().items():
+        leaf = name.removeprefix(f"{own}.")
+        if leaf == name:
+            continue
+        assert re.search(rf"\b{re.escape(leaf.rpartition('.')[2])}\b", shown), name
+        for choice in get_args(kind) if get_origin(kind) is Literal else ():
+            assert str(choice) in shown, (name, choice)
     assert "tiny_cpu" in shown
+    assert "--help-all" in shown
+
+
+def test_the_full_help_of_a_stage_describes_every_option(capsys):
+    shown = shown_by(capsys, "transfer", "--help-all")
+    assert all(f"--{name}" in shown for name in options())
+    for _, _, text in options().values():
+        assert " ".join(text.split()[:3]) in " ".join(shown.split())
 
 
 def test_the_help_loads_neither_torch_nor_pydantic():

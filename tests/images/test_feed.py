@@ -241,7 +241,7 @@ def test_impossible_options_are_refused(
 
 BROKEN_DALI = """
 import logging, sys
-from ktfast.cli.doctor import _package
+from ktfast.cli.doctor import _DALI, _package
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
@@ -256,8 +256,21 @@ try:
     make_feed(source, size=24, batch_size=4, kind="dali")
 except ConfigError as error:
     print(error)
-print(_package("nvidia-dali-cuda130", "nvidia.dali", "the DALI feed", "train").detail)
+print(_package("nvidia-dali-cuda130", "nvidia.dali", _DALI, "train").detail)
 """
+
+
+def lines_with(folder: Path, photos: FolderSource) -> list[str]:
+    """The lines that BROKEN_DALI prints where the folder's packages come first."""
+    folders = os.pathsep.join([str(folder), *(path for path in sys.path if path)])
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_DALI, str(photos.index.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": folders},
+    )
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -274,19 +287,24 @@ def test_a_dali_that_cannot_be_loaded_is_told_and_replaced(
     (tmp_path / "broken/nvidia/dali").mkdir(parents=True)
     (tmp_path / "broken/nvidia/__init__.py").write_text("")
     (tmp_path / "broken/nvidia/dali/__init__.py").write_text(code)
-    folders = os.pathsep.join([str(tmp_path / "broken"), *(path for path in sys.path if path)])
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN_DALI, str(photos.index.root)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": folders},
-    )
-    warning, feed, refusal, finding = done.stdout.splitlines()
+    warning, feed, refusal, finding = lines_with(tmp_path / "broken", photos)
     assert f"DALI is installed but cannot be loaded ({reason}); Pillow decodes" in warning
     assert feed == "torch 23"
     assert f"cannot be loaded here ({reason}): reinstall nvidia-dali" in refusal
     assert f"({reason})" in finding
+
+
+def test_without_dali_pillow_decodes_and_the_doctor_says_what_dali_brings(
+    tmp_path: Path, photos: FolderSource
+) -> None:
+    """As after an installation of ktfast[train-cpu]."""
+    (tmp_path / "nvidia").mkdir()
+    (tmp_path / "nvidia/__init__.py").write_text("")
+    feed, refusal, finding = lines_with(tmp_path, photos)
+    assert feed == "torch 23"
+    assert "is not installed here: install nvidia-dali" in refusal
+    assert "1.4 times as fast as Pillow" in finding
+    assert 'pip install "ktfast[train]"' in finding
 
 
 @pytest.mark.parametrize("kind", ["torch", pytest.param("dali", marks=needs_dali)])

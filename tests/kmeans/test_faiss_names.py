@@ -1,6 +1,8 @@
 """The calls of faiss's users beside `Kmeans`: Clustering, flat indexes, files, threads."""
 
+import copy
 import importlib
+import pickle
 
 import numpy as np
 import pytest
@@ -175,6 +177,22 @@ def test_what_faiss_has_and_ktfast_lacks_is_refused_by_name():
             assert not hasattr(module, name)
             with pytest.raises(AttributeError, match=f"no faiss.{name}: it offers K-means"):
                 getattr(module, name)
+
+
+def test_what_faiss_s_objects_have_and_ktfast_s_lack_is_refused_by_name(x):
+    kmeans = faiss.Kmeans(D, K)
+    kmeans.train(x)
+    for owner, name, has in (
+        (kmeans, "set_index", "assign"),
+        (faiss.Clustering(D, K), "post_process_centroids", "iteration_stats"),
+        (filled(x), "range_search", "reconstruct_n"),
+    ):
+        kind = type(owner).__name__
+        assert not hasattr(owner, name)
+        with pytest.raises(AttributeError, match=rf"ktfast's {kind} has no {name}, .*{has}"):
+            getattr(owner, name)
+        again = pickle.loads(pickle.dumps(copy.deepcopy(owner)))
+        assert vars(again).keys() == vars(owner).keys()
 
 
 def test_verbose_prints_faiss_s_lines(x, capsys):

@@ -30,6 +30,9 @@ BAD = {
     "memory_budget": ["1", 0, 1.5, True],
     "size_min": ["1", 0, 1.5, True],
     "size_max": ["1", 0, 1.5, True],
+    "distributed": ["gloo", 2, True],
+    "checkpoint": [3, True],
+    "checkpoint_seconds": [None, "60", -1, np.nan, True],
 }
 
 

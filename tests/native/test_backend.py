@@ -114,6 +114,9 @@ def test_threads_are_bounded(variable, monkeypatch):
         ("100f-real", 103, True),
         ("100f", 120, False),
         ("", 90, False),
+        ("native", 90, True),  # names that CMake has not resolved
+        ("all", 75, True),
+        ("all-major", 120, True),
     ],
 )
 def test_which_devices_a_build_has_code_for(architectures, capability, expected):

@@ -505,6 +505,6 @@ def test_errors_name_the_argument(change, error, message):
 
 def test_unknown_simd_levels_are_refused(monkeypatch):
     monkeypatch.setenv("KTFAST_SIMD", "sse9")
-    allowed = "scalar, avx2, avx512 or amx"
+    allowed = "scalar, avx2, avx512, amx or neon"
     with pytest.raises(ValueError, match=f"KTFAST_SIMD must be {allowed}, got 'sse9'"):
         modules.simd_level()

@@ -14,9 +14,9 @@ from ktfast.ops import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_screen import Screen
 from ktfast.ops.vectors import row_blocks
 from ktfast.reference import kmeans as reference
+from support.simd_levels import LEVELS, available
 from support.tolerances import SUM_ORDER_FLOAT64
 
-LEVELS = ["scalar", "avx2", "avx512", "amx"]
 SIZES = [  # n, d, k
     (0, 3, 2),
     (1, 1, 1),
@@ -38,9 +38,8 @@ def level(request, monkeypatch):
     if request.param == "cuda":
         request.getfixturevalue("gpu")
         return "cuda"
-    order = LEVELS.index
     monkeypatch.delenv("KTFAST_SIMD", raising=False)
-    if order(request.param) > order(modules.simd_level()):
+    if request.param not in available():
         pytest.skip(f"this processor has no {request.param}")
     monkeypatch.setenv("KTFAST_SIMD", request.param)
     return request.param
@@ -156,7 +155,7 @@ def test_offset_of_the_data_costs_no_accuracy(level):
 def test_every_level_thread_count_and_split_gives_the_same_bits(monkeypatch):
     x, centers = example(1000, 130, 75)
     results = []
-    for level in LEVELS[: LEVELS.index(modules.simd_level()) + 1]:
+    for level in available():
         monkeypatch.setenv("KTFAST_SIMD", level)
         for n_threads in (1, 2, 3, 16):
             results.append(kmeans_assign(x, centers, n_threads=n_threads, distance_dtype="float64"))

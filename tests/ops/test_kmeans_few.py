@@ -9,15 +9,14 @@ from ktfast.ops import kmeans_assign
 from ktfast.ops.kmeans_screen import Screen
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_same, fewer, mixture
+from support.simd_levels import LEVELS, available
 from support.tolerances import SUM_ORDER_FLOAT64
-
-LEVELS = ["scalar", "avx2", "avx512", "amx"]
 
 
 @pytest.fixture(params=LEVELS)
 def level(request, monkeypatch):
     monkeypatch.delenv("KTFAST_SIMD", raising=False)
-    if LEVELS.index(request.param) > LEVELS.index(modules.simd_level()):
+    if request.param not in available():
         pytest.skip(f"this processor has no {request.param}")
     monkeypatch.setenv("KTFAST_SIMD", request.param)
     return request.param

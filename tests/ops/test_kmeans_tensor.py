@@ -166,6 +166,28 @@ def test_without_a_certificate(device):
         np.testing.assert_allclose(chosen, exact.min(axis=1), rtol=tolerance)
 
 
+def test_without_a_certificate_a_guess_does_not_read_the_rows(device):
+    """The rows are an empty array, so the emulated device reports every access to them."""
+    generator = np.random.default_rng(0)
+    n, k, d = 60, 40, 24
+    centers = generator.normal(size=(k, d))
+    x = generator.normal(size=(n, d)).astype(np.float32)
+    for code in CODES:
+        expected, distances, _ = assign(x, centers, code, certify=False)
+        screen = TensorScreen(mean_of(x), code, like=x)
+        codes = screen.empty_codes(n)
+        screen.encode(x, codes)
+        labels, found = generator.integers(0, k, n).astype(np.int32), np.full(n, np.nan)
+        workspace = np.zeros(device.kmeans_tensor_workspace_size(n_rows=n), np.int64)
+        device.cuda.call(
+            "emulated_tensor_assign", n, k, d, x[:0], 0, centers, CODES.index(code),
+            screen.prepare(centers), codes.codes, codes.constants, labels, found,
+            1, 0, workspace, None,
+        )  # fmt: skip
+        np.testing.assert_array_equal(labels, expected)
+        np.testing.assert_array_equal(found, distances)
+
+
 def test_a_clear_case_by_hand(device):
     x = np.array([[0, 0], [3, 4], [10, 0], [-1, 0]], dtype=np.float32)
     centers = np.array([[0.0, 0], [10, 0], [3, 3]])

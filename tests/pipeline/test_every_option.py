@@ -32,7 +32,14 @@ INPUTS = {
     *(f"data.{role}" for role in ("pretext", "cluster", "transfer", "train", "test")),
     *("features.weights", "cluster.features"),
 }
-SIDE = ("log_every", "checkpoint_minutes", "tensorboard", "stop_at_chance", "unlabelled")
+SIDE = (
+    "log_every",
+    "checkpoint_minutes",
+    "tensorboard",
+    "stop_at_chance",
+    "feature_measures",
+    "unlabelled",
+)
 OTHER = {
     "seed": 1, "device": "cpu", "data.hw_decoder_load": 0.5,
     "pretext.max_occluders": 1, "transfer.image_size": 250, "voc.classes": ("cat",),

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ktfast.cli.main import main
+from ktfast.kmeans.progress import Progress
 from support.tiny_recipe import TINY
 
 CLASSES = ("cat", "cat big", "cat-x")
@@ -59,3 +60,39 @@ def test_the_order_of_the_file_changes_nothing(command, tmp_path, rng):
         files = ("labels.npz", "centers.npy")
         stored.append([(tmp_path / "run/cluster" / name).read_bytes() for name in files])
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_an_interrupted_clustering_goes_on_in_mid_fit(
+    is_damaged, command, tmp_path, monkeypatch, caplog
+):
+    order = sorted(f"{name}/{k}.png" for name in CLASSES for k in range(6))
+    features = np.random.default_rng(1).normal(size=(18, 3))
+    np.savez(tmp_path / "x.npz", features=features, paths=order)
+    command += ["--features", str(tmp_path / "x.npz"), "--cluster.tol", "0"]
+    command += ["--cluster.init", "random", "--cluster.n_init", "5"]
+    observe, seen = Progress.observe, []
+
+    def stopping(self, result):
+        observe(self, result)
+        seen.append(result.inertia)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "observe", stopping)
+    folder = tmp_path / "run/cluster"
+    assert main(command) == 130
+    checkpoint = folder / "checkpoint-kmeans.npz"
+    assert checkpoint.is_file()
+    if is_damaged:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-30])
+    assert main(command) == 0
+    assert ("K-means starts anew" in caplog.text) == is_damaged
+    assert not checkpoint.exists()
+    files, resumed = ("labels.npz", "centers.npy"), seen.copy()
+    artifacts = [(folder / name).read_bytes() for name in files]
+    seen[:] = [0.0] * 3  # stops no more
+    assert main([*command, "--redo", "cluster"]) == 0
+    assert [(folder / name).read_bytes() for name in files] == artifacts
+    # The first two iterations were not done again, unless the checkpoint was damaged.
+    assert resumed[3:] == seen[3:] if is_damaged else resumed[3:] == seen[5:]

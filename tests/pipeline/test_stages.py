@@ -74,7 +74,14 @@ def test_every_stage_leaves_its_artifacts(finished):
     assert {row["stage"] for row in rows} == {
         *("pretext", "transfer", "baseline_pretext", "baseline_labels")
     }
+    judged = [row["neighbours"] for row in rows if "neighbours" in row]
+    assert len(judged) == 2 * 5  # of two puzzle networks
+    assert result(finished, "pretext")["summary"]["neighbours"] == {
+        "untrained": judged[0],
+        "trained": judged[4],
+    }
     page = (finished / "report.html").read_text()
+    assert "Nearest neighbours of the features" in page
     assert "<img" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 

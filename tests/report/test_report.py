@@ -395,6 +395,27 @@ def test_plots_of_nothing_are_none_and_of_one_point_are_one():
     assert len(plots.cluster_plots(np.array([3]), [1.0])) == 2
 
 
+def test_the_features_of_a_puzzle_network_are_compared_with_those_of_random_weights(tmp_path):
+    make_run(tmp_path)
+    path = tmp_path / "pretext/result.json"
+    judged = json.loads(path.read_text())
+    judged["summary"]["neighbours"] = {"untrained": 0.152, "trained": 0.224}
+    write(path, judged)
+    rows = [
+        {"stage": "pretext", "step": 500 * k, "epoch": 5 * k, "neighbours": 0.15 + k / 50}
+        for k in range(4)
+    ]
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    page = page_of(tmp_path)
+    assert "22.4\u00a0% of the training images, and those of random weights of" in page.text
+    assert page.text.count("Nearest neighbours of the features") == 1
+    assert "has not made the features better" not in page.text
+    judged["summary"]["neighbours"]["trained"] = 0.15
+    write(path, judged)
+    assert "has not made the features better" in page_of(tmp_path).text
+
+
 def test_size_bins_hold_equally_many_sizes():
     for sizes in (np.array([5]), np.array([1, 1000]), np.arange(41)):
         bins = plots._size_bins(sizes)

@@ -178,7 +178,7 @@ class Signalling:
         self.task, self.model, self.signals, self.steps = task, task.model, signals, 0
 
     def step(self, batch, epoch) -> StepOutput:
-        self.steps += len(batch.images) > 2  # two images: the count of operations, not a step
+        self.steps += len(batch.images) == 12  # fewer images: a trial, not a step
         for number in self.signals.get(self.steps, ()):
             os.kill(os.getpid(), number)
         return self.task.step(batch, epoch)

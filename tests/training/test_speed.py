@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from ktfast.training.gradients import Gradients
-from ktfast.training.speed import Ceilings, SpeedBounds, feed_rate, image_flops, matmul_peak
+from ktfast.training.speed import (
+    Ceilings,
+    SpeedBounds,
+    feed_rate,
+    image_flops,
+    image_seconds,
+    matmul_peak,
+)
 from support.toy_training import toy_feed, toy_task, weights_hash
 
 CPU = torch.device("cpu")
@@ -28,6 +35,18 @@ def test_the_work_of_an_image_by_hand():
     expected = 2 * (3 * sum(conv + fully) - conv[0])
     before, random = weights_hash(task.model), torch.get_rng_state()
     assert image_flops(gradients_of(task), next(feed.epoch(0)), 0) == expected
+    assert weights_hash(task.model) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(value.grad is None for value in task.model.parameters())
+
+
+def test_a_trial_of_the_gradient_changes_nothing():
+    feed = toy_feed()
+    task = toy_task(feed)
+    before, random = weights_hash(task.model), torch.get_rng_state()
+    gradients = gradients_of(task)
+    for images in (10, 10**7):
+        assert 0 < image_seconds(gradients, next(feed.epoch(0)), 0, images) < 10
     assert weights_hash(task.model) == before
     assert torch.equal(torch.get_rng_state(), random)
     assert all(value.grad is None for value in task.model.parameters())
@@ -66,6 +85,6 @@ def test_what_bounds_a_training():
     assert busy == SpeedBounds(400.0, 1000.0, 400.0, 2.0, 0.8, 1.0)
     assert busy.text() == "bound by compute (feed alone 1,000 images/s), 80% of peak"
     assert starved.summary() == (
-        "900 images/s, bound by feed: feed alone 1,000, network alone 3,600 images/s; 180% of the"
-        " measured peak of 1 TFLOP/s"
+        "900 images/s, bound by feed: feed alone 1,000 images/s, network alone 3,600 images/s; 180%"
+        " of the measured peak of 1 TFLOP/s"
     )

@@ -92,5 +92,6 @@ struct TileKernels {
 TileKernels tile_kernels_scalar();
 TileKernels tile_kernels_avx2();
 TileKernels tile_kernels_avx512();
+TileKernels tile_kernels_neon();
 
 }  // namespace ktfast::cpu

@@ -62,6 +62,8 @@ TileKernels best_kernels() {
 #if defined(KTFAST_X86_SIMD)
   if (simd_level() >= SimdLevel::avx512) return tile_kernels_avx512();
   if (simd_level() >= SimdLevel::avx2) return tile_kernels_avx2();
+#elif defined(KTFAST_ARM_SIMD)
+  if (simd_level() == SimdLevel::neon) return tile_kernels_neon();
 #endif
   return tile_kernels_scalar();
 }

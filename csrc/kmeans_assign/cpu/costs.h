@@ -42,6 +42,7 @@ constexpr ProductRates kProductRates[] = {
     {{16, 32, 48}},    // avx2: AMD EPYC. An int8 product takes two instructions.
     {{16, 32, 64}},    // avx512: AMD EPYC (Zen 4), with the VNNI and BF16 extensions
     {{16, 240, 480}},  // amx: not measured, about half of the nominal rate
+    {{8, 16, 32}},     // neon: not measured, two instructions per cycle
 };
 
 inline AssignCosts assign_costs(SimdLevel level, CodeType code) {

@@ -52,6 +52,13 @@ AssignKernels assign_kernels(CodeType code) {
   }
   if (level == SimdLevel::avx2) return assign_kernels_avx2(code);
 #endif
+#if defined(KTFAST_ARM_SIMD)
+  if (level == SimdLevel::neon) {
+    AssignKernels kernels = assign_kernels_neon(code);
+    if (code == CodeType::int8 && has_neon_dot()) kernels.product = product_neon_dot();
+    return kernels;
+  }
+#endif
   static_cast<void>(level);
   return assign_kernels_scalar(code);
 }
@@ -64,6 +71,7 @@ bool kmeans_has_fast(CodeType code) {
     case CodeType::bfloat16:
       return level >= SimdLevel::avx512 && has_avx512_bf16();
     case CodeType::int8:
+      if (level == SimdLevel::neon) return has_neon_dot();
       return level == SimdLevel::avx2 || (level >= SimdLevel::avx512 && has_avx512_vnni());
   }
   return false;

@@ -122,5 +122,7 @@ Product product_avx512_vnni();
 Product product_avx512_bf16();
 Product product_amx_int8();
 Product product_amx_bf16();
+AssignKernels assign_kernels_neon(CodeType code);  // its int8 product is plain C++
+Product product_neon_dot();                        // of int8 codes
 
 }  // namespace ktfast::cpu

@@ -61,6 +61,8 @@ PeakLoop peak_loop(PeakKind kind) {
     if (kind == PeakKind::int8 && has_avx512_vnni()) return {peak_int8_avx512, kOperations * 64};
   }
   if (level == SimdLevel::avx2 && kind == PeakKind::fp32) return {peak_fp32_avx2, kOperations * 8};
+#elif defined(KTFAST_ARM_SIMD)
+  if (level == SimdLevel::neon && kind == PeakKind::fp32) return {peak_fp32_neon, kOperations * 4};
 #endif
   if (level == SimdLevel::scalar && kind == PeakKind::fp32) {
     return {peak_fp32_scalar, kOperations * 4};

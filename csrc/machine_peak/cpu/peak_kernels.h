@@ -25,5 +25,6 @@ float peak_bf16_avx512(int64_t rounds);
 float peak_int8_avx512(int64_t rounds);
 float peak_bf16_amx(int64_t rounds);
 float peak_int8_amx(int64_t rounds);
+float peak_fp32_neon(int64_t rounds);
 
 }  // namespace ktfast::cpu

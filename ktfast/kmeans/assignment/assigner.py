@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.assignment.cpu import BoundedAssigner, PlainAssigner
+from ktfast.kmeans.assignment.cpu import BoundedAssigner, NoRowsAssigner, PlainAssigner
 from ktfast.kmeans.assignment.gpu import GpuAssigner
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import Sums
@@ -84,6 +84,8 @@ def make_assigner(
     assigner : Assigner
         Assigner for all iterations of one fit.
     """
+    if rows.n == 0:  # one of several processes may have no rows
+        return NoRowsAssigner(rows, precision)
     mean = middle_of(rows.take, rows.n, mean)
     if rows.on_gpu:
         return GpuAssigner(rows, mean, sums, precision, memory_budget)

@@ -5,6 +5,8 @@ rows. Any other fit uses `BoundedAssigner`: after some passes, distance bounds s
 `phases.py` says which kinds of passes follow each other, and why.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64, Int32
@@ -49,6 +51,29 @@ class PlainAssigner:
             self._screen.assign(
                 part, centers, prepared, self._labels[place], self._distances[place]
             )
+        return self._labels, self._distances
+
+
+class NoRowsAssigner:
+    """Returns empty arrays, for a process without rows; see `Assigner`.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data [0, d], on any device.
+    precision : str
+        See `ktfast.ops.kmeans_assign`.
+    """
+
+    skipped = 0.0
+
+    def __init__(self, rows: Rows, precision: str) -> None:
+        self.is_exact = not (rows.on_gpu and precision == "fast")  # as on the other processes
+        self._labels = rows.workspace.empty((0,), "int32")
+        self._distances = rows.workspace.empty((0,), "float64")
+
+    def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
+        """See `Assigner`."""
         return self._labels, self._distances
 
 

@@ -1,5 +1,6 @@
 """Mean and variance of the rows, and a check that the distances of the rows can be computed."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -58,7 +59,7 @@ def moments_of(rows: Rows, weight: Float64 | None = None) -> Moments:
         _refuse_bad_row(rows)
     distances = nearest_centers(rows, mean[None])[1]
     # The distances must fit float32, because `kmeans_assign` returns float32 distances by default.
-    if not all_below(distances, _FLOAT32_MAX):
+    if not rows.ranks.all(all_below(distances, _FLOAT32_MAX)):
         _refuse_bad_row(rows)
     return Moments(mean, inertia_of(rows, distances, weight) / (total * max(1, rows.d)))
 
@@ -83,26 +84,100 @@ def _mean(rows: Rows, weight: Float64 | None) -> tuple[Float64, float]:
     Rows are added up in chunks of 1,024 rows. Then the sums of the chunks are added up in the same
     way until one sum is left.
     """
+    ranks = rows.ranks
+    sums, counts = _chunk_sums(rows, weight)
+    weights = ranks.gather(to_host(counts))
+    total = ranks.broadcast(float(np.concatenate(weights).sum()) if ranks.leads else 0.0)
+    while rows.total > _CHUNK_ROWS:
+        rows = Rows([sums], n_threads=rows.n_threads).join(ranks)
+        sums, _ = _chunk_sums(rows, None)
+    # One process has the last sum, the others have none.
+    last = np.concatenate(ranks.gather_to_all(to_host(sums)))
+    return last[0] / total, total
+
+
+def _chunk_sums(rows: Rows, weight: Float64 | None) -> tuple[Any, Any]:
+    """Sums float64 [m, d] and weights float64 [m] of the chunks whose last row is here."""
+    if rows.ranks.size > 1:
+        return _spread_chunk_sums(rows, weight)
     workspace = rows.workspace
     n_chunks = -(-rows.n // _CHUNK_ROWS)
     sums = workspace.to_device(np.zeros((n_chunks, rows.d)))
     counts = workspace.to_device(np.zeros(n_chunks))
-    weights = workspace.weights(weight)
+    _add_chunks(rows, weight, _chunks, (sums, counts))
+    return sums, counts
+
+
+def _spread_chunk_sums(rows: Rows, weight: Float64 | None) -> tuple[Float64, Float64]:
+    """Compute `_chunk_sums` of one process among several, on the host.
+
+    A chunk that lies on several processes is added up by one process after the other, in the order
+    of the rows. The last of them owns the chunk.
+    """
+    ranks, workspace = rows.ranks, rows.workspace
+    head = min(rows.n, -rows.first % _CHUNK_ROWS)  # rows of a chunk that an earlier process began
+    n_chunks = -(-(rows.n - head) // _CHUNK_ROWS)
+    # Sum 0 is not used: the head is added later to what the earlier processes have.
+    sums = workspace.to_device(np.zeros((1 + n_chunks, rows.d)))
+    counts = workspace.to_device(np.zeros(1 + n_chunks))
+
+    def number(first: int, end: int) -> Any:
+        place = np.arange(first, end) - head
+        return np.where(place < 0, 0, 1 + place // _CHUNK_ROWS).astype(np.int32)
+
+    ranks.agreed(lambda: _add_chunks(rows, weight, number, (sums, counts)))
+    own = to_host(sums)[1:], to_host(counts)[1:]
+    begins = (rows.n - head) % _CHUNK_ROWS > 0 and ranks.rank < ranks.size - 1
+    taken: list[Any] = []
+
+    def pass_on(begun: Any) -> Any:
+        """Complete the chunk that earlier processes began; return a chunk that this one begins."""
+        if head:
+            begun = _with_head(rows, weight, head, begun)
+            if (rows.first + head) % _CHUNK_ROWS and ranks.rank < ranks.size - 1:
+                return begun
+        if begun is not None and (head or ranks.rank == ranks.size - 1):
+            taken.append(begun)
+            begun = None
+        return (own[0][-1:], own[1][-1:]) if begins else begun
+
+    ranks.fold(pass_on, None)
+    complete = n_chunks - int(begins)
+    pieces = [*taken, (own[0][:complete], own[1][:complete])]
+    return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
+
+
+def _with_head(rows: Rows, weight: Float64 | None, head: int, begun: Any) -> Any:
+    """Add the first rows of this process to the sum [1, d] and weight [1] of a begun chunk."""
+    sums, counts = (array.copy() for array in begun)
+    kmeans_update(
+        rows.take(np.arange(head)),
+        np.zeros(head, np.int32),
+        1,
+        sample_weight=None if weight is None else weight[:head],
+        n_threads=rows.n_threads,
+        out=(sums, counts),
+    )
+    return sums, counts
+
+
+def _add_chunks(
+    rows: Rows, weight: Float64 | None, number: Callable[[int, int], Any], out: tuple[Any, Any]
+) -> None:
+    """Add all rows to the sums and weights of their chunks.
+
+    ``number(first, end)`` gives the chunks int32 of the rows first .. end - 1.
+    """
+    weights = rows.workspace.weights(weight)
     for place, part in rows.parts():
         kmeans_update(
             part,
-            workspace.to_device(_chunks(place.start, place.stop)),
-            n_chunks,
+            rows.workspace.to_device(number(place.start, place.stop)),
+            len(out[1]),
             sample_weight=None if weights is None else weights[place],
             n_threads=rows.n_threads,
-            out=(sums, counts),
+            out=out,
         )
-    total = float(to_host(counts).sum())
-    while n_chunks > 1:
-        chunks = workspace.to_device(_chunks(0, n_chunks))
-        n_chunks = -(-n_chunks // _CHUNK_ROWS)
-        sums, _ = kmeans_update(sums, chunks, n_chunks, n_threads=rows.n_threads)
-    return to_host(sums)[0] / total, total
 
 
 def _chunks(first: int, end: int) -> Any:
@@ -112,21 +187,41 @@ def _chunks(first: int, end: int) -> Any:
 
 def _refuse_bad_row(rows: Rows) -> NoReturn:
     """Raise an error naming the first row with NaN or infinity, else the row of largest value."""
-    largest, culprit = -1.0, 0
+    found = rows.ranks.gather_to_all(_bad_row(rows))
+    for kind, row, _ in found:
+        if kind:
+            raise InputError(
+                f"X contains {kind} in row {row}; K-means needs finite values, so remove such rows "
+                "or replace the values"
+            )
+    _, row, largest = max(found, key=lambda each: each[2])
+    raise InputError(
+        f"X contains values too large to cluster, up to {largest:.3g} in row {row}: squared "
+        "distances exceed 3.4e38; rescale X"
+    )
+
+
+def _bad_row(rows: Rows) -> tuple[str, int, float]:
+    """Find the first row of this process that holds NaN or infinity, else that of largest value.
+
+    Returns
+    -------
+    kind : str
+        "NaN" or "infinity". Empty if all values are finite.
+    row : int
+        Number of the row among the rows of all processes.
+    largest : float
+        Largest magnitude of the rows, if all values are finite.
+    """
+    largest, culprit = -1.0, rows.first
     for place, block in rows.shard_blocks(_SCAN_ROWS):
         values = float64_on_host(block)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
             kind = "NaN" if np.isnan(values[bad[0]]).any() else "infinity"
-            raise InputError(
-                f"X contains {kind} in row {place.start + int(bad[0])}; K-means needs finite "
-                "values, so remove such rows or replace the values"
-            )
+            return kind, rows.first + place.start + int(bad[0]), np.inf
         magnitude = np.abs(values).max(axis=1, initial=0)
         if magnitude.max(initial=0) > largest:
             largest = float(magnitude.max(initial=0))
-            culprit = place.start + int(magnitude.argmax())
-    raise InputError(
-        f"X contains values too large to cluster, up to {largest:.3g} in row {culprit}: squared "
-        "distances exceed 3.4e38; rescale X"
-    )
+            culprit = rows.first + place.start + int(magnitude.argmax())
+    return "", culprit, largest

@@ -10,6 +10,7 @@ from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.memory_plan import GpuTarget, MemoryPlan, default_budget, make_plan
 from ktfast.kmeans.data.streaming import HostStream
 from ktfast.kmeans.data.workspace import Workspace, float64_on_host
+from ktfast.kmeans.distributed.ranks import ALONE, Ranks
 from ktfast.native.arrays import device_of, library_of, on_device
 from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.mapped import copied_blocks, is_mapped, take_mapped
@@ -56,6 +57,12 @@ class Rows:
         Bytes of working memory on a GPU that `parts` needs per element of the present block.
     exponent : int
         The rows are the user's rows times ``2 ** exponent``.
+    ranks : Ranks
+        The processes of the fit. The other processes have further rows.
+    first : int
+        Number of the first row of this process among the rows of all processes.
+    total : int
+        Number of rows of all processes.
 
     Raises
     ------
@@ -66,6 +73,10 @@ class Rows:
     plain_means = True
     block_bytes = 0
     exponent = 0
+    ranks = ALONE
+    first = 0
+    # Finds nearest centres and sums if these rows stand for the rows of all processes.
+    remote: Any = None
 
     def __init__(
         self,
@@ -82,11 +93,20 @@ class Rows:
         self.d = int(first.shape[1])
         _check_alike(self.shards)
         self._starts = np.cumsum([0, *(int(shard.shape[0]) for shard in self.shards)])
-        self.n = int(self._starts[-1])
+        self.n = self.total = int(self._starts[-1])
         # The centres of float64 rows are float64, as in scikit-learn; all others are float32.
         self.center_dtype = "float64" if self.dtype == "float64" else "float32"
         stream = None if target is None else self._open_stream(target)
         self.workspace = Workspace(first, stream, first if like is None else like)
+
+    def join(self, ranks: Ranks) -> "Rows":
+        """Declare these rows a part of the rows of all processes, in the order of the ranks.
+
+        Every process calls this method.
+        """
+        counts = ranks.gather_to_all(self.n)
+        self.ranks, self.first, self.total = ranks, sum(counts[: ranks.rank]), sum(counts)
+        return self
 
     @property
     def on_gpu(self) -> bool:

@@ -115,7 +115,7 @@ class SphericalRows(Rows):
         can_be_scaled = (known > _SHORTEST) & (known < _LONGEST)
         if not can_be_scaled.all():
             self._lengths = None
-            _refuse_row(block, rows.start, can_be_scaled)
+            _refuse_row(block, self.first + rows.start, can_be_scaled)
         return scaled
 
     def _scaled_on_gpu(self, block: Any, known: Float64, *, is_new: bool) -> Any:

@@ -9,6 +9,7 @@ from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float32, Float64
 from ktfast.kmeans.faiss.index import CentroidIndex
 from ktfast.kmeans.faiss.kmeans import Kmeans
+from ktfast.kmeans.faiss.names import NamesOfFaiss
 from ktfast.kmeans.faiss.parameters import DEFAULTS, ClusteringParameters, set_parameter
 
 
@@ -24,7 +25,7 @@ class IterationStats(list[Any]):
         return len(self)
 
 
-class Clustering:
+class Clustering(NamesOfFaiss):
     """K-means that leaves its centroids in an index, as `faiss.Clustering`.
 
         clus = faiss.Clustering(d, k)

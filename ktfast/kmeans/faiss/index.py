@@ -10,6 +10,7 @@ from ktfast.kmeans.data.moments import check_finite
 from ktfast.kmeans.data.passes import nearest_centers
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import float64_on_host, to_host
+from ktfast.kmeans.faiss.names import NamesOfFaiss
 from ktfast.kmeans.faiss.points import points_of
 from ktfast.kmeans.transform import squared_distances
 from ktfast.native.modules import cuda
@@ -22,7 +23,7 @@ _BLOCK_SCORES = 1 << 22
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-class CentroidIndex:
+class CentroidIndex(NamesOfFaiss):
     """Exact search among vectors, as `faiss.IndexFlatL2` or `faiss.IndexFlatIP`.
 
     The vectors of `ktfast.kmeans.faiss.Kmeans` are its centroids. `search` with any k, `assign`,

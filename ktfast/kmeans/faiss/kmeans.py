@@ -28,6 +28,7 @@ from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.faiss.index import CentroidIndex
 from ktfast.kmeans.faiss.inputs import check_options, select_points
+from ktfast.kmeans.faiss.names import NamesOfFaiss
 from ktfast.kmeans.faiss.parameters import (
     METHODS,
     ClusteringInitMethod_RANDOM,
@@ -42,7 +43,7 @@ from ktfast.kmeans.seeding import initial_centers
 __all__ = ["Kmeans"]
 
 
-class Kmeans:
+class Kmeans(NamesOfFaiss):
     """K-means with the interface of `faiss.Kmeans`.
 
     Parameters

@@ -14,7 +14,7 @@ from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, discard
-from ktfast.pipeline.steps.image_sets import progress_log, set_names
+from ktfast.pipeline.steps.image_sets import progress_line, set_names
 from ktfast.pipeline.steps.prepared_images import listed_images, prepare_question, try_again
 from ktfast.tables import write_csv
 
@@ -62,15 +62,16 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outcome:
     data, clock = run.config.data, time.monotonic()
-    images = prepare(
-        index,
-        folder,
-        short_side=data.short_side,
-        quality=data.quality,
-        max_pixels=data.max_pixels,
-        n_threads=run.config.threads or None,
-        progress=progress_log(name),
-    )
+    with progress_line(name) as progress:
+        images = prepare(
+            index,
+            folder,
+            short_side=data.short_side,
+            quality=data.quality,
+            max_pixels=data.max_pixels,
+            n_threads=run.config.threads or None,
+            progress=progress,
+        )
     skipped = [(skip.path, skip.reason) for skip in images.skipped]
     write_csv(folder / "skipped.csv", ("path", "reason"), skipped)
     return Outcome(

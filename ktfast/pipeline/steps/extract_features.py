@@ -33,7 +33,8 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_log, set_name
+from ktfast.pipeline.steps.best_weights import best_weights
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_line, set_name
 from ktfast.pipeline.steps.networks import WEIGHTS, load_all, pretext_trunk
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.tables import write_csv
@@ -108,7 +109,7 @@ def build_teacher(run: RunFolder) -> Teacher:
     check_trust(run)
     if config.source == "pretext":
         trunk = pretext_trunk(run.config.pretext)
-        load_all(trunk, config.weights or run.artifact("pretext", WEIGHTS))
+        load_all(trunk, config.weights or _puzzle_weights(run))
         return trunk_teacher(
             trunk.to(device).to(memory_format=torch.channels_last),
             config.layer or trunk.layers[-1],
@@ -120,6 +121,13 @@ def build_teacher(run: RunFolder) -> Teacher:
     if config.source.startswith("torchvision:"):
         return torchvision_teacher(config.source.partition(":")[2], config.weights, device)
     return callable_teacher(config.source)
+
+
+def _puzzle_weights(run: RunFolder) -> Path:
+    """Locate the weights of the run's puzzle network that `features.checkpoint` asks for."""
+    if run.config.features.checkpoint == "best":
+        return best_weights(run)
+    return run.artifact("pretext", WEIGHTS)
 
 
 def extract(
@@ -155,7 +163,7 @@ def extract(
         meta |= {"normalize": transform.choice, "pca": transform.dim}
         teacher = then_transform(teacher, transform)
     clock = time.monotonic()
-    with _feed(run, role, shuffle=False) as feed:
+    with _feed(run, role, shuffle=False) as feed, progress_line(f"features of {role}") as progress:
         done = write_features(
             teacher,
             feed,
@@ -163,7 +171,7 @@ def extract(
             device=torch.device(resolve_device(run.config.device)),
             dtype=config.dtype,
             meta=meta,
-            progress=progress_log(f"features of {role}"),
+            progress=progress,
         )
     store = FeatureStore.open(folder)
     write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))

@@ -18,10 +18,14 @@ from ktfast.features.matching import align, match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.images.source import PreparedSet
+from ktfast.kmeans.checkpoint import discard_damaged
 from ktfast.kmeans.estimator import KMeans
 from ktfast.native.modules import cuda
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
+
+CHECKPOINT = "checkpoint-kmeans.npz"
+"""Name of the checkpoint of a fit in the folder of a stage."""
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ def cluster_images(
     images : PreparedSet
         The images that are labelled.
     scratch : Path
-        Folder for temporary files.
+        Folder for temporary files, and for the checkpoint from which an interrupted fit continues.
     seed : int, optional
         Seed of K-means. None: the seed of the run.
 
@@ -97,6 +101,9 @@ def cluster_images(
         )
     transform = _transform(run, store)
     rows = _rows(run, store, transform, scratch)
+    # Fits with other seeds or features share the folder, and each needs a checkpoint of its own.
+    own = CHECKPOINT if seed is None else f"checkpoint-{to_fit.name}-seed{seed}.npz"
+    checkpoint = scratch / own
     kmeans = KMeans(
         config.n_clusters,
         init=config.init,
@@ -107,13 +114,16 @@ def cluster_images(
         n_threads=run.config.threads or None,
         device=_device(run.config),
         memory_budget=int(config.memory_budget_gb * 1e9) or None,
+        checkpoint=checkpoint,
     )
+    discard_damaged(checkpoint)
     kmeans.fit(rows)
     if to_label != to_fit:
         del rows
         store = FeatureStore.open(to_label, verify=True)
         rows = _rows(run, store, transform, scratch)
     labels, distances = kmeans.assign(rows)
+    checkpoint.unlink(missing_ok=True)
     return Clusters(
         transform,
         kmeans,

@@ -3,10 +3,9 @@
 A role is the use that a run makes of an image folder: pretext, cluster, transfer, train or test.
 """
 
-import logging
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,15 +13,12 @@ import torch
 from ktfast.config import Config
 from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
-from ktfast.images.feeds.base import Feed
+from ktfast.images.feeds.base import Feed, Progress
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-
-logger = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 10.0
+from ktfast.training.live_line import LiveLine
 
 
 def set_names(config: Config) -> dict[str, str]:
@@ -110,18 +106,15 @@ def open_feed(
     )
 
 
-def progress_log(name: str) -> Callable[[int, int], None]:
-    """Make a function of (images done, number of images) that logs the progress every 10 s."""
-    clock = shown = time.monotonic()
-    first: int | None = None
+@contextmanager
+def progress_line(name: str) -> Iterator[Progress]:
+    """Give a function of (images done, number of images) that shows the progress of a work."""
+    with LiveLine(name, 0, unit="images") as line:
 
-    def progress(done: int, total: int) -> None:
-        nonlocal shown, first
-        first = done if first is None else first
-        now = time.monotonic()
-        if now - shown >= PROGRESS_SECONDS:
-            shown = now
-            rate = (done - first) / (now - clock)
-            logger.info("%s: %d of %d images, %.0f images/s", name, done, total, rate)
+        def progress(done: int, total: int) -> None:
+            if line.total != total:
+                line.total = total
+                line.start(done)
+            line.advance(done)
 
-    return progress
+        yield progress

@@ -23,6 +23,7 @@ from ktfast.images.source import PreparedSet
 from ktfast.models import Trunk, initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.steps.best_weights import BestWeights
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import (
     PERMUTATIONS,
@@ -36,8 +37,10 @@ from ktfast.pipeline.steps.networks import (
     target_preprocessing,
 )
 from ktfast.pretext.held_out import jigsaw_accuracy
+from ktfast.pretext.neighbours import Judge, judged_rows
 from ktfast.training.classification import ClassificationTask
-from ktfast.training.loop import Guessing, Task, TrainingSummary, train
+from ktfast.training.loop import Guessing, Task, TrainingSummary, Watch, train
+from ktfast.training.progress import logged
 
 # The puzzles that measure the final accuracy come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
@@ -45,8 +48,8 @@ HELD_OUT_IMAGES = 5000
 
 _AT_CHANCE = (
     "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
-    "lower pretext.permutations, or raise pretext.training.epochs. pretext.stop_at_chance ends "
-    "such a training"
+    "lower pretext.training.learning_rate or pretext.permutations, or raise "
+    "pretext.training.epochs. pretext.stop_at_chance ends such a training"
 )
 
 
@@ -95,7 +98,8 @@ def train_jigsaw(
     Returns
     -------
     trained : Trained
-        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1].
+        The puzzle network. Its metrics are the accuracy and the accuracy of guessing, in [0, 1],
+        and what the judge of the features found.
     """
     config = run.config.pretext
     torch.manual_seed(run.config.seed)
@@ -106,7 +110,16 @@ def train_jigsaw(
     size, batch_size = config.crop, config.training.batch_size
     images = open_set(run, "pretext")
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
-        summary = train_task(run, task, feed, config.training, folder, name=name, guessing=guessing)
+        summary = train_task(
+            run,
+            task,
+            feed,
+            config.training,
+            folder,
+            name=name,
+            guessing=guessing,
+            watch=_watch(run, model.trunk, images, folder),
+        )
     with replacing(folder / PERMUTATIONS) as file:
         np.save(file, puzzle_permutations(config))
     save_network(model.trunk, folder / WEIGHTS, pretext_preprocessing(run.config))
@@ -118,8 +131,49 @@ def train_jigsaw(
         "accuracy": accuracy,
         "chance": guessing.accuracy,
         "at_chance": guessing.at_chance(summary.metrics),
+        **_judged(run, name),
     }
     return Trained(model, summary, metrics)
+
+
+def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet, folder: Path) -> Watch | None:
+    """Watch the features of a puzzle network, and keep its best weights.
+
+    None if the images have no classes, or if the user asks for no measures.
+    """
+    config = run.config.pretext
+    rows = judged_rows(images.labels)
+    if not config.feature_measures or not len(rows):
+        return None
+    judge = Judge(
+        trunk,
+        images,
+        rows,
+        short_side=images.short_side,
+        size=config.crop,
+        n_threads=run.config.threads or None,
+    )
+    best = BestWeights(
+        folder, lambda path: save_network(trunk, path, pretext_preprocessing(run.config))
+    )
+
+    def measure(step: int) -> dict[str, float]:
+        found = judge.accuracy()
+        if found is None:
+            return {}
+        if step > 0:
+            best.offer(step, found)
+        return {"neighbours": found}
+
+    return Watch(config.feature_measures, measure)
+
+
+def _judged(run: RunFolder, name: str) -> dict[str, Any]:
+    """The measures of the nearest neighbours before and after a training, for its result."""
+    found = logged(run.metrics, name, "neighbours")
+    if len(found) < 2 or found[0][0] != 0:
+        return {}
+    return {"neighbours": {"untrained": found[0][1], "trained": found[-1][1]}}
 
 
 def train_classifier(
@@ -184,6 +238,7 @@ def train_task(
     *,
     name: str,
     guessing: Guessing | None = None,
+    watch: Watch | None = None,
 ) -> TrainingSummary:
     """Train a task on a feed with the run's seed, device and metrics file.
 
@@ -203,6 +258,8 @@ def train_task(
         Name of the training in metrics and on the live line.
     guessing : Guessing, optional
         Accuracy of guessing. The user is warned of a training that stays there.
+    watch : Watch, optional
+        A measure of the network that is taken several times.
 
     Returns
     -------
@@ -219,4 +276,5 @@ def train_task(
         device=resolve_device(run.config.device),
         metrics_path=run.metrics,
         guessing=guessing,
+        watch=watch,
     )

@@ -158,6 +158,13 @@ def test_a_profile_becomes_a_row_per_kernel():
     assert list(ncu.rows("==ERROR== no permission\n")) == []
 
 
+def test_a_profile_leaves_the_clocks_of_the_gpu_alone():
+    command = ncu.command_of("ncu", ["python", "phases.py"])
+    place = command.index("--clock-control")
+    assert command[place + 1] == "none"
+    assert command[-2:] == ["python", "phases.py"]
+
+
 @pytest.mark.parametrize("printed", [True, False])
 def test_the_profile_section_holds_what_ncu_prints(tmp_path, monkeypatch, printed):
     heads = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"'

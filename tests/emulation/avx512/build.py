@@ -87,16 +87,24 @@ def object_name(source):
 
 def build(folder):
     """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
+    sources = [
+        source
+        for source in (ROOT / "csrc").rglob("*.cpp")
+        if source.name != "bind_cuda.cpp" and not source.parent.name.startswith("neon")
+    ]
+    return build_package(folder, sources, flags_of)
+
+
+def build_package(folder, sources, flags_of):
+    """Copy the package to a folder, and compile source files with their own flags to its module."""
     compiler()
-    csrc = ROOT / "csrc"
-    sources = [s for s in csrc.rglob("*.cpp") if s.name != "bind_cuda.cpp"]
     package = folder / "ktfast"
     left_out = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(Path(ktfast.__file__).parent, package, ignore=left_out, dirs_exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(
             pool.map(
-                lambda s: compile_one(s, folder / object_name(s.relative_to(csrc)), flags_of(s)),
+                lambda s: compile_one(s, folder / object_name(s.relative_to(ROOT)), flags_of(s)),
                 sources,
             )
         )

@@ -8,17 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
-from emulation.avx512.build import ROOT, build
+from emulation.avx512.build import build
+from emulation.rerun import run_tests
 
-pytestmark = pytest.mark.timeout(900)  # the first test builds ktfast for the emulation
-TESTS = Path(__file__).parents[2] / "ops"
+pytestmark = pytest.mark.timeout(1500)  # the first test builds ktfast for the emulation
 # Other levels have run, and a row of 2^31 features takes as long as all the rest.
-SELECTION = "not scalar and not avx2 and not cuda and not 2_to_31"
-WITHOUT_PRODUCTS = "avx512vnni avx512bf16"  # as Skylake
+SELECTION = "not scalar and not avx2 and not neon and not cuda and not 2_to_31"
+WITHOUT_PRODUCTS = "avx512_vnni avx512_bf16"  # as Skylake
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +31,12 @@ def environment(package, lacks):
     return {**kept, "PYTHONPATH": str(package), "AVX512_EMULATION_LACKS": lacks}
 
 
-def run_tests(package, report, file, lacks):
-    """Run a file's tests in the package. Return the names that ran and the reasons of the skips."""
-    command = [
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
-        *(f"--junitxml={report}", "-k", SELECTION, TESTS / file),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=package,
-        env=environment(package, lacks),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    ran, skipped = [], []
-    for case in ElementTree.parse(report).iter("testcase"):
-        reason = case.find("skipped")
-        if reason is None:
-            ran.append(case.get("name"))
-        else:
-            skipped.append(reason.get("message"))
-    return ran, skipped
-
-
 @pytest.mark.parametrize(
     ("lacks", "found"),
     [
         ("", "amx True True"),
         ("amx", "avx512 True True"),
-        ("avx512bf16", "avx512 True False"),
+        ("avx512_bf16", "avx512 True False"),
         (WITHOUT_PRODUCTS, "avx512 False False"),
     ],
 )
@@ -86,7 +60,7 @@ def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("file", "least", "lacks"),
     [
@@ -99,7 +73,9 @@ def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
     ],
 )
 def test_kernels(package, tmp_path, file, least, lacks):
-    ran, skipped = run_tests(package, tmp_path / "report.xml", file, lacks)
+    ran, skipped = run_tests(
+        package, tmp_path / "report.xml", file, environment(package, lacks), SELECTION
+    )
     assert sum("avx512" in name or "amx" in name for name in ran) >= least
     others = {reason for reason in skipped if "CUDA" not in reason}
     assert others <= ({"this processor has no amx"} if lacks else set())

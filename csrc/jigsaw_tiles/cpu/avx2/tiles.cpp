@@ -135,8 +135,9 @@ struct Avx2 {
 
   template <int j>
   static KTFAST_HD Words pick(Words red, Words green, Words blue) {
-    const Words red_green = _mm256_blend_epi16(red, green, interleaved_words(j, 1));
-    return _mm256_blend_epi16(red_green, blue, interleaved_words(j, 2));
+    // Without optimisation, only constants of this form are immediates of an instruction.
+    constexpr int kGreen = interleaved_words(j, 1), kBlue = interleaved_words(j, 2);
+    return _mm256_blend_epi16(_mm256_blend_epi16(red, green, kGreen), blue, kBlue);
   }
 
   static KTFAST_HD void interleave(Words (&v)[3]) {

@@ -38,7 +38,8 @@ __device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
 }
 
 // Each warp computes, from the guess of one row, an upper bound of the score of the row's nearest
-// centre. `distances` keeps the distance to the guess.
+// centre. `distances` keeps the distance to the guess. Only a certificate needs the bound, so
+// without one the rows are not read.
 template <class T>
 __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssignParams p) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
   const bool usable =
       longest >= kLeastLength && longest <= kGreatestLength && norm <= kGreatestLength;
   float limit = usable ? kInfinity : -kInfinity;
-  if (usable && valid_guess(p, row)) {
+  if (usable && p.certify && valid_guess(p, row)) {
     const double distance = exact_distance(static_cast<const T*>(p.x) + row * d,
                                            p.centers + p.labels[row] * d, d, lane);
     limit = rounded_up((distance * (1 + 1e-12) - least_square(norm)) / 2);

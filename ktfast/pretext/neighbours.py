@@ -1,0 +1,111 @@
+"""Judge a puzzle network by its features while it is trained.
+
+A network can solve more puzzles than before and have worse features. If the training images lie in
+one folder per class, the nearest neighbours of some of these images tell how good the features are.
+The network never sees the classes.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ktfast.evaluation.knn import leave_one_out_accuracy
+from ktfast.features.teachers import trunk_teacher
+from ktfast.images.in_order import in_order
+from ktfast.images.source import ImageSource
+from ktfast.models import Trunk
+from ktfast.training.classification import evaluating
+
+IMAGES, CLASSES = 1000, 100
+"""Most images and classes that are looked at."""
+NEIGHBOURS = 10
+GRID = 3
+"""Cells along each side to which the maps are averaged."""
+BATCH = 100
+
+
+def judged_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Choose the images that judge the features: about equally many of each class.
+
+    Parameters
+    ----------
+    labels : array, int64 [n]
+        Class of each image; -1 means that the image has no class.
+
+    Returns
+    -------
+    rows : array, int64 [m]
+        Rows of the images in ascending order. The array is empty if fewer than two classes have two
+        images, or if there are not more images than the vote has neighbours.
+    """
+    names, sizes = np.unique(labels[labels >= 0], return_counts=True)
+    names = names[sizes >= 2]
+    nothing = np.zeros(0, np.int64)
+    if len(names) < 2:
+        return nothing
+    names = names[_spread(len(names), CLASSES)]
+    of_class = [np.flatnonzero(labels == name) for name in names]
+    rows = np.sort(np.concatenate([r[_spread(len(r), IMAGES // len(names))] for r in of_class]))
+    return rows if len(rows) > NEIGHBOURS else nothing
+
+
+def _spread(n: int, most: int) -> npt.NDArray[np.int64]:
+    """At most `most` of the numbers 0 .. n - 1, at about equal distances."""
+    return np.arange(n) if n <= most else np.arange(most) * n // most
+
+
+class Judge:
+    """Measure the nearest neighbours of a trunk's features.
+
+    Parameters
+    ----------
+    trunk : Trunk
+        Network that is trained. The maps of its last layer, averaged to 3 x 3 cells, are the
+        features.
+    images : ImageSource
+        Images of the training, with classes.
+    rows : array, int64 [m]
+        Images that are looked at; see `judged_rows`. The judge keeps their squares in memory.
+    short_side : int
+        Shorter side of the images, pixels.
+    size : int
+        Side of the centre square that the network sees, pixels.
+    n_threads : int, optional
+        Threads that decode the images. None: one per core of this process.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        images: ImageSource,
+        rows: npt.NDArray[np.int64],
+        *,
+        short_side: int,
+        size: int,
+        n_threads: int | None = None,
+    ) -> None:
+        self.trunk = trunk
+        self.labels = images.labels[rows]
+
+        def square(number: int) -> npt.NDArray[np.uint8]:
+            return images.square(int(rows[number]), short_side=short_side, size=size)
+
+        with in_order(square, len(rows), n_threads) as squares:
+            self.squares = torch.from_numpy(np.stack([found for _, found in squares(0)]))
+
+    def accuracy(self) -> float | None:
+        """Mean per-class accuracy, in [0, 1], of a vote of the 10 nearest neighbours of each image.
+
+        None if the features are not finite. The loss of the training tells why.
+        """
+        features = self._features()
+        if not bool(torch.isfinite(features).all()):
+            return None
+        return leave_one_out_accuracy(features, self.labels, k=NEIGHBOURS).mean_per_class
+
+    def _features(self) -> Tensor:
+        device = next(self.trunk.parameters()).device
+        with evaluating(self.trunk):
+            teach = trunk_teacher(self.trunk, self.trunk.features.last, pool=GRID, pooling="mean")
+            return torch.cat([teach(part.to(device)) for part in torch.split(self.squares, BATCH)])

@@ -1,0 +1,68 @@
+"""Test the NEON kernels on any processor with AVX2, by running other tests again.
+
+The other tests run in a separate process, which imports a build of ktfast with the intrinsics of
+emulation/neon/. The process takes its processor for one with NEON.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emulation.neon.build import build
+from emulation.rerun import run_tests
+
+pytestmark = pytest.mark.timeout(900)  # the first test builds ktfast for the emulation
+SELECTION = "neon and not 2_to_31"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("emulated_neon"))
+
+
+def environment(package, lacks):
+    """Return the environment of a process that imports the package and may lack dot products."""
+    kept = {k: v for k, v in os.environ.items() if k != "KTFAST_SIMD" and "PYTEST" not in k}
+    return {**kept, "PYTHONPATH": str(package), "NEON_EMULATION_LACKS": lacks}
+
+
+@pytest.mark.parametrize(("lacks", "found"), [("", "neon True"), ("dot", "neon False")])
+def test_the_build_takes_the_processor_for_one_with_neon(package, lacks, found):
+    code = (
+        "from ktfast.native import _cpu\n"
+        "print(_cpu.__file__, _cpu.simd_level(), _cpu.kmeans_has_fast(code='int8'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package,
+        env=environment(package, lacks),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, _, rest = done.stdout.strip().partition(" ")
+    assert Path(file).is_relative_to(package)
+    assert rest == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "least", "lacks"),
+    [
+        ("test_jigsaw_tiles.py", 20, ""),
+        ("test_jigsaw_tiles_memory.py", 1, ""),
+        ("test_kmeans_assign.py", 60, ""),
+        ("test_kmeans_few.py", 30, ""),
+        ("test_kmeans_screen.py", 30, ""),
+        ("test_kmeans_screen.py", 30, "dot"),
+    ],
+)
+def test_kernels(package, tmp_path, file, least, lacks):
+    ran, skipped = run_tests(
+        package, tmp_path / "report.xml", file, environment(package, lacks), SELECTION
+    )
+    assert len(ran) >= least
+    assert {reason for reason in skipped if "CUDA" not in reason} == set()
