@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from ktfast.pipeline.stage_names import BASELINES, STAGES
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 _LEFT = 26  # columns of the names of options
 _WIDEST = 100
@@ -93,9 +93,9 @@ def short_help(stage: str, options: Options) -> str:
 
 def _arguments(stage: str, width: int) -> Iterator[str]:
     """Describe the arguments that are no options of the configuration."""
-    redoable = [stage] if stage != "run" else [*STAGES, *BASELINES]
+    redoable = [stage] if stage != "run" else [*STAGES, *PARTS]
     if stage == "evaluate":
-        redoable += BASELINES
+        redoable += PARTS
     given = {
         "--run RUN": "run folder; created if it does not exist",
         "--config FILE": "TOML file, or a recipe of ktfast such as tiny_cpu (the run folder's "

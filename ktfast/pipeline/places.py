@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, shown
-from ktfast.pipeline.stage_names import BASELINES, STAGES
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 
 def check_places(folder: Path, config: Config) -> None:
@@ -45,7 +45,7 @@ def check_places(folder: Path, config: Config) -> None:
                 "would count as files of the image folder; give a folder outside, such as "
                 f"{shown(_beside(photographs))}"
             )
-        for stage in (*STAGES, *BASELINES):
+        for stage in (*STAGES, *PARTS):
             if run / stage in (photographs, *photographs.parents):
                 raise ConfigError(
                     f"{option} ({shown(given)}) lies in {shown(folder / stage)}, which the stage "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ktfast.errors import InputError, shown
-from ktfast.pipeline.stage_names import BASELINES, STAGES
+from ktfast.pipeline.stage_names import PARTS, STAGES
 
 if TYPE_CHECKING:
     from ktfast.config import Config

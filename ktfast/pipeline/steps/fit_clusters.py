@@ -101,6 +101,9 @@ def cluster_images(
         )
     transform = _transform(run, store)
     rows = _rows(run, store, transform, scratch)
+    # Fits with other seeds or features share the folder, and each needs a checkpoint of its own.
+    own = CHECKPOINT if seed is None else f"checkpoint-{to_fit.name}-seed{seed}.npz"
+    checkpoint = scratch / own
     kmeans = KMeans(
         config.n_clusters,
         init=config.init,
@@ -111,16 +114,16 @@ def cluster_images(
         n_threads=run.config.threads or None,
         device=_device(run.config),
         memory_budget=int(config.memory_budget_gb * 1e9) or None,
-        checkpoint=scratch / CHECKPOINT,
+        checkpoint=checkpoint,
     )
-    discard_damaged(scratch / CHECKPOINT)
+    discard_damaged(checkpoint)
     kmeans.fit(rows)
     if to_label != to_fit:
         del rows
         store = FeatureStore.open(to_label, verify=True)
         rows = _rows(run, store, transform, scratch)
     labels, distances = kmeans.assign(rows)
-    (scratch / CHECKPOINT).unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return Clusters(
         transform,
         kmeans,
