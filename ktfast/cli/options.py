@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ktfast import __version__
-from ktfast.cli import kmeans, use_model
+from ktfast.cli import compare, kmeans, use_model
 from ktfast.errors import ConfigError
 from ktfast.pipeline.runner import BASELINES, STAGES
 
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     -------
     options : argparse.Namespace
         `command` is "stages" for `run` and for each stage, else the name of the command: demo,
-        report, embed, assign, export, kmeans, doctor or bench.
+        report, compare, embed, assign, export, kmeans, doctor or bench.
 
     Raises
     ------
@@ -60,11 +60,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--run", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
     )
     demo.set_defaults(command="demo")
-    report = commands.add_parser("report", help="write the HTML report of a run")
-    places = report.add_mutually_exclusive_group(required=True)
-    places.add_argument("folder", nargs="?", type=_path, help="run folder")
-    places.add_argument("--run", type=_path, help="run folder, instead of the argument folder")
+    report = commands.add_parser(
+        "report", help="write the HTML report of a run, or compare several runs"
+    )
+    report.add_argument("folders", nargs="*", type=_path, metavar="RUN", help="run folder")
+    report.add_argument("--run", type=_path, help="run folder, instead of the argument RUN")
     report.set_defaults(command="report")
+    compare.add_command(commands)
     use_model.add_commands(commands)
     kmeans.add_command(commands)
     doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")

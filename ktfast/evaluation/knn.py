@@ -1,7 +1,7 @@
 """Nearest-neighbour accuracy: how well features separate the classes without any training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,13 @@ class KnnResult:
         Fraction of images that are classified right.
     mean_per_class : float
         Mean of this fraction over classes.
+    predictions : array, int64 [m]
+        Predicted class of each test row.
     """
 
     top1: float
     mean_per_class: float
+    predictions: NDArray[np.int64] = field(repr=False, compare=False)
 
 
 def knn_accuracy(
@@ -111,6 +114,7 @@ def knn_accuracy(
     return KnnResult(
         top1=top1_accuracy(test_labels, guess),
         mean_per_class=mean_per_class_accuracy(test_labels, guess),
+        predictions=guess,
     )
 
 

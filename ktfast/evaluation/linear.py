@@ -6,7 +6,7 @@ only. The test set is used once, at the end.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,8 @@ class LinearProbeResult:
         Number of training images.
     protocol : dict of str to value
         The details that make two accuracies comparable or not.
+    predictions : array, int64 [m]
+        Predicted class of each test image.
     """
 
     top1: float
@@ -61,6 +63,7 @@ class LinearProbeResult:
     holdout_mean_per_class: dict[str, float]
     n_train: int
     protocol: ProtocolDetails
+    predictions: NDArray[np.int64] = field(repr=False, compare=False)
 
     @property
     def held_out(self) -> float | None:
@@ -157,6 +160,7 @@ def linear_probe(
             "batch_size": BATCH_SIZE,
             "crops": 1,
         },
+        predictions=guess,
     )
 
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ktfast.durable import sha256_json, write_sealed
-from ktfast.errors import ConfigError
+from ktfast.durable import is_whole, part, replacing, sha256_json, write_sealed
+from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.results import (
     ByModel,
     ClusterQuality,
@@ -78,20 +79,30 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),
-        outputs={"probes": "probe-*.json", "retrained": "retrained-*.json"},
+        outputs={
+            "probes": "probe-*.json",
+            "predictions": "predictions-*.npz",
+            "retrained": "retrained-*.json",
+        },
         summary=summary,
     )
 
 
 def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
     """Probe a model, or read its accuracies if an interrupted call has stored them."""
-    path = folder / f"probe-{name}.json"
-    if (stored := stored_row(path)) is not None:
-        return ProbeRow.from_json(stored)
+    path, predictions = folder / f"probe-{name}.json", folder / f"predictions-{name}.npz"
+    stored = stored_row(path)
+    # A row of an earlier version has no predictions, which comparisons of runs need.
+    if stored is not None and "predictions" in stored:
+        if is_whole(folder, stored["predictions"], hashed=True):
+            return ProbeRow.from_json(stored)
+        logger.warning("%s is damaged or missing, and is made again", shown(predictions))
     logger.info("evaluate: probing %s", name)
-    row = probe_model(run, name)
-    write_sealed(path, row.to_json())
-    return row
+    probed = probe_model(run, name)
+    with replacing(predictions) as file:
+        np.savez_compressed(file, **probed.predictions)  # type: ignore[arg-type]
+    write_sealed(path, {**probed.row.to_json(), "predictions": part(predictions)})
+    return probed.row
 
 
 def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:
