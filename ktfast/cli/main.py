@@ -128,6 +128,7 @@ def _stages(options: argparse.Namespace) -> int:
         stages=options.stages,
         redo=options.redo,
         trust_source=options.trust_source or given,
+        shared=options.shared,
     )
     return _print_report(report)
 
@@ -166,6 +167,12 @@ def _report(options: argparse.Namespace) -> int:
     return _print_report(write_report(folders[0]))
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    given = overrides(options)
+    options.trust_source |= "features.source" in given
+    return compare.sweep(options, given)
+
+
 def _doctor(_: argparse.Namespace) -> int:
     from ktfast.cli.doctor import examine
 
@@ -192,6 +199,7 @@ _COMMANDS = {
     "export": use_model.export,
     "kmeans": kmeans.kmeans,
     "compare": compare.compare,
+    "sweep": _sweep,
 }
 
 

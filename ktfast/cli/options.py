@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     -------
     options : argparse.Namespace
         `command` is "stages" for `run` and for each stage, else the name of the command: demo,
-        report, compare, embed, assign, export, kmeans, doctor or bench.
+        report, compare, sweep, embed, assign, export, kmeans, doctor or bench.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     report.add_argument("folders", nargs="*", type=_path, metavar="RUN", help="run folder")
     report.add_argument("--run", type=_path, help="run folder, instead of the argument RUN")
     report.set_defaults(command="report")
-    compare.add_command(commands)
+    compare.add_commands(commands, arguments[0] if arguments else "", _add_configuration_flags)
     use_model.add_commands(commands)
     kmeans.add_command(commands)
     doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _add_benchmarks(bench, arguments[1] if len(arguments) > 1 else "")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise ConfigError(_unknown(unknown[0], options.command == "stages"))
+        raise ConfigError(_unknown(unknown[0], options.command in ("stages", "sweep")))
     return options
 
 
@@ -144,6 +144,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
 
     parser.add_argument(
+        "--shared",
+        type=_path,
+        help="folder of results that several runs share, also at a time: what another run has made "
+        "from the same options and inputs is taken from it",
+    )
+    parser.add_argument(
         "--trust-source",
         action="store_true",
         help="allow features.source of a configuration file to run a function of a Python module; "
@@ -195,7 +201,9 @@ def _unknown(argument: str, has_options: bool) -> str:
     if argument.startswith("--") and has_options:
         from ktfast.config import options
 
-        flags = {key: key for key in ("run", "config", "redo", "trust-source", *options())}
+        flags = {
+            key: key for key in ("run", "config", "redo", "shared", "trust-source", *options())
+        }
         for key in options():
             flags.setdefault(key.rpartition(".")[2], key)
         close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]

@@ -39,6 +39,8 @@ class RunFolder:
     trust_source : bool
         Whether the function that `features.source` names may be imported and called. False: the
         name comes from a file that somebody else may have written.
+    shared : Path or None
+        Folder of results that several runs share (`ktfast.pipeline.shared_results`), or None.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
     """
@@ -46,6 +48,7 @@ class RunFolder:
     folder: Path
     config: Config
     trust_source: bool = True
+    shared: Path | None = None
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -134,7 +137,11 @@ def as_result(value: dict[str, Any], path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_run(
-    folder: str | os.PathLike[str], config: Config, *, trust_source: bool = True
+    folder: str | os.PathLike[str],
+    config: Config,
+    *,
+    trust_source: bool = True,
+    shared: Path | None = None,
 ) -> Iterator[RunFolder]:
     """Open a run folder for writing, and create it if it does not exist.
 
@@ -148,6 +155,8 @@ def open_run(
         Every option.
     trust_source : bool
         Whether the function that `features.source` names may be called.
+    shared : Path, optional
+        Folder of results that several runs share.
 
     Yields
     ------
@@ -165,7 +174,7 @@ def open_run(
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
-        run = RunFolder(folder, config, trust_source)
+        run = RunFolder(folder, config, trust_source, shared)
         remove_leftovers(folder, deep=True)
         if not (folder / "config.toml").is_file():
             record_configuration(run)

@@ -40,6 +40,7 @@ def run(
     stages: Sequence[str] | None = None,
     redo: Collection[str] = (),
     trust_source: bool | None = None,
+    shared: str | os.PathLike[str] | None = None,
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
@@ -65,6 +66,10 @@ def run(
     trust_source : bool, optional
         Whether the function that `features.source` names may be imported and called. None: yes if
         `config` gives the options themselves, no if `config` is the path of a file.
+    shared : path, optional
+        Folder of results that several runs share, also at a time. Prepared images, puzzle networks,
+        features, clusters and baselines that another run has made from the same options and inputs
+        are taken from the folder. The folder is created if it does not exist.
 
     Returns
     -------
@@ -99,7 +104,9 @@ def run(
         )
     with (
         _torch_threads(options.threads),
-        open_run(folder, options, trust_source=trust_source) as run_folder,
+        open_run(
+            folder, options, trust_source=trust_source, shared=Path(shared) if shared else None
+        ) as run_folder,
     ):
         if len(wanted) == 1:
             _execute_stages(run_folder, wanted, again)

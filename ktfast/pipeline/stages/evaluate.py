@@ -6,6 +6,7 @@ The baselines have the target's architecture: random weights, weights trained on
 
 import logging
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktfast.durable import is_whole, part, replacing, sha256_json, write_sealed
+from ktfast.durable import (
+    describe_file,
+    is_whole,
+    part,
+    read_sealed,
+    replacing,
+    sha256_json,
+    write_sealed,
+)
 from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.results import (
     ByModel,
@@ -28,6 +37,7 @@ from ktfast.features.teachers import trunk_teacher
 from ktfast.models import initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.shared_results import shared_entry
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.extract_features import extract
@@ -35,7 +45,11 @@ from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_qualit
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.networks import pretext_trunk
 from ktfast.pipeline.steps.probe_layers import probe_model
-from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
+from ktfast.pipeline.steps.questions import (
+    clusters_untrained_features,
+    evaluate_question,
+    probe_question,
+)
 from ktfast.pipeline.steps.retrain_layers import retrain_above
 
 logger = logging.getLogger(__name__)
@@ -97,12 +111,20 @@ def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
         if is_whole(folder, stored["predictions"], hashed=True):
             return ProbeRow.from_json(stored)
         logger.warning("%s is damaged or missing, and is made again", shown(predictions))
-    logger.info("evaluate: probing %s", name)
-    probed = probe_model(run, name)
-    with replacing(predictions) as file:
-        np.savez_compressed(file, **probed.predictions)  # type: ignore[arg-type]
-    write_sealed(path, {**probed.row.to_json(), "predictions": part(predictions)})
-    return probed.row
+    asked = probe_question(run, name) if name != "transfer" else None
+    with nullcontext() if asked is None else shared_entry(run, "probe", asked) as entry:
+        if entry is not None and entry.take(folder) is not None:
+            logger.info("evaluate: the probes of %s are taken from %s", name, shown(entry.place))
+            return ProbeRow.from_json(read_sealed(path, "run ktfast evaluate again"))
+        logger.info("evaluate: probing %s", name)
+        probed = probe_model(run, name)
+        with replacing(predictions) as file:
+            np.savez_compressed(file, **probed.predictions)  # type: ignore[arg-type]
+        write_sealed(path, {**probed.row.to_json(), "predictions": part(predictions)})
+        if entry is not None:
+            files = {found.name: describe_file(found) for found in (path, predictions)}
+            entry.keep(folder, {"files": files})
+        return probed.row
 
 
 def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:

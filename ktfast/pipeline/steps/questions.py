@@ -199,6 +199,22 @@ def evaluate_question(run: RunFolder) -> Question:
     return Question("evaluate", settings, inputs, defaults)
 
 
+def probe_question(run: RunFolder, name: str) -> dict[str, Any]:
+    """Give everything on which the probes of a baseline depend, as JSON values."""
+    config = run.config
+    evaluate = result_options(config.evaluate)
+    stage = f"baseline_{name}"
+    return {
+        "model": name,
+        "seed": config.seed,
+        "weights": made_by(run, stage, "").fingerprint if name != "random" else "",
+        "transfer": result_options(config.transfer),
+        "evaluate": _select(evaluate, ("layers", "label_fractions", "probe_epochs", "neighbors")),
+        "train": images_of(run, "train").fingerprint,
+        "test": images_of(run, "test").fingerprint,
+    }
+
+
 def clusters_untrained_features(config: Config) -> bool:
     """Say whether the stage evaluate clusters the features of an untrained network too."""
     of_puzzle = config.features.source == "pretext" and config.cluster.features is None

@@ -54,6 +54,8 @@ class Cell:
         Fingerprint of the images and files on which the network depends.
     names : dict
         Names of the grid's cell, such as the teacher's; empty outside a grid.
+    control : bool
+        Whether the teacher is a control of a grid.
     protocol : dict
         What must agree between two accuracies that are compared.
     scores : dict of str to dict of str to float
@@ -74,6 +76,7 @@ class Cell:
     settings: dict[str, Any]
     inputs: dict[str, str]
     names: dict[str, Any]
+    control: bool
     protocol: dict[str, Any]
     scores: dict[str, Layers]
     held_out: dict[str, Layers]
@@ -177,7 +180,7 @@ def _cell(
     transfer = run.result("transfer")
     student = {} if transfer is None else transfer.settings
     seen = {f"transfer.{key}": student[key] for key in _STUDENT if key in student}
-    times = list(chain.seconds.values())
+    times, cell = list(chain.seconds.values()), _grid_cell(run)
     scores = {measure: getattr(evaluation, measure).get(model, {}) for measure in MEASURES}
     result = run.result("evaluate")
     summary = mapping(None if result is None else result.summary)
@@ -191,7 +194,8 @@ def _cell(
         seed=seed if isinstance(seed, int) else None,
         settings={**chain.settings, **seen},
         inputs=chain.inputs,
-        names=_names(run),
+        names=mapping(cell.get("names")),
+        control=model == "transfer" and cell.get("control") is True,
         protocol=protocol,
         scores={measure: layers for measure, layers in scores.items() if layers},
         held_out={measure: layers for measure, layers in held_out.items() if layers},
@@ -201,12 +205,13 @@ def _cell(
     )
 
 
-def _names(run: RunReader) -> dict[str, Any]:
+def _grid_cell(run: RunReader) -> dict[str, Any]:
+    """Read what a grid has noted of its cell; empty outside a grid."""
     path = run.folder / ROW
     if not path.is_file():
         return {}
     try:
-        return mapping(read_sealed(path, "run the grid again").get("names"))
+        return read_sealed(path, "run the grid again")
     except DataError as error:
         run.notes.append(f"{error}.")
         return {}

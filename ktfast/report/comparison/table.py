@@ -66,7 +66,7 @@ class Row:
     @property
     def role(self) -> str:
         """What the row is: "student", "control" or "trained on the true labels"."""
-        return _ROLES.get(self.group.model, "student")
+        return "control" if self.group.cells[0].control else _ROLES.get(self.group.model, "student")
 
 
 @dataclass(frozen=True)
