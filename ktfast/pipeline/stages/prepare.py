@@ -56,6 +56,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             f"prepare/{name}",
             question,
             partial(_prepare, run, listed_images(run, name), f"prepare/{name}"),
+            redo=redo,
             fingerprint=lambda folder: PreparedSet.open(folder).fingerprint,
             # Names and sizes, which the question holds, do not tell two folders of images apart.
             shared_by=_files(listed_images(run, name)),
