@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _add_benchmarks(bench, arguments[1] if len(arguments) > 1 else "")
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise ConfigError(_unknown(unknown[0], options.command in ("stages", "sweep")))
+        raise ConfigError(_unknown(unknown[0], options.command == "stages"))
     return options
 
 
@@ -201,9 +201,7 @@ def _unknown(argument: str, has_options: bool) -> str:
     if argument.startswith("--") and has_options:
         from ktfast.config import options
 
-        flags = {
-            key: key for key in ("run", "config", "redo", "shared", "trust-source", *options())
-        }
+        flags = {key: key for key in ("run", "config", "redo", "trust-source", *options())}
         for key in options():
             flags.setdefault(key.rpartition(".")[2], key)
         close = [flags[key] for key in difflib.get_close_matches(name, flags, n=1)]

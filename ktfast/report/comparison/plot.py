@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ktfast.report.comparison.table import Row, Table, short_count, short_time
-from ktfast.report.plots import COLORS, _panel
+from ktfast.report.plots import COLORS, panel
 
 _SPREAD_OF_LOG = 20.0  # a cost axis is logarithmic if the costs differ by more than this factor
 
@@ -61,7 +61,7 @@ def _plot(
 ) -> str:
     points = [f"{row.group.name}: {100 * row.mean:.1f} % at {spelled(row)}" for row in rows]
     words = f"{title}. {'; '.join(points)}."
-    with _panel(name, 2.9, words) as (axes, svgs):
+    with panel(name, 2.9, words) as (axes, svgs):
         costs = [cost(row) for row in rows]
         positive = [value for value in costs if value > 0]
         for number, row in enumerate(rows, 1):
