@@ -21,6 +21,8 @@ from ktfast.pipeline.steps.image_sets import set_name
 
 _TRUNK_OPTIONS = ("variant", "width", "batch_norm")
 DEFAULTS = Config()
+# Options of the stage evaluate that do not change the probes of a single model.
+_NOT_OF_PROBES = ("baselines", "random_clusters", "retrain", "retrain_epochs")
 
 
 def feature_crop(config: Config) -> int:
@@ -209,7 +211,7 @@ def probe_question(run: RunFolder, name: str) -> dict[str, Any]:
         "seed": config.seed,
         "weights": made_by(run, stage, "").fingerprint if name != "random" else "",
         "transfer": result_options(config.transfer),
-        "evaluate": _select(evaluate, ("layers", "label_fractions", "probe_epochs", "neighbors")),
+        "evaluate": {key: value for key, value in evaluate.items() if key not in _NOT_OF_PROBES},
         "train": images_of(run, "train").fingerprint,
         "test": images_of(run, "test").fingerprint,
     }

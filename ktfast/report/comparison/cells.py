@@ -33,7 +33,7 @@ MEASURES = {
 _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
 # The options of the stage evaluate that choose what is probed, and change no accuracy.
 _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions", "retrain"}
-_CHOICES |= {"retrain_epochs", "pretext", "features", "cluster"}
+_CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
 
 
 @dataclass(frozen=True)
