@@ -3,10 +3,12 @@
 import csv
 import json
 import logging
+import os
 import threading
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from ktfast.cli.main import main
 from ktfast.config import load_config
@@ -14,6 +16,7 @@ from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
 from ktfast.pipeline.grid.cells import read_grid, sweep_cells
 from ktfast.pipeline.shared_results import shared_entry
+from support.photographs import squares
 from support.small_pipeline import write_inputs
 
 GRID = """
@@ -144,6 +147,30 @@ def test_a_damaged_entry_is_not_taken(tmp_path, caplog):
     assert "has another content than when it was written" in caplog.text
     with shared_entry(run, "cluster", 2) as entry:
         assert entry.take(folder) is None  # another question
+
+
+def test_folders_of_equal_names_and_sizes_are_not_taken_for_each_other(tmp_path, photographs):
+    pictures = iter(squares(4, 96))
+    for path in [tmp_path / folder / name for folder in "ab" for name in ("x.bmp", "y.bmp")]:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(next(pictures)).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+
+    def prepare(run, images, *more):
+        command = ["prepare", "--run", str(tmp_path / run), "--shared", str(tmp_path / "shared")]
+        command += ["--config", str(photographs / "small.toml"), "--data.pretext"]
+        assert main([*command, str(tmp_path / images), *more]) == 0
+        shard = next((tmp_path / run / "prepare/pretext").glob("shard-*.tar"))
+        return shard.read_bytes(), shard.stat().st_ino
+
+    first, second, again = prepare("run1", "a"), prepare("run2", "b"), prepare("run3", "a")
+    assert first[0] != second[0]
+    assert again == first  # a link to the same file
+    redone = prepare("run1", "a", "--redo", "prepare")
+    assert (redone[0], redone[1] != first[1]) == (first[0], True)
+    assert prepare("run4", "a") == redone
+    log = (tmp_path / "run3/log.txt").read_text()
+    assert "prepare/pretext: taken from" in log
 
 
 # --- a real grid ----------------------------------------------------------------------------------
