@@ -150,8 +150,10 @@ def test_a_damaged_entry_is_not_taken(tmp_path, caplog):
 
 
 def test_folders_of_equal_names_and_sizes_are_not_taken_for_each_other(tmp_path, photographs):
-    pictures = iter(squares(4, 96))
-    for path in [tmp_path / folder / name for folder in "ab" for name in ("x.bmp", "y.bmp")]:
+    pictures = iter(squares(6, 96))
+    for path in [
+        tmp_path / folder / name for folder in "ab" for name in ("x.bmp", "y.bmp", "z.bmp")
+    ]:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(next(pictures)).save(path)
         os.utime(path, ns=(10**18, 10**18))
