@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ktfast.cli import kmeans, use_model
+from ktfast.cli import compare, kmeans, use_model
 from ktfast.cli.options import overrides, parse
 from ktfast.cli.printing import print_line
 from ktfast.errors import InputError, ShownFormatter
@@ -127,6 +127,7 @@ def _stages(options: argparse.Namespace) -> int:
         stages=options.stages,
         redo=options.redo,
         trust_source=options.trust_source or _names_all_code(config, options),
+        shared=options.shared,
     )
     return _print_report(report)
 
@@ -169,7 +170,18 @@ def _demo(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from ktfast.report import write_report
 
-    return _print_report(write_report(options.run or options.folder))
+    folders = [*options.folders, *([options.run] if options.run else [])]
+    if not folders or (options.run and options.folders):
+        raise InputError("give run folders, such as `ktfast report runs/mine`, or one as --run")
+    if len(folders) > 1:
+        return compare.show(folders)
+    return _print_report(write_report(folders[0]))
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    given = overrides(options)
+    options.trust_source |= "features.source" in given
+    return compare.sweep(options, given)
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -197,6 +209,8 @@ _COMMANDS = {
     "assign": use_model.assign,
     "export": use_model.export,
     "kmeans": kmeans.kmeans,
+    "compare": compare.compare,
+    "sweep": _sweep,
 }
 
 

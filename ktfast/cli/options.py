@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ktfast import __version__
-from ktfast.cli import kmeans, use_model
+from ktfast.cli import compare, kmeans, use_model
 from ktfast.cli.guess import guess, spelled_guess
 from ktfast.cli.stage_help import FullHelpAction, HelpAction, section_of
 from ktfast.errors import ConfigError
@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     -------
     options : argparse.Namespace
         `command` is "stages" for `run` and for each stage, else the name of the command: demo,
-        report, embed, assign, export, kmeans, doctor or bench.
+        report, compare, sweep, embed, assign, export, kmeans, doctor or bench.
 
     Raises
     ------
@@ -64,11 +64,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     demo.set_defaults(command="demo")
-    report = commands.add_parser("report", help="write the HTML report of a run")
-    places = report.add_mutually_exclusive_group(required=True)
-    places.add_argument("folder", nargs="?", type=_path, help="run folder")
-    places.add_argument("--run", type=_path, help="run folder, instead of the argument folder")
+    report = commands.add_parser(
+        "report", help="write the HTML report of a run, or compare several runs"
+    )
+    report.add_argument("folders", nargs="*", type=_path, metavar="RUN", help="run folder")
+    report.add_argument("--run", type=_path, help="run folder, instead of the argument RUN")
     report.set_defaults(command="report")
+    compare.add_commands(commands, arguments[0] if arguments else "", _add_configuration_flags)
     use_model.add_commands(commands)
     kmeans.add_command(commands)
     doctor = commands.add_parser("doctor", help="list what works here, and how to install the rest")
@@ -163,6 +165,12 @@ def _add_run_flags(parser: argparse.ArgumentParser, stage: str) -> None:
         f"of {', '.join(redoable)}",
     )
 
+    parser.add_argument(
+        "--shared",
+        type=_path,
+        help="folder of results that several runs share, also at a time: what another run has made "
+        "from the same options and inputs is taken from it",
+    )
     parser.add_argument(
         "--trust-source",
         action="store_true",

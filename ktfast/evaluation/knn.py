@@ -1,7 +1,7 @@
 """Nearest-neighbour accuracy: how well features separate the classes without any training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,15 @@ class KnnResult:
         Fraction of images that are classified right.
     mean_per_class : float
         Mean of this fraction over classes.
+    predictions : array, int64 [m]
+        Predicted class of each test row.
     per_class : tuple of float
         This fraction for each class of the test rows, in the order of the classes.
     """
 
     top1: float
     mean_per_class: float
+    predictions: NDArray[np.int64] = field(repr=False, compare=False)
     per_class: tuple[float, ...] = ()
 
 
@@ -120,6 +123,7 @@ def knn_accuracy(
         top1=top1_accuracy(test_labels, guess),
         mean_per_class=mean_per_class_accuracy(test_labels, guess),
         per_class=tuple(class_accuracies(test_labels, guess).tolist()),
+        predictions=guess,
     )
 
 
@@ -166,7 +170,9 @@ def leave_one_out_accuracy(
     class_of_row = torch.from_numpy(codes).to(x.device)
     votes.scatter_add_(1, class_of_row[neighbour], _weights(similarity, temperature))
     guess = classes[votes.cpu().numpy().argmax(1)]
-    return KnnResult(top1_accuracy(labels, guess), mean_per_class_accuracy(labels, guess))
+    return KnnResult(
+        top1_accuracy(labels, guess), mean_per_class_accuracy(labels, guess), predictions=guess
+    )
 
 
 def knn_held_out(x: NDArray[Any], labels: NDArray[np.int64], *, k: int, seed: int) -> float:

@@ -6,7 +6,7 @@ only. The test set is used once, at the end.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,8 @@ class LinearProbeResult:
         Number of training images.
     protocol : dict of str to value
         The details that make two accuracies comparable or not.
+    predictions : array, int64 [m]
+        Predicted class of each test image.
     per_class : tuple of float
         Fraction of right test images of each class, in the order of the classes.
     """
@@ -68,6 +70,7 @@ class LinearProbeResult:
     holdout_mean_per_class: dict[str, float]
     n_train: int
     protocol: ProtocolDetails
+    predictions: NDArray[np.int64] = field(repr=False, compare=False)
     per_class: tuple[float, ...] = ()
 
     @property
@@ -166,6 +169,7 @@ def linear_probe(
             "crops": 1,
         },
         per_class=tuple(class_accuracies(test_labels, guess).tolist()),
+        predictions=guess,
     )
 
 

@@ -40,6 +40,8 @@ class RunFolder:
     trust_source : bool
         Whether the code that `features.source` and `pretext.task` name may be imported and called.
         False: the names come from a file that somebody else may have written.
+    shared : Path or None
+        Folder of results that several runs share (`ktfast.pipeline.shared_results`), or None.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
     warned : set of str
@@ -49,6 +51,7 @@ class RunFolder:
     folder: Path
     config: Config
     trust_source: bool = True
+    shared: Path | None = None
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -139,7 +142,11 @@ def as_result(value: dict[str, Any], path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_run(
-    folder: str | os.PathLike[str], config: Config, *, trust_source: bool = True
+    folder: str | os.PathLike[str],
+    config: Config,
+    *,
+    trust_source: bool = True,
+    shared: Path | None = None,
 ) -> Iterator[RunFolder]:
     """Open a run folder for writing, and create it if it does not exist.
 
@@ -153,6 +160,8 @@ def open_run(
         Every option.
     trust_source : bool
         Whether the code that `features.source` and `pretext.task` name may be called.
+    shared : Path, optional
+        Folder of results that several runs share.
 
     Yields
     ------
@@ -172,7 +181,7 @@ def open_run(
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
-        run = RunFolder(folder, config, trust_source)
+        run = RunFolder(folder, config, trust_source, shared)
         remove_leftovers(folder, deep=True)
         if not (folder / "config.toml").is_file():
             record_configuration(run)

@@ -28,6 +28,7 @@ def run(
     stages: Sequence[str] | None = None,
     redo: Collection[str] = (),
     trust_source: bool | None = None,
+    shared: str | os.PathLike[str] | None = None,
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
@@ -54,6 +55,10 @@ def run(
         Whether the function that `features.source` names, and the class that `pretext.task` names,
         may be imported and called. None: yes if `config` gives the options themselves, no if
         `config` is the path of a file.
+    shared : path, optional
+        Folder of results that several runs share, also at a time. Prepared images, puzzle networks,
+        features, clusters and baselines that another run has made from the same options and inputs
+        are taken from the folder. The folder is created if it does not exist.
 
     Returns
     -------
@@ -88,7 +93,9 @@ def run(
         )
     with (
         _torch_threads(options.threads),
-        open_run(folder, options, trust_source=trust_source) as run_folder,
+        open_run(
+            folder, options, trust_source=trust_source, shared=Path(shared) if shared else None
+        ) as run_folder,
     ):
         if len(wanted) == 1:
             _execute_stages(run_folder, wanted, again)

@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ktfast.errors import ConfigError, DataError, InputError, shown
 from ktfast.manifest import describe, problems, read_result, read_sealed_or
 from ktfast.pipeline.question import Question, as_json, refusal
 from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration, remedy_of
+from ktfast.pipeline.shared_results import SHARED_STAGES, SharedEntry, shared_entry
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def complete_stage(
     *,
     redo: bool = False,
     fingerprint: Callable[[Path], str] | None = None,
+    shared_by: object = None,
 ) -> dict[str, Any]:
     """Return the recorded result of a stage, or do the stage's work and record its result.
 
@@ -82,6 +84,9 @@ def complete_stage(
         if an earlier version of ktfast wrote the result, because such a result has no manifest. If
         the fingerprint differs from the recorded one, the work is done again. None: such a result
         counts as whole.
+    shared_by : object
+        JSON value of what two runs must also have in common to share the result, beside the
+        question.
 
     Returns
     -------
@@ -114,6 +119,24 @@ def complete_stage(
             return recorded
     else:
         write_sealed(folder / "begun.json", question.record())
+    with shared_entry_of(run, name, question, shared_by) as entry:
+        if entry is not None and not redo and (made := entry.take(folder)) is not None:
+            record_configuration(run)
+            record = question.record()
+            result = {**made, "stage": name, **{key: record[key] for key in ("named", "from")}}
+            write_sealed(folder / "result.json", result)
+            logger.info("%s: taken from %s", name, shown(entry.place))
+            return result
+        result = _do(run, name, question, work, folder)
+        if entry is not None:
+            entry.keep(folder, result)
+        return result
+
+
+def _do(
+    run: RunFolder, name: str, question: Question, work: Callable[[Path], Outcome], folder: Path
+) -> dict[str, Any]:
+    """Do a stage's work and record its result."""
     logger.info("%s: started", name)
     started, clock = time.time(), time.monotonic()
     with _recorded_configuration(run, folder):
@@ -133,9 +156,38 @@ def complete_stage(
         "summary": outcome.summary,
         "files": describe(folder, _verifies_itself),
     }
-    write_sealed(folder / "result.json", as_json(result))
+    recorded: dict[str, Any] = as_json(result)
+    write_sealed(folder / "result.json", recorded)
     logger.info("%s: done in %.1f s", name, result["seconds"])
-    return result
+    return recorded
+
+
+def shared_entry_of(
+    run: RunFolder, name: str, question: Question, shared_by: object
+) -> AbstractContextManager[SharedEntry | None]:
+    """Hold the place of a stage's result among the results that runs share.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the stage.
+    question : Question
+        The question of the stage.
+    shared_by : object
+        What two runs must also have in common.
+
+    Returns
+    -------
+    entry : context manager
+        Gives the entry, or None if runs do not share results of the stage.
+    """
+    kind = name.partition("/")[0]
+    if kind not in SHARED_STAGES:
+        return nullcontext()
+    asked = [question.settings, question.fingerprints(), shared_by]
+    return shared_entry(run, kind, as_json(asked))
 
 
 def stored_row(path: Path) -> dict[str, Any] | None:

@@ -18,6 +18,11 @@ _EARLIER = {
 }
 
 
+def source_of(stage: str, name: str, result: StageResult) -> str:
+    """Name the stage that made an input of a stage; empty for a file of the user."""
+    return result.made_from.get(name) or _EARLIER.get((stage, name), "")
+
+
 def stale_stages(
     results: Mapping[str, StageResult | None], unfinished: Collection[str]
 ) -> dict[str, str]:
@@ -40,7 +45,7 @@ def stale_stages(
         if result is None:
             continue
         for name, fingerprint in result.inputs.items():
-            source = result.made_from.get(name) or _EARLIER.get((stage, name), "")
+            source = source_of(stage, name, result)
             made = results.get(source)
             if source in unfinished:
                 stale[stage] = f"{source} is being done again"

@@ -32,6 +32,8 @@ class StageResult:
         Fingerprint of each input that the stage read.
     made_from : dict of str to str
         The stage that made the input, for each input that a stage made.
+    settings : dict
+        Every option on which the result depends.
     """
 
     started: float | None
@@ -42,6 +44,7 @@ class StageResult:
     fingerprint: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, value: Json) -> "StageResult":
@@ -56,6 +59,7 @@ class StageResult:
             fingerprint=str(value.get("fingerprint", "")),
             inputs={str(k): str(v) for k, v in mapping(value.get("inputs")).items()},
             made_from={str(k): str(v) for k, v in mapping(value.get("from")).items()},
+            settings=mapping(value.get("config")),
         )
 
 

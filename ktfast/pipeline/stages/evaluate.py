@@ -7,11 +7,23 @@ does only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
 
 import logging
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ktfast.durable import sha256_json, write_sealed
+import numpy as np
+
+from ktfast.durable import (
+    describe_file,
+    is_whole,
+    part,
+    read_sealed,
+    replacing,
+    sha256_json,
+    write_sealed,
+)
+from ktfast.errors import shown
 from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.results import (
     ByModel,
@@ -23,13 +35,18 @@ from ktfast.evaluation.results import (
     Retraining,
 )
 from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.shared_results import shared_entry
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.probe_layers import probe_model
-from ktfast.pipeline.steps.questions import clusters_untrained_features, evaluate_question
+from ktfast.pipeline.steps.questions import (
+    clusters_untrained_features,
+    evaluate_question,
+    probe_question,
+)
 from ktfast.pipeline.steps.retrain_layers import retrain_above
 from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
 from ktfast.pipeline.steps.untrained_clusters import untrained_clusters
@@ -78,20 +95,38 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),
-        outputs={"probes": "probe-*.json", "retrained": "retrained-*.json"},
+        outputs={
+            "probes": "probe-*.json",
+            "predictions": "predictions-*.npz",
+            "retrained": "retrained-*.json",
+        },
         summary=summary,
     )
 
 
 def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
     """Probe a model, or read its accuracies if an interrupted call has stored them."""
-    path = folder / f"probe-{name}.json"
-    if (stored := stored_row(path)) is not None:
-        return ProbeRow.from_json(stored)
-    logger.info("evaluate: probing %s", name)
-    row = probe_model(run, name)
-    write_sealed(path, row.to_json())
-    return row
+    path, predictions = folder / f"probe-{name}.json", folder / f"predictions-{name}.npz"
+    stored = stored_row(path)
+    # A row of an earlier version has no predictions, which comparisons of runs need.
+    if stored is not None and "predictions" in stored:
+        if is_whole(folder, stored["predictions"], hashed=True):
+            return ProbeRow.from_json(stored)
+        logger.warning("%s is damaged or missing, and is made again", shown(predictions))
+    asked = probe_question(run, name) if name != "transfer" else None
+    with nullcontext() if asked is None else shared_entry(run, "probe", asked) as entry:
+        if entry is not None and entry.take(folder) is not None:
+            logger.info("evaluate: the probes of %s are taken from %s", name, shown(entry.place))
+            return ProbeRow.from_json(read_sealed(path, "run ktfast evaluate again"))
+        logger.info("evaluate: probing %s", name)
+        probed = probe_model(run, name)
+        with replacing(predictions) as file:
+            np.savez_compressed(file, **probed.predictions)  # type: ignore[arg-type]
+        write_sealed(path, {**probed.row.to_json(), "predictions": part(predictions)})
+        if entry is not None:
+            files = {found.name: describe_file(found) for found in (path, predictions)}
+            entry.keep(folder, {"files": files})
+        return probed.row
 
 
 def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:

@@ -9,7 +9,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import complete_stage
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.image_sets import set_name
-from ktfast.pipeline.steps.questions import features_question
+from ktfast.pipeline.steps.questions import features_question, images_of
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
@@ -53,5 +53,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             partial(extract, run, role, fitted=fitted),
             redo=redo,
             fingerprint=lambda folder: FeatureStore.open(folder).fingerprint,
+            # Normalised features depend on the images that PCA was fitted to.
+            shared_by=images_of(run, "cluster").fingerprint,
         )
     return results

@@ -3,6 +3,7 @@
 An image that cannot be decoded is listed with the reason, and so is a file that is no image.
 """
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -55,9 +56,17 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             f"prepare/{name}",
             question,
             partial(_prepare, run, listed_images(run, name), f"prepare/{name}"),
+            redo=redo,
             fingerprint=lambda folder: PreparedSet.open(folder).fingerprint,
+            # Names and sizes, which the question holds, do not tell two folders of images apart.
+            shared_by=_files(listed_images(run, name)),
         )
     return results
+
+
+def _files(index: ImageIndex) -> list[Any]:
+    """Give the folder of the images, and the modification time of each file."""
+    return [shown(os.path.realpath(index.root)), index.mtimes_ns.tolist()]
 
 
 def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outcome:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,24 @@ def check_probe_memory(run: RunFolder) -> None:
             )
 
 
-def probe_model(run: RunFolder, name: str) -> ProbeRow:
+@dataclass(frozen=True)
+class ProbedModel:
+    """The probes of one model.
+
+    Attributes
+    ----------
+    row : ProbeRow
+        Accuracies by layer.
+    predictions : dict of str to array, int32 [n]
+        The true class of each test image under the name "labels", and the predicted classes under
+        the names "linear_LAYER" and "knn_LAYER".
+    """
+
+    row: ProbeRow
+    predictions: dict[str, npt.NDArray[np.int32]]
+
+
+def probe_model(run: RunFolder, name: str) -> ProbedModel:
     """Probe the configured layers of one model: linear, nearest neighbours, few labels.
 
     Parameters
@@ -56,11 +74,12 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
 
     Returns
     -------
-    ProbeRow
-        Accuracies by layer.
+    ProbedModel
+        Accuracies by layer, and the predicted class of each test image.
     """
     config = run.config.evaluate
     model, normalization = load_model(run, name)
+    predictions: dict[str, npt.NDArray[np.int32]] = {}
     n_classes = len(open_set(run, "train").classes)
     linear: dict[str, LinearProbeResult] = {}
     knn: Layers = {}
@@ -84,6 +103,8 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
             linear[layer] = linear_probe(*data, **common)
             neighbours = knn_accuracy(*data, k=config.neighbors)
             knn[layer] = neighbours.mean_per_class
+            for kind, found in (("linear", linear[layer]), ("knn", neighbours)):
+                predictions[f"{kind}_{layer}"] = found.predictions.astype(np.int32)
             held_out[layer] = knn_held_out(
                 x, train_labels, k=config.neighbors, seed=run.config.seed
             )
@@ -94,7 +115,7 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
                 probes[layer] = low_label_probe(*data, fraction=fraction, **common)
             accuracies = 100 * linear[layer].mean_per_class, 100 * knn[layer]
             logger.info("evaluate: %s %s linear %.1f %%, k-NN %.1f %%", name, layer, *accuracies)
-    return ProbeRow(
+    row = ProbeRow(
         linear={layer: probe.mean_per_class for layer, probe in linear.items()},
         linear_top1={layer: probe.top1 for layer, probe in linear.items()},
         knn=knn,
@@ -106,6 +127,7 @@ def probe_model(run: RunFolder, name: str) -> ProbeRow:
         },
         knn_held_out=held_out,
     )
+    return ProbedModel(row, {"labels": test_labels.astype(np.int32), **predictions})
 
 
 def _low_label_row(fraction: float, probes: dict[str, LinearProbeResult]) -> LowLabelRow:

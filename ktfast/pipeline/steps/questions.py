@@ -21,6 +21,8 @@ from ktfast.pipeline.steps.image_sets import set_name
 
 _TRUNK_OPTIONS = ("variant", "width", "batch_norm")
 DEFAULTS = Config()
+# Options of the stage evaluate that do not change the probes of a single model.
+_NOT_OF_PROBES = ("baselines", "random_clusters", "retrain", "retrain_epochs")
 
 
 def feature_crop(config: Config) -> int:
@@ -245,6 +247,22 @@ def unlabelled_question(run: RunFolder) -> Question:
     }
     defaults = {"seed": DEFAULTS.seed, **DEFAULTS.evaluate.model_dump(mode="json")}
     return Question("evaluate", settings, inputs, defaults)
+
+
+def probe_question(run: RunFolder, name: str) -> dict[str, Any]:
+    """Give everything on which the probes of a baseline depend, as JSON values."""
+    config = run.config
+    evaluate = result_options(config.evaluate)
+    stage = f"baseline_{name}"
+    return {
+        "model": name,
+        "seed": config.seed,
+        "weights": made_by(run, stage, "").fingerprint if name != "random" else "",
+        "transfer": result_options(config.transfer),
+        "evaluate": {key: value for key, value in evaluate.items() if key not in _NOT_OF_PROBES},
+        "train": images_of(run, "train").fingerprint,
+        "test": images_of(run, "test").fingerprint,
+    }
 
 
 def clusters_untrained_features(config: Config) -> bool:

@@ -1,0 +1,173 @@
+"""The commands that set runs side by side: `ktfast compare` and `ktfast sweep`."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ktfast.cli.printing import print_line
+from ktfast.errors import ConfigError
+
+OUT = Path("comparison")
+"""Folder of the tables if the command line names none."""
+
+
+def add_commands(
+    commands: Any, chosen: str, add_options: Callable[[argparse.ArgumentParser, str], None]
+) -> None:
+    """Add the sub-commands to the parser of the command line.
+
+    Parameters
+    ----------
+    commands : argparse sub-parsers
+        The sub-parsers of the command line.
+    chosen : str
+        The command that is called.
+    add_options : callable
+        Adds one flag per option of the configuration. It is called only for the chosen command,
+        because it imports pydantic.
+    """
+    text = "set runs side by side, with spread over seeds and paired differences"
+    compare = commands.add_parser("compare", help=text, description=text, allow_abbrev=False)
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN",
+        help="run folders; or one TOML file of a grid, whose runs are made first",
+    )  # fmt: skip
+    _add_table_options(compare, f"{OUT}, or runs/NAME for the grid NAME.toml")
+    compare.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="allow features.source of a grid to run a function of a Python module",
+    )
+    compare.set_defaults(command="compare")
+
+    text = "run every combination of some options' values, and compare the runs"
+    sweep = commands.add_parser(
+        "sweep",
+        usage="ktfast sweep --vary NAME=VALUE,... --out FOLDER [--config CONFIG] "
+        "[--OPTION VALUE ...]",
+        help=text,
+        description=f"{text}; what the runs have in common is made once",
+        allow_abbrev=False,
+    )
+    sweep.add_argument(
+        "--vary", action="append", required=True, metavar="NAME=VALUE,...",
+        help="an option and its values, such as cluster.n_clusters=500,1000,2000; repeat the "
+        "argument to vary several options",
+    )  # fmt: skip
+    sweep.add_argument("--config", type=Path, help="TOML file, or the name of a recipe")
+    sweep.add_argument("--trust-source", action="store_true", help="as for ktfast run")
+    _add_table_options(sweep, None)
+    if chosen == "sweep":
+        add_options(sweep, "sweep")
+    sweep.set_defaults(command="sweep")
+
+
+def _add_table_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=default is None,
+        help="folder of the tables and of new runs" + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument(
+        "--layer",
+        help="layer whose accuracy is shown (default: for each row, the best layer on held-out "
+        "training images)",
+    )
+    parser.add_argument(
+        "--measure",
+        choices=("linear", "linear_top1", "knn"),
+        default="linear",
+        help="accuracy that the terminal shows; the files hold all of them (default: linear)",
+    )
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run `ktfast compare`; return the exit status."""
+    grids = [path for path in options.runs if path.suffix == ".toml"]
+    if not grids:
+        return show(options.runs, options.out or OUT, options.layer, options.measure)
+    if len(options.runs) > 1:
+        raise ConfigError(
+            f"{grids[0]} is a grid, which is compared alone; give one grid, or run folders"
+        )
+    from ktfast.pipeline.grid.cells import read_grid
+
+    out = options.out or Path("runs") / grids[0].stem
+    return _run_and_show(read_grid(grids[0], out), out, options)
+
+
+def sweep(options: argparse.Namespace, given: Mapping[str, str]) -> int:
+    """Run `ktfast sweep`; return the exit status.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The parsed command line.
+    given : mapping of str to str
+        Options of every run that the command line gave, by dotted name.
+
+    Returns
+    -------
+    status : int
+        The exit status.
+    """
+    from ktfast.pipeline.grid.cells import sweep_cells
+
+    varied: dict[str, list[str]] = {}
+    for text in options.vary:
+        name, sign, values = text.partition("=")
+        if not sign or not all(values.split(",")):
+            raise ConfigError(f"--vary {text}: expected NAME=VALUE,VALUE,...")
+        varied[name] = values.split(",")
+    options.trust_source |= "features.source" in varied
+    return _run_and_show(sweep_cells(options.config, given, varied), options.out, options)
+
+
+def _run_and_show(cells: Sequence[Any], out: Path, options: argparse.Namespace) -> int:
+    from ktfast.pipeline.grid.run_cells import run_cells
+
+    made = run_cells(cells, out, trust_source=options.trust_source)
+    if not made.folders:
+        raise ConfigError(f"no run could be made. {made.failures[0]}")
+    show(made.folders, out, options.layer, options.measure, made.failures)
+    return 2 if made.failures else 0
+
+
+def show(
+    folders: Sequence[Path],
+    out: Path = OUT,
+    layer: str | None = None,
+    measure: str = "linear",
+    notes: Sequence[str] = (),
+) -> int:
+    """Compare run folders, print the table, and write the files; return the exit status.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Run folders.
+    out : Path
+        Receives the files.
+    layer : str, optional
+        Layer whose accuracy is shown.
+    measure : str
+        Accuracy that the terminal shows.
+    notes : sequence of str
+        Sentences to show with the table.
+
+    Returns
+    -------
+    status : int
+        The exit status.
+    """
+    from ktfast.report.comparison.compare import compare_runs
+    from ktfast.report.comparison.files import write_comparison
+
+    comparison = compare_runs(folders, layer=layer, notes=notes)
+    paths = write_comparison(comparison, out)
+    for line in comparison.lines(measure):
+        print_line(line)
+    print_line(paths[0])
+    return 0

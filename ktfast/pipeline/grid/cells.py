@@ -1,0 +1,235 @@
+"""Read a grid of runs from a TOML file, and make the options of every run.
+
+The grid names teachers, students, numbers of clusters and seeds. Every combination is one run. The
+controls are added without asking: the teachers "hog" and "untrained", and in every run the
+baselines with random weights and with true labels.
+"""
+
+import difflib
+import itertools
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ktfast.config import Config, FeaturesConfig, load_config, options
+from ktfast.errors import ConfigError, reading, shown
+from ktfast.readers import read_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_KEYS = {
+    "config": str, "options": dict, "teachers": dict, "students": dict, "n_clusters": list,
+    "seeds": list, "controls": bool,
+}  # fmt: skip
+_BASELINES = ("random", "labels")
+_FEATURES = "features."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes
+    ----------
+    name : str
+        Name of the run folder.
+    config : Config
+        Every option of the run.
+    names : dict
+        What tells the cell from the other cells, such as the teacher's name; without the seed.
+    control : bool
+        Whether the grid's teacher is a control.
+    untrained : bool
+        Whether the teacher is an untrained network, whose weights `features.weights` names.
+    """
+
+    name: str
+    config: Config
+    names: dict[str, Any] = field(default_factory=dict)
+    control: bool = False
+    untrained: bool = False
+
+
+def read_grid(path: Path, folder: Path) -> list[Cell]:
+    """Read a grid and make the options of every run.
+
+    Parameters
+    ----------
+    path : Path
+        TOML file with the keys `config` (a recipe or a TOML file), `options`, `teachers` and
+        `students` (options by name), `n_clusters`, `seeds`, and `controls` (false leaves the
+        controls out).
+    folder : Path
+        Folder of the grid's results. The weights of untrained teachers lie in it.
+
+    Returns
+    -------
+    cells : list of Cell
+        The runs of one seed after another, so that every row soon has a first figure.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or an option of a run is unknown or impossible. The message names
+        the run.
+    """
+    grid = _read(path)
+    base, given = grid.get("config"), _dotted(grid.get("options", {}))
+    start = _config(base, given, f"{shown(path)}: options")
+    teachers = {name: (_dotted(own), False) for name, own in _tables(grid, "teachers").items()}
+    if grid.get("controls", True):
+        sources = {
+            own.get("features.source", start.features.source) for own, _ in teachers.values()
+        }
+        if "hog" not in sources:
+            teachers.setdefault("hog", ({"features.source": "hog"}, True))
+        teachers.setdefault("untrained", ({"features.source": "pretext"}, True))
+        given |= _baselines(given)
+    cells = []
+    products = itertools.product(
+        grid.get("seeds", [start.seed]),
+        teachers.items(),
+        _tables(grid, "students").items(),
+        grid.get("n_clusters", [start.cluster.n_clusters]),
+    )
+    for seed, (teacher, (own, control)), (student, target), n_clusters in products:
+        names = {"teacher": teacher, "student": student, "n_clusters": n_clusters}
+        name = f"{teacher}-{student}-k{n_clusters}-seed{seed}"
+        values = {**given, **own, **_dotted(target)}
+        values |= {"seed": seed, "cluster.n_clusters": n_clusters}
+        untrained = control and teacher == "untrained"
+        if untrained:
+            values["features.weights"] = folder / "untrained" / _untrained_name(start, seed)
+        values |= _reset(values, own, start)
+        config = _config(base, values, f"{shown(path)}: the run {name}")
+        cells.append(Cell(_file_name(name), config, names, control, untrained))
+    if len({cell.name for cell in cells}) != len(cells):
+        raise ConfigError(f"{shown(path)}: two runs have the same name; give each value once")
+    return cells
+
+
+def sweep_cells(
+    config: Path | None, given: Mapping[str, Any], varied: Mapping[str, Sequence[str]]
+) -> list[Cell]:
+    """Make the options of runs that differ in some options.
+
+    Parameters
+    ----------
+    config : Path, optional
+        Recipe or TOML file.
+    given : mapping
+        Options of every run, by dotted name.
+    varied : mapping of str to sequence of str
+        Values of the options that vary. Every combination is one run.
+
+    Returns
+    -------
+    cells : list of Cell
+        The runs.
+
+    Raises
+    ------
+    ConfigError
+        An option is unknown or has an impossible value.
+    """
+    for name in varied:
+        if name not in options():
+            close = difflib.get_close_matches(name, options(), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"--vary {name}: there is no option of this name{hint}")
+    cells = []
+    for values in itertools.product(*varied.values()):
+        own = dict(zip(varied, values, strict=True))
+        name = "-".join(f"{key.rpartition('.')[2]}-{value}" for key, value in own.items())
+        cells.append(Cell(_file_name(name), _config(config, {**given, **own}, f"the run {name}")))
+    if len({cell.name for cell in cells}) != len(cells):
+        raise ConfigError("--vary: two runs have the same values; give each value once")
+    return cells
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path, "a grid in TOML", "write a TOML file in UTF-8")
+    with reading(path, "a grid in TOML", "correct the file"):
+        grid: dict[str, Any] = tomllib.loads(text)
+    for key, value in grid.items():
+        if key not in _KEYS:
+            raise ConfigError(
+                f"{shown(path)}: {key!r} is no key of a grid; the keys are {', '.join(_KEYS)}"
+            )
+        if not isinstance(value, _KEYS[key]):
+            raise ConfigError(
+                f"{shown(path)}: {key} must be a {_KEYS[key].__name__}, got {value!r}"
+            )
+    for key in ("n_clusters", "seeds"):
+        values = grid.get(key, [0])
+        if not values or not all(type(value) is int for value in values):
+            raise ConfigError(f"{shown(path)}: {key} must be a list of integers, got {values!r}")
+    for key in ("teachers", "students"):
+        for name, own in grid.get(key, {}).items():
+            if not isinstance(own, dict):
+                raise ConfigError(
+                    f"{shown(path)}: {key}.{name} must be a table of options, got {own!r}"
+                )
+    return grid
+
+
+def _untrained_name(start: Config, seed: int) -> str:
+    puzzle = start.pretext
+    kind = f"{puzzle.trunk}-{puzzle.width:g}{'-norm' if puzzle.batch_norm else ''}"
+    return f"{kind}-seed{seed}.safetensors"
+
+
+def _tables(grid: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The named tables of options; one table without options if there are none."""
+    single = {"teachers": "teacher", "students": "student"}[key]
+    return grid.get(key) or {single: {}}
+
+
+def _baselines(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that let every run probe the controls, and leave out what the grid does itself."""
+    asked = given.get("evaluate.baselines", ())
+    names = [n for n in ("random", "pretext", "labels") if n in asked or n in _BASELINES]
+    return {"evaluate.random_clusters": False, **given, "evaluate.baselines": names}
+
+
+def _reset(values: Mapping[str, Any], own: Mapping[str, Any], start: Config) -> dict[str, Any]:
+    """Set the options of features that a teacher's source does not use to their defaults.
+
+    A recipe names the layer of the puzzle network, for example, which HOG refuses.
+    """
+    source = values.get("features.source", start.features.source)
+    unused = FeaturesConfig.model_construct(source=source).unused()
+    defaults = FeaturesConfig()
+    return {
+        f"{_FEATURES}{name}": getattr(defaults, name)
+        for name in unused
+        if f"{_FEATURES}{name}" not in own
+    }
+
+
+def _config(base: Any, values: Mapping[str, Any], place: str) -> Config:
+    try:
+        return load_config(base, values)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _dotted(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _file_name(name: str) -> str:
+    """Spell a name so that it can be the name of a folder."""
+    return re.sub(r"[^\w.+-]+", "_", name).strip(".") or "run"

@@ -1,0 +1,97 @@
+"""Run the cells of a grid as run folders below one folder, which share what they have in common."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ktfast.durable import write_sealed
+from ktfast.errors import InputError, shown
+from ktfast.models import initialize
+from ktfast.pipeline.grid.cells import Cell
+from ktfast.pipeline.runner import run
+from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
+from ktfast.report.comparison.cells import ROW
+
+logger = logging.getLogger(__name__)
+
+RUNS, SHARED = "runs", "shared"
+"""Folders below the folder of a grid: the run folders, and the results that they share."""
+
+
+@dataclass
+class GridResult:
+    """What the runs of a grid have left.
+
+    Attributes
+    ----------
+    folders : list of Path
+        Run folders of the finished cells.
+    failures : list of str
+        One sentence for each cell that could not be run.
+    """
+
+    folders: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> GridResult:
+    """Run every cell that is not finished yet.
+
+    A cell that the user must correct does not stop the others.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        The runs.
+    folder : Path
+        Receives the run folders in `runs`, and the results that they share in `shared`.
+    trust_source : bool
+        Whether functions that `features.source` names may be called.
+
+    Returns
+    -------
+    result : GridResult
+        The finished runs, and the reasons of the others.
+
+    Raises
+    ------
+    InputError
+        `folder` is a file.
+    """
+    result = GridResult()
+    for number, cell in enumerate(cells, 1):
+        place = folder / RUNS / cell.name
+        logger.info("run %d of %d: %s", number, len(cells), shown(place))
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"{shown(folder)} is a file; give a folder for the grid") from error
+        if cell.names:
+            write_sealed(place / ROW, {"names": cell.names, "control": cell.control})
+        try:
+            if cell.untrained:
+                _make_untrained(cell)
+            run(cell.config, place, trust_source=trust_source, shared=folder / SHARED)
+        except InputError as error:
+            logger.error("%s: %s", cell.name, error)
+            result.failures.append(f"{cell.name} could not be run: {error}.")
+        else:
+            result.folders.append(place)
+    return result
+
+
+def _make_untrained(cell: Cell) -> None:
+    """Write the weights of an untrained teacher, unless the file exists."""
+    path = cell.config.features.weights
+    assert path is not None
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.config.seed)
+        trunk = pretext_trunk(cell.config.pretext)
+        initialize(trunk)
+    save_network(trunk, path, pretext_preprocessing(cell.config))

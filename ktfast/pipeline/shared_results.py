@@ -1,0 +1,146 @@
+"""Share the results of stages between runs: a folder in which runs find what others have made.
+
+An entry of the folder belongs to one question (`ktfast.pipeline.question`): the options and inputs
+on which a result depends. A run that asks the same question takes the files of the entry as hard
+links, or as copies where links are impossible, after comparing them with their hashes. ktfast
+replaces files and never changes them in place, so that runs with linked files do not disturb each
+other.
+
+A lock per entry lets several runs share the folder at a time: the first one computes, and the
+others wait and then take its result.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import ktfast
+from ktfast.durable import replacing, sha256_json, sync_folder, write_sealed
+from ktfast.errors import DataError, shown
+from ktfast.manifest import problems, read_result
+from ktfast.pipeline.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+SHARED_STAGES = ("prepare", "pretext", "features", "cluster", "baseline_pretext", "baseline_labels")
+"""The stages whose results runs share."""
+_RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class SharedEntry:
+    """The place of one result in the shared folder, while its lock is held.
+
+    Attributes
+    ----------
+    place : Path
+        Folder of the entry. It exists once a run has made the result.
+    """
+
+    place: Path
+
+    def take(self, folder: Path) -> dict[str, Any] | None:
+        """Put the files of the entry into a folder.
+
+        Parameters
+        ----------
+        folder : Path
+            Receives the files. Files of the same names are replaced.
+
+        Returns
+        -------
+        result : dict or None
+            The result that `keep` stored. None if there is no entry, or if its files are damaged.
+        """
+        path = self.place / _RESULT
+        if not path.is_file():
+            return None
+        try:
+            result = read_result(path, "it is made again")
+            files: Mapping[str, Mapping[str, Any]] = result["files"]
+            damaged = problems((self.place / name, record) for name, record in files.items())
+        except (DataError, KeyError) as error:
+            logger.warning("%s", error)
+            return None
+        if damaged:
+            file, text = damaged[0]
+            logger.warning("%s %s, and the result is made again", shown(file), text)
+            return None
+        for name in files:
+            _link(self.place / name, folder / name)
+        sync_folder(folder)
+        return result
+
+    def keep(self, folder: Path, result: dict[str, Any]) -> None:
+        """Store a result for other runs.
+
+        Parameters
+        ----------
+        folder : Path
+            Folder with the files that `result["files"]` lists.
+        result : dict
+            JSON values.
+        """
+        new = self.place.with_name(f".{self.place.name}.new")
+        for old in (new, self.place):
+            if old.exists():
+                shutil.rmtree(old)
+        new.mkdir(parents=True)
+        for name in result["files"]:
+            _link(folder / name, new / name)
+        write_sealed(new / _RESULT, result)
+        new.rename(self.place)
+        sync_folder(self.place.parent)
+
+
+@contextmanager
+def shared_entry(run: RunFolder, kind: str, question: Any) -> Iterator[SharedEntry | None]:
+    """Hold the lock of the entry that belongs to a question.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    kind : str
+        What the result is, such as "cluster".
+    question : Any
+        JSON value of everything on which the result depends.
+
+    Yields
+    ------
+    entry : SharedEntry or None
+        None if the run shares no results.
+    """
+    if run.shared is None:
+        yield None
+        return
+    place = run.shared / kind / sha256_json([ktfast.__version__, run.config.device, question])[:32]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f"{place.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("%s: waiting for another run that makes the same result", kind)
+        lock.acquire()
+    try:
+        yield SharedEntry(place)
+    finally:
+        lock.release()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a file appear at another place, by a hard link or else by a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        with open(source, "rb") as read, replacing(target) as file:
+            shutil.copyfileobj(read, file, 1 << 20)

@@ -1,0 +1,172 @@
+"""Separate what cannot be compared, and group what differs in the seed only.
+
+Accuracies are comparable if the test images, the labelled training images and the options of the
+probes agree. Networks that are not comparable go into different parts, each with its own ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ktfast.durable import sha256_json
+from ktfast.report.comparison.cells import Cell
+from ktfast.report.formats import MODEL_NAMES
+
+_SECTIONS = ("features", "pretext", "cluster", "transfer")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row of a comparison: networks that differ in the seed only.
+
+    Attributes
+    ----------
+    name : str
+        Printed name, unique in its part.
+    model : str
+        "transfer", "random", "pretext" or "labels".
+    cells : list of Cell
+        One network per seed.
+    """
+
+    name: str
+    model: str
+    cells: list[Cell]
+
+    @property
+    def stale(self) -> str:
+        """Why the accuracies belong to an earlier state of their runs; may be empty."""
+        return self.cells[0].stale
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that may be compared with each other.
+
+    Attributes
+    ----------
+    groups : list of Group
+        The rows.
+    reasons : list of str
+        In what the protocol differs from that of the first part; empty for the first part.
+    images : int or None
+        Number of test images.
+    """
+
+    groups: list[Group]
+    reasons: list[str]
+    images: int | None
+
+
+def separate(cells: Sequence[Cell], notes: list[str]) -> list[Part]:
+    """Sort networks into parts, and the networks of each part into rows.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        The networks of all runs.
+    notes : list of str
+        Receives a sentence for each network that is left out.
+
+    Returns
+    -------
+    parts : list of Part
+        The part with most runs first.
+    """
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(sha256_json(cell.protocol), []).append(cell)
+    ordered = sorted(found.values(), key=lambda part: -len({cell.run.folder for cell in part}))
+    first = ordered[0][0].protocol if ordered else {}
+    return [
+        Part(_groups(part, cells, notes), _reasons(first, part[0].protocol), _test_images(part[0]))
+        for part in ordered
+    ]
+
+
+def _reasons(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Say in what two protocols differ; a fingerprint is not shown."""
+    reasons = []
+    for name in dict.fromkeys([*first, *other]):
+        before, now = first.get(name), other.get(name)
+        if before == now:
+            continue
+        if name in ("test images", "labelled training images"):
+            reasons.append(f"the {name} differ")
+        else:
+            reasons.append(f"{name} is {now!r} instead of {before!r}")
+    return reasons
+
+
+def _test_images(cell: Cell) -> int | None:
+    """Number of images of the prepared set that the stage evaluate tested on."""
+    result = cell.run.result("evaluate")
+    place = "" if result is None else result.made_from.get("test", "")
+    found = cell.run.prepared().get(place.removeprefix("prepare/") or "test")
+    return None if found is None or found.images is None else int(found.images)
+
+
+def _groups(cells: Sequence[Cell], everything: Sequence[Cell], notes: list[str]) -> list[Group]:
+    rows: dict[str, dict[object, Cell]] = {}
+    for cell in cells:
+        seeds = rows.setdefault(cell.key, {})
+        token = cell.run.folder if cell.seed is None else cell.seed
+        if (other := seeds.setdefault(token, cell)) is cell:
+            continue
+        if cell.model == "transfer" or other.scores != cell.scores:
+            notes.append(
+                f"{MODEL_NAMES[cell.model]} of {cell.run.folder} is left out: {other.run.folder} "
+                f"has the same options and the same seed {cell.seed}"
+                + (", and other accuracies." if other.scores != cell.scores else ".")
+            )
+    found = [list(seeds.values()) for seeds in rows.values()]
+    return [
+        Group(name, row[0].model, sorted(row, key=lambda cell: cell.seed or 0))
+        for name, row in zip(_row_names(found, everything), found, strict=True)
+    ]
+
+
+def _row_names(rows: Sequence[list[Cell]], everything: Sequence[Cell]) -> list[str]:
+    """Name each row by the options in which networks of its model differ, in any part."""
+    names = []
+    for row in rows:
+        same = [cell for cell in everything if cell.model == row[0].model]
+        words = _differing(row[0], same)
+        if row[0].model != "transfer":
+            words.insert(0, MODEL_NAMES.get(row[0].model, row[0].model).partition(" (")[0])
+        names.append(", ".join(words) or "transfer")
+    repeated = {name for name in names if names.count(name) > 1}
+    return [
+        f"{name} ({row[0].run.folder.name})" if name in repeated else name
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
+    """Spell the options of a network that are not the same in all networks of its model."""
+    named = cell.model == "transfer" and all(other.names for other in others)
+    if named:
+        keys = [k for k in cell.names if len({str(other.names.get(k)) for other in others}) > 1]
+        keys = keys or list(cell.names)[:1]
+        return [_spell(key, cell.names[key]) for key in keys]
+    # An option that only some networks have, such as one of the puzzle, follows from another one.
+    shared = [key for key in cell.settings if all(key in other.settings for other in others)]
+    for keys in (shared, list(cell.settings)):
+        varied = [
+            key for key in keys if len({str(other.settings.get(key)) for other in others}) > 1
+        ]
+        if varied:
+            varied.sort(key=_section)
+            return [_spell(key.rpartition(".")[2], cell.settings[key]) for key in varied[:4]]
+    return []
+
+
+def _section(key: str) -> int:
+    section = key.partition(".")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
+
+
+def _spell(name: str, value: object) -> str:
+    if name in ("teacher", "student", "source"):
+        return str(value)
+    return f"{name}={value}"

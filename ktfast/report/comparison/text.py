@@ -1,0 +1,170 @@
+"""Spell a comparison as text: the table of the terminal in 80 columns, Markdown, and sentences."""
+
+import textwrap
+from collections.abc import Sequence
+
+from ktfast.evaluation.paired import Interval
+from ktfast.report.comparison.parts import Part
+from ktfast.report.comparison.table import Row, Table, short_count, short_time
+from ktfast.report.formats import duration
+
+WIDTH = 80
+_COLUMNS = (("rank", 4), ("row", 25), ("layer", 7), ("acc. %", 11), ("vs first, 95 %", 19))
+_COSTS = (("time", 4), ("size", 4))
+
+
+def heading(part: Part, number: int, total: int) -> str:
+    """Name a part of a comparison, and say why it is separate.
+
+    Parameters
+    ----------
+    part : Part
+        The part.
+    number, total : int
+        Position of the part, from 1, and number of parts.
+
+    Returns
+    -------
+    heading : str
+        One sentence.
+    """
+    images = "an unknown number of" if part.images is None else f"{part.images:,}"
+    if not part.reasons:
+        first = f"Part 1 of {total}: " if total > 1 else ""
+        return f"{first}{len(part.groups)} rows, measured on {images} test images."
+    return (
+        f"Part {number} of {total}: {len(part.groups)} rows, measured on {images} test images. Not "
+        f"comparable with part 1, because {'; '.join(part.reasons)}."
+    )
+
+
+def accuracy(row: Row) -> str:
+    """Mean and spread in percent with the number of seeds: 48.3±0.4 n3."""
+    spread = "" if row.spread is None else f"±{100 * row.spread:.1f}"
+    return f"{100 * row.mean:.1f}{spread} n{len(row.values)}"
+
+
+def interval(found: Interval | None) -> str:
+    """Difference and interval in percentage points: -1.2 [-2.0,-0.4]; empty if unknown."""
+    if found is None:
+        return ""
+    return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f},{100 * found.high:+.1f}]"
+
+
+def basis(found: Interval | None) -> str:
+    """Say what an interval pairs: 3 seeds, or 2,845 images."""
+    return "not paired" if found is None else f"{found.n:,} {found.basis}"
+
+
+def rank(row: Row) -> str:
+    """Rank of a row, with = if other rows share the rank."""
+    if row.rank is None:
+        return "old" if row.group.stale else "–"
+    return f"{row.rank}{'=' if row.tied else ''}"
+
+
+def difference(row: Row) -> str:
+    """Difference of a row to the first row, or why there is none."""
+    if row.behind is not None:
+        return interval(row.behind)
+    if row.group.stale:
+        return "stale"
+    return "first" if row.leads else "–"
+
+
+def conclusion(table: Table) -> str:
+    """Say in one or two sentences what the table shows."""
+    ranked = [row for row in table.rows if row.rank is not None]
+    if not ranked:
+        return "No row has a rank."
+    first, others = ranked[0], [row for row in ranked[1:] if row.rank == 1]
+    text = f"{first.group.name} has the highest accuracy, {100 * first.mean:.1f} %"
+    if len(ranked) == 1:
+        return f"{text}. There is nothing to compare it with."
+    if not others:
+        return f"{text}, and the difference to every other row is more than noise."
+    names = [row.group.name for row in others]
+    shown = "; ".join(names[:4]) + (f"; and {len(names) - 4} others" if len(names) > 4 else "")
+    return f"{text}. These rows cannot be told apart from it: {shown}."
+
+
+def remarks(table: Table) -> list[str]:
+    """Say how the figures of a table were made."""
+    found = {row.behind.basis for row in table.rows if row.behind is not None}
+    lines = [
+        f"Measure: {table.title}. Layer: {table.layers}.",
+        "±: standard deviation over n seeds.",
+    ]
+    if "seeds" in found:
+        lines.append("Intervals of 95 % pair the accuracies of equal seeds (Student's t).")
+    if "images" in found:
+        lines.append(
+            "Intervals of 95 % pair the test images of one seed where fewer than two seeds are "
+            "common. They leave out the noise of the training."
+        )
+    if not found:
+        lines.append(
+            "No row can be paired with the first row: the rows have fewer than two common seeds, "
+            "and the runs do not hold the predictions for each test image. Rows without an "
+            "interval share a rank. `ktfast evaluate --redo evaluate` stores the predictions."
+        )
+    lines.append(
+        "A row shares a rank (=) if the interval of its difference to the first row of that rank "
+        "contains zero. The intervals are not corrected for the number of rows."
+    )
+    lines.append(
+        "Time: the stages that made the network from prepared images. Size: weights without the "
+        "classifier."
+    )
+    return lines
+
+
+def terminal(table: Table) -> list[str]:
+    """Lines of the table, none longer than 80 columns."""
+    columns = (*_COLUMNS, *_COSTS)
+    lines = [_line([name for name, _ in columns]), "-" * WIDTH]
+    for row in table.rows:
+        cells = [rank(row), "", row.layer[:7], accuracy(row), difference(row)]
+        cells += [short_time(row.seconds), short_count(row.parameters)]
+        name = row.group.name + (" (control)" if row.role == "control" else "")
+        first, *rest = textwrap.wrap(name, _COLUMNS[1][1]) or [""]
+        cells[1] = first
+        lines.append(_line(cells))
+        lines += [" " * (_COLUMNS[0][1] + 1) + more for more in rest]
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    columns = (*_COLUMNS, *_COSTS)
+    right = {"acc. %", "vs first, 95 %", "time", "size"}
+    parts = [
+        f"{cell:>{width}}" if name in right else f"{cell:<{width}}"
+        for cell, (name, width) in zip(cells, columns, strict=True)
+    ]
+    return " ".join(parts).rstrip()
+
+
+def markdown(table: Table) -> list[str]:
+    """Lines of the table in Markdown."""
+    lines = [
+        "| rank | row | layer | accuracy (%) | seeds | difference to the first row, 95 % (points) "
+        "| pairs | time | weights |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
+        role = "" if row.role == "student" else f" ({row.role})"
+        name = row.group.name.replace("|", "\\|") + role
+        cells = [
+            rank(row),
+            name,
+            row.layer,
+            f"{100 * row.mean:.1f}{spread}",
+            str(len(row.values)),
+            difference(row),
+            "" if row.behind is None else basis(row.behind),
+            duration(row.seconds),
+            "–" if row.parameters is None else f"{row.parameters:,}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
