@@ -23,6 +23,7 @@ from ktfast.config import (
     TrainingConfig,
     TransferConfig,
 )
+from ktfast.errors import reading
 
 SKIMAGE = (
     "astronaut",
@@ -140,6 +141,7 @@ def _photographs() -> dict[str, npt.NDArray[np.uint8]]:
     found |= {name: getattr(data, name)() for name in MORE_SKIMAGE}
     found[STEREO] = getattr(data, STEREO)()[0]  # the left picture of a pair
     for name in MATPLOTLIB:
-        with Image.open(Path(get_data_path(), "sample_data", f"{name}.jpg")) as image:
+        path = Path(get_data_path(), "sample_data", f"{name}.jpg")
+        with reading(path, "a JPEG file", "install matplotlib again"), Image.open(path) as image:
             found[name] = np.asarray(image)
     return found
