@@ -12,7 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ktfast
-from emulation.avx512.build import AMX_FLAGS, AVX2_FLAGS, AVX512_FLAGS, ROOT, compile_one, compiler
+from emulation.avx512.build import (
+    AMX_FLAGS,
+    AVX2_FLAGS,
+    AVX512_FLAGS,
+    ROOT,
+    compile_one,
+    compiler,
+    x86_sources,
+)
 
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = [*SANITIZERS, "-O1", "-g1", "-fno-omit-frame-pointer", "-Wno-error", "-w"]
@@ -38,11 +46,11 @@ def build(folder: Path) -> Path:
         name = "_".join(source.relative_to(csrc).with_suffix(".o").parts)
         return compile_one(source, folder / name, [*FLAGS, *flags_of(source)])
 
-    sources = [s for s in csrc.rglob("*.cpp") if s.name != "bind_cuda.cpp"]
+    sources = x86_sources()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compiled, sources))
     library = package / "native" / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
-    command = [compiler(), "-shared", "-fopenmp", *SANITIZERS, *objects, "-o", library]
+    command = [compiler(), "-shared", "-pthread", *SANITIZERS, *objects, "-o", library]
     subprocess.run(command, check=True)
     return folder
 

@@ -85,14 +85,18 @@ def object_name(source):
     return "_".join(source.with_suffix(".o").parts)
 
 
-def build(folder):
-    """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
-    sources = [
+def x86_sources():
+    """Return the source files of the CPU module on x86-64."""
+    return [
         source
         for source in (ROOT / "csrc").rglob("*.cpp")
         if source.name != "bind_cuda.cpp" and not source.parent.name.startswith("neon")
     ]
-    return build_package(folder, sources, flags_of)
+
+
+def build(folder):
+    """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
+    return build_package(folder, x86_sources(), flags_of)
 
 
 def build_package(folder, sources, flags_of):
