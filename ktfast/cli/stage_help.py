@@ -88,7 +88,8 @@ def short_help(stage: str, options: Options) -> str:
     elif own != "data":
         data = {name: option for name, option in named.items() if _in(name, "data")}
         lines += ["", *_listed("data", data, width)]
-    return "\n".join([*lines, *_described("general", options, width)]) + "\n"
+    general = {name: option for name, option in options.items() if _in(name, "general")}
+    return "\n".join([*lines, "", *_listed("", general, width)]) + "\n"
 
 
 def _arguments(stage: str, width: int) -> Iterator[str]:
@@ -129,7 +130,7 @@ def _described(section: str, options: Options, width: int) -> Iterator[str]:
 
 def _listed(group: str, options: Options, width: int) -> Iterator[str]:
     """List options of a group in a paragraph: names, defaults, choices."""
-    yield f"--{group}.NAME VALUE (default/other choices):"
+    yield f"--{group}{'.' if group else ''}NAME VALUE (default/other choices):"
     words = []
     for name, (kind, default, _) in options.items():
         shown = _show(default)

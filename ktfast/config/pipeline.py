@@ -192,8 +192,8 @@ class PretextConfig(Section):
     feature_measures: int = side_option(
         4,
         ge=0,
-        description="number of times in the training at which ktfast measures how well the "
-        "nearest neighbours of up to 1,000 training images name their class; the report shows the "
+        description="number of measures in the training of how well nearest neighbours name a "
+        "class; the neighbours are taken among up to 1,000 training images; the report shows the "
         "curve; the network never sees the classes; 0, or images without classes: not measured",
     )
     training: TrainingConfig = TrainingConfig()

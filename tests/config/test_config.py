@@ -242,6 +242,7 @@ def test_options_that_do_not_change_results_are_left_out():
     assert result_options(cluster.cluster) == result_options(Config().cluster)
     assert set(ClusterConfig.model_fields) - result_options(Config().cluster).keys() == {
         "features",
+        "link",
         "memory_budget_gb",
         "pca",  # has no effect with cluster.normalize = "l2"
     }
