@@ -12,8 +12,8 @@ namespace {
 
 enum Register { eax, ebx, ecx, edx };
 
-// A bit of CPUID's answer. `state` are the bits of the register XCR0 that the operating system sets
-// if it saves the registers of the extension.
+// A bit of CPUID's answer. `state` holds the bits of the register XCR0 that the operating system
+// sets if it saves the registers of the extension.
 struct Feature {
   const char* name;
   unsigned leaf, subleaf;
@@ -37,7 +37,7 @@ constexpr Feature kFeatures[] = {
 };
 
 #if defined(__x86_64__)
-// The register XCR0. The compiler's intrinsic would need -mxsave.
+// Reads the register XCR0. The compiler's intrinsic would need the flag -mxsave.
 uint64_t saved_state() {
   constexpr int kXsaveInUse = 27;  // the operating system has enabled XGETBV
   unsigned answer[4];
@@ -77,7 +77,7 @@ std::vector<std::pair<std::string, bool>> examine() {
   return found;
 }
 
-// CPUID is slow in a virtual machine, so it is asked once per process.
+// CPUID is slow in a virtual machine, so each process executes CPUID only once.
 const std::vector<std::pair<std::string, bool>>& examined() {
   static const std::vector<std::pair<std::string, bool>> found = examine();
   return found;

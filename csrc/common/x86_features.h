@@ -1,7 +1,8 @@
-// What an x86 processor and the operating system offer, asked from the processor itself.
+// The instruction sets that an x86 processor and the operating system offer, from the instruction
+// CPUID.
 //
 // Compilers differ in the names that __builtin_cpu_supports knows: clang before 19 refuses
-// "amx-tile". The instruction CPUID is the same for all of them.
+// "amx-tile". CPUID does not depend on the compiler.
 #pragma once
 
 #include <string>

@@ -96,7 +96,7 @@ struct Neon {
     return vmulq_f32(vsubq_f32(vcvtq_f32_s32(numbers), s.mean), s.inverse);
   }
 
-  // bfloat16_from() of tile_math.h.
+  // As bfloat16_from() of tile_math.h.
   static KTFAST_HD uint16x4_t round_to_bfloat16(float32x4_t x) {
     const uint32x4_t bits = vreinterpretq_u32_f32(x);
     const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));

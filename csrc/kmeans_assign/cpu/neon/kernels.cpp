@@ -1,5 +1,6 @@
-// Product of float32 codes, selection and single scores with NEON, which every aarch64 processor
-// has. The compiler vectorises the other loops, those of scalar/kernels.cpp, for NEON by itself.
+// NEON versions of three loops: the product of float32 codes, the selection of candidates, and
+// single scores. Every aarch64 processor has NEON. The other loops are those of
+// scalar/kernels.cpp, which the compiler vectorises for NEON by itself.
 #include "kmeans_assign/cpu/kernels.h"
 
 #include <arm_neon.h>
@@ -115,7 +116,7 @@ float32x4_t load_first(const float* from, int64_t count) {
   return vld1q_f32(padded);
 }
 
-// The sum of kDotLanes chains.
+// The sum of the 16 lanes of four registers.
 float sum_of(const float32x4_t (&sums)[4]) {
   return vaddvq_f32(vaddq_f32(vaddq_f32(sums[0], sums[1]), vaddq_f32(sums[2], sums[3])));
 }

@@ -1,8 +1,8 @@
 // The product of int8 codes with NEON's dot product, an extension of ARMv8.2.
 //
-// The instruction multiplies signed bytes, and a panel holds the codes of centres as bytes with 128
-// added. So the loop takes 128 off, and adds 128 times the sum of the row's codes at the end. All
-// numbers are integers, so the result is exact.
+// The instruction multiplies signed bytes, but a panel holds each code of a centre plus 128, as an
+// unsigned byte. So the loop subtracts 128 from each code, and adds 128 times the sum of the row's
+// codes to the product at the end. All numbers are integers, so the result is exact.
 #include <arm_neon.h>
 
 #include "kmeans_assign/cpu/kernels.h"
