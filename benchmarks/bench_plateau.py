@@ -1,4 +1,4 @@
-"""After how many steps a puzzle network leaves chance, and how good its features are then.
+"""Measure after how many steps a puzzle network leaves chance, and how good its features are.
 
     python benchmarks/bench_plateau.py windows VOC2012/JPEGImages windows/train --list train.txt
     python benchmarks/bench_plateau.py train --folder clothing clothing/train clothing/test \

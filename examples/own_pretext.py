@@ -1,4 +1,4 @@
-"""A pretext task of one's own: say whether a photograph is upside down.
+"""How to write your own pretext task: say whether a photograph is upside down.
 
 The end of the script runs the command `ktfast pretext --pretext.task own_pretext:UpsideDown`.
 The training is so short that the network hardly learns the task.

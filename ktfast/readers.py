@@ -21,10 +21,10 @@ from ktfast.errors import DataError, reading, shown
 MOST_TEXT = 256 << 20
 """Largest size of a text file, bytes. A list of a million images takes about 30 MB."""
 UNPACKED_FREE = 1 << 30
-"""Bytes that a compressed file may unpack to, however small the file is."""
+"""Number of bytes to which even the smallest compressed file may unpack."""
 UNPACKED_RATIO = 100
-"""Beyond `UNPACKED_FREE`, the largest ratio of the unpacked size to the size of the file. Zeros
-compress a thousandfold, real data at most about twentyfold."""
+"""Largest ratio of the unpacked size to the size of the file, for more than `UNPACKED_FREE` bytes.
+Zeros compress a thousandfold, and real data at most about twentyfold."""
 _PIECE = 1 << 20
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ def read_bytes(
     what : str
         What the file should be, with an article, for messages.
     remedy : str
-        What the user can do if the file cannot be read, as an order.
+        What the user can do if the file cannot be read, in the imperative.
     pipes : bool
         Also read a named pipe, such as that of a shell's `<(command)`. Reading waits for the
         writer.
@@ -83,7 +83,7 @@ def read_text(path: str | os.PathLike[str], what: str, remedy: str, *, pipes: bo
     what : str
         What the file should be, with an article, for messages.
     remedy : str
-        What the user can do if the file cannot be read, as an order.
+        What the user can do if the file cannot be read, in the imperative.
     pipes : bool
         Also read a named pipe, as `read_bytes` does.
 
@@ -113,7 +113,7 @@ def read_csv(path: str | os.PathLike[str], width: int, remedy: str) -> list[list
     width : int
         Number of columns.
     remedy : str
-        What the user can do if the file cannot be read, as an order.
+        What the user can do if the file cannot be read, in the imperative.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def map_npy(path: str | os.PathLike[str], remedy: str) -> Array:
     path : path
         The file.
     remedy : str
-        What the user can do if the file cannot be read, as an order.
+        What the user can do if the file cannot be read, in the imperative.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def read_npz(
     names : sequence of str, optional
         Names of the arrays. None: all arrays of the file.
     remedy : str
-        What the user can do if the file cannot be read, as an order.
+        What the user can do if the file cannot be read, in the imperative.
 
     Returns
     -------

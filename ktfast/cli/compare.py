@@ -1,4 +1,4 @@
-"""The commands that set runs side by side: `ktfast compare` and `ktfast sweep`."""
+"""The commands that compare runs: `ktfast compare` and `ktfast sweep`."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from ktfast.cli.printing import print_line
 from ktfast.errors import ConfigError
 
 OUT = Path("comparison")
-"""Folder of the tables if the command line names none."""
+"""Folder for the tables if the command line names no folder."""
 
 
 def add_commands(
@@ -22,7 +22,7 @@ def add_commands(
     commands : argparse sub-parsers
         The sub-parsers of the command line.
     chosen : str
-        The command that is called.
+        The command that the user called.
     add_options : callable
         Adds one flag per option of the configuration. It is called only for the chosen command,
         because it imports pydantic.
@@ -149,11 +149,11 @@ def show(
     folders : sequence of Path
         Run folders.
     out : Path
-        Receives the files.
+        Folder for the tables and the page.
     layer : str, optional
         Layer whose accuracy is shown.
     measure : str
-        Accuracy that the terminal shows.
+        Measure that the terminal shows.
     notes : sequence of str
         Sentences to show with the table.
 

@@ -44,7 +44,7 @@ MORE_SKIMAGE = ("camera", "page", "text")
 STEREO = "stereo_motorcycle"
 MATPLOTLIB = ("grace_hopper",)
 PHOTOGRAPHS = (*SKIMAGE, *SKLEARN, *MORE_SKIMAGE, STEREO, *MATPLOTLIB)
-VIEWS = {"train": 30, "test": 12}  # number per photograph
+VIEWS = {"train": 30, "test": 12}  # views per photograph
 VIEW_SIDE = 128  # px
 
 

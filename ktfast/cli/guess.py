@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
-_LEAST = 0.6  # flags that are less alike are no guess
+_LEAST = 0.6  # smallest likeness of a guess, see `_likeness`
 _SHOWN = 3
-_MARGIN = 0.03  # guesses whose likeness differs by less are shown together
+_MARGIN = 0.03  # guesses are shown together if their likeness differs by less
 _OWN = 0.1
 # Names that other programs give to options of ktfast.
 _SYNONYMS = {
@@ -37,12 +37,12 @@ def guess(given: str, names: Iterable[str], own: str = "") -> list[str]:
     names : iterable of str
         Names of the options without dashes in front, such as "cluster.n_clusters".
     own : str, default ""
-        Section whose options are meant rather than equally likely ones of other sections.
+        Section that is preferred if options of several sections are equally likely.
 
     Returns
     -------
     names : list of str
-        The likeliest options, at most three. Empty: no option is alike.
+        The likeliest options, at most three. Empty if no option is like the flag.
     """
     wanted = given.lstrip("-").partition("=")[0].lower().replace("-", "_")
     section, _, leaf = wanted.rpartition(".")
@@ -59,7 +59,7 @@ def guess(given: str, names: Iterable[str], own: str = "") -> list[str]:
 
 
 def _likeness(wanted: str, name: str) -> float:
-    """Rate how alike two names are, 0 to 1: by whole words first, then by letters."""
+    """Rate from 0 to 1 how alike two names are, by whole words first and then by letters."""
     parts = name.split(".")
     endings = [".".join(parts[first:]) for first in range(len(parts))]
     if wanted in endings:

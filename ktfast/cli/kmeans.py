@@ -73,7 +73,7 @@ def kmeans(options: argparse.Namespace) -> int:
     from ktfast.kmeans import KMeans
 
     write = _writer(options.out)
-    # Labels in a .npy file stand for row numbers, so a list beside the features does not matter.
+    # A .npy file of labels holds no paths, so a list of paths beside the features is not read.
     paths: Literal["ignored", "optional"] = (
         "ignored" if options.out.suffix == ".npy" else "optional"
     )
@@ -139,7 +139,7 @@ def _names(stores: Sequence[FeatureStore]) -> list[str] | None:
 def _writer(path: Path) -> Callable[[Path, Clustering], None]:
     """Choose the function that writes a clustering, by the suffix of the file.
 
-    A mistake in the path is found now, not after the fit.
+    The function is called before the fit, so that a wrong path is found at once.
     """
     writers = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
     if path.suffix not in writers:

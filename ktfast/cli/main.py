@@ -77,7 +77,7 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
             f'pip install "ktfast[{extras}]"',
             2,
         )
-    # With --redo, the same command would remove the work that it has finished.
+    # With --redo, the same command would remove the work that the first call has finished.
     redone = any(argument.startswith("--redo") for argument in arguments)
     again = "the same command without --redo" if redone else "the same command"
     if isinstance(error, KeyboardInterrupt):

@@ -96,7 +96,7 @@ def overrides(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _check_command(arguments: Sequence[str], commands: Collection[str]) -> None:
-    """Refuse an unknown command, and name the command that was meant."""
+    """Refuse an unknown command, and guess the command that was meant."""
     name = arguments[0] if arguments else ""
     if not name or name.startswith("-") or name in commands:
         return
@@ -106,7 +106,7 @@ def _check_command(arguments: Sequence[str], commands: Collection[str]) -> None:
 
 
 def _path(text: str) -> Path:
-    """Convert an argument to a path. A leading ~ is expanded: shells leave that of --run=~/runs."""
+    """Convert an argument to a path. Expand a leading ~, as shells do not in --run=~/runs."""
     return Path(os.path.expanduser(text))
 
 
@@ -204,7 +204,7 @@ def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> Non
 
 
 def _metavar(name: str, kind: Any) -> str:
-    """Name the value of a flag: the choices if the option has a few, else the option's name."""
+    """Name the value of a flag: the choices if there are only a few, else the option's name."""
     if get_origin(kind) is Literal:
         return "{" + ",".join(get_args(kind)) + "}"
     return name.rpartition(".")[2].upper()

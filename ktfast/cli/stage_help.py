@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from ktfast.pipeline.stage_names import PARTS, STAGES
 
-_LEFT = 26  # columns of the names of options
+_LEFT = 26  # width of the names of options, columns
 _WIDEST = 100
 _SECTIONS = {"prepare": "data", "run": "data"}  # the section of a stage that has another name
-_LONGEST = 60  # characters of the meaning of a default
+_LONGEST = 60  # largest length of the meaning of a default, characters
 _UNITS = ("px",)
 _KINDS = {int: "N", float: "X", Path: "PATH"}
 
@@ -25,7 +25,7 @@ Options = Mapping[str, tuple[Any, Any, str]]
 
 
 class HelpAction(argparse.Action):
-    """Print a text that is made only when it is asked for, and exit."""
+    """Print the short help and exit. The text is made only when the user asks for help."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print the help of the parser's stage."""

@@ -1,7 +1,8 @@
-"""A comparison of two models that is settled before the run: one measure, at one layer.
+"""A comparison of two models whose measure and layer are settled before the run.
 
-If the best of several layers and measures is chosen after the test, the chosen difference is larger
-than the true difference. A comparison that is settled before the run has no such choice.
+If the best of several layers and measures is chosen after the test, the chosen difference is on
+average larger than the true difference. A comparison that is settled before the run avoids this
+bias.
 """
 
 import math
@@ -15,7 +16,7 @@ from ktfast.errors import InputError
 from ktfast.evaluation.json_values import Json, mapping, number
 
 MEASURES = {"knn": "nearest neighbours", "linear": "linear probe"}
-"""Printed name of each measure that can be settled."""
+"""Printed name of each measure that can be settled before a run."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two mean per-class accuracies, and how far chance may move the difference.
+    """Difference of two mean per-class accuracies, and the uncertainty of the difference.
 
     Attributes
     ----------
@@ -85,9 +86,10 @@ class Difference:
 def difference(first: Sequence[float], second: Sequence[float], n_images: float) -> Difference:
     """Compare two models on the same test images.
 
-    `noise` takes the test images as independent draws, and each model as tested on images of its
-    own. Both models see the same images of the same classes, so the true noise is usually smaller.
-    `class_noise` takes the classes as independent draws (paired Student's t).
+    The formula of `noise` assumes that the test images are independent draws, and that each model
+    is tested on images of its own. Both models see the same images, so the true noise is usually
+    smaller. The formula of `class_noise` assumes that the classes are independent draws (paired
+    Student's t).
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def difference(first: Sequence[float], second: Sequence[float], n_images: float)
     Returns
     -------
     Difference
-        Both means, and the noise.
+        Both means, and both noises.
 
     Raises
     ------

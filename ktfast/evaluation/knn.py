@@ -20,7 +20,7 @@ from ktfast.evaluation.linear import HOLDOUT, stratified_holdout
 from ktfast.ops.unit_rows import unit_rows
 
 MOST_HELD_OUT = 10_000
-"""Most held-out training rows that `knn_held_out` classifies."""
+"""Largest number of held-out training rows that `knn_held_out` classifies."""
 # The largest block of similarities: 1,024 queries against 8,192 rows, 32 MiB in float32.
 _QUERIES_PER_BLOCK = 1024
 _ROWS_PER_BLOCK = 8192
@@ -33,13 +33,14 @@ class KnnResult:
     Attributes
     ----------
     top1 : float
-        Fraction of images that are classified right.
+        Fraction of rows that are classified right.
     mean_per_class : float
-        Mean of this fraction over classes.
+        Mean over classes of the fraction of rows of a class that are classified right.
     predictions : array, int64 [m]
         Predicted class of each test row.
     per_class : tuple of float
-        This fraction for each class of the test rows, in the order of the classes.
+        Fraction of rows classified right, for each class of the test rows in the order of the
+        classes.
     """
 
     top1: float
@@ -62,8 +63,8 @@ def knn_accuracy(
     """Classify each test row by a vote of its k most similar training rows (cosine similarity).
 
     A neighbour's vote has the weight exp(similarity / temperature), as in Wu et al. (CVPR 2018)
-    and DINO. The class with the largest sum wins; of equal sums, the lowest class. A row of zeros
-    has similarity 0 to every row.
+    and DINO. The class with the largest sum of weights wins. Of equal sums, the lowest class wins.
+    A row of zeros has similarity 0 to every row.
 
     Parameters
     ----------
@@ -80,8 +81,8 @@ def knn_accuracy(
     temperature : float, optional
         Temperature of the weights, > 0. None gives every vote the same weight.
     own_rows : array, int64 [m], optional
-        The training row that each test row is a copy of. This row has no vote, and `k` is at most
-        n - 1. None: no test row is a training row.
+        Number of the training row that equals each test row. This training row does not vote for
+        the test row, and `k` is at most n - 1. None: no test row is a training row.
     device : torch.device or str, optional
         Where to compute. Default: the device of `train_x`.
 
@@ -98,8 +99,8 @@ def knn_accuracy(
     Notes
     -----
     The function never allocates a matrix of m x n. It needs memory for one block of 1,024 x 8,192
-    similarities and for normalised float32 copies of one block of test rows and one of training
-    rows.
+    similarities, and for normalised float32 copies of one block of test rows and of one block of
+    training rows.
     """
     target = device if device is not None else getattr(train_x, "device", "cpu")
     train, test = torch.as_tensor(train_x), torch.as_tensor(test_x)
@@ -178,8 +179,9 @@ def leave_one_out_accuracy(
 def knn_held_out(x: NDArray[Any], labels: NDArray[np.int64], *, k: int, seed: int) -> float:
     """Mean per-class accuracy of nearest neighbours on held-out training rows.
 
-    The rows are those that the linear probe holds out for the choice of its weight decay, at most
-    `MOST_HELD_OUT` of them. Every other training row can vote, so that the rows are not copied.
+    The held-out rows are those with which the linear probe chooses its weight decay, at most
+    `MOST_HELD_OUT` of them. All training rows except the classified row can vote, so the features
+    need not be copied.
 
     Parameters
     ----------
@@ -230,7 +232,7 @@ def _nearest(
 ) -> tuple[Tensor, Tensor]:
     """The k highest similarities float32 [b, k] of each query and their rows int64 [b, k].
 
-    The row `left_out` int64 [b] of each query does not count.
+    `left_out` int64 [b] names one training row per query, which is not a neighbour of the query.
     """
     best = torch.empty(len(queries), 0, device=queries.device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)

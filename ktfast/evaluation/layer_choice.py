@@ -1,8 +1,8 @@
 """Choose the layer at which a model is compared with other models, without the test images.
 
-Each model has one accuracy per layer. A layer that is chosen because it is the best on the test
-images looks better than it is. The layer is therefore chosen by the accuracy on held-out training
-images, and the accuracy on the test images is reported at that layer.
+Each model has one accuracy per layer. If the test images choose the best layer, the accuracy at
+that layer is too high on average. The layer is therefore chosen by the accuracy on held-out
+training images. The accuracy on the test images is reported at the chosen layer.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ class LayerChoice:
     chosen : dict of str to tuple
         Layer and accuracy by model. A model without an accuracy is left out.
     by_test : bool
-        Whether the test images chose the layers, because accuracies on held-out training images are
-        missing. Earlier versions of ktfast did not store them.
+        Whether the test images chose the layers. This happens if accuracies on held-out training
+        images are missing, as in results of earlier versions of ktfast.
     """
 
     chosen: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -46,8 +46,9 @@ def choose_layers(accuracy: ByModel, held_out: ByModel) -> LayerChoice:
     Returns
     -------
     LayerChoice
-        Of equal layers, the first. If a model lacks the accuracy of a layer on held-out images, the
-        test images choose the layers of all models, so that all models are treated alike.
+        The chosen layers. Of equally accurate layers, the first is chosen. If a model lacks the
+        accuracy of a layer on held-out images, the test images choose the layers of all models, so
+        that all models are treated alike.
     """
     models = {model: row for model, row in accuracy.items() if row}
     by_test = any(not row.keys() <= held_out.get(model, {}).keys() for model, row in models.items())

@@ -1,7 +1,7 @@
 """Intervals of the difference of two accuracies that were measured on the same seeds or images.
 
-Two networks that are tested on the same images make many of the same mistakes. An interval of their
-paired difference is therefore narrower than the intervals of both accuracies suggest.
+Two networks that are tested on the same images make many of the same mistakes. The interval of
+their paired difference is therefore narrower than the two separate intervals suggest.
 """
 
 import math
@@ -40,7 +40,7 @@ class Interval:
 
     @property
     def separates(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether zero lies outside the interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -50,13 +50,13 @@ def by_seeds(differences: Sequence[float]) -> Interval | None:
     Parameters
     ----------
     differences : sequence of float
-        Difference of both accuracies for each seed that both networks have.
+        Difference of the two accuracies for each seed that both networks have.
 
     Returns
     -------
     Interval or None
-        None with fewer than two seeds. None also if all differences are equal and not zero: they
-        then show no spread from which an interval could be computed.
+        None with fewer than two seeds. Also None if all differences are equal and not zero, because
+        an interval cannot be computed without a spread.
     """
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
@@ -77,11 +77,11 @@ def by_images(
 ) -> Interval:
     """Interval of the difference of two accuracies on the same test images.
 
-    Each image gives 1 if only the first network is right, -1 if only the second one is, and else 0.
-    For top-1 accuracy, the interval is that of McNemar's comparison: the mean of these values and
-    its standard error. For mean per-class accuracy, the mean and the standard error are those of a
-    sample that is stratified by class. A class with one test image takes the variance of all
-    images.
+    Each image has the value 1 if only the first network is right, -1 if only the second network is
+    right, and else 0. For top-1 accuracy, the interval follows from the mean and the standard error
+    of the values, as in McNemar's comparison. For mean per-class accuracy, the mean and the
+    standard error are those of a sample that is stratified by class. A class with one test image
+    takes the variance of all images.
 
     Parameters
     ----------

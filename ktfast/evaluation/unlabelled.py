@@ -1,7 +1,7 @@
 """Measures of clusters and features that need no true labels.
 
-Every measure compares things that a run has anyway: two clusterings, pseudo-labels, or the features
-of two networks. Compare each value with the value of an untrained network on the same images.
+The measures use two clusterings, pseudo-labels, or the features of one or two networks. Compare
+each value with the value of an untrained network on the same images.
 """
 
 import math
@@ -19,7 +19,7 @@ from ktfast.evaluation.knn import knn_accuracy
 from ktfast.ops.unit_rows import unit_rows
 
 HELD_OUT = 0.2
-"""Fraction of the images that `held_out_accuracy` classifies."""
+"""Fraction of the images that `held_out_accuracy` holds out and classifies."""
 _QUERIES_PER_BLOCK = 1024
 
 
@@ -27,7 +27,7 @@ def adjusted_rand_index(first: ArrayLike, second: ArrayLike) -> float:
     """Agreement of two clusterings of the same images, corrected for chance.
 
     The index counts the pairs of images that both clusterings put together or both keep apart
-    (Hubert and Arabie, 1985). It does not depend on the numbers that the clusters have.
+    (Hubert and Arabie, 1985). Renumbering the clusters does not change the index.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def adjusted_rand_index(first: ArrayLike, second: ArrayLike) -> float:
     Returns
     -------
     float
-        1 for equal clusterings, about 0 for independent ones; it can be negative.
+        1 for equal clusterings, about 0 for independent ones. The index can be negative.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def held_out_accuracy(
     labels : array, int [n]
         Pseudo-label of each image, >= 0.
     k : int
-        Number of neighbours. If fewer images are left to vote, all of them vote.
+        Number of neighbours. If fewer images can vote, all of them vote.
     seed : int
         Seed of the draw. The global random state does not change.
     device : torch.device or str, optional
@@ -116,8 +116,9 @@ def shared_neighbours(
 ) -> float:
     """Mean fraction of the k nearest neighbours of an image that two feature sets share.
 
-    Neighbours are the most similar other images by cosine similarity. Of equal similarities, the
-    image with the lower row comes first. Independent features share k / (n - 1) on average.
+    Neighbours are the most similar other images by cosine similarity. Of equally similar images,
+    the image with the lower row number comes first. Independent features share k / (n - 1) on
+    average.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def shared_neighbours(
 
     Notes
     -----
-    The function computes blocks of 1,024 x n similarities.
+    The function needs memory for a few blocks of 1,024 x n similarities.
     """
     rows = [_finite_rows(x, device or "cpu") for x in (first, second)]
     n = len(rows[0])
@@ -164,8 +165,8 @@ def effective_rank(
     """Number of directions that features use: the exponential of the spectrum's entropy.
 
     Roy and Vetterli (EUSIPCO 2007) define the rank; Garrido et al. (RankMe, ICML 2023) use it to
-    compare self-supervised networks. The spectrum is that of the centred rows, whose singular
-    values are divided by their sum.
+    compare self-supervised networks. The spectrum consists of the singular values of the centred
+    rows, divided by their sum.
 
     Parameters
     ----------
@@ -197,7 +198,7 @@ def effective_rank(
     centered = rows - rows.mean(0)
     short = centered if len(rows) > rows.shape[1] else centered.T
     values = torch.linalg.eigvalsh(short.T @ short).flip(0).clamp(min=0)
-    values = values[values > 1e-14 * rows.square().sum()]  # smaller ones are rounding errors
+    values = values[values > 1e-14 * rows.square().sum()]  # smaller values are rounding errors
     if not len(values):
         return 0.0
     share = values.sqrt() / values.sqrt().sum()

@@ -7,7 +7,7 @@ from ktfast.evaluation.json_values import Json, mapping, number
 
 @dataclass(frozen=True)
 class Pair:
-    """One measure of the run and of an untrained network.
+    """Values of one measure: for the run and for an untrained network.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class UnlabelledMeasures:
-    """What is known about the clusters and the student without labels.
+    """What a run shows about its clusters and its student without labels.
 
     Attributes
     ----------

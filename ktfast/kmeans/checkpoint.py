@@ -1,8 +1,8 @@
-"""Checkpoints of a fit: an interrupted fit continues, and gives the bits of an uninterrupted one.
+"""Checkpoints of a fit: a resumed fit ends with the bits of an uninterrupted fit.
 
-A checkpoint holds the centres and the history of the last complete iteration, the random generator,
-and the best earlier run. The labels are computed again from the centres, so a checkpoint is small,
-and a fit may continue on another number of processes.
+A checkpoint holds the centres and the history of the last complete iteration, the state of the
+random generator, and the best earlier run. It holds no labels: they are computed again from the
+centres. A checkpoint is therefore small, and another number of processes can continue the fit.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _HASH = "sha256"
 
 
 class Stopped(NamedTuple):
-    """One run of a fit, up to its last complete iteration.
+    """State of one run of a fit after its last complete iteration.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Stopped(NamedTuple):
 
     @classmethod
     def of(cls, result: LloydResult, centers: Float64) -> "Stopped":
-        """The run that a result describes; its history may grow later."""
+        """Copy the run from a result, because the history of the result may grow later."""
         return cls(centers, list(result.history), result.inertia)
 
 
@@ -84,7 +84,7 @@ class Checkpoints:
     seconds : float
         Least time between two checkpoints.
     question : dict
-        JSON values on which the result depends. A checkpoint continues only the same fit.
+        JSON values on which the result depends. `read` refuses a file with other values.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Checkpoints:
         Raises
         ------
         DataError
-            The file is damaged, or no checkpoint of K-means.
+            The file is damaged, or is no checkpoint of K-means.
         InputError
             The checkpoint belongs to another fit. The message names the first difference.
         """
@@ -117,13 +117,13 @@ class Checkpoints:
             return State(facts["run"], random, present, best)
 
     def observe(self, state: State) -> None:
-        """Write a state if the last checkpoint is old enough; else remember the state."""
+        """Write a state if `seconds` have passed since the last checkpoint; else remember it."""
         self._unsaved = state
         if time.monotonic() - self._last >= self._seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write the last state, unless it has been written."""
+        """Write the last state, unless it was already written."""
         state, self._unsaved = self._unsaved, None
         if state is None:
             return
@@ -146,7 +146,7 @@ class Checkpoints:
 
 
 def discard_damaged(path: Path) -> None:
-    """Remove a checkpoint that is damaged, with a warning, so that the fit starts anew."""
+    """Remove the checkpoint if it is damaged, and warn; the fit then starts anew."""
     if not path.exists():
         return
     try:
@@ -157,7 +157,7 @@ def discard_damaged(path: Path) -> None:
 
 
 def _content(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays and the JSON values of a checkpoint, compared with its hash."""
+    """Read the arrays and the JSON values of a checkpoint, and verify its hash."""
     arrays = read_npz(path, remedy=_REMEDY)
     with reading(path, _WHAT, _REMEDY):
         digest = arrays.pop(_HASH).tobytes()

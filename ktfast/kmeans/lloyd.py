@@ -1,4 +1,4 @@
-"""Lloyd's algorithm: assign rows, update centres, relocate empty clusters, until nothing moves."""
+"""Lloyd's algorithm: assign rows, update centres and relocate empty clusters, in iterations."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def lloyd(
     mean : array, float64 [d]
         Mean of the rows.
     max_iter : int
-        Most iterations.
+        Largest number of iterations.
     tolerance : float
         The run ends when the squared movements of the centres sum to at most this value.
     precision : str, default "exact"
@@ -70,7 +70,7 @@ def lloyd(
     observe : callable, optional
         Called with the present result after each iteration.
     past : sequence of dict
-        History of a run that was interrupted. `centers` are then the centres of its last entry.
+        History of an interrupted run. If given, `centers` are the centres of its last entry.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def lloyd(
     Lloyd, "Least squares quantization in PCM" (1982).
     """
     history = list(past)
-    repeats = len(history) > 0  # the last iteration of `past`, of which only the centres are known
+    repeats = len(history) > 0  # repeat the last iteration of `past`: only its centres are known
     result: LloydResult | None = None
     sums = make_sums(rows, len(centers), weight)
     assigner = make_assigner(
@@ -100,7 +100,7 @@ def lloyd(
         before = None if result is None else result.labels
         inertia, moved = inertia_and_moved(rows, distances, weight, before, labels)
         moved = rows.total if result is None else moved
-        # Rounding alone can move rows without lowering the inertia. The former result is then kept.
+        # Rounding alone can move rows without lowering the inertia: then keep the former result.
         if result is not None and not inertia < result.inertia and moved > 0:
             return _with_exact_labels(rows, assigner, weight, result)
         result = LloydResult(current, _kept(rows, labels), inertia, history)

@@ -12,7 +12,7 @@ from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.distributed.leader import conduct
 
-# Rows per empty cluster that are sorted by cost first. The other rows are sorted only if needed.
+# Rows per empty cluster in the first sort by cost. The other rows are sorted only if needed.
 _SORTED_ROWS = 16
 # Rows that rank 0 requests from a process at a time.
 _BATCH = 64
@@ -30,11 +30,11 @@ def relocate_empty(
 
     If several processes fit together, rank 0 chooses among the rows of all processes.
 
-    The cost of a row is its weighted squared distance. Rows are taken by descending cost, ties by
-    ascending number. A row is not taken if its cost is zero, if it equals a row taken before, or if
-    it is the last row of its cluster. Each relocation lowers the inertia by at least the cost of
-    the row. An empty cluster stays empty if no such row is left, which happens if there are fewer
-    distinct rows than clusters.
+    The cost of a row is its weighted squared distance. Rows are taken by descending cost, and rows
+    of equal cost by ascending number. A row is not taken if its cost is zero, if it equals a row
+    taken before, or if it is the last row of its cluster. Each relocation lowers the inertia by at
+    least the cost of the row. A cluster stays empty if no row can be taken, which happens if there
+    are fewer distinct rows than clusters.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class _CostlyRows:
     labels, distances, weight : array
         As for `relocate_empty`.
     wanted : int
-        Number of empty clusters.
+        Number of empty clusters, each of which takes at most one row.
     n_clusters : int
         Number of clusters.
     """
@@ -126,7 +126,7 @@ class _CostlyRows:
         self._order = _costly_rows(self._cost, wanted)
 
     def members(self) -> Int64:
-        """Rows of positive weight of each cluster."""
+        """Number of rows of positive weight in each cluster, int64 [k]."""
         owners = self._owners if self._weight is None else self._owners[self._weight > 0]
         return np.bincount(owners, minlength=self._n_clusters)
 
@@ -147,7 +147,7 @@ class _CostlyRows:
 
 
 def _by_cost(ask: Callable[..., list[Any]], n_ranks: int) -> Iterator[_Candidate]:
-    """Yield the rows of all processes by descending cost, ties by ascending number."""
+    """Yield the rows of all processes by descending cost, then by ascending number."""
     following = [_candidates_of(ask, rank) for rank in range(n_ranks)]
     return heapq.merge(*following, key=lambda row: (-row.cost, row.number))
 

@@ -1,4 +1,4 @@
-"""The runs of one fit from different initial centres, of which the best is kept."""
+"""The runs of one fit from different initial centres. The best run is kept."""
 
 import hashlib
 from typing import Any
@@ -30,17 +30,17 @@ class Runs:
     Parameters
     ----------
     estimator : KMeans
-        The estimator, whose parameters were checked.
+        The estimator, with checked parameters.
     rows : Rows
         The rows of this process.
     weight : array, float64 [n], optional
-        Their weights.
+        Weights of the rows. None means that all weights are 1.
     moments : Moments
         Mean and variance of the rows of all processes.
     progress : Progress
         Observes the runs.
     bounds : Bounds or None
-        Bounds of the cluster sizes.
+        Bounds of the cluster sizes. None means no bounds.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Runs:
         self._moments = moments
         self._progress = progress
         self._bounds = bounds
-        # As in scikit-learn, weights do not change the tolerance.
+        # As in scikit-learn, the tolerance follows from the variance without weights.
         has_own = estimator.tol > 0 and weight is not None
         self._tolerance = estimator.tol * (moments_of(rows) if has_own else moments).variance
         self._random_state = check_random_state(estimator.random_state)
@@ -67,7 +67,7 @@ class Runs:
     def best(self, X: Any, n_init: int) -> LloydResult:
         """Run Lloyd's algorithm `n_init` times; return the result with the lowest inertia.
 
-        If there is a checkpoint, the runs continue from it.
+        If a checkpoint exists, the runs continue from the checkpoint.
         """
         self._rows.expect_passes()
         checkpoints = self._checkpoints
@@ -86,7 +86,7 @@ class Runs:
     def _continue(self, state: State) -> None:
         """Restore the random generator and the best earlier run of an interrupted fit."""
         if self._estimator.random_state is None:
-            self._random_state = np.random.RandomState()  # NumPy's global generator stays as it is
+            self._random_state = np.random.RandomState()  # leave NumPy's global generator unchanged
         restore_random_state(self._random_state, state.random)
         if state.best is not None:
             labels, _ = nearest_centers(self._rows, state.best.centers)
@@ -152,7 +152,7 @@ class Runs:
         )
 
     def _open_checkpoints(self) -> Checkpoints | None:
-        """The checkpoints of this fit. Rank 0 writes them, so other processes have none."""
+        """Open the checkpoints of this fit on rank 0; None on other ranks."""
         estimator, rows = self._estimator, self._rows
         if estimator.checkpoint is None or not rows.ranks.leads:
             return None

@@ -1,4 +1,4 @@
-"""From labels to centres: the sums of the clusters, kept from one iteration to the next."""
+"""Compute centres from labels, with sums of the clusters that are kept between iterations."""
 
 from typing import Any, Protocol
 
@@ -43,10 +43,10 @@ class Sums(Protocol):
         Parameters
         ----------
         labels : array, int32 [n]
-            Nearest previous centre of each row. If `follow` was not called with these labels, this
-            call adds up the rows.
+            Nearest previous centre of each row. If `follow` did not get these labels, `centers`
+            adds up the rows itself.
         distances : array, float64 [n]
-            Squared distances to the previous centres.
+            Squared distances to the nearest previous centres.
         previous : array, float64 [k, d]
             Previous centres, on the device that processes the rows. An empty cluster that is given
             no row keeps its centre.
@@ -101,10 +101,11 @@ class FreshSums:
 
 
 class FollowingSums:
-    """Updates the sums of the last iteration by the rows that changed cluster; see `Sums`.
+    """Corrects the sums of the last iteration for the rows that changed cluster; see `Sums`.
 
-    The sums are integers: multiples of one power of two per feature. Integer sums are exact, so
-    they depend on the labels alone, not on earlier labels, the device or the number of processes.
+    The sums are integers in units of one power of two per feature. Integer sums are exact, so the
+    sums depend only on the rows and their present labels. Earlier labels, the device and the number
+    of processes do not matter.
 
     Parameters
     ----------

@@ -1,13 +1,12 @@
-"""Share the results of stages between runs: a folder in which runs find what others have made.
+"""Share the results of stages between runs, in a folder where runs find the results of other runs.
 
 An entry of the folder belongs to one question (`ktfast.pipeline.question`): the options and inputs
-on which a result depends. A run that asks the same question takes the files of the entry as hard
-links, or as copies where links are impossible, after comparing them with their hashes. ktfast
-replaces files and never changes them in place, so that runs with linked files do not disturb each
-other.
+on which a result depends. A run with the same question verifies the hashes of the entry's files.
+The run then takes the files as hard links, or as copies where links are impossible. ktfast replaces
+files and never changes them in place, so runs with linked files do not disturb each other.
 
-A lock per entry lets several runs share the folder at a time: the first one computes, and the
-others wait and then take its result.
+Each entry has a lock, so several runs can use the folder at the same time. The first run computes
+the result. The other runs wait, and then take the result.
 """
 
 import logging
@@ -36,12 +35,12 @@ _RESULT = "result.json"
 
 @dataclass(frozen=True)
 class SharedEntry:
-    """The place of one result in the shared folder, while its lock is held.
+    """The place of one result in the shared folder, while a run holds the lock of the entry.
 
     Attributes
     ----------
     place : Path
-        Folder of the entry. It exists once a run has made the result.
+        Folder of the entry. It exists as soon as a run has stored the result.
     """
 
     place: Path
@@ -136,7 +135,7 @@ def shared_entry(run: RunFolder, kind: str, question: Any) -> Iterator[SharedEnt
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make a file appear at another place, by a hard link or else by a copy."""
+    """Make a hard link to a file, or a copy where links are impossible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

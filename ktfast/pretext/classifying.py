@@ -21,7 +21,7 @@ from ktfast.training.loop import StepOutput
 class ClassifyingPretext(Pretext):
     """A pretext task whose network names the right one of a few answers.
 
-    A subclass sets `title`, `lead` and `answers`, and defines `questions`.
+    A subclass sets `title`, `lead` and `answers`, and defines the method `questions`.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class ClassifyingPretext(Pretext):
 
     @abstractmethod
     def questions(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Turn photographs into inputs of the network and right answers.
+        """Turn photographs into inputs of the network, and give the right answer of each input.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class ClassifyingPretext(Pretext):
         )
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Cross-entropy and accuracy of a batch."""
+        """Compute cross-entropy and accuracy of a batch."""
         inputs, labels = self._asked(batch, epoch)
         return label_loss(self.model(inputs.flatten(0, 1)), labels.flatten())
 

@@ -1,12 +1,12 @@
-"""Reckon before a training whether its puzzles can be enough to learn the permutations."""
+"""Estimate before a training whether it shows enough puzzles to learn the permutations."""
 
 import math
 
 LEAST_VIEWS = 20.0
-"""Puzzles per permutation that a training needs at least.
+"""Least number of puzzles per permutation that a training needs.
 
 In `benchmarks/bench_plateau.py`, the fastest network reached five times chance after 26 puzzles per
-permutation. Trainings with fewer than 20 have little hope.
+permutation. A training with fewer than 20 puzzles per permutation will hardly learn them.
 """
 
 

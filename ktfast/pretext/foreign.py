@@ -1,4 +1,4 @@
-"""Pretext tasks that somebody else wrote: import a user's class, and check what it returns."""
+"""Pretext tasks of users: import the class of a task, and check what its methods return."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,8 +27,8 @@ def import_pretext(name: str) -> type[Pretext]:
     Returns
     -------
     task : type
-        The class. If a method fails, or returns something else than the protocol asks for, the
-        method raises a `ConfigError` of one sentence.
+        A subclass of the user's class. A method that fails, or returns something else than the
+        protocol asks for, raises a `ConfigError` of one sentence.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _checked(task: type[Pretext], name: str) -> type[Pretext]:
 
 @contextmanager
 def explained(name: str, method: str) -> Iterator[None]:
-    """Turn any failure of a user's method into one sentence; a full memory is passed on."""
+    """Turn any failure of a user's method into one sentence, except out-of-memory errors."""
     try:
         yield
     except (ConfigError, MemoryError, torch.OutOfMemoryError):

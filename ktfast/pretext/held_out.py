@@ -1,4 +1,4 @@
-"""The held-out measure of a pretext task: the mean over images that the network has not learnt."""
+"""The held-out measure of a pretext task: its mean over images that no training step has used."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from ktfast.training.classification import evaluating
 
 
 class Measured(Protocol):
-    """A network and its measure on a batch, as `ktfast.pretext.protocol.Pretext` has them."""
+    """A network and its measure; `ktfast.pretext.protocol.Pretext` has both."""
 
     @property
     def model(self) -> nn.Module:
@@ -35,10 +35,10 @@ def held_out_measure(
     feed : Feed
         Images. The function reads the feed's epoch 0 once.
     epoch : int
-        Epoch of the random choices. If training never reaches this epoch, the network has not seen
-        the choices.
+        Epoch of the random choices. Give an epoch that training never reaches, so that the network
+        has not seen the same choices.
     max_images : int, optional
-        Stop after the batch in which the number of images reaches this value.
+        Stop after the batch with which the number of images reaches this value. None: all images.
 
     Returns
     -------

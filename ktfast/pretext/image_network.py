@@ -1,4 +1,4 @@
-"""The network of tasks on whole photographs: a trunk, and three fully connected layers."""
+"""The network for tasks on whole photographs: a trunk and three fully connected layers."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from ktfast.models import Trunk
 
 
 class PhotographNet(nn.Module):
-    """Logits of whole photographs, as AlexNet computes them.
+    """Compute logits of whole photographs, with fully connected layers as in AlexNet.
 
     Parameters
     ----------

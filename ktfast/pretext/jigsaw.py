@@ -1,7 +1,7 @@
-"""Tasks on tiles: Jigsaw++, plain Jigsaw and context prediction, on one kernel and one network.
+"""Tasks on tiles: Jigsaw++, plain Jigsaw and context prediction share a kernel and a network class.
 
-- Jigsaw++ (Noroozi et al. 2018): name the permutation of nine tiles, some of another image.
-- Jigsaw (Noroozi and Favaro 2016): the same without tiles of another image.
+- Jigsaw++ (Noroozi et al. 2018): name the permutation of nine tiles, some from another image.
+- Jigsaw (Noroozi and Favaro 2016): name the permutation of nine tiles of one image.
 - Context (Doersch et al. 2015): name the place of a tile beside the middle tile.
 """
 
@@ -29,11 +29,11 @@ _CUT = "cut from the photograph, with the number of the cell"
 
 
 class TilePretext(Pretext):
-    """A task on tiles that the kernel `jigsaw_tiles` cuts, shuffled by a set of permutations."""
+    """A task on tiles, which the kernel `jigsaw_tiles` cuts and shuffles with permutations."""
 
     legend: Mapping[str, str] = {"square": _CUT}
     conv1_stride = 2
-    # Options of `jigsaw_tiles` that the task takes from its options.
+    # Options of the section `pretext` that the task passes on to `jigsaw_tiles`.
     _kernel_options: tuple[str, ...] = (
         "tile_size", "jitter", "chroma_shift", "gray_probability", "projection_probability",
         "statistics",
@@ -41,7 +41,7 @@ class TilePretext(Pretext):
 
     @classmethod
     def last_layer(cls, trunk: Trunk) -> str:
-        """Name the last layer whose map is large enough for tiles."""
+        """Name the last layer whose map of a tile is large enough."""
         return trunk.puzzle_layer
 
     @property
@@ -72,7 +72,7 @@ class TilePretext(Pretext):
         return {}
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Loss of naming the permutation, and the share that is right."""
+        """Loss of naming the permutation, and the share of puzzles named right."""
         return self.puzzles.step(batch, epoch)
 
     def measure(self, batch: Batch, epoch: int) -> Tensor:
@@ -112,7 +112,7 @@ class Jigsaw(TilePretext):
 
     @functools.cached_property
     def permutations(self) -> npt.NDArray[np.uint8]:
-        """The permutation set, uint8 [P, grid * grid], from the user's file or chosen anew."""
+        """The permutation set, uint8 [P, grid * grid]: read from the user's file, else computed."""
         options = self.options
         if options.permutation_file is not None:
             return read_permutations(
@@ -128,7 +128,7 @@ class Jigsaw(TilePretext):
 
     @property
     def n_permutations(self) -> int:
-        """Size of the permutation set; the set is not chosen for this number."""
+        """Size of the permutation set. Reading the size does not compute the set."""
         from_file = self.options.permutation_file is not None
         return len(self.permutations) if from_file else self.options.permutations
 
@@ -164,7 +164,7 @@ class JigsawPlusPlus(Jigsaw):
 
     title = "Jigsaw++"
     legend: Mapping[str, str] = {"square": _CUT, "marked": "taken from another image (occluder)"}
-    # Occluders come from another image.
+    # An occluder comes from another image, so the task needs two images.
     fewest_images = 2
     _kernel_options = (*Jigsaw._kernel_options, "max_occluders", "donor_color")
 
@@ -182,7 +182,8 @@ class Context(TilePretext):
     """Name the place of a tile beside the middle tile (Doersch, Gupta, Efros, ICCV 2015).
 
     The kernel shuffles all nine tiles with one of eight permutations. Each permutation puts the
-    middle tile first and another neighbour second, and the network sees these two tiles only.
+    middle tile first and one of its eight neighbours second. The network sees only the first two
+    tiles.
     """
 
     title = "Context prediction"
@@ -194,7 +195,7 @@ class Context(TilePretext):
 
     @functools.cached_property
     def permutations(self) -> npt.NDArray[np.uint8]:
-        """For each neighbour of the middle cell, a permutation that begins with these two."""
+        """Eight permutations: each begins with the middle cell and one of its neighbours."""
         neighbours = [cell for cell in range(_CELLS) if cell != _MIDDLE]
         rows = [
             [_MIDDLE, cell, *(other for other in neighbours if other != cell)]

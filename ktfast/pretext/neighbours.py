@@ -1,8 +1,8 @@
-"""Judge a puzzle network by its features while it is trained.
+"""Judge a pretext network by its features while it is trained.
 
-A network can solve more puzzles than before and have worse features. If the training images lie in
-one folder per class, the nearest neighbours of some of these images tell how good the features are.
-The network never sees the classes.
+A network can solve more puzzles than before and still have worse features. If the training images
+lie in one folder per class, the nearest neighbours of some training images show how well the
+features separate the classes. The network never sees the classes.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ from ktfast.models import Trunk
 from ktfast.training.classification import evaluating
 
 IMAGES, CLASSES = 1000, 100
-"""Most images and classes that are looked at."""
+"""Largest numbers of images and of classes that judge the features."""
 NEIGHBOURS = 10
 GRID = 3
-"""Cells along each side to which the maps are averaged."""
+"""Each map is averaged to GRID x GRID cells."""
 BATCH = 100
 
 
@@ -37,7 +37,7 @@ def judged_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     -------
     rows : array, int64 [m]
         Rows of the images in ascending order. The array is empty if fewer than two classes have two
-        images, or if there are not more images than the vote has neighbours.
+        images, or if at most `NEIGHBOURS` images would be chosen.
     """
     names, sizes = np.unique(labels[labels >= 0], return_counts=True)
     names = names[sizes >= 2]
@@ -51,7 +51,7 @@ def judged_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _spread(n: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of the numbers 0 .. n - 1, at about equal distances."""
+    """Choose at most `most` of the numbers 0 .. n - 1, about equally spaced."""
     return np.arange(n) if n <= most else np.arange(most) * n // most
 
 
@@ -66,7 +66,8 @@ class Judge:
     images : ImageSource
         Images of the training, with classes.
     rows : array, int64 [m]
-        Images that are looked at; see `judged_rows`. The judge keeps their squares in memory.
+        Rows of the images that judge the features; see `judged_rows`. The centre squares of these
+        images stay in memory.
     short_side : int
         Shorter side of the images, pixels.
     size : int
@@ -97,7 +98,7 @@ class Judge:
     def accuracy(self) -> float | None:
         """Mean per-class accuracy, in [0, 1], of a vote of the 10 nearest neighbours of each image.
 
-        None if the features are not finite. The loss of the training tells why.
+        None if a feature is NaN or infinite. The loss of the training then shows the cause.
         """
         features = self._features()
         if not bool(torch.isfinite(features).all()):

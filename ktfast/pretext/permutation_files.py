@@ -9,7 +9,7 @@ from ktfast.errors import DataError, reading, shown
 from ktfast.readers import read_npy, read_text
 
 MOST = 10_000
-"""Largest number of permutations in a file; each is a class of the puzzle network."""
+"""Largest number of permutations in a file. Each permutation is a class of the puzzle network."""
 _REMEDY = "give a .npy file or a text file with one permutation per line"
 
 
@@ -62,7 +62,7 @@ def read_permutations(path: Path, grid: int, *, min_distance: int) -> npt.NDArra
 
 
 def _numbers(path: Path) -> npt.NDArray[np.int64]:
-    """The numbers of a file, int64."""
+    """Read the numbers of a file, int64."""
     if path.suffix == ".npy":
         array = read_npy(path, _REMEDY)
         if array.dtype.kind not in "iu":

@@ -28,7 +28,7 @@ class Square:
     drawn : bool
         Draw the edges of the square.
     marked : bool
-        Draw edges and text in the colour of warnings.
+        Draw the edges and the text in the colour that the report uses for warnings.
     """
 
     x: int
@@ -81,7 +81,7 @@ def shown_pixels(inputs: "Tensor") -> npt.NDArray[np.uint8]:
     Returns
     -------
     pixels : array, uint8 [..., h, w, 3]
-        Pixels. The range 0 to 255 shows two standard deviations on either side of the mean.
+        Pixels. 0 and 255 stand for two standard deviations below and above the mean.
     """
     scaled = inputs.detach().movedim(-3, -1).float() * 63.75 + 127.5
     pixels: npt.NDArray[np.uint8] = scaled.clamp(0, 255).byte().cpu().numpy()
@@ -91,7 +91,7 @@ def shown_pixels(inputs: "Tensor") -> npt.NDArray[np.uint8]:
 def packed(
     examples: Sequence[Example],
 ) -> tuple[dict[str, npt.NDArray[np.uint8]], list[dict[str, Any]]]:
-    """Separate the pixels of examples from everything else.
+    """Separate the pixels of examples from their texts, for storage.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def packed(
 def unpacked(
     arrays: Mapping[str, npt.NDArray[Any]], texts: Sequence[Mapping[str, Any]]
 ) -> list[Example]:
-    """Put examples together from what `packed` gave.
+    """Build the examples from the arrays and texts that `packed` returned.
 
     Raises
     ------

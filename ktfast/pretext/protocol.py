@@ -29,7 +29,7 @@ class Pretext(ABC):
 
     A subclass defines `build`, `step`, `measure` and `pictures`. All random choices must follow
     from the seed, the epoch and the sample ids of a batch, so that a resumed training equals an
-    uninterrupted one. `ktfast.images.augment.draw` makes such choices.
+    uninterrupted one. Use `ktfast.images.augment.draw` for such choices.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class Pretext(ABC):
     model : nn.Module
         The network that `build` returned.
     trunk : Trunk
-        The trunk. A run keeps its weights, and computes features with it.
+        The trunk. A run stores the weights of the trunk and computes features with them.
     title : str
         Name of the task in the report.
     lead : str
         Sentences of the report that say what the pictures show and what the network must do.
     legend : mapping of str to str
-        What the squares on the pictures mean: the keys are "square" and "marked".
+        What the squares on the pictures mean. The keys are "square" and "marked".
     measure_name : str
         What `measure` measures, in one word.
     remedy : str
@@ -61,7 +61,7 @@ class Pretext(ABC):
     conv1_stride : int
         Stride of the first layer of AlexNet: 4 for whole photographs, 2 for small tiles.
     fewest_images : int
-        Number of images that the task needs.
+        Least number of images that the task needs.
     """
 
     title: str = ""
@@ -84,12 +84,12 @@ class Pretext(ABC):
 
     @classmethod
     def last_layer(cls, trunk: Trunk) -> str:
-        """Name the last layer of a trunk that learns the task; by default the last of all."""
+        """Name the last trunk layer that learns the task. By default: the trunk's last layer."""
         return trunk.layers[-1]
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of guessing in [0, 1]. None: the measure is no accuracy."""
+        """Accuracy of guessing, in [0, 1]. None: `measure` gives no accuracy."""
         return None
 
     @abstractmethod
@@ -124,8 +124,8 @@ class Pretext(ABC):
         Returns
         -------
         output : StepOutput
-            The loss, and metrics such as the accuracy. Both must be means over the batch, so that
-            a batch may be split to save memory.
+            The loss, and metrics such as the accuracy. Loss and metrics must be means over the
+            batch, because the training may split a batch to save memory.
         """
 
     @abstractmethod
@@ -163,5 +163,5 @@ class Pretext(ABC):
         """
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Give arrays that a run keeps beside the weights, by the name of the file."""
+        """Give the arrays that a run stores beside the weights, by file name."""
         return {}

@@ -1,4 +1,4 @@
-"""The registry of pretext tasks: every name that the option `pretext.task` takes.
+"""The registry of pretext tasks: the names that the option `pretext.task` accepts.
 
 To add a task to ktfast, write a subclass of `ktfast.pretext.protocol.Pretext`, give it a name here,
 and name the options that it uses in `ktfast.config.pretext_tasks`.
@@ -62,7 +62,7 @@ def build_pretext(
     seed : int
         Seed of every random choice of the task.
     n_threads : int
-        Number of CPU threads that prepare images. 0: all that may be used.
+        Number of CPU threads that prepare images. 0: one per core of this process.
 
     Returns
     -------

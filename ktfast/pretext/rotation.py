@@ -8,7 +8,7 @@ from ktfast.images.feeds.base import Batch
 from ktfast.pretext.classifying import ClassifyingPretext
 
 _ROOM = 8
-"""The square that the network sees may shift by 1 / 8 of the crop, for example 31 of 255 px."""
+"""The default jitter, the largest shift of the square, is 1 / 8 of the crop: 31 of 255 px."""
 
 
 class Rotation(ClassifyingPretext):
@@ -27,7 +27,7 @@ class Rotation(ClassifyingPretext):
 
     @property
     def input_size(self) -> int:
-        """Side of the square that the network sees: the crop less the largest shift, pixels."""
+        """Side of the square that the network sees, pixels: the crop minus the largest shift."""
         jitter, crop = self.options.jitter, self.options.crop
         return crop - (crop // _ROOM if jitter is None else jitter)
 

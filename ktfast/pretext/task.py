@@ -35,7 +35,8 @@ class Puzzles(NamedTuple):
     labels : Tensor, int64 [B]
         Row of the permutation set that shuffled each image.
     cells : Tensor, int64 [B, n_tiles]
-        Cell that each slot shows; `OCCLUDED` in a slot that shows another image.
+        Cell of the image that each slot shows. A slot is a place of the puzzle. `OCCLUDED` if the
+        slot shows another image.
     """
 
     tiles: Tensor
@@ -50,9 +51,9 @@ OCCLUDED = -1
 class JigsawTask:
     """Name the permutation that shuffled the tiles of an image (Jigsaw++).
 
-    A network whose loss is that of the permutation alone can stay at chance for its whole training.
-    `cell_loss` adds the cross-entropy of the cell that each slot shows. The cells are not in
-    Noroozi et al. 2018.
+    A network that learns from the loss of the permutation alone can stay at chance for its whole
+    training. `cell_loss` adds the cross-entropy of the cell that each slot shows. Noroozi et al.
+    2018 do not use this loss.
 
     Parameters
     ----------
@@ -61,9 +62,9 @@ class JigsawTask:
     permutations : array, integers [P, n_tiles]
         Permutation set.
     seed : int
-        Seed of every random choice of the puzzles.
+        Seed of all random choices of the puzzles.
     cell_loss : float, default 0
-        Weight of the loss of naming the cell of each slot. It needs a network that names cells.
+        Weight of the loss of naming the cell of each slot. Above 0, the network must name cells.
     slots : int, optional
         Number of slots, counted from the first one, that the network sees. None: all.
     **options : Any

@@ -1,4 +1,4 @@
-"""Pictures of tasks on tiles: the squares cut from a photograph, and the tiles as they are seen."""
+"""Pictures of tasks on tiles: the squares cut from a photograph, and the tiles in their slots."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -147,7 +147,7 @@ def puzzle_examples(
 
 
 def _photograph(arrays: Arrays, row: int, seen: int, grid: int) -> Panel:
-    """The photograph with the squares that the network sees; occluders come from elsewhere."""
+    """The photograph with the squares that were cut from it; occluders have no square."""
     image, side = arrays["images"][row], arrays["tiles"].shape[2]
     height, width = image.shape[:2]
     cell_y, cell_x = height // grid, width // grid

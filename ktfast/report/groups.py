@@ -1,4 +1,4 @@
-"""The verdict and the tiles of a run without labelled images: they speak of the clusters."""
+"""The verdict and the top figures of the report for a run without labelled test images."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ def is_unlabelled(run: RunReader, config: Config | None) -> bool:
     Returns
     -------
     bool
-        Whether nothing of the run uses labels.
+        Whether no result of the run uses labels.
     """
     stages = run.stages()
     if "evaluate" in stages or "prepare/test" in stages:
@@ -61,7 +61,7 @@ def groups_verdict(
     pretext, transfer : TrainingResult, optional
         Summaries of the trainings.
     why_not : str
-        Why there are no clusters, if there are none.
+        Why the run has no clusters; not used if it has clusters.
     unlabelled : UnlabelledMeasures, optional
         Measures of the clusters that need no labels.
 
@@ -101,7 +101,7 @@ def groups_verdict(
 def groups_figures(
     clusters: ClusterSummary | None, n_images: int, transfer: TrainingResult | None
 ) -> list[Figure]:
-    """The tiles of a run without labelled test images.
+    """The figures at the top of the page, for a run without labelled test images.
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ class Thumbnail:
     path : str
         Path below the folder of images; empty if unknown.
     link : str
-        Address of the file; empty if there is no such file any more.
+        Address of the file; empty if the file does not exist any more.
     """
 
     source: str
@@ -146,7 +146,7 @@ def montages(
         sources = [data_uri(image, 82) for image in images[row][:size]]
         names = list(paths.get(cluster, ()))
         if len(names) != len(sources):
-            names = [""] * len(sources)  # the paths are unknown, or those of other images
+            names = [""] * len(sources)  # the paths are unknown, or belong to other images
         thumbnails = [
             _thumbnail(source, name, images_folder)
             for source, name in zip(sources, names, strict=True)

@@ -1,4 +1,4 @@
-"""The section of the report on the pretext task: what the network saw, with an explanation."""
+"""The report's section on the pretext task: pictures of what the network saw, explained."""
 
 from dataclasses import dataclass
 
@@ -52,7 +52,7 @@ def pretext_section(run: RunReader) -> PretextSection:
 
 
 def _stored(run: RunReader) -> tuple[Json, list[Example]]:
-    """What the section says about the task, and the examples; empty if there are none."""
+    """Read the texts of the section and the examples; both are empty if the run stored none."""
     try:
         if not (run.folder / _TEXTS).is_file():
             return _of_an_earlier_version(run)

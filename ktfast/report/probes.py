@@ -71,7 +71,7 @@ class ProbeSection:
     chosen : bool
         Whether held-out training images chose a layer of each model.
     remark : str
-        Which published row stands for the transferred network.
+        Which published row is the counterpart of the transferred network.
     """
 
     tables: list[Table]

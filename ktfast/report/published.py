@@ -1,4 +1,4 @@
-"""Choose the published rows that stand beside a run: they must fit the run's teacher and data.
+"""Choose the published rows to show beside a run: rows that fit the run's teacher and data.
 
 The paper reports teachers that learnt Jigsaw++ with VGG-16 or with AlexNet, and HOG. A run with
 another teacher has no published counterpart.
@@ -26,7 +26,7 @@ class Published:
     methods : dict of str to str
         Method of the paper by model of the run. A model without a counterpart is left out.
     remark : str
-        Which row stands for the transferred network, and why.
+        Which published row is the counterpart of the transferred network, and why.
     on_places : bool
         Whether the run's probes see images of Places205.
     other_transfer : bool
@@ -120,7 +120,7 @@ def _teacher(config: Config) -> tuple[str | None, str]:
 
 
 def _learns_jigsaw(config: Config) -> bool:
-    """Say whether the pretext task is Jigsaw++. A version with a single task has no such option."""
+    """Say whether the pretext task is Jigsaw++, the only task of earlier versions."""
     return bool(getattr(config.pretext, "task", "jigsaw++") == "jigsaw++")
 
 

@@ -89,7 +89,7 @@ class RunReader:
         return self._results[stage]
 
     def stale(self) -> dict[str, str]:
-        """Stages whose inputs were made again after them, with the reason."""
+        """The stale stages, with the reason; see `ktfast.report.staleness`."""
         stages = self.stages()
         unfinished = {s for s in stages if not (self.folder / s / "result.json").is_file()}
         return stale_stages({stage: self.result(stage) for stage in stages}, unfinished)
@@ -227,7 +227,7 @@ class RunReader:
         return arrays
 
     def sealed(self, name: str) -> Json | None:
-        """Read a JSON object that holds its own hash; None if it is missing or damaged."""
+        """Read a JSON object that holds its own hash; None if the file is missing or damaged."""
         path = self.folder / name
         if not path.is_file() or not self._is_whole(name):
             return None

@@ -100,7 +100,7 @@ def _groups_section(run: RunReader) -> ResultSection:
 
 
 def _marked(figure: Figure, reason: str | None) -> Figure:
-    """Mark a figure whose stage is stale for some reason; its number is left out."""
+    """Replace a figure by a dash and the word "stale" if there is a reason why it is stale."""
     return figure if reason is None else Figure(figure.title, "–", "stale")
 
 

@@ -1,4 +1,4 @@
-"""The verdict of a run whose comparison was settled before the run, by `evaluate.headline`."""
+"""The verdict of a run for which `evaluate.headline` settled the comparison before the run."""
 
 from ktfast.evaluation.headline import MEASURES, Difference, Headline, difference
 from ktfast.report.formats import amount, percent

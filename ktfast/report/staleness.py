@@ -1,7 +1,7 @@
-"""Find the stages of a run whose inputs were made again after them.
+"""Find the stale stages of a run: their inputs were made again after the stage finished.
 
-Such a stage is stale: its figures belong to artifacts that the run folder no longer holds. The
-report marks stale stages, and no sentence compares them with other stages.
+The figures of a stale stage belong to artifacts that the run folder no longer holds. The report
+marks stale stages, and does not compare them with other stages.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""The report's section on what is known about clusters and student without labels."""
+"""The report's section on measures of the clusters and the student that need no labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def unlabelled_section(found: UnlabelledMeasures | None) -> UnlabelledSection | 
 
 
 def unlabelled_headline(found: UnlabelledMeasures) -> tuple[str, list[str]]:
-    """State in one line, and in sentences, what is known about a run without labels.
+    """State in a headline and a paragraph what the measures without labels show.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def unlabelled_headline(found: UnlabelledMeasures) -> tuple[str, list[str]]:
 
 
 def unlabelled_tiles(found: UnlabelledMeasures) -> list[tuple[str, str, str]]:
-    """Title, value and second line of the tiles that replace those of the probes."""
+    """Title, value and second line of the top figures that replace those of the probes."""
     pairs = (
         ("Agreement of two seeds", found.agreement, _two_digits),
         ("Held-out pseudo-labels", found.pseudo_labels, percent),

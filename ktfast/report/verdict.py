@@ -57,11 +57,11 @@ def verdict(
     pretext : TrainingResult, optional
         Summary of the stage pretext.
     n_test : float, optional
-        Number of test images. It decides which difference counts as noise.
+        Number of test images, from which the size of the noise follows.
     why_not : str
-        Why there is no evaluation, if there is none.
+        Why the run has no evaluation; not used if it has one.
     unlabelled : UnlabelledMeasures, optional
-        Measures without labels. They make the headline if there are no probes.
+        Measures that need no labels. If there are no probes, the headline states these measures.
 
     Returns
     -------

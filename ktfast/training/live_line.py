@@ -1,8 +1,7 @@
-"""One line about long work: rewritten in place on a terminal, otherwise a log line now and then.
+"""Progress of long work: one line that is rewritten on a terminal, else a few log lines.
 
-On a terminal the line fits the width: name, bar, share and remaining time come first, and figures
-follow as long as they fit. Log lines that come in between erase the line, which is then drawn
-again below them.
+On a terminal, name, bar, share and remaining time come first. Figures follow as long as they fit
+the width. A log line first erases the live line, which is then drawn again below the log line.
 """
 
 import logging
@@ -26,7 +25,7 @@ _ERASE = "\r\x1b[K"
 
 
 class LiveLine:
-    """Show how far a work is. Use it in a ``with`` block.
+    """Show the progress of long work. Use the object in a ``with`` block.
 
     Parameters
     ----------
@@ -35,9 +34,10 @@ class LiveLine:
     total : int
         Number of steps, images or other units of the work.
     enabled : bool
-        False shows nothing.
+        Whether to show anything.
     unit : str
-        Name of the units, such as "images", if their number per second is to be shown.
+        Name of the units, such as "images", to show the units per second. Empty: the rate is not
+        shown.
     """
 
     def __init__(self, name: str, total: int, *, enabled: bool = True, unit: str = "") -> None:
@@ -71,14 +71,14 @@ class LiveLine:
         self._screen = None
 
     def start(self, done: int, forecast: float | None = None) -> None:
-        """Begin to measure the speed.
+        """Start the clock that measures the speed.
 
         Parameters
         ----------
         done : int
             Units that were done earlier, for example before an interruption.
         forecast : float, optional
-            Seconds that the rest is expected to take. None: nothing is known yet.
+            Expected seconds of the remaining work. None: unknown.
         """
         self._first = self._done = done
         self._eta = forecast
@@ -86,15 +86,15 @@ class LiveLine:
         self._draw()
 
     def advance(self, done: int, parts: Sequence[str] | None = None) -> None:
-        """Say how many units are done. This costs nothing as long as no new line is due.
+        """Set the number of units that are done. The call is cheap unless a new line is due.
 
         Parameters
         ----------
         done : int
             Units that are done.
         parts : sequence of str, optional
-            Figures to show after the remaining time, the most important first. None: those of the
-            last call.
+            Figures to show after the remaining time, the most important first. None: the figures
+            of the last call.
         """
         if not self.enabled:
             return
@@ -122,7 +122,7 @@ class LiveLine:
     def _draw(self) -> None:
         if self._screen is not None:
             share = self._done / max(self.total, 1)
-            columns = width_of(self._screen) - 1  # a full line would wrap on some terminals
+            columns = width_of(self._screen) - 1  # a line of full width wraps on some terminals
             encoding = getattr(self._screen, "encoding", None) or "ascii"
             text = line_text(self.name, share, self._eta, self._figures(), columns, encoding)
             self._write(f"{_ERASE}{text}")
@@ -190,11 +190,11 @@ def line_text(
     share : float
         Share of the work that is done, 0 to 1.
     eta : float or None
-        Seconds that the rest takes. None: unknown.
+        Expected seconds of the remaining work. None: unknown.
     parts : sequence of str
         Figures, the most important first. Those that do not fit are left out.
     columns : int
-        Longest text in characters.
+        Largest length of the line in characters.
     encoding : str
         Encoding of the terminal.
 
@@ -211,7 +211,7 @@ def line_text(
     filled = min(_BAR, int(share * _BAR))
     short = name if len(name) <= _NAME else name[: _NAME - 1] + dots
     text = f"{short} {full * filled}{empty * (_BAR - filled)}"
-    # 100 % stands for the end only, also where 99.6 % would be rounded up.
+    # Only finished work shows 100 %: 99.6 % is shown as 99 %.
     text += f" {min(int(100 * share), 100):3d}% ETA {spelled_time(eta)}"
     for part in parts:
         if len(text) + 2 + len(part) > columns:
@@ -221,7 +221,7 @@ def line_text(
 
 
 def spelled_time(seconds: float | None) -> str:
-    """Spell a duration as `1:02:03`, from two days on as `5 days`, or `?` if unknown."""
+    """Spell a duration as `1:02:03`, as `5 days` from two days on, or as `?` if unknown."""
     if seconds is None:
         return "?"
     if seconds >= 48 * 3600:

@@ -1,8 +1,8 @@
-"""Measure what bounds a training's speed: the feed or the network, and the share of the peak.
+"""Measure whether the feed or the network bounds a training's speed, and the share of the peak.
 
-Before the first step, a training measures three things in one to two seconds: the rate of the feed
-alone, the operations of one image, and the speed of a large matrix product in the training's
-precision.
+Before the first step, a training measures the rate of the feed alone, the operations per image, and
+the speed of a large matrix product in the training's precision. On a CPU, the training also
+measures the seconds per image, to forecast its own duration.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.gradients import Gradients, Remembered
 
 FEED_SECONDS = 2.0
-"""Longest time for which a feed is measured."""
+"""Seconds after which the measurement of a feed ends with the present batch."""
 PEAK_SECONDS = 0.1
-"""Time for which the matrix product is repeated."""
+"""Seconds for which the matrix product is repeated."""
 MUCH_FASTER = 100
-"""A ceiling above this multiple of the achieved rate is shown as such, without a figure."""
+"""A ceiling above this multiple of the achieved rate is printed as "over 100 times as fast"."""
 TRIAL_SECONDS = 1.0
-"""A trial with more images follows if a trial took less time."""
+"""If a trial took fewer seconds, a trial with more images follows."""
 SHORT_SECONDS = 20.0
-"""A training that takes less time needs no good forecast."""
+"""A training that is expected to take fewer seconds needs no better forecast."""
 # Side of the matrices: large enough that arithmetic, and not memory, bounds their product.
 _SIDES = {"cuda": 8192, "cpu": 1024}
 
@@ -52,7 +52,7 @@ class Ceilings:
     peak_flops: float
 
     def bounds(self, rate: float, waited: float) -> "SpeedBounds":
-        """What bounds a training.
+        """Compute the speed of a training and its ceilings.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class SpeedBounds:
         )
 
     def _spelled(self, ceiling: float) -> str:
-        """Spell a ceiling. One that is far above the achieved rate says nothing by its size."""
+        """Spell a ceiling. The exact value does not matter far above the achieved rate."""
         if ceiling > MUCH_FASTER * self.images_per_second:
             return f"over {MUCH_FASTER} times as fast"
         return f"{ceiling:,.0f} images/s"
@@ -180,10 +180,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def feed_rate(feed: Feed, epoch: int, batches: int) -> tuple[float, Batch]:
-    """Rate of a feed if no work is done on its batches.
+    """Measure the rate of a feed while no work is done on its batches.
 
-    The first batch takes longer, because the feed is still empty. The rate therefore starts with
-    the second batch, unless there is only one batch.
+    The first batch takes longer, because the feed is still empty. The rate therefore leaves out the
+    first batch, unless there is only one batch.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ _CONVOLUTION_BACKWARD = {torch.ops.aten.convolution_backward: _convolution_backw
 
 
 def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
-    """Operations of one image, forward and backward; leaves model and generators unchanged.
+    """Operations per image, forward and backward; leaves model and generators unchanged.
 
     The operations are counted on two images of the batch, because a puzzle may hold a tile of
     another image.
@@ -258,8 +258,9 @@ def image_flops(gradients: Gradients, batch: Batch, epoch: int) -> float:
 def image_seconds(gradients: Gradients, batch: Batch, epoch: int, images: int) -> float:
     """Seconds that the gradient of one image takes; leaves model and generators unchanged.
 
-    Few images are slower per image than many, so a fast trial is repeated with twice the images, up
-    to half a batch, unless all images of the training take little time.
+    A small trial is slower per image than a large batch. A trial of less than `TRIAL_SECONDS` is
+    therefore repeated with twice the images, up to half a batch. The trials also end if the whole
+    training would take less than `SHORT_SECONDS`.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def _mean(rows: Rows, weight: Float64 | None) -> tuple[Float64, float]:
     while rows.total > _CHUNK_ROWS:
         rows = Rows([sums], n_threads=rows.n_threads).join(ranks)
         sums, _ = _chunk_sums(rows, None)
-    # One process has the last sum, the others have none.
+    # The last sum lies on one process, and the other processes hold no sum.
     last = np.concatenate(ranks.gather_to_all(to_host(sums)))
     return last[0] / total, total
 
@@ -186,7 +186,7 @@ def _chunks(first: int, end: int) -> Any:
 
 
 def _refuse_bad_row(rows: Rows) -> NoReturn:
-    """Raise an error naming the first row with NaN or infinity, else the row of largest value."""
+    """Raise an error that names the first row with NaN or infinity, else the largest row."""
     found = rows.ranks.gather_to_all(_bad_row(rows))
     for kind, row, _ in found:
         if kind:
@@ -202,7 +202,7 @@ def _refuse_bad_row(rows: Rows) -> NoReturn:
 
 
 def _bad_row(rows: Rows) -> tuple[str, int, float]:
-    """Find the first row of this process that holds NaN or infinity, else that of largest value.
+    """Find the first row of this process with NaN or infinity, else the row of largest magnitude.
 
     Returns
     -------

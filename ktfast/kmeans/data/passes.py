@@ -134,7 +134,7 @@ def inertia_and_moved(
 
 
 def all_below(distances: Any, limit: float) -> bool:
-    """Whether all distances [n] are below a limit; NaN is not."""
+    """Whether all distances [n] are below a limit. NaN does not count as below."""
     with on_device(distances):
         return bool((distances < limit).all())
 

@@ -1,8 +1,8 @@
 """The total of the distances of all processes, with the bits that a single process would compute.
 
 The kernel adds up parts of 4,096 rows, and then the sums of the parts (`csrc/kmeans_update/`). A
-process calls the kernel for the parts that it holds completely. Rank 0 adds up the few parts whose
-rows lie on several processes, and the sums of all parts.
+process calls the kernel for the parts that it holds completely. A few parts have rows on several
+processes. Rank 0 adds up these parts, and then the sums of all parts.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""One fit on several processes: how they talk, what they check, and what rank 0 does for all.
+"""One fit on several processes: exchange of data, checks, and the decisions of rank 0.
 
 `communicator` defines how processes exchange bytes and sums, and has the communicator of one
 process. `torch_communicator` uses torch.distributed, and `threads` lets threads act as processes.

@@ -17,20 +17,20 @@ _PARAMETERS = ("n_clusters", "n_init", "max_iter", "tol", "algorithm", "spherica
 
 
 def ranks_of(distributed: Any) -> Ranks:
-    """The processes that the parameter `distributed` of a `KMeans` names."""
+    """Find the processes that the parameter `distributed` of a `KMeans` names."""
     if distributed == "torch":
         return Ranks(TorchCommunicator(), is_owned=True)
-    # `check_parameters` refuses what is no communicator.
+    # `check_parameters` has refused every value that is no communicator.
     return Ranks(distributed) if isinstance(distributed, Communicator) else ALONE
 
 
 def question_of(estimator: Any, rows: Rows, *, is_weighted: bool) -> dict[str, Any]:
-    """Everything on which the result of a fit depends, except the values of the rows.
+    """Collect everything on which the result of a fit depends, except the values of the rows.
 
     Returns
     -------
     question : dict
-        JSON values by name. They do not depend on the number of processes.
+        JSON values by name. No value depends on the number of processes.
     """
     question = {name: _plain(getattr(estimator, name)) for name in _PARAMETERS}
     question["init"] = _init_name(estimator.init)
@@ -56,7 +56,7 @@ def check_agreement(ranks: Ranks, estimator: Any, rows: Rows, *, is_weighted: bo
     question = ranks.agreed(lambda: question_of(estimator, rows, is_weighted=is_weighted))
     question["use of checkpoint"] = estimator.checkpoint is not None
     if estimator.precision == "fast":
-        question["use of a GPU"] = rows.on_gpu  # only a GPU approximates labels
+        question["use of a GPU"] = rows.on_gpu  # labels may be approximate on a GPU only
     every = ranks.gather_to_all(question)
     for rank, other in enumerate(every):
         for name, value in every[0].items():
@@ -68,13 +68,13 @@ def check_agreement(ranks: Ranks, estimator: Any, rows: Rows, *, is_weighted: bo
 
 
 def check_enough(rows: Rows, n_clusters: int) -> None:
-    """Refuse fewer rows than clusters, counted over all processes."""
+    """Refuse the fit if all processes together have fewer rows than clusters."""
     if rows.total < n_clusters:
         raise InputError(f"n_samples={rows.total} should be >= n_clusters={n_clusters}.")
 
 
 def check_any_weight(ranks: Ranks, weight: Float64) -> None:
-    """Refuse weights of zero for all rows of all processes."""
+    """Refuse the fit if all rows of all processes have weight zero."""
     if ranks.all(not weight.any()):
         raise InputError("Sample weights must contain at least one non-zero number.")
 
@@ -95,7 +95,7 @@ def _init_name(init: Any) -> str:
 
 
 def _random_name(random_state: Any) -> Any:
-    """The seed, or a word for a generator; the values of a generator are those of rank 0."""
+    """The seed, or "a generator": all processes use the random numbers of rank 0."""
     if random_state is None or isinstance(random_state, int | np.integer):
         return _plain(random_state)
     return "a generator"

@@ -6,7 +6,7 @@ from ktfast.kmeans.array_types import Int64
 
 
 class CommunicationError(RuntimeError):
-    """The processes of a fit cannot exchange data, or what they exchanged was changed on the way.
+    """The processes of a fit cannot exchange data, or data changed on the way.
 
     The message says what happened and what to do.
     """
@@ -17,7 +17,8 @@ class Communicator(Protocol):
     """Exchanges bytes and sums between the processes of a fit.
 
     Every process calls the same methods in the same order. A method returns when this process has
-    what it needs. `ktfast.KMeans` checks what arrives, so an implementation needs no check sums.
+    its result. `ktfast.KMeans` verifies all received data, so an implementation needs no check
+    sums.
 
     Attributes
     ----------
@@ -41,8 +42,8 @@ class Communicator(Protocol):
         Returns
         -------
         total : array, int64 [m]
-            The sum, on every process. It may take the memory of `array`. Sums beyond the range of
-            int64 wrap around.
+            The sum, on every process. The sum may be written into the memory of `array`. Sums
+            beyond the range of int64 wrap around.
         """
 
     def gather(self, message: bytes) -> list[bytes]:
@@ -65,7 +66,7 @@ class Communicator(Protocol):
         Parameters
         ----------
         message : bytes
-            The message. Only that of the process `source` is used.
+            The message of this process. Only the message of the process `source` is sent.
         source : int
             Rank of the process that sends.
 
@@ -85,7 +86,7 @@ class Communicator(Protocol):
         """
 
     def close(self) -> None:
-        """Release what the communicator holds. It is not used afterwards."""
+        """Release what the communicator holds. No method is called after `close`."""
 
 
 class Alone:

@@ -1,8 +1,9 @@
 """Rank 0 runs code over the rows of all processes, while the other processes answer its requests.
 
-The initial centres, the relocation of empty clusters and other decisions need rows of every
-process, but little work per row. Rank 0 makes them with the code of a single process. So all
-processes use the same random numbers, and no rounding on another machine changes a decision.
+Some decisions, such as the initial centres and the relocation of empty clusters, need rows of every
+process but little work per row. Rank 0 makes these decisions with the code of a single process. All
+processes therefore use the same random numbers, and rounding on another machine changes no
+decision.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ class Service:
     rows : Rows
         The rows of this process.
     weight : array, float64 [n], optional
-        Their weights.
+        Weights of the rows. None means that all weights are 1.
     """
 
     def __init__(self, rows: Rows, weight: Float64 | None) -> None:
@@ -42,7 +43,7 @@ class Service:
         return self._weight
 
     def take(self, indices: Int64) -> Float64:
-        """Rows of this process among those with the given numbers in the whole data."""
+        """Rows of this process, out of the rows with the given numbers in the whole data."""
         first = self._rows.first
         own = indices[(indices >= first) & (indices < first + self._rows.n)]
         return self._rows.take(own - first)
@@ -60,17 +61,17 @@ class Service:
 
 
 class LedRows(Rows):
-    """The rows of all processes, as rank 0 reads them with the help of the others; see `Rows`.
+    """The rows of all processes, which rank 0 requests from the other processes; see `Rows`.
 
-    Results lie on the host. There are no `parts`, because no process has the memory of all rows.
+    Results lie on the host. `parts` raises an error, because no process holds all rows.
 
     Parameters
     ----------
     rows : Rows
         The rows of rank 0.
     ask : callable
-        ``ask(name, *arguments)`` calls this method of the `Service` of every process, and returns
-        the answers in the order of the ranks.
+        ``ask(name, *arguments)`` calls the method `name` of the `Service` of every process, and
+        returns the answers in the order of the ranks.
     """
 
     def __init__(self, rows: Rows, ask: Callable[..., list[Any]]) -> None:
@@ -87,7 +88,7 @@ class LedRows(Rows):
         self.workspace = Workspace(like, None, like)
 
     def parts(self) -> Iterator[tuple[slice, Any]]:
-        """Refuse, because no process has the memory of all rows."""
+        """Raise an error, because no process holds all rows."""
         raise NotImplementedError("the rows of all processes can only be taken by number")
 
     def take(self, indices: Int64) -> Float64:
@@ -119,14 +120,14 @@ def led(
     weight: Float64 | None,
     work: Callable[[Any, Float64 | None], T],
 ) -> T:
-    """Run a function over the rows of all processes on rank 0; return its result everywhere.
+    """Run a function on rank 0 over the rows of all processes; return its result everywhere.
 
     Parameters
     ----------
     rows : Rows
         The rows of this process.
     weight : array, float64 [n], optional
-        Their weights.
+        Weights of the rows. None means that all weights are 1.
     work : callable
         ``work(rows, weight)`` gets all rows and their weights.
 
@@ -146,7 +147,7 @@ def led(
 
 
 def conduct(ranks: Ranks, service: Any, lead: Callable[[Callable[..., list[Any]]], T]) -> T:
-    """Run a function on rank 0 that asks the services of all processes.
+    """Run on rank 0 a function that asks the services of all processes.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def conduct(ranks: Ranks, service: Any, lead: Callable[[Callable[..., list[Any]]
         try:
             result = lead(ask)
         except Exception as error:
-            with contextlib.suppress(Exception):  # the first error is the one to raise
+            with contextlib.suppress(Exception):  # raise the first error, not this one
                 ranks.broadcast((_RAISE, (portable(error),)))
             ranks.agreed_on(error)
             raise

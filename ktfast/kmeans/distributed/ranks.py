@@ -1,7 +1,7 @@
 """The collective operations of a fit, built from a communicator.
 
-Every message carries a check sum, and every sum of integers carries the sum of its elements. So a
-bit that flips in the network or in a reduction is an error, and never another result.
+Every message carries a check sum, and every sum of integers carries the sum of its elements. A bit
+that flips in the network or in a reduction therefore raises an error, and cannot change the result.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ _CRC_BYTES = 4
 
 
 class Ranks:
-    """The processes of a fit, as one of them sees the others.
+    """The processes of a fit, from the view of one process.
 
     Parameters
     ----------
     communicator : Communicator
         Exchanges bytes and sums.
     is_owned : bool, default False
-        Whether the fit opened the communicator, and closes it.
+        Whether the fit opened the communicator and therefore closes it.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is rank 0, which decides for all."""
+        """Whether this process is rank 0, which decides for all processes."""
         return self.rank == 0
 
     def broadcast(self, value: T, source: int = 0) -> T:
@@ -55,12 +55,12 @@ class Ranks:
             return value
         own = _packed(value) if self.rank == source else b""
         message = self._communicator.broadcast(own, source)
-        # The sender checks, too: a communicator may damage the memory that it sends.
+        # The sender also verifies its message: a communicator may damage the memory that it sends.
         received: T = _unpacked(message)
         return value if self.rank == source else received
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes on rank 0, in the order of the ranks, else []."""
+        """On rank 0, return the values of all processes in the order of the ranks; elsewhere []."""
         if self.size == 1:
             return [value]
         return [_unpacked(message) for message in self._communicator.gather(_packed(value))]
@@ -77,7 +77,7 @@ class Ranks:
         """Add up int64 arrays [m] of all processes, element by element."""
         if self.size == 1:
             return array
-        # The additions wrap around alike, so both sides are equal whatever the elements are.
+        # int64 sums wrap around in any order of additions, so undamaged sums are always equal.
         total = self._communicator.sum(np.append(array, array.sum(dtype=np.int64)))
         if total[:-1].sum(dtype=np.int64) != total[-1]:
             raise CommunicationError(
@@ -89,8 +89,8 @@ class Ranks:
     def fold(self, add: Callable[[T], T], start: T) -> T:
         """Let each process in turn add its part to the result of the processes before it.
 
-        The additions have the order of the ranks, so the result of floating-point additions is
-        that of a single process. The processes wait for each other.
+        The parts are added in the order of the ranks, so floating-point sums have the bits of a
+        single process. Each process waits for the process before it.
         """
         if self.size == 1:
             return add(start)
@@ -122,12 +122,12 @@ class Ranks:
         return result  # type: ignore[no-any-return]
 
     def agreed_on(self, error: Exception) -> Exception:
-        """Note that all processes raise this error; return it."""
+        """Record that all processes raise this error, for `leave`; return the error."""
         self._agreed_error = error
         return error
 
     def gather_answers(self, answer: Callable[[], Any]) -> list[Any]:
-        """Return the answers of all processes on rank 0; raise there the error of any process."""
+        """On rank 0, return the answers of all processes, or raise the error of any process."""
         try:
             own = True, answer()
         except Exception as error:
@@ -139,7 +139,7 @@ class Ranks:
         return [value for _, value in answers]
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """Run a function on rank 0, and return its result or raise its exception everywhere."""
+        """Run a function on rank 0; every process returns its result or raises its exception."""
         result = self.agreed(lambda: decide() if self.leads else None)
         return self.broadcast(result)  # type: ignore[return-value]
 
@@ -149,8 +149,8 @@ class Ranks:
         Parameters
         ----------
         error : BaseException, optional
-            The error that ends the fit. All processes raise the same `InputError`, because such
-            errors follow from what all processes know.
+            The error that ends the fit. The others are not told of an `InputError`: all processes
+            raise the same one, because it follows from what all processes know.
         """
         if self.size == 1:
             return
@@ -182,7 +182,7 @@ def _unpacked(message: bytes) -> Any:
 
 
 def portable(error: Exception | None) -> Exception | None:
-    """The error, or one of the same text if the error itself cannot be sent."""
+    """Return the error. If it cannot be pickled, return a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

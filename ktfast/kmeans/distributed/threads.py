@@ -10,7 +10,7 @@ from ktfast.kmeans.distributed.communicator import CommunicationError
 
 
 class _Meeting:
-    """What the threads of one group share: a barrier, and one place per thread."""
+    """What the threads of one group share: a barrier, and one value per thread."""
 
     def __init__(self, size: int, timeout: float) -> None:
         self.barrier = threading.Barrier(size, timeout=timeout)
@@ -70,7 +70,7 @@ class ThreadCommunicator:
         return self
 
     def _exchange(self, value: Any) -> list[Any]:
-        """Return the values of all threads. No thread goes on before all have read them."""
+        """Return the values of all threads, after every thread has read every value."""
         self._meeting.places[self.rank] = value
         self._meeting.wait()
         values = list(self._meeting.places)

@@ -11,9 +11,9 @@ import numpy as np
 from ktfast.kmeans.array_types import Int64
 from ktfast.kmeans.distributed.communicator import CommunicationError
 
-# Most bytes of one message of gloo.
+# Largest message of gloo, bytes.
 _PIECE = 1 << 28
-# torch's own default for gloo.
+# Seconds; torch's own default for gloo.
 _TIMEOUT = 1800.0
 
 
@@ -27,9 +27,9 @@ class TorchCommunicator:
     Parameters
     ----------
     timeout : float, default 1800.0
-        Seconds that a process waits for the others in one operation. A process that dies closes its
-        connections, which the others notice at once. The limit matters if a machine hangs, so it
-        must be longer than the slowest pass over the rows.
+        Seconds that a process waits for the others in one operation. The limit must be longer than
+        the slowest pass over the rows. It only matters if a machine hangs: if a process dies, its
+        connections close, and the others notice at once.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class TorchCommunicator:
         return self
 
     def close(self) -> None:
-        """See `Communicator`. The process group of the user stays."""
+        """See `Communicator`. The process group of the user stays open."""
         if self._group is not None:
             with _failures():
                 self._torch.destroy_process_group(self._group)
@@ -125,7 +125,7 @@ def _tensor(array: Any) -> Any:
 
 
 def _pieces(tensor: Any) -> Iterator[Any]:
-    """Divide a message into parts that gloo sends at once; an empty message has none."""
+    """Divide a message into parts that gloo can send; an empty message has no parts."""
     for start in range(0, len(tensor), _PIECE):
         yield tensor[start : start + _PIECE]
 

@@ -1,8 +1,8 @@
 """Read a grid of runs from a TOML file, and make the options of every run.
 
-The grid names teachers, students, numbers of clusters and seeds. Every combination is one run. The
-controls are added without asking: the teachers "hog" and "untrained", and in every run the
-baselines with random weights and with true labels.
+The grid names teachers, students, numbers of clusters and seeds. Every combination is one run.
+Unless `controls` is false, controls are added: the teachers "hog" and "untrained", and in every run
+the baselines with random weights and with true labels.
 """
 
 import difflib
@@ -42,9 +42,9 @@ class Cell:
     config : Config
         Every option of the run.
     names : dict
-        What tells the cell from the other cells, such as the teacher's name; without the seed.
+        Names of teacher and student, and the number of clusters; empty in a sweep.
     control : bool
-        Whether the grid's teacher is a control.
+        Whether the teacher of the run is a control.
     untrained : bool
         Whether the teacher is an untrained network, whose weights `features.weights` names.
     """
@@ -63,15 +63,16 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
     ----------
     path : Path
         TOML file with the keys `config` (a recipe or a TOML file), `options`, `teachers` and
-        `students` (options by name), `n_clusters`, `seeds`, and `controls` (false leaves the
-        controls out).
+        `students` (tables of options by name), `n_clusters`, `seeds`, and `controls` (false leaves
+        the controls out).
     folder : Path
         Folder of the grid's results. The weights of untrained teachers lie in it.
 
     Returns
     -------
     cells : list of Cell
-        The runs of one seed after another, so that every row soon has a first figure.
+        All runs of the first seed, then those of the next seed. Every row of the comparison thus
+        gets its first accuracy early.
 
     Raises
     ------
@@ -186,22 +187,25 @@ def _untrained_name(start: Config, seed: int) -> str:
 
 
 def _tables(grid: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The named tables of options; one table without options if there are none."""
+    """The tables of options by name; if the grid has none, one table without options."""
     single = {"teachers": "teacher", "students": "student"}[key]
     return grid.get(key) or {single: {}}
 
 
 def _baselines(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that let every run probe the controls, and leave out what the grid does itself."""
+    """Options with which every run probes the baselines, and does not cluster random features.
+
+    The teacher "untrained" of the grid replaces the clusters of random features.
+    """
     asked = given.get("evaluate.baselines", ())
     names = [n for n in ("random", "pretext", "labels") if n in asked or n in _BASELINES]
     return {"evaluate.random_clusters": False, **given, "evaluate.baselines": names}
 
 
 def _reset(values: Mapping[str, Any], own: Mapping[str, Any], start: Config) -> dict[str, Any]:
-    """Set the options of features that a teacher's source does not use to their defaults.
+    """Set the options of the section `features` that a teacher does not use to their defaults.
 
-    A recipe names the layer of the puzzle network, for example, which HOG refuses.
+    For example, a recipe names a layer of the puzzle network, and HOG refuses this option.
     """
     source = values.get("features.source", start.features.source)
     unused = FeaturesConfig.model_construct(source=source).unused()
@@ -231,5 +235,5 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _file_name(name: str) -> str:
-    """Spell a name so that it can be the name of a folder."""
+    """Replace the characters of a name that a folder name should not have."""
     return re.sub(r"[^\w.+-]+", "_", name).strip(".") or "run"

@@ -1,4 +1,4 @@
-"""Run the cells of a grid as run folders below one folder, which share what they have in common."""
+"""Do the runs of a grid in run folders below one folder. The runs share their common results."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ RUNS, SHARED = "runs", "shared"
 
 @dataclass
 class GridResult:
-    """What the runs of a grid have left.
+    """The outcome of the runs of a grid.
 
     Attributes
     ----------
@@ -40,21 +40,22 @@ class GridResult:
 def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> GridResult:
     """Run every cell that is not finished yet.
 
-    A cell that the user must correct does not stop the others.
+    If the options or inputs of a cell are wrong, the other cells still run.
 
     Parameters
     ----------
     cells : sequence of Cell
         The runs.
     folder : Path
-        Receives the run folders in `runs`, and the results that they share in `shared`.
+        Receives the run folders in `runs`, and the results that the runs share in `shared`.
     trust_source : bool
-        Whether functions that `features.source` names may be called.
+        Whether the functions and classes that `features.source` and `pretext.task` name may be
+        imported and called.
 
     Returns
     -------
     result : GridResult
-        The finished runs, and the reasons of the others.
+        The finished runs, and why the other runs failed.
 
     Raises
     ------

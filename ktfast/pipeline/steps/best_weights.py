@@ -1,8 +1,8 @@
-"""Keep the weights of a puzzle network at the measure with the best features.
+"""Keep the weights that a pretext network had when its features were best.
 
 `checkpoint-best.safetensors` lies beside `weights.safetensors`, which holds the last weights.
-`checkpoint-best.json` records the measure and the hash of the best weights. The stage features
-reads the best weights if `features.checkpoint` is "best".
+`checkpoint-best.json` records the step, the measure and the hash of the best weights. The stage
+features reads the best weights if `features.checkpoint` is "best".
 """
 
 import logging
@@ -37,17 +37,17 @@ class BestWeights:
         self.found = self._read()
 
     def offer(self, step: int, value: float) -> None:
-        """Save the weights if their measure is better than all before.
+        """Save the weights if their measure is better than every earlier measure.
 
-        A training that continues from a checkpoint repeats its last steps. Until it has reached the
-        step of the best measure again, that measure comes from the same training, and stays.
+        A training that continues from a checkpoint repeats its last steps. If it repeats the step
+        of the best measure, the repeated weights and measure replace the stored ones.
 
         Parameters
         ----------
         step : int
             Number of steps done.
         value : float
-            The measure. The larger value is better; of equal values, the first.
+            The measure. A larger value is better. Of equal values, the first is kept.
         """
         if self.found is not None and step != self.found["step"] and value <= self.found["value"]:
             return

@@ -1,7 +1,7 @@
-"""Tell before the first training how long all trainings of a run will take on a CPU.
+"""Forecast before the first training how long all trainings of a run will take on a CPU.
 
-A short trial of each network gives the seconds per image. On a GPU nothing is forecast: the live
-line of a training shows the remaining time within seconds.
+A short trial of each network gives the seconds per image. On a GPU there is no forecast, because
+the progress line of a training shows the remaining time within seconds.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from ktfast.training.state import TrainingState
 logger = logging.getLogger(__name__)
 
 FEW_PASSES = 20_000
-"""Fewer images, counted in every epoch, need no outlook."""
-_IMAGES = 16  # of a trial
+"""A run whose trainings read fewer images, counted once per epoch, gets no forecast."""
+_IMAGES = 16  # images of a trial
 
 SMALL_RECIPE = (
     "For a first run, use the recipe with small networks (--config tiny_cpu) and a new run folder"
@@ -46,7 +46,7 @@ class Plan:
     images : int
         Images in all epochs.
     training : TrainingConfig
-        Its options.
+        Options of the training.
     size : int
         Side of the images in pixels.
     task : callable

@@ -99,4 +99,4 @@ def try_task(run: RunFolder) -> None:
             task.pictures(batch, 0)
     del task
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # feeds choose by the free memory of the GPU
+        torch.cuda.empty_cache()  # a feed decides by the free memory of the GPU

@@ -48,7 +48,10 @@ logger = logging.getLogger(__name__)
 SAMPLE = 2000
 """Number of images for shared neighbours and the effective rank."""
 PER_CLUSTER, MOST_VOTERS = 10, 20_000
-"""Images per cluster for the accuracy of pseudo-labels: at least `SAMPLE`, at most MOST_VOTERS."""
+"""Images per cluster for the accuracy of pseudo-labels.
+
+The total is at least `SAMPLE` and at most `MOST_VOTERS`, if the set has as many images.
+"""
 BATCH = 64
 
 
@@ -93,7 +96,7 @@ class SampleFeed:
 
 
 def measure_unlabelled(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
-    """Measure the run's clusters and its student, or read the measures that the run has.
+    """Measure the run's clusters and its student, or read the stored measures of the run.
 
     Parameters
     ----------
@@ -156,7 +159,7 @@ def _measure(
 def _agreement_with(
     run: RunFolder, labels: npt.NDArray[np.int64], images: PreparedSet, scratch: Path
 ) -> float:
-    """Cluster the run's features with the next seed, and compare with the run's labels."""
+    """Cluster the run's features with the next seed; compare the clusters with the run's labels."""
     again = cluster_images(run, *feature_folders(run), images, scratch, seed=run.config.seed + 1)
     return adjusted_rand_index(labels, again.labels.astype(np.int64))
 

@@ -1,6 +1,6 @@
-"""Read the networks of a run folder that a comparison shows, each with all that it depends on.
+"""Read the networks of a run folder for a comparison, with the options and inputs of each network.
 
-A run names in `result.json` of every stage which stages and files the stage read. Following these
+The `result.json` of every stage names the stages and files that the stage read. Following these
 names from a trained network gives every option and every input on which the network depends. Two
 networks whose options and inputs are equal, except for the seed, belong to one row of the table.
 """
@@ -22,16 +22,16 @@ from ktfast.report.reading import RunReader
 from ktfast.report.staleness import source_of
 
 ROW = "row.json"
-"""File of a run folder that `ktfast compare GRID` writes: the names of the grid's cell."""
+"""File that `ktfast compare GRID` writes into a run folder, with what tells the run from others."""
 MEASURES = {
     "linear": "linear probe, mean per-class accuracy",
     "linear_top1": "linear probe, top-1 accuracy",
     "knn": "nearest neighbours, mean per-class accuracy",
 }
 """The measures of a comparison, each with its printed name."""
-# The options by which every model of a run sees the images that probes read.
+# Options of the stage transfer that every model of a run shares: architecture and image size.
 _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
-# The options of the stage evaluate that choose what is probed, and change no accuracy.
+# Options of the stage evaluate that choose what is probed. They do not change any accuracy.
 _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions", "retrain"}
 _CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
 
@@ -53,21 +53,21 @@ class Cell:
     inputs : dict of str to str
         Fingerprint of the images and files on which the network depends.
     names : dict
-        Names of the grid's cell, such as the teacher's; empty outside a grid.
+        What tells the run from other runs of its grid, such as "teacher"; empty outside a grid.
     control : bool
         Whether the teacher is a control of a grid.
     protocol : dict
-        What must agree between two accuracies that are compared.
+        Values that must be equal in two networks whose accuracies are compared.
     scores : dict of str to dict of str to float
         Accuracy by measure and layer, on the test images.
     held_out : dict of str to dict of str to float
-        Accuracy on held-out training images by measure and layer; empty if the run lacks them.
+        Accuracy on held-out training images by measure and layer; empty if the run has none.
     seconds : float or None
         Time of the stages that made the network from prepared images.
     parameters : int or None
         Number of weights of the network without its classifier.
     stale : str
-        Why the accuracies belong to an earlier state of the run; empty if they do not.
+        Why the accuracies are stale; empty if they are not.
     """
 
     run: RunReader
@@ -86,7 +86,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Hash of all that two networks of one row have in common."""
+        """Hash of everything that two networks of one row have in common."""
         # The untrained teacher of a grid has other weights for every seed.
         weights = [name for name in self.inputs if self.names and name.endswith(".weights")]
         inputs = {name: mark for name, mark in self.inputs.items() if name not in weights}
@@ -105,7 +105,7 @@ class Cell:
 
 @dataclass
 class _Chain:
-    """Everything on which a network depends: found by following the stages that made it."""
+    """Options and inputs on which a network depends, collected from the stages that made it."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
@@ -206,7 +206,7 @@ def _cell(
 
 
 def _grid_cell(run: RunReader) -> dict[str, Any]:
-    """Read what a grid has noted of its cell; empty outside a grid."""
+    """Read what a grid recorded about this run; empty outside a grid."""
     path = run.folder / ROW
     if not path.is_file():
         return {}

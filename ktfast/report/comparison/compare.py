@@ -1,4 +1,4 @@
-"""Compare finished runs: read the run folders, and make the tables of what is comparable."""
+"""Compare finished runs: read the run folders, and make one table per group of comparable rows."""
 
 import os
 import textwrap
@@ -37,7 +37,7 @@ class Comparison:
     Attributes
     ----------
     parts : list of Compared
-        Rows of different parts are not comparable.
+        Parts of the comparison. Rows of different parts are not comparable.
     notes : list of str
         What was left out or could not be read.
     """
@@ -78,9 +78,9 @@ def compare_runs(
 ) -> Comparison:
     """Compare finished runs.
 
-    Runs whose options differ in the seed only form one row. Baselines of the runs form rows of
-    their own. A row that cannot be compared with the others, because the test images or the options
-    of the probes differ, goes into a part of its own.
+    Runs that differ only in the seed form one row. Baselines of the runs form rows of their own. If
+    the test images, the labelled training images or the options of the probes differ, the rows go
+    into separate parts.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def page_of(comparison: Comparison) -> str:
                 "conclusion": text.conclusion(table),
                 "remarks": text.remarks(table),
                 # matplotlib escapes the text that it writes into an SVG.
-                # The first measure of a part is drawn; the costs are the same for all of them.
+                # Only the first measure of a part is drawn: the costs do not depend on the measure.
                 "plots": [Markup(svg) for svg in cost_plots(table, str(number))]
                 if table is compared.tables[0]
                 else [],

@@ -1,4 +1,4 @@
-"""Separate what cannot be compared, and group what differs in the seed only.
+"""Separate networks that cannot be compared, and group networks that differ only in the seed.
 
 Accuracies are comparable if the test images, the labelled training images and the options of the
 probes agree. Networks that are not comparable go into different parts, each with its own ranks.
@@ -17,7 +17,7 @@ _SECTIONS = ("features", "pretext", "cluster", "transfer")
 
 @dataclass(frozen=True)
 class Group:
-    """One row of a comparison: networks that differ in the seed only.
+    """One row of a comparison: networks that differ only in the seed.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Group:
 
     @property
     def stale(self) -> str:
-        """Why the accuracies belong to an earlier state of their runs; may be empty."""
+        """Why the accuracies are stale; empty if they are not."""
         return self.cells[0].stale
 
 
@@ -48,7 +48,7 @@ class Part:
     groups : list of Group
         The rows.
     reasons : list of str
-        In what the protocol differs from that of the first part; empty for the first part.
+        Differences between the protocols of this part and of the first part; empty for the first.
     images : int or None
         Number of test images.
     """
@@ -71,7 +71,7 @@ def separate(cells: Sequence[Cell], notes: list[str]) -> list[Part]:
     Returns
     -------
     parts : list of Part
-        The part with most runs first.
+        The parts, the one with the most runs first.
     """
     found: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -85,7 +85,7 @@ def separate(cells: Sequence[Cell], notes: list[str]) -> list[Part]:
 
 
 def _reasons(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Say in what two protocols differ; a fingerprint is not shown."""
+    """List the differences of two protocols, without fingerprints."""
     reasons = []
     for name in dict.fromkeys([*first, *other]):
         before, now = first.get(name), other.get(name)
@@ -127,7 +127,7 @@ def _groups(cells: Sequence[Cell], everything: Sequence[Cell], notes: list[str])
 
 
 def _row_names(rows: Sequence[list[Cell]], everything: Sequence[Cell]) -> list[str]:
-    """Name each row by the options in which networks of its model differ, in any part."""
+    """Name each row by the options in which networks of the same model differ, over all parts."""
     names = []
     for row in rows:
         same = [cell for cell in everything if cell.model == row[0].model]
@@ -149,7 +149,7 @@ def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
         keys = [k for k in cell.names if len({str(other.names.get(k)) for other in others}) > 1]
         keys = keys or list(cell.names)[:1]
         return [_spell(key, cell.names[key]) for key in keys]
-    # An option that only some networks have, such as one of the puzzle, follows from another one.
+    # Options that only some networks have, such as those of the puzzle, follow from other options.
     shared = [key for key in cell.settings if all(key in other.settings for other in others)]
     for keys in (shared, list(cell.settings)):
         varied = [

@@ -9,19 +9,19 @@ _SPREAD_OF_LOG = 20.0  # a cost axis is logarithmic if the costs differ by more 
 
 
 def cost_plots(table: Table, name: str) -> list[str]:
-    """Draw accuracy against time, and against the number of weights if the rows differ in it.
+    """Draw accuracy against time, and against the number of weights if the rows differ in size.
 
     Parameters
     ----------
     table : Table
         The rows.
     name : str
-        Makes the ids in the SVGs unique.
+        Name of the table, which makes the ids in the SVGs unique.
 
     Returns
     -------
     plots : list of str
-        SVGs, each with a text for readers who cannot see the plot.
+        The plots as SVG, each with a text for readers who cannot see the plot.
     """
     timed = [row for row in table.rows if row.seconds is not None and not row.group.stale]
     plots = []

@@ -42,7 +42,7 @@ class Row:
     tied : bool
         Whether another row has the same rank.
     behind : Interval or None
-        Difference to the first row of the table; None if nothing can be paired.
+        Difference to the first row of the table; None if no seeds and no images can be paired.
     leads : bool
         Whether the row is the first row of the table.
     seconds : float or None
@@ -82,9 +82,9 @@ class Table:
     layers : str
         How the layer of each row was chosen.
     rows : list of Row
-        In the order of the means; stale rows at the end.
+        The rows by descending mean; stale rows at the end.
     differences : list of tuple
-        Name of two rows and their difference, for every pair that can be paired.
+        Names of two rows and their difference, for all rows whose seeds or images can be paired.
     """
 
     measure: str
@@ -105,7 +105,8 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
         A key of `MEASURES`.
     layer : str, optional
         Layer whose accuracy is shown. None: for each row the layer with the highest accuracy on
-        held-out training images. If a run does not record this accuracy, the last probed layer.
+        held-out training images. If a run of the part does not record this accuracy, the last
+        probed layer of each row.
 
     Returns
     -------
@@ -187,7 +188,7 @@ class _Pairs:
         self._known: dict[tuple[str, str], Interval | None] = {}
 
     def of(self, a: Row, b: Row) -> Interval | None:
-        """Difference of the first and the second row; None if nothing can be paired."""
+        """Difference of the rows; None if they are stale or have no seeds or images to pair."""
         if a.group.stale or b.group.stale or a is b:
             return None
         key = a.group.name, b.group.name
@@ -221,11 +222,11 @@ class _Pairs:
 
 
 def _ranks(rows: Sequence[Row], pairs: _Pairs) -> dict[str, tuple[int, bool]]:
-    """Rank rows that are sorted by their mean; give each the rank and whether it is shared.
+    """Rank rows that are sorted by their mean; give each row its rank and whether others share it.
 
-    The first row of each rank leads the rank. A row gets the best rank from whose leader nothing
-    tells it apart: the interval of their difference contains zero, or they cannot be paired. If
-    every leader is told apart from it, the row leads a rank of its own.
+    The first row of each rank leads the rank. A row is tied with a leader if the interval of their
+    difference contains zero, or if the two rows cannot be paired. A row gets the best rank whose
+    leader it is tied with. A row that is tied with no leader leads a new rank.
     """
     ranks: dict[str, int] = {}
     leaders: list[Row] = []

@@ -1,4 +1,4 @@
-"""Spell a comparison as text: the table of the terminal in 80 columns, Markdown, and sentences."""
+"""Spell a comparison as text: tables for a terminal of 80 columns, Markdown tables, sentences."""
 
 import textwrap
 from collections.abc import Sequence
@@ -39,20 +39,20 @@ def heading(part: Part, number: int, total: int) -> str:
 
 
 def accuracy(row: Row) -> str:
-    """Mean and spread in percent with the number of seeds: 48.3±0.4 n3."""
+    """Spell mean and spread in percent, and the number of seeds, as 48.3±0.4 n3."""
     spread = "" if row.spread is None else f"±{100 * row.spread:.1f}"
     return f"{100 * row.mean:.1f}{spread} n{len(row.values)}"
 
 
 def interval(found: Interval | None) -> str:
-    """Difference and interval in percentage points: -1.2 [-2.0,-0.4]; empty if unknown."""
+    """Spell difference and interval in percentage points, as -1.2 [-2.0,-0.4]; empty if unknown."""
     if found is None:
         return ""
     return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f},{100 * found.high:+.1f}]"
 
 
 def basis(found: Interval | None) -> str:
-    """Say what an interval pairs: 3 seeds, or 2,845 images."""
+    """Say how many seeds or images an interval pairs, such as "3 seeds" or "2,845 images"."""
     return "not paired" if found is None else f"{found.n:,} {found.basis}"
 
 
@@ -64,7 +64,7 @@ def rank(row: Row) -> str:
 
 
 def difference(row: Row) -> str:
-    """Difference of a row to the first row, or why there is none."""
+    """Spell the difference of a row to the first row, or say why there is none."""
     if row.behind is not None:
         return interval(row.behind)
     if row.group.stale:
