@@ -113,6 +113,7 @@ def sweep(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     status : int
         The exit status.
     """
+    from ktfast.cli.trust import names_all_code
     from ktfast.pipeline.grid.cells import sweep_cells
 
     varied: dict[str, list[str]] = {}
@@ -121,8 +122,10 @@ def sweep(options: argparse.Namespace, given: Mapping[str, str]) -> int:
         if not sign or not all(values.split(",")):
             raise ConfigError(f"--vary {text}: expected NAME=VALUE,VALUE,...")
         varied[name] = values.split(",")
-    options.trust_source |= "features.source" in varied
-    return _run_and_show(sweep_cells(options.config, given, varied), options.out, options)
+    cells = sweep_cells(options.config, given, varied)
+    named = {*given, *varied}
+    options.trust_source |= all(names_all_code(cell.config, named) for cell in cells)
+    return _run_and_show(cells, options.out, options)
 
 
 def _run_and_show(cells: Sequence[Any], out: Path, options: argparse.Namespace) -> int:

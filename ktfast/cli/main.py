@@ -120,28 +120,18 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _stages(options: argparse.Namespace) -> int:
+    from ktfast.cli.trust import names_all_code
+
     config = _configuration(options)
     report = run(
         config,
         options.run,
         stages=options.stages,
         redo=options.redo,
-        trust_source=options.trust_source or _names_all_code(config, options),
+        trust_source=options.trust_source or names_all_code(config, overrides(options)),
         shared=options.shared,
     )
     return _print_report(report)
-
-
-def _names_all_code(config: "Config", options: argparse.Namespace) -> bool:
-    """Whether the command line itself names every module of the user whose code may run."""
-    from ktfast.features.foreign import is_function
-
-    given = overrides(options)
-    named = {
-        "features.source": is_function(config.features.source),
-        "pretext.task": ":" in config.pretext.task,
-    }
-    return all(name in given for name, is_code in named.items() if is_code)
 
 
 def _configuration(options: argparse.Namespace) -> "Config":
@@ -179,9 +169,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    given = overrides(options)
-    options.trust_source |= "features.source" in given
-    return compare.sweep(options, given)
+    return compare.sweep(options, overrides(options))
 
 
 def _doctor(_: argparse.Namespace) -> int:

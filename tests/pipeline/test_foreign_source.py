@@ -55,6 +55,19 @@ def test_code_that_a_file_names_does_not_run(place, command, capsys):
     assert not (place / "ran").exists()
 
 
+def test_a_sweep_runs_no_code_that_a_file_names(place, capsys):
+    """The command line names values of one option; the file alone names the class of another."""
+    recipe = (place / "tiny.toml").read_text()
+    recipe = recipe.replace('source = "payload:f"', "").replace(
+        "[pretext]", '[pretext]\ntask = "payload:f"'
+    )
+    (place / "tiny.toml").write_text(recipe)
+    command = ["sweep", "--vary", "features.source=pretext,hog", "--out", "sweep"]
+    assert main([*command, "--config", "tiny.toml"]) == 2
+    assert "would run code of" in capsys.readouterr().err
+    assert not (place / "ran").exists()
+
+
 @pytest.mark.parametrize("trust", [["--trust-source"], ["--features.source", "payload:f"]])
 def test_trusted_code_runs_and_is_named_once(place, trust, caplog):
     with caplog.at_level(logging.INFO):
