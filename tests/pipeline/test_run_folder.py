@@ -13,7 +13,7 @@ from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder, open_run, read_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps import baselines
-from ktfast.pipeline.steps.networks import PERMUTATIONS, WEIGHTS
+from ktfast.pipeline.steps.networks import WEIGHTS
 
 
 def asking(settings=None, inputs=None, **more):
@@ -242,10 +242,9 @@ def test_results_are_plain_json(tmp_path):
 @pytest.mark.parametrize(("images", "has_accuracy"), [("test", True), ("pretext", False)])
 def test_a_baseline_has_no_accuracy_of_training_images(tmp_path, images, has_accuracy):
     def pretext(folder):
-        for name in (WEIGHTS, PERMUTATIONS):
-            (folder / name).write_bytes(b"numbers")
+        (folder / WEIGHTS).write_bytes(b"numbers")
         figures = {"accuracy": 0.9, "chance": 0.1, "measured_on": images, "steps": 7}
-        return Outcome(fingerprint="f", outputs={}, summary=figures)
+        return Outcome(fingerprint="f", outputs={"weights": WEIGHTS}, summary=figures)
 
     with open_run(tmp_path, Config()) as run:
         complete_stage(run, "pretext", asking(), pretext)

@@ -494,7 +494,7 @@ def test_clustering_of_a_float64_matrix_larger_than_the_budget(
     left = {path.name for path in (tmp_path / "run/cluster").iterdir()}
     assert left == {
         *("begun.json", "result.json", "centers.npy", "labels.npz", "transform.npz"),
-        *("assignments.csv", "history.json", "montage.npz"),
+        *("assignments.csv", "history.json", "montage.npz", "montage.csv"),
     }
 
 
