@@ -128,54 +128,6 @@ def knn_accuracy(
     )
 
 
-def leave_one_out_accuracy(
-    x: Tensor,
-    y: NDArray[np.int64] | Sequence[int],
-    *,
-    k: int = 10,
-    temperature: float | None = 0.07,
-) -> KnnResult:
-    """Classify each row by a vote of the k most similar other rows; see `knn_accuracy`.
-
-    Parameters
-    ----------
-    x : Tensor, float32 [n, d]
-        Features.
-    y : array or sequence, int [n]
-        Labels, >= 0.
-    k : int
-        Number of neighbours, at most n - 1.
-    temperature : float, optional
-        Temperature of the weights, > 0. None gives every vote the same weight.
-
-    Returns
-    -------
-    KnnResult
-        The accuracies.
-
-    Raises
-    ------
-    InputError
-        A shape, a label or an option is invalid, or a feature is NaN or infinite.
-
-    Notes
-    -----
-    The function allocates a matrix of n x n. It is meant for a few thousand rows.
-    """
-    _check(x[1:], x, k, temperature, len(x) - 1)
-    labels = label_vector(y, len(x), "y", n_classes=int(np.iinfo(np.int64).max))
-    classes, codes = np.unique(labels, return_inverse=True)
-    rows = _unit_rows(x, x.device)
-    similarity, neighbour = (rows @ rows.T).fill_diagonal_(-torch.inf).topk(k)
-    votes = torch.zeros(len(x), len(classes), device=x.device)
-    class_of_row = torch.from_numpy(codes).to(x.device)
-    votes.scatter_add_(1, class_of_row[neighbour], _weights(similarity, temperature))
-    guess = classes[votes.cpu().numpy().argmax(1)]
-    return KnnResult(
-        top1_accuracy(labels, guess), mean_per_class_accuracy(labels, guess), predictions=guess
-    )
-
-
 def knn_held_out(x: NDArray[Any], labels: NDArray[np.int64], *, k: int, seed: int) -> float:
     """Mean per-class accuracy of nearest neighbours on held-out training rows.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ktfast.errors import InputError
-from ktfast.evaluation.knn import knn_accuracy, leave_one_out_accuracy
+from ktfast.evaluation.knn import knn_accuracy
 from ktfast.models import VGG16, initialize
 from ktfast.pretext.neighbours import Judge, judged_rows
 from support.one_thread import one_thread_and_a_seed  # noqa: F401
@@ -39,13 +39,13 @@ def test_leaving_one_out_is_a_vote_of_the_other_rows():
         knn_accuracy(x[rest], y[rest], x[row : row + 1], y[row : row + 1], k=5).top1
         for row, rest in enumerate(others)
     ]
-    found = leave_one_out_accuracy(x, y, k=5)
+    found = knn_accuracy(x, y, x, y, k=5, own_rows=np.arange(40))
     assert found.top1 == pytest.approx(np.mean(votes))
     assert found.mean_per_class == pytest.approx(
         np.mean([np.mean(np.array(votes)[y == name]) for name in range(3)])
     )
     with pytest.raises(InputError, match=r"k must lie in 1\.\.39"):
-        leave_one_out_accuracy(x, y, k=40)
+        knn_accuracy(x, y, x, y, k=40, own_rows=np.arange(40))
 
 
 def judge_of(trunk, n=24):
