@@ -8,6 +8,22 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 
 
+def printed(package, code, variables):
+    """Run code that imports the package. Return what it prints."""
+    code = f"from ktfast.native import _cpu\nprint(_cpu.__file__, {code})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=package,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, _, rest = done.stdout.strip().partition(" ")
+    assert Path(file).is_relative_to(package)
+    return rest
+
+
 def run_tests(package, report, file, variables, selection):
     """Run a file's tests in the package. Return the names that ran and the reasons of the skips."""
     command = [

@@ -5,14 +5,11 @@ emulation/avx512/. The process takes the emulated instruction sets for those of 
 """
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from emulation.avx512.build import build
-from emulation.rerun import run_tests
+from emulation.rerun import printed, run_tests
 from support.simd_levels import available
 
 pytestmark = pytest.mark.timeout(1500)  # the first test builds ktfast for the emulation
@@ -42,22 +39,9 @@ def environment(package, lacks):
     ],
 )
 def test_the_build_takes_the_processor_for_one_with_amx(package, lacks, found):
-    code = (
-        "from ktfast.native import _cpu\n"
-        "fast = [_cpu.kmeans_has_fast(code=code) for code in ('int8', 'bfloat16')]\n"
-        "print(_cpu.__file__, _cpu.simd_level(), *fast)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=package,
-        env=environment(package, lacks),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    file, _, rest = done.stdout.strip().partition(" ")
-    assert Path(file).is_relative_to(package)
-    assert rest == found
+    fast = ", ".join(f"_cpu.kmeans_has_fast(code={code!r})" for code in ("int8", "bfloat16"))
+    code = f"_cpu.simd_level(), {fast}"
+    assert printed(package, code, environment(package, lacks)) == found
 
 
 # Where the processor has AVX-512, these files have run its kernels, except the products of bfloat16
