@@ -201,17 +201,17 @@ def test_a_generator_as_random_state_continues(tmp_path, monkeypatch):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_any_number_goes_on(victim, tmp_path):
     file, result = tmp_path / "checkpoint", tmp_path / "model"
-    started = processes(2, ["resume", file, result, 0.2])
-    deadline = time.monotonic() + 200
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert file.exists()
-    os.kill(started[victim].pid, signal.SIGKILL)
-    for rank, process in enumerate(started):
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode != 0
-        if rank != victim:
-            assert "another process of this fit has stopped" in errors
+    with processes(2, ["resume", file, result, 0.2]) as started:
+        deadline = time.monotonic() + 200
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert file.exists()
+        os.kill(started[victim].pid, signal.SIGKILL)
+        for rank, process in enumerate(started):
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode != 0
+            if rank != victim:
+                assert "another process of this fit has stopped" in errors
     assert not list(Path(tmp_path).glob("model-*"))
     kept = tmp_path / "kept"
     shutil.copy(file, kept)

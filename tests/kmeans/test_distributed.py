@@ -4,7 +4,6 @@ import functools
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from ktfast.kmeans.distributed.communicator import Alone, Communicator
 from support import spread_fits
 from support.spread_fits import CASES, cuts, digest, fit_part, in_threads, processes
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 
 
@@ -93,7 +91,7 @@ def test_a_fit_without_processes_loads_no_torch():
         "import sys, numpy as np, ktfast; from ktfast.kmeans.distributed import ThreadCommunicator;"
         "ktfast.KMeans(2, distributed=None).fit(np.eye(4)); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def errors_of(size, change, **options):
@@ -284,18 +282,18 @@ TORCH_CASES = ("float32", "float64", "weights", "spherical", "empty clusters", "
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_processes_of_torch_give_the_bits_of_one(size, tmp_path):
-    started = processes(size, ["cases", tmp_path, *TORCH_CASES])
-    for process in started:
-        _, errors = process.communicate(timeout=280)
-        assert process.returncode == 0, errors
+    with processes(size, ["cases", tmp_path, *TORCH_CASES]) as started:
+        for process in started:
+            _, errors = process.communicate(timeout=280)
+            assert process.returncode == 0, errors
     for name in TORCH_CASES:
         models = [pickle.loads((tmp_path / f"{name}-{i}").read_bytes()) for i in range(size)]
         assert digest(models) == expected(name)
 
 
 def test_a_process_that_fails_but_lives_on_ends_the_others():
-    started = processes(2, ["fail"])
-    found = [process.communicate(timeout=280)[0].split() for process in started]
+    with processes(2, ["fail"]) as started:
+        found = [process.communicate(timeout=280)[0].split() for process in started]
     assert [each[0] for each in found] == ["CommunicationError", "MemoryError"]
     assert float(found[0][1]) - float(found[1][1]) < 15  # seconds; the process lives for 20 more
 

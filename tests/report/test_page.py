@@ -199,9 +199,7 @@ def test_the_published_row_fits_the_teacher(options, transfer, reason):
 
 
 def test_no_published_row_fits_another_pretext_task():
-    config = load_config(None, {})
-    vars(config.pretext)["task"] = "rotation"
-    beside = published_beside(config, None)
+    beside = published_beside(load_config(None, {"pretext.task": "rotation"}), None)
     assert beside.methods == {"labels": "ImageNet labels", "random": "random"}
     assert "another task than Jigsaw++" in beside.remark
 

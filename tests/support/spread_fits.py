@@ -1,19 +1,18 @@
 """The same fits on one process and on several: what is fitted, and the hashes of the results."""
 
+import contextlib
 import hashlib
 import os
 import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
 from ktfast import KMeans
 from ktfast.kmeans.distributed import ThreadCommunicator
 
-ROOT = Path(__file__).parents[2]
 # Rows of the cases. More than two parts of 4,096 rows, so that a part lies on several processes.
 N, D, K = 9001, 7, 30
 
@@ -122,28 +121,34 @@ def in_threads(size, work):
     return results, errors
 
 
-def processes(size, arguments, **options):
-    """Start a script in as many processes that torch.distributed connects; return the processes."""
+@contextlib.contextmanager
+def processes(size, arguments):
+    """Run a script in as many processes that torch.distributed connects; kill them at the end.
+
+    The processes import ktfast from where this process has ktfast from.
+    """
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "support.spread_process", *map(str, arguments)],
-            env={**variables, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            **options,
-        )
-        for rank in range(size)
-    ]
+    with contextlib.ExitStack() as stack:
+        started = []
+        for rank in range(size):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "support.spread_process", *map(str, arguments)],
+                env={**variables, "RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append(process)
+        yield started
 
 
 def free_port():
