@@ -288,8 +288,8 @@ def main() -> int:
         if arguments.wheels:
             work = functools.partial(parts.wheels, folder=arguments.wheels, target=Path(target))
             session.section("wheels", work)
-        for name, work in planned(parts, names):
-            session.section(name, work)
+        for name, part in planned(parts, names):
+            session.section(name, part)
     print((arguments.out / "gpu_session.md").read_text(encoding="utf-8"))
     return int(any(section.failed() for section in session.sections))
 
