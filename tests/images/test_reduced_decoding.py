@@ -24,7 +24,7 @@ from support.pictures import (
     picture,
     spoiled_files,
 )
-from support.voc_folder import voc_folder
+from support.voc_folder import CLASSES, voc_folder
 
 LARGE = {"height": 331, "width": 503}
 """A picture whose size is no multiple of 8, so that a reduced image ends within a pixel."""
@@ -164,7 +164,7 @@ def test_a_source_of_files_reduces_and_the_other_sources_do_not(tmp_path: Path) 
     stored = PreparedSet.open(prepare(index, tmp_path / "set", short_side=331).folder)
     assert not stored.image_for(0, 26).is_reduced
     voc_folder(tmp_path / "voc", 4)
-    assert VocSet(tmp_path / "voc", "train").decoding == "full"
+    assert VocSet(tmp_path / "voc", "val", classes=CLASSES).decoding == "full"
 
 
 def test_the_limit_of_pixels_holds_for_dali_too() -> None:
