@@ -54,7 +54,7 @@ def make_feed(
         "resident" decodes once and keeps the squares in memory. "dali" decodes with NVIDIA DALI.
         "torch" decodes with Pillow in threads. "auto" takes "resident" if the squares fit
         `memory_budget`, else "dali" if it is installed and works, else "torch". For original files
-        on a CPU, "auto" prefers "torch" to "dali".
+        on a CPU, "auto" prefers "torch" to "dali", unless the source has `decoding="full"`.
     shuffle : bool, default True
         Whether every epoch has a new order; otherwise the order is that of the source.
     drop_last : bool, default False
@@ -150,7 +150,8 @@ def _dali_or_torch(source: ImageSource, plan: FeedPlan) -> Literal["dali", "torc
 
     On a CPU, Pillow decodes large original files faster, because it decodes them at reduced size.
     """
-    if plan.device.type == "cpu" and isinstance(source, FolderSource):
+    reduces = isinstance(source, FolderSource) and source.decoding == "reduced"
+    if plan.device.type == "cpu" and reduces:
         return "torch"
     problem = problem_of(DALI)
     if problem:
