@@ -51,6 +51,13 @@ class DataConfig(Section):
         description="millions of pixels; an image with more pixels is left out and listed; an "
         "image of 64 megapixels takes up to 2 GB of memory while it is decoded",
     )
+    decoding: Literal["reduced", "full"] | None = Field(
+        None,
+        description="reduced: prepare decodes a JPEG file that is much larger than short_side at "
+        "1/2, 1/4 or 1/8 of its size, which is faster and changes pixels a little; full: prepare "
+        "decodes every pixel; not set: reduced, but images that an earlier version of ktfast began "
+        "to prepare stay fully decoded",
+    )
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",
         description="how images are loaded; resident: decoded once and kept in memory; dali: "

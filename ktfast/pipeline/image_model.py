@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from ktfast.errors import DataError, InputError, reading, shown
 from ktfast.images.augment import Normalization, center_crop, normalize_images
-from ktfast.images.decode import decode_rgb, square
+from ktfast.images.decode import decode_rgb
 from ktfast.images.in_order import in_order
+from ktfast.images.resize import square
 from ktfast.manifest import read_result, verified
 from ktfast.models import Trunk, build_trunk, load_weights
 from ktfast.models.spelling import utf8_path

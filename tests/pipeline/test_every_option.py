@@ -39,7 +39,8 @@ SIDE = (
 OTHER = {
     "seed": 1, "device": "cpu", "pretext.task": "jigsaw", "data.hw_decoder_load": 0.5,
     "pretext.max_occluders": 1, "transfer.image_size": 250, "voc.classes": ("cat",),
-    "data.short_side": 300, "data.quality": 90, "pretext.crop": 250, "pretext.grid": 2,
+    "data.decoding": "full", "data.short_side": 300, "data.quality": 90,
+    "pretext.crop": 250, "pretext.grid": 2,
     "pretext.tile_size": 60, "pretext.jitter": 1, "pretext.chroma_shift": 1,
     "pretext.min_distance": 4, "features.source": "hog", "features.layer": "conv1_1",
     "transfer.crop": 200, "evaluate.layers": ("conv1",), "evaluate.baselines": (),
