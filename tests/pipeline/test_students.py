@@ -30,21 +30,21 @@ seed = 3
 device = "cpu"
 threads = 1
 [data]
-short_side = 90
+short_side = 64
 [pretext]
-crop = 64
-tile_size = 16
+crop = 48
+tile_size = 12
 jitter = 0
 [features]
 source = "hog"
-crop = 64
+crop = 48
 [cluster]
 n_clusters = 4
 
 [transfer]
 target = "torchvision:{NAME}"
-image_size = 80
-crop = 64
+image_size = 56
+crop = 48
 area = [0.3, 1.0]
 color_jitter = 0.4
 [transfer.training]
@@ -75,7 +75,7 @@ training = {{ epochs = 0.5, batch_size = 4, clip_norm = 10.0 }}
 def given(tmp_path_factory):
     """Options of a run, with photographs of two classes."""
     folder = tmp_path_factory.mktemp("students")
-    for number, picture in enumerate(squares(32, 96)):
+    for number, picture in enumerate(squares(24, 64)):
         place = folder / "photographs" / f"class{number % 2}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(place / f"{number}.jpg", quality=90)
@@ -127,11 +127,11 @@ def test_the_weights_are_torchvisions(run, tmp_path):
 
 def test_vectors_are_those_of_the_network_after_its_own_preprocessing(run, given):
     model = ktfast.load(run)
-    assert (model.layer, model.crop, model.image_size) == ("conv5", 64, 80)
+    assert (model.layer, model.crop, model.image_size) == ("conv5", 48, 56)
     files = sorted((given[0] / "photographs").glob("*/*.jpg"))[:3]
     vectors = model.embed(files)
-    pixels = np.stack([square(Image.open(f), short_side=90, size=80) for f in files])
-    inputs = normalize_images(center_crop(torch.from_numpy(pixels), 64), "imagenet")
+    pixels = np.stack([square(Image.open(f), short_side=64, size=56) for f in files])
+    inputs = normalize_images(center_crop(torch.from_numpy(pixels), 48), "imagenet")
     theirs = models.get_model(NAME, num_classes=4).eval()
     theirs.load_state_dict(safetensors.torch.load_file(run / "transfer/weights.safetensors"))
     theirs.fc = torch.nn.Identity()  # the input of the classifier is the mean of the last map
@@ -152,7 +152,7 @@ def test_an_exported_program_computes_the_same_vectors(tmp_path):
     ("changes", "message"),
     [
         ({"transfer.target": "torchvision:nonesuch"}, "transfer.target: torchvision has no"),
-        ({"transfer.target": "torchvision:vit_b_16"}, "transfer.crop: .* not take images of 60 px"),
+        ({"transfer.target": "torchvision:vit_b_16"}, "transfer.crop: .* not take images of 50 px"),
         ({"evaluate.layers": ("layer9",)}, "'layer9' is unknown; the target has conv1, maxpool"),
         ({"evaluate.headline": "knn:layer9"}, "give one of conv1, stage2, stage3, conv5"),
         ({"evaluate.baselines": ("pretext",)}, "leave 'pretext' out"),
@@ -163,7 +163,7 @@ def test_an_exported_program_computes_the_same_vectors(tmp_path):
 def test_what_does_not_fit_is_refused_before_anything_is_computed(
     given, tmp_path, changes, message
 ):
-    config = load_config(None, {**given[1], "transfer.crop": 60, **changes})
+    config = load_config(None, {**given[1], "transfer.crop": 50, **changes})
     with pytest.raises(ConfigError, match=message):
         check_feasible(RunFolder(tmp_path / "new", config), STAGES, prepared=False)
 
