@@ -27,6 +27,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 # Before OpenMP is loaded: threads that wait for the next call must not use CPU time.
@@ -107,8 +108,8 @@ class Puzzles:
         size = len(self.ids) * GRID * GRID * 3 * TILE * TILE * dtype.itemsize
         tiles = torch.from_numpy(memory(size)).view(dtype).view(len(self.ids), GRID * GRID, -1)
         if channels_last:
-            return tiles.unflatten(2, (TILE, TILE, 3)).permute(0, 1, 4, 2, 3)
-        return tiles.unflatten(2, (3, TILE, TILE))
+            return tiles.view(*tiles.shape[:2], TILE, TILE, 3).permute(0, 1, 4, 2, 3)
+        return tiles.view(*tiles.shape[:2], 3, TILE, TILE)
 
 
 class Copy:
@@ -156,7 +157,7 @@ def against_baseline(puzzles: Puzzles, repeats: int) -> None:
     difference = float((baseline(pictures, choices) - tiles).abs().max())
     if difference > TOLERANCE:
         raise SystemExit(f"the baseline's tiles differ by {difference:.2g}")
-    half = {"dtype": "bfloat16", "channels_last": True}
+    half: dict[str, Any] = {"dtype": "bfloat16", "channels_last": True}
     used = puzzles.make(**half)[0]
     seconds = measure(
         {
@@ -196,9 +197,9 @@ def against_copy(puzzles: Puzzles, n_threads: int, repeats: int) -> None:
                 out = puzzles.memory(options["dtype"], options["channels_last"])
             puzzles.make(n_threads, out=out, **options)
 
-        calls[kind, last, "new"] = lambda make=make: make(None)
+        calls[kind, last, "new"] = partial(make, None)
         calls[kind, last, "new copy"] = copy.into_new
-        calls[kind, last, "used"] = lambda make=make, used=used: make(used)
+        calls[kind, last, "used"] = partial(make, used)
         calls[kind, last, "used copy"] = copy.into_used
     seconds = {key: statistics.median(t) for key, t in measure(calls, repeats).items()}
     print(f"\n| {n_threads} thread{'s' * (n_threads > 1):1} "

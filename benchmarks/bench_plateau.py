@@ -46,10 +46,11 @@ from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
-from ktfast.models import initialize
-from ktfast.pipeline.steps.networks import jigsaw_network, jigsaw_task, pretext_trunk
-from ktfast.pretext.held_out import jigsaw_accuracy
-from ktfast.pretext.network import JigsawNet
+from ktfast.models import Trunk, initialize
+from ktfast.pipeline.steps.networks import pretext_trunk
+from ktfast.pretext.held_out import held_out_measure
+from ktfast.pretext.jigsaw import TilePretext
+from ktfast.pretext.registry import build_pretext
 from ktfast.pretext.task import JigsawTask
 from ktfast.training.loop import StepOutput, train
 
@@ -207,23 +208,24 @@ def measured(
     """Train one network, and measure its puzzles and its features."""
     pretext = config.pretext
     torch.manual_seed(config.seed)
-    model = jigsaw_network(pretext_trunk(pretext), pretext)
-    initialize(model)
-    task = jigsaw_task(model, pretext, config.seed, torch.get_num_threads())
+    trunk, threads = pretext_trunk(pretext), torch.get_num_threads()
+    task = build_pretext(trunk, pretext, seed=config.seed, n_threads=threads)
+    assert isinstance(task, TilePretext), "the recipe's pretext task is no puzzle of tiles"
+    initialize(task.model)
     options: dict[str, Any] = {"size": pretext.crop, "batch_size": pretext.training.batch_size}
     curve: list[dict[str, float]] = []
     clock = time.monotonic()
     if steps:
         with make_feed(images, **options, seed=config.seed, kind="resident") as feed:
-            curve = trained(task, feed, config, setting, steps)
+            curve = trained(task.puzzles, feed, config, setting, steps)
     result: dict[str, Any] = {"seconds": time.monotonic() - clock, "curve": curve}
     with make_feed(held_out, **options, shuffle=True, kind="torch") as feed:
-        solved = jigsaw_accuracy(task, feed, epoch=HELD_OUT_EPOCH, max_images=PROBE_ROWS)
+        solved = held_out_measure(task, feed, epoch=HELD_OUT_EPOCH, max_images=PROBE_ROWS)
     return result | {
         "images": images.n,
         "chance": 1 / pretext.permutations,
         "solved": solved,
-        "neighbours": neighbours(model, config, images, held_out),
+        "neighbours": neighbours(trunk, config, images, held_out),
         "machine": machine(),
     }
 
@@ -247,13 +249,13 @@ def trained(
 
 
 def neighbours(
-    model: JigsawNet, config: Config, images: PreparedSet, held_out: PreparedSet
+    trunk: Trunk, config: Config, images: PreparedSet, held_out: PreparedSet
 ) -> float | None:
     """Measure the features by their nearest neighbours; None without classes."""
     if len(images.classes) < 2:
         return None
-    layer = config.features.layer or model.trunk.layers[-1]
-    teach = trunk_teacher(model.trunk, layer, pool=3, pooling="mean")
+    layer = config.features.layer or trunk.layers[-1]
+    teach = trunk_teacher(trunk, layer, pool=3, pooling="mean")
     features, labels = [], []
     for source in (images, held_out):
         rows = np.unique(np.linspace(0, source.n - 1, PROBE_ROWS).astype(int))
@@ -314,8 +316,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         groups.setdefault(title, []).append(row)
     for title, group in groups.items():
         print(f"\n{title}\n")
-        heads = ("folder (images)", "setting", "steps", "seeds", "leaves chance at")
-        heads += ("puzzles, %", "10-NN, %")
+        heads = ["folder (images)", "setting", "steps", "seeds", "leaves chance at"]
+        heads += ["puzzles, %", "10-NN, %"]
         print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
         cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in group:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast import KMeans
+from ktfast.kmeans.estimator import Init
 
 
-def seconds(x: npt.NDArray[np.float32], k: int, init: object, iterations: int) -> float:
+def seconds(x: npt.NDArray[np.float32], k: int, init: Init, iterations: int) -> float:
     """The CPU-seconds of a fit."""
     started = time.process_time()
     KMeans(k, init=init, n_init=1, random_state=0, max_iter=iterations, tol=0, n_threads=1).fit(x)

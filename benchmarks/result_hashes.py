@@ -55,11 +55,12 @@ def tile_hashes() -> Iterator[tuple[str, str]]:
     images = np.random.default_rng(0).integers(0, 256, (16, 255, 255, 3), dtype=np.uint8)
     permutations = ktfast.permutation_set(701)
     yield "permutations", digest_of(permutations)
-    for options in (
+    cases: tuple[dict[str, Any], ...] = (
         {},
         {"dtype": "float16", "channels_last": True},
         {"statistics": "channel", "tile_size": 50},
-    ):
+    )
+    for options in cases:
         tiles, labels = ktfast.ops.jigsaw_tiles(
             images, permutations, sample_ids=np.arange(16), seed=3, epoch=2, **options
         )

@@ -66,7 +66,7 @@ READERS = {
 # Files whose readers lie outside `with reading(...)`, and the reason.
 EXCEPTIONS = {
     "durable.py": "a line of JSON that is damaged is None, see parse_row",
-    "images/decode.py": "damaged images are a DecodeError, which a set of images lists",
+    "images/opening.py": "damaged images are a DecodeError, which a set of images lists",
     "models/weight_files.py": "the message of torch advises to run code, and must not be shown",
     "config/run.py": "the text of one option on the command line",
     "training/identity.py": "JSON that ktfast itself has just made",

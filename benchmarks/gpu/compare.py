@@ -69,7 +69,7 @@ def assign_case(n: int, d: int, k: int, dtype: str = "float32", precision: str =
         return [vectors(rng, n, d, dtype), vectors(rng, k, d, "float32")]
 
     def call(x: Any, centers: Any) -> Sequence[Any]:
-        options = {"precision": precision} if on_gpu(x) else {}
+        options: dict[str, Any] = {"precision": precision} if on_gpu(x) else {}
         return ops.kmeans_assign(x, centers, distance_dtype="float64", **options)
 
     text = f"n {n}, d {d}, k {k}, {dtype} rows, {precision}"
@@ -101,7 +101,7 @@ def fit_case(
     """A fit in a precision; with a budget in bytes, the rows stream from the host's memory."""
 
     def call(x: Any) -> Sequence[Any]:
-        init, options = x[:k], {}
+        init, options = x[:k], dict[str, Any]()
         if on_gpu(x):
             options["precision"] = precision
             if budget is not None:

@@ -67,9 +67,10 @@ def cluster(device: Device, folder: Path) -> list[Row]:
     x = features(device, folder)
     made = time.perf_counter()
     k = DRY_CLUSTERS if device.small else CLUSTERS
+    precision = "float16" if device.on_gpu else "exact"
     fits = [
-        KMeans(k, init=rows[:k], max_iter=10, tol=0, **options).fit(rows)
-        for rows, options in ((x, {"precision": "float16"} if device.on_gpu else {}), (x.cpu(), {}))
+        KMeans(k, init=rows[:k], max_iter=10, tol=0, precision=name).fit(rows)
+        for rows, name in ((x, precision), (x.cpu(), "exact"))
     ]
     labels, twins = (torch.as_tensor(model.labels_).cpu() for model in fits)
     row: Row = {"rows": len(x), "features": x.shape[1], "clusters": k}

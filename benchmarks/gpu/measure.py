@@ -98,7 +98,10 @@ BENCHES: dict[str, Callable[[Device], Iterator[Job]]] = {
     **{f"peers:{d}": functools.partial(peers, features=d) for d in (256, 4096)},
     "profile": profiled,
 }
-TRAININGS = {"end_to_end": end_to_end, "train": training}
+TRAININGS: dict[str, Callable[[Device, Path | None], Iterator[Job]]] = {
+    "end_to_end": end_to_end,
+    "train": training,
+}
 SECTIONS = [*(f"compare:{op}" for op in CASES), *BENCHES, *TRAININGS]
 
 

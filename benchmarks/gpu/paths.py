@@ -8,8 +8,10 @@ because the kernels compare undecided rows exactly: wrong products leave more ca
 import functools
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from compare import Job, Row
 from device import Device
@@ -33,7 +35,7 @@ def paths(device: Device) -> Iterator[Job]:
             yield {"code": code, "path": path}, functools.partial(assign, device.name, code, path)
 
 
-def inputs() -> tuple[np.ndarray, np.ndarray]:
+def inputs() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Rows float32 of overlapping clusters, and centres float64; the same on every machine."""
     random = np.random.default_rng(5)
     centers = random.random((CLUSTERS, FEATURES)) - 0.5

@@ -79,7 +79,7 @@ def update_row(device: Device, data: Data, size: Size) -> Row:
     """The update from all rows; in a fit the update reads only the rows that changed cluster."""
     n, d, k = size
     labels = (torch.arange(n, device=device.name) * 7919 % k).int()
-    row = {"phase": "update, all rows"}
+    row: Row = {"phase": "update, all rows"}
     row |= device.time([lambda: ops.kmeans_update(data.x, labels, k)])
     row["gb_per_s"] = (n * d * 4 + n * 4 + k * d * 8) / row["ms"] * 1e-6
     return row

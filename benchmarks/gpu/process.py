@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Session:
         Use no GPU.
     minutes : float
         Time of the whole session.
-    limits : dict of float
+    limits : mapping of float
         Seconds of each section, by its name or by its name up to the first colon.
     more_facts : dict, optional
         Facts for the top of the results.
@@ -43,7 +43,7 @@ class Session:
         *,
         dry_run: bool,
         minutes: float,
-        limits: dict[str, float],
+        limits: Mapping[str, float],
         more_facts: dict[str, object] | None = None,
     ) -> None:
         self.out = out

@@ -235,9 +235,10 @@ def planned(parts: Parts, names: list[str]) -> list[tuple[str, Callable[[Section
         return [(name, parts.named(name)) for name in names]
     names = [name for name in names if name not in NOT_DRY]
     measured = [section for name in names for section in sections_of(name)]
-    everything = [("everything", functools.partial(parts.measure, names=measured))]
-    own = [(name, parts.named(name)) for name in names if not sections_of(name)]
-    return (everything if measured else []) + own
+    sections = [(name, parts.named(name)) for name in names if not sections_of(name)]
+    if measured:
+        sections.insert(0, ("everything", functools.partial(parts.measure, names=measured)))
+    return sections
 
 
 def parsed() -> argparse.Namespace:
@@ -283,9 +284,9 @@ def main() -> int:
             work = functools.partial(parts.wheels, folder=arguments.wheels, target=Path(target))
             session.section("wheels", work)
         sections = planned(parts, names)
-        for place, (name, work) in enumerate(sections):
+        for place, (name, part) in enumerate(sections):
             later = [after for after, _ in sections[place + 1 :]]
-            session.section(name, work, reserved=reserved(later, 60 * arguments.minutes))
+            session.section(name, part, reserved=reserved(later, 60 * arguments.minutes))
     print((arguments.out / "gpu_session.md").read_text(encoding="utf-8"))
     return int(any(section.failed() for section in session.sections))
 

@@ -51,6 +51,13 @@ class DataConfig(Section):
         description="millions of pixels; an image with more pixels is left out and listed; an "
         "image of 64 megapixels takes up to 2 GB of memory while it is decoded",
     )
+    decoding: Literal["reduced", "full"] | None = Field(
+        None,
+        description="reduced: prepare decodes a JPEG file that is much larger than short_side at "
+        "1/2, 1/4 or 1/8 of its size, which is faster and changes pixels a little; full: prepare "
+        "decodes every pixel; not set: reduced, but images that an earlier version of ktfast began "
+        "to prepare stay fully decoded",
+    )
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",
         description="how images are loaded; resident: decoded once and kept in memory; dali: "
@@ -391,8 +398,11 @@ class ClusterConfig(Section):
 class TransferConfig(Section):
     """The target network, and its training on the pseudo-labels."""
 
-    target: Literal["alexnet", "vgg16"] = Field(
-        "alexnet", description="architecture of the target network"
+    target: str = Field(
+        "alexnet",
+        description="architecture of the target network: alexnet, vgg16, torchvision:NAME or "
+        "timm:NAME, such as torchvision:resnet18; a network of torchvision or timm has random "
+        "weights and its own width and dropout",
     )
     variant: Literal["caffe", "torchvision"] = Field(
         "caffe", description="which AlexNet: Caffe's with groups and LRN, or torchvision's"
@@ -415,6 +425,19 @@ class TransferConfig(Section):
         description="px; side of the square that the target sees; in training it is cut at a "
         "random place and mirrored at random",
     )
+    area: tuple[float, float] | None = Field(
+        None,
+        description="smallest and largest share of the image that a crop covers in training, such "
+        "as 0.2,1; the crop has an aspect ratio of 3/4 to 4/3 and is resized to transfer.crop; not "
+        "set: the crop is a square of transfer.crop px that is not resized",
+    )
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="largest relative change of brightness, contrast and saturation in training, "
+        "such as 0.4; 0: colours do not change",
+    )
     dropout: float = Field(
         0.5, ge=0, lt=1, description="probability of dropping a unit of the fully connected layers"
     )
@@ -426,12 +449,42 @@ class TransferConfig(Section):
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
     def unused(self) -> Collection[str]:
-        """Name the options of AlexNet if the target is another network."""
+        """Name the options that the target does not use."""
+        if ":" in self.target:
+            return ("variant", "width", "batch_norm", "dropout")
         return () if self.target == "alexnet" else ("variant",)
+
+    @field_validator("area")
+    @classmethod
+    def _area_is_a_share(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"expected two shares in (0, 1], the smaller first, got {value}")
+        return value
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, value: str) -> str:
+        library, _, name = value.partition(":")
+        if value not in ("alexnet", "vgg16") and not (library in ("torchvision", "timm") and name):
+            raise ValueError(
+                f"expected alexnet, vgg16, torchvision:NAME or timm:NAME, got {value!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> "TransferConfig":
+        for name in self.unused() if ":" in self.target else ():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {value}, but the target {self.target} does not use {name}; leave "
+                    f"transfer.{name} out, or give its default"
+                )
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "TransferConfig":
-        if self.target != "alexnet" and self.variant != "caffe":
+        if self.target == "vgg16" and self.variant != "caffe":
             raise ValueError(
                 f"variant {self.variant} is an AlexNet, but the target is {self.target}; leave "
                 "transfer.variant out"
@@ -448,7 +501,10 @@ class EvaluateConfig(Section):
     """Probes on frozen layers of the target and of its baselines."""
 
     layers: tuple[str, ...] = Field(
-        (), description="layers that are probed, such as conv1,conv5; empty: every conv layer"
+        (),
+        description="layers that are probed, such as conv1,conv5; empty: every conv layer; for a "
+        "network of torchvision or timm: the last layer of each size of the maps, such as "
+        "layer1,layer4",
     )
     baselines: tuple[Literal["random", "pretext", "labels"], ...] = Field(
         ("random", "pretext", "labels"),

@@ -208,9 +208,9 @@ def _parse_value(text: str, kind: Any) -> Any:
     """
     if kind is str or (Path in get_args(kind) and text):
         return text
-    is_list = get_origin(kind) is tuple
+    is_list = any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
     if text == "":
-        return [] if is_list else None
+        return [] if get_origin(kind) is tuple else None
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):

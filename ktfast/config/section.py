@@ -167,7 +167,7 @@ def differences(
 
 
 class TrainingConfig(Section):
-    """How a network is trained: SGD with momentum, one schedule, one precision."""
+    """How a network is trained: one optimiser, one schedule, one precision."""
 
     epochs: float = Field(
         70.0, gt=0, description="number of passes over the images; may be a fraction"
@@ -183,9 +183,32 @@ class TrainingConfig(Section):
     bias_rate: float = Field(
         2.0, gt=0, description="learning rate of biases, as a multiple of learning_rate"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd",
+        description="sgd: SGD with momentum, as in the paper; adamw: AdamW, which vision "
+        "transformers need, with a learning_rate such as 0.001 and a weight_decay such as 0.05",
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum of SGD; for adamw, the factor beta1"
+    )
+    beta2: float = Field(
+        0.999,
+        gt=0,
+        lt=1,
+        description="optimizer adamw: factor by which the mean of the squared gradients decays "
+        "per step",
+    )
+    epsilon: float = Field(
+        1e-8,
+        gt=0,
+        description="optimizer adamw: number that is added to the root of the mean of the squared "
+        "gradients",
+    )
     weight_decay: float = Field(
-        5e-4, ge=0, description="factor of the L2 penalty on weights; biases have no penalty"
+        5e-4,
+        ge=0,
+        description="factor of the L2 penalty on weights; biases have no penalty; for adamw, the "
+        "share of the learning rate by which a weight shrinks per step",
     )
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step",
@@ -248,5 +271,17 @@ class TrainingConfig(Section):
     )
 
     def unused(self) -> Collection[str]:
-        """Name the options of the step schedule if the schedule is another one."""
-        return () if self.schedule == "step" else ("drop_at", "drop_factor")
+        """Name the options of the schedule "step" and of the optimiser that are not in use."""
+        adamw = () if self.optimizer == "adamw" else ("beta2", "epsilon")
+        return (*adamw, *(() if self.schedule == "step" else ("drop_at", "drop_factor")))
+
+    @model_validator(mode="after")
+    def _optimizer_has_these_options(self) -> "TrainingConfig":
+        for name in ("beta2", "epsilon"):
+            value = getattr(self, name)
+            if self.optimizer != "adamw" and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {value:g}, but the optimizer {self.optimizer} does not use {name}; "
+                    f"leave {name} out, or give optimizer adamw"
+                )
+        return self

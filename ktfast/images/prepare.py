@@ -17,11 +17,12 @@ import numpy as np
 
 from ktfast.durable import remove_leftovers
 from ktfast.errors import ConfigError, DataError
-from ktfast.images.decode import PIXEL_LIMIT, decode_rgb
+from ktfast.images.decode import decode
 from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex, SkippedImage
+from ktfast.images.opening import PIXEL_LIMIT
 from ktfast.images.shard_writer import ShardWriter, skip_reason
-from ktfast.images.source import SCHEMA, FolderSource, PreparedSet
+from ktfast.images.source import SCHEMA, Decoding, FolderSource, PreparedSet
 
 SHARD_BYTES = 256 << 20
 """Default size of a shard. An interruption loses at most one shard of work."""
@@ -37,6 +38,7 @@ def prepare(
     format: Literal["jpeg", "raw"] = "jpeg",
     shard_bytes: int = SHARD_BYTES,
     max_pixels: int = PIXEL_LIMIT,
+    decoding: Decoding = "reduced",
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedSet:
@@ -62,6 +64,10 @@ def prepare(
         A shard ends when it holds at least this number of bytes.
     max_pixels : int, default 64000000
         Images with more pixels are skipped.
+    decoding : {"reduced", "full"}, default "reduced"
+        "reduced" decodes a JPEG file that is much larger than `short_side` at 1/2, 1/4 or 1/8 of
+        its size, which is faster and changes pixels a little. "full" decodes every pixel of the
+        file, as earlier versions of ktfast did.
     n_threads : int, optional
         Number of threads that decode. None: one per core of this process.
     progress : callable, optional
@@ -86,12 +92,16 @@ def prepare(
         )
     if format not in ("jpeg", "raw"):
         raise ConfigError(f"format must be jpeg or raw, got {format!r}")
+    if decoding not in ("reduced", "full"):
+        raise ConfigError(f"decoding must be reduced or full, got {decoding!r}")
     options: dict[str, Any] = {
         "schema": SCHEMA, "short_side": short_side, "quality": quality,
         "subsampling": subsampling, "format": format, "shard_bytes": shard_bytes,
     }  # fmt: skip
     if max_pixels != PIXEL_LIMIT:  # sets of earlier versions lack the option
         options["max_pixels"] = max_pixels
+    if decoding != "full":  # sets of earlier versions lack the option, and were decoded fully
+        options["decoding"] = decoding
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
@@ -128,7 +138,8 @@ def verified(
 
     def reason(row: int) -> str | None:
         try:
-            decode_rgb(source.read(row), source.name(row))
+            # Decoding at the smallest size reads all of a JPEG file's data too.
+            decode(source.read(row), source.name(row), 1)
         except DataError as error:
             return skip_reason(error)
         return None

@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from ktfast import durable
 from ktfast.durable import is_whole, part
 from ktfast.errors import DataError
-from ktfast.images.decode import (
-    PIXEL_LIMIT,
-    DecodeError,
-    decode_rgb,
-    is_upright_colour_jpeg,
-    resize_short_side,
-)
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import (
     UNREAD,
@@ -34,6 +26,9 @@ from ktfast.images.file_records import (
 )
 from ktfast.images.in_order import in_order
 from ktfast.images.index import UNREADABLE, ImageIndex
+from ktfast.images.jpeg import is_upright_colour_jpeg
+from ktfast.images.opening import PIXEL_LIMIT, DecodeError
+from ktfast.images.resize import DecodedImage
 from ktfast.images.source import INDEX, JOURNAL, SOURCES, TABLE, FolderSource
 
 logger = logging.getLogger(__name__)
@@ -49,7 +44,8 @@ class ShardWriter:
     out : Path
         Folder of the prepared set.
     options : dict
-        Options of `prepare`, and the schema. `max_pixels` may be missing.
+        Options of `prepare`, and the schema. `max_pixels` and `decoding` may be missing. A set
+        without `decoding` was decoded fully.
     progress : callable or None
         Called with (images done, images in all).
     """
@@ -62,7 +58,11 @@ class ShardWriter:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.index = index
-        self.source = FolderSource(index, pixel_limit=options.get("max_pixels", PIXEL_LIMIT))
+        self.source = FolderSource(
+            index,
+            pixel_limit=options.get("max_pixels", PIXEL_LIMIT),
+            decoding=options.get("decoding", "full"),
+        )
         self.out = out
         self.options = options
         self.key = durable.sha256_json([index.fingerprint, options])
@@ -203,18 +203,18 @@ class ShardWriter:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
         try:
             with DECODING.block():
-                original = decode_rgb(data, path, pixel_limit=self.source.pixel_limit)
+                original = self.source.decoded(data, row, self.options["short_side"])
                 return self._stored(data, original), record
         except DataError as error:
             return skip_reason(error), record
 
-    def _stored(self, data: bytes, original: Image.Image) -> "Encoded":
+    def _stored(self, data: bytes, original: DecodedImage) -> "Encoded":
         """The stored form of an image, whose file holds `data`."""
-        image = resize_short_side(original, self.options["short_side"])
+        image = original.resized(self.options["short_side"])
         buffer = io.BytesIO()
         if self.options["format"] == "raw":
             np.lib.format.write_array(buffer, np.asarray(image), allow_pickle=False)
-        elif image is original and is_upright_colour_jpeg(data):
+        elif image is original.image and is_upright_colour_jpeg(data, self.source.pixel_limit):
             buffer.write(data)
         else:
             image.info.clear()  # store neither EXIF data nor a colour profile

@@ -5,7 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,16 @@ from PIL import Image
 
 from ktfast import durable
 from ktfast.errors import DataError, opens, shown
-from ktfast.images.decode import PIXEL_LIMIT, decode_rgb, square
+from ktfast.images.decode import decode, decode_rgb
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.kinds import OtherFiles
+from ktfast.images.opening import PIXEL_LIMIT
+from ktfast.images.resize import DecodedImage
 from ktfast.manifest import problems
 
+Decoding = Literal["reduced", "full"]
+"""Whether a JPEG file that is much larger than the target is decoded at a fraction of its size."""
 SCHEMA = 1
 INDEX = "index.json"
 TABLE = "shard-{:05d}.json"
@@ -95,6 +99,28 @@ class ImageSource(ABC):
         """
         return decode_rgb(self.read(row), self.name(row), pixel_limit=self.pixel_limit)
 
+    def image_for(self, row: int, short_side: int) -> DecodedImage:
+        """The decoded image, perhaps at a fraction of its size, to be resized to a shorter side.
+
+        Parameters
+        ----------
+        row : int
+            Row of the image.
+        short_side : int
+            Shorter side of the resized image in pixels.
+
+        Returns
+        -------
+        DecodedImage
+            The image. Its methods resize it and cut a square.
+
+        Raises
+        ------
+        DataError
+            The image cannot be read or decoded. The message names the image.
+        """
+        return DecodedImage.of(self.image(row))
+
     def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
         """A square from the centre of the decoded and resized image.
 
@@ -118,7 +144,7 @@ class ImageSource(ABC):
             The image cannot be read or decoded. The message names the image.
         """
         with DECODING.block():
-            return square(self.image(row), short_side=short_side, size=size)
+            return self.image_for(row, short_side).square(short_side=short_side, size=size)
 
 
 class FolderSource(ImageSource):
@@ -130,11 +156,21 @@ class FolderSource(ImageSource):
         The files.
     pixel_limit : int, default 64000000
         Images with more pixels are refused.
+    decoding : {"reduced", "full"}, default "reduced"
+        "reduced" decodes a JPEG file that is much larger than the target at 1/2, 1/4 or 1/8 of its
+        size, which is faster and changes pixels a little. "full" decodes every pixel of the file.
     """
 
-    def __init__(self, index: ImageIndex, *, pixel_limit: int = PIXEL_LIMIT) -> None:
+    def __init__(
+        self,
+        index: ImageIndex,
+        *,
+        pixel_limit: int = PIXEL_LIMIT,
+        decoding: Decoding = "reduced",
+    ) -> None:
         self.index = index
         self.pixel_limit = pixel_limit
+        self.decoding = decoding
         self.n = index.n
         self.sample_ids = index.sample_ids
         self.labels = index.labels
@@ -171,6 +207,15 @@ class FolderSource(ImageSource):
                 return file.read()
         except OSError as error:
             raise DataError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+
+    def image_for(self, row: int, short_side: int) -> DecodedImage:
+        """The decoded image to be resized; see `ImageSource.image_for`."""
+        return self.decoded(self.read(row), row, short_side)
+
+    def decoded(self, data: bytes, row: int, short_side: int) -> DecodedImage:
+        """Decode the bytes of a file that were read before; see `image_for`."""
+        target = short_side if self.decoding == "reduced" else None
+        return decode(data, self.name(row), target, pixel_limit=self.pixel_limit)
 
 
 class PreparedSet(ImageSource):

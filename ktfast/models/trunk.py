@@ -7,13 +7,12 @@ that state dicts interchange. `trunk.features(x, "conv3")` gives the map after a
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ktfast.errors import ConfigError, InputError
+from ktfast.models.target import TargetNetwork
 
 
 class LayerStack(nn.Sequential):
@@ -142,7 +141,7 @@ def _side_after(module: nn.Conv2d | nn.MaxPool2d, side: int) -> int:
     return out - 1 if (out - 1) * stride >= side + padding else out
 
 
-class Trunk(nn.Module):
+class Trunk(TargetNetwork):
     """A convolutional network with named layers and, if it has classes, a classifier.
 
     Attributes
@@ -155,21 +154,28 @@ class Trunk(nn.Module):
         Last layer that the puzzle network uses.
     grid : int
         Side of the map that the classifier reads.
-    origin : dict
-        Name and options with which `ktfast.models.build_trunk` built the network; empty otherwise.
     """
 
     features: LayerStack
     classifier: nn.Sequential
     puzzle_layer: str
     grid: int
-    origin: Mapping[str, Any] = MappingProxyType({})
     _frozen = 0  # this number of modules at the start of `features` does not train
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers, in order. The map of a conv layer is read after its ReLU."""
         return tuple(self.features.ends)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the convolutional layers."""
+        return tuple(name for name in self.layers if name.startswith("conv"))
+
+    @property
+    def last_layer(self) -> str:
+        """Name of the last layer."""
+        return self.features.last
 
     @property
     def channels(self) -> dict[str, int]:
@@ -188,6 +194,10 @@ class Trunk(nn.Module):
         output = self.classifier[-1] if hasattr(self, "classifier") else None
         return output.out_features if isinstance(output, nn.Linear) else 0
 
+    def side(self, image_size: int, layer: str) -> int:
+        """Side of the map after `layer` for square images, pixels."""
+        return self.features.side(image_size, layer)
+
     def features_all(self, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """Maps [B, C, h, w] after several layers, in one pass over images x [B, 3, H, W]."""
         return self.features.collect(x, layers)
@@ -197,6 +207,16 @@ class Trunk(nn.Module):
         self.features.cut(layer)
         if hasattr(self, "classifier"):
             del self.classifier
+
+    def state_up_to(self, layer: str) -> dict[str, Tensor]:
+        """Weights of all layers up to `layer`, under the names of the state dict."""
+        end = self.features.ends_at(layer)
+        kept = tuple(f"features.{number}." for number in range(end))
+        return {name: value for name, value in self.state_dict().items() if name.startswith(kept)}
+
+    def new_layers(self) -> nn.Sequential:
+        """The classifier."""
+        return self.classifier
 
     def freeze(self, layer: str) -> None:
         """Exclude all layers up to `layer` from training; batch-norm's averages stay fixed too."""

@@ -26,7 +26,8 @@ from ktfast.pipeline.steps.extract_features import (
     then_transform,
     write_features,
 )
-from ktfast.pipeline.steps.image_sets import open_feed, progress_line
+from ktfast.pipeline.steps.image_sets import open_feed, progress_line, set_name
+from ktfast.pipeline.steps.prepared_images import decoding_of
 from ktfast.pipeline.steps.questions import feature_crop
 from ktfast.readers import read_npy
 from ktfast.tables import write_assignments
@@ -112,6 +113,7 @@ def assign_folder(
                 short_side=data.short_side,
                 quality=data.quality,
                 max_pixels=data.max_pixels,
+                decoding=decoding_of(run, set_name(run, "cluster")),
                 n_threads=threads,
                 progress=progress,
             )

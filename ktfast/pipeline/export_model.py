@@ -62,7 +62,7 @@ def export_model(model: ImageModel, out: str | os.PathLike[str]) -> float:
     run = exporters[path.suffix](model, first, path)
     with torch.inference_mode():
         expected = model(other)
-    difference = float((run(other) - expected).abs().max() / expected.abs().max())
+    difference = float((run(other).detach() - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE:
         raise DataError(
             f"{shown(path)} computes other vectors than the network: they differ by"

@@ -18,7 +18,7 @@ from ktfast.images.source import PreparedSet
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.extract_features import check_source, try_teacher
-from ktfast.pipeline.steps.fine_tune_voc import open_proposals, open_sets
+from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
@@ -217,6 +217,8 @@ def _check_voc(run: RunFolder, device: torch.device) -> None:
     """Check lists, photographs, annotations and proposals of the protocols that are asked for."""
     config = run.config
     opened = {}
+    for protocol in config.voc.protocols():
+        check_protocol(config, protocol)
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         computing_dtype(section.training.precision, device)

@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from ktfast.errors import DataError, InputError, reading, shown
 from ktfast.images.augment import Normalization, center_crop, normalize_images
-from ktfast.images.decode import decode_rgb, square
+from ktfast.images.decode import decode_rgb
 from ktfast.images.in_order import in_order
+from ktfast.images.resize import square
 from ktfast.manifest import read_result, verified
-from ktfast.models import Trunk, build_trunk, load_weights
+from ktfast.models import TargetNetwork, Trunk, build_target, load_weights
 from ktfast.models.spelling import utf8_path
 from ktfast.pipeline.run_folder import remedy_of
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
@@ -35,7 +36,7 @@ class ImageModel(nn.Module):
 
     Parameters
     ----------
-    trunk : Trunk
+    trunk : TargetNetwork
         The network. It is put into evaluation mode.
     layer : str, optional
         Layer whose map gives the vectors. None: the last layer.
@@ -61,7 +62,7 @@ class ImageModel(nn.Module):
 
     def __init__(
         self,
-        trunk: Trunk,
+        trunk: TargetNetwork,
         layer: str | None = None,
         *,
         image_size: int,
@@ -71,8 +72,8 @@ class ImageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.layer = layer or trunk.features.last
-        trunk.features.ends_at(self.layer)
+        self.layer = layer or trunk.last_layer
+        trunk.require(self.layer)
         self.image_size = image_size
         self.crop = crop
         self.short_side = short_side
@@ -93,7 +94,8 @@ class ImageModel(nn.Module):
         vectors : Tensor, float [B, dim]
             One vector for each photograph.
         """
-        return functional.adaptive_avg_pool2d(self.trunk.features(pixels, self.layer), 1).flatten(1)
+        maps = self.trunk.features_all(pixels, (self.layer,))[self.layer]
+        return functional.adaptive_avg_pool2d(maps, 1).flatten(1)
 
     def preprocess(self, picture: Picture) -> Tensor:
         """Decode, resize, crop and normalise one photograph.
@@ -176,7 +178,8 @@ def load(
         Stage of the run folder that trained the network: "transfer", the student that learnt the
         pseudo-labels, or "pretext", the deep network that learnt the pretext task.
     layer : str, optional
-        Layer whose map gives the vectors. None: the last convolutional layer or its pooling.
+        Layer whose map gives the vectors. None: the last convolutional layer or its
+        pooling; for a network of torchvision or timm, its last stage.
     device : str or torch.device
         Device of the network.
 
@@ -203,8 +206,8 @@ def load(
         path = _weights_of_run(path, which)
     facts = _facts_in(path)
     with reading(path, "the weights of a ktfast network", "give the run folder"):
-        trunk = build_trunk(facts["trunk"], **facts["options"])
-        if not trunk.n_classes:
+        trunk = build_target(facts["trunk"], **facts["options"])
+        if isinstance(trunk, Trunk) and not trunk.n_classes:
             trunk.truncate(facts["last_layer"])
         missing = load_weights(trunk, path).missing
         if missing:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ktfast.errors import InputError
-from ktfast.images.augment import Normalization, center_crop, normalize_images, random_crops
+from ktfast.images.augment import Normalization, center_crop, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
-from ktfast.models import Trunk
+from ktfast.images.random_views import RandomViews
+from ktfast.models import TargetNetwork
 from ktfast.training.loop import StepOutput
 
 
@@ -23,7 +24,7 @@ class ClassificationTask:
 
     Parameters
     ----------
-    model : Trunk or nn.Module
+    model : TargetNetwork or nn.Module
         Classifier.
     labels : Tensor, int64 [n]
         Label of each row of the feed's source.
@@ -35,6 +36,10 @@ class ClassificationTask:
         Mirror half of the images.
     normalization : str
         Normalisation of the images, as in `ktfast.images.augment.normalize_images`.
+    area : pair of float, optional
+        Share of an image that a view covers; see `ktfast.images.random_views.RandomViews`.
+    color_jitter : float
+        Strength of random changes of colour; see `RandomViews`.
 
     Raises
     ------
@@ -44,13 +49,15 @@ class ClassificationTask:
 
     def __init__(
         self,
-        model: Trunk | nn.Module,
+        model: TargetNetwork | nn.Module,
         labels: Tensor,
         *,
         crop: int,
         seed: int,
         mirror: bool = True,
         normalization: Normalization = "imagenet",
+        area: tuple[float, float] | None = None,
+        color_jitter: float = 0.0,
     ) -> None:
         n_classes = getattr(model, "n_classes", None)
         if len(labels) and (
@@ -62,21 +69,12 @@ class ClassificationTask:
             )
         self.model = model
         self.labels = labels
-        self.crop = crop
-        self.seed = seed
-        self.mirror = mirror
+        self.views = RandomViews(crop, mirror, seed, area, color_jitter)
         self.normalization = normalization
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Cross-entropy and accuracy of a batch, randomly cropped and mirrored."""
-        images = random_crops(
-            batch.images,
-            batch.sample_ids,
-            crop=self.crop,
-            mirror=self.mirror,
-            seed=self.seed,
-            epoch=epoch,
-        )
+        """Cross-entropy and accuracy of random views of a batch."""
+        images = self.views(batch.images, batch.sample_ids, epoch)
         self.labels = self.labels.to(images.device)
         labels = self.labels[batch.rows.to(images.device, non_blocking=True)]
         return label_loss(self.model(normalize_images(images, self.normalization)), labels)

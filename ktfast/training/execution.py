@@ -35,9 +35,9 @@ minute or two."""
 def ways(config: TrainingConfig, device: torch.device) -> list[str]:
     """Ways of running a network that the options allow.
 
-    On a CPU "auto" means off, because compiled networks trained at 0.6 to 0.9 times the plain
-    speed (torch 2.15, Zen 4). In deterministic mode "auto" means off, because the outcome of a
-    trial is not deterministic.
+    On a CPU "auto" means off, because compiled networks trained more slowly than plain ones in
+    every trial on CPUs. In deterministic mode "auto" means off, because the outcome of a trial is
+    not deterministic.
 
     Parameters
     ----------

@@ -21,9 +21,8 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20
 def kept_heap() -> Iterator[None]:
     """Keep freed memory in the process for the length of a block, then give the memory back.
 
-    This makes training faster: AlexNet in bfloat16 at 40 instead of 28 images per CPU-second,
-    VGG-16 with Jigsaw++ at 3.0 instead of 2.5, small networks 10 to 20 % faster (torch 2.15, one
-    thread of a Zen 4). Without glibc this does nothing.
+    This makes training on CPUs faster, because torch allocates the activations of every step anew
+    and a fresh page costs a fault of the operating system. Without glibc this does nothing.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):

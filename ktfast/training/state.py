@@ -13,9 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 from ktfast.config import TrainingConfig, differences
 from ktfast.errors import ConfigError, shown
 from ktfast.images.feeds.base import Batch
-from ktfast.models.weights import parameter_groups
 from ktfast.training.checkpoint import Checkpoint
 from ktfast.training.gradients import Gradients, Task
+from ktfast.training.optimizer import make_optimizer, restore_values, stored_values
 from ktfast.training.precision import computing_dtype
 from ktfast.training.progress import Meter, Window
 
@@ -63,12 +63,8 @@ class TrainingState:
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.model.train()
-        groups = parameter_groups(
-            self.model, config.learning_rate, config.weight_decay, bias_rate=config.bias_rate
-        )
-        self.optimizer = torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, fused=True
-        )
+        self._config = config
+        self.optimizer = make_optimizer(self.model, config)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.way = ""
         self._task, self._longest = task, config.clip_norm
@@ -91,7 +87,7 @@ class TrainingState:
         return scaler, Gradients(self._task, self.device, dtype, scaler, micro_batch)
 
     def advance(self, batch: Batch, epoch: int) -> None:
-        """Do one step of SGD on a batch."""
+        """Do one step of the optimiser on a batch."""
         self.window.add(self.gradients.add(batch, epoch), len(batch))
         if self._longest:
             self.scaler.unscale_(self.optimizer)
@@ -109,10 +105,7 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Collect the part of a checkpoint that is stored as tensors."""
         held = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                held[f"momentum.{name}"] = momentum
+        held |= stored_values(self.optimizer, self.model, self._config)
         held["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             held["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -178,7 +171,7 @@ class TrainingState:
         _refuse_other_settings(facts["question"], question, folder)
         _refuse_other_network(weights, self.model.state_dict(), folder)
         self.model.load_state_dict(weights)
-        self._restore_momentum(_under("momentum.", tensors))
+        restore_values(self.optimizer, self.model, self._config, tensors)
         if facts["circumstances"]["device"] == circumstances["device"]:
             # The training chose these values by a trial, or by the free memory: another trial
             # could choose others, and the last bits of the result would differ.
@@ -196,14 +189,6 @@ class TrainingState:
         logger.info("resuming %s at step %d", shown(folder), self.step)
         _warn_of_other_circumstances(facts["circumstances"], circumstances, folder)
         return self.step
-
-    def _restore_momentum(self, stored: Mapping[str, Tensor]) -> None:
-        parameters = dict(self.model.named_parameters())
-        for name, value in stored.items():
-            parameter = parameters[name]
-            # The fused optimiser needs the momentum in the parameter's memory order.
-            momentum = torch.empty_like(parameter, requires_grad=False).copy_(value)
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum
 
     def _restore_sums(self, checkpoint: Checkpoint) -> None:
         """Restore the number of steps, the times, and the sums since the last row of metrics."""

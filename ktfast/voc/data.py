@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from ktfast.durable import sha256_json
 from ktfast.errors import ConfigError, DataError, reading, shown
-from ktfast.images.decode import check_size, opened, upright_shape
+from ktfast.images.decode import upright_shape
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import UNREAD, FileHashes
 from ktfast.images.index import ImageIndex
+from ktfast.images.opening import check_size, opened
 from ktfast.images.source import FolderSource
 from ktfast.readers import read_bytes
 from ktfast.voc.annotations import Objects, parse_objects
@@ -79,7 +80,7 @@ class VocSet(FolderSource):
     ) -> None:
         self.folder = Path(folder)
         self.ids, photographs = read_split(self.folder, split, kind)
-        super().__init__(ImageIndex.of(self.folder, photographs))
+        super().__init__(ImageIndex.of(self.folder, photographs), decoding="full")
         self.classes = tuple(classes) or CLASSES
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError(

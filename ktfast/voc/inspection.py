@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 
 from ktfast.errors import DataError, shown
-from ktfast.images.decode import FORMATS, exif_orientation, opened
 from ktfast.images.in_order import in_order
+from ktfast.images.opening import FORMATS, exif_orientation, opened
 from ktfast.voc.data import VocSet
 from ktfast.voc.views import check_mask_size
 

@@ -11,16 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ktfast.images.decode import (
-    ASPECT_LIMIT,
-    DecodeError,
-    decode_rgb,
-    is_safe_jpeg,
-    is_upright_colour_jpeg,
-    resize_short_side,
-    resized_shape,
-    square,
-)
+from ktfast.images.decode import decode_rgb
+from ktfast.images.jpeg import is_safe_jpeg, is_upright_colour_jpeg
+from ktfast.images.opening import ASPECT_LIMIT, DecodeError
+from ktfast.images.resize import resize_short_side, resized_shape, square
 from support.pictures import bomb, encoded, odd_files, oriented, picture, spoiled_files
 
 

@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from ktfast.errors import DataError
-from ktfast.images.decode import PIXEL_LIMIT, decode_rgb, resize_short_side, square
+from ktfast.images.decode import decode_rgb
 from ktfast.images.decode_memory import DECODING, DecodeMemory
 from ktfast.images.index import ImageIndex
+from ktfast.images.opening import PIXEL_LIMIT
 from ktfast.images.prepare import prepare
+from ktfast.images.resize import resize_short_side, square
 from support.pictures import bomb, encoded, picture
 
 SIDE, LIMIT = 3000, 180 << 20

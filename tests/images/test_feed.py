@@ -97,7 +97,7 @@ def test_what_dali_alone_cannot_read_comes_through_pillow(
     with feed_of(source, "dali", batch_size=3) as feed:
         assert np.abs(pixels_of(feed).astype(int) - expected).max() <= 1
         assert not caplog.records  # the feed noticed the gap and Pillow decoded the file
-        monkeypatch.setattr("ktfast.images.feeds.encoded_batches.is_safe_jpeg", lambda data: True)
+        monkeypatch.setattr("ktfast.images.feeds.encoded_batches.is_safe_jpeg", lambda *_: True)
         for epoch in range(2):
             assert np.abs(pixels_of(feed, epoch).astype(int) - expected).max() <= 1
             rows = [row for batch in feed.epoch(epoch) for row in batch.rows.tolist()]
@@ -139,7 +139,7 @@ def test_dali_gives_the_bits_of_pillow_from_a_prepared_set(tmp_path: Path) -> No
 @pytest.mark.parametrize(("size", "short_side"), [(225, 256), (100, 110)])
 def test_feeds_agree_on_photographs(data_folder: Path, size: int, short_side: int) -> None:
     index = ImageIndex.scan(data_folder / "voc/coco128/VOC2012/JPEGImages", labels="none")
-    source = FolderSource(index.take(np.arange(0, index.n, 8)))
+    source = FolderSource(index.take(np.arange(0, index.n, 8)), decoding="full")
     options = {"size": size, "short_side": short_side, "batch_size": 10}
     with feed_of(source, "torch", **options) as one, feed_of(source, "dali", **options) as other:
         difference = np.abs(pixels_of(one).astype(int) - pixels_of(other))
@@ -152,10 +152,22 @@ def test_feeds_agree_on_photographs(data_folder: Path, size: int, short_side: in
 def test_feeds_agree_on_hard_inputs(tmp_path: Path, data_folder: Path) -> None:
     index = verified(ImageIndex.scan(data_folder / "hard_inputs" / "files", labels="none"))
     options = {"size": 50, "short_side": 64, "batch_size": 32}
-    source = FolderSource(index)
+    source = FolderSource(index, decoding="full")
     with feed_of(source, "torch", **options) as one, feed_of(source, "dali", **options) as other:
         difference = np.abs(pixels_of(one).astype(int) - pixels_of(other))
     assert difference.mean(axis=(1, 2, 3)).max() < 1.0
+
+
+def test_auto_prefers_reduced_decoding_to_dali_for_files_on_a_cpu(photos: FolderSource) -> None:
+    with feed_of(photos, "auto", memory_budget=0) as feed:
+        assert feed.kind == "torch"
+
+
+@needs_dali
+def test_auto_takes_dali_for_files_that_are_decoded_fully(photos: FolderSource) -> None:
+    full = FolderSource(photos.index, decoding="full")
+    with feed_of(full, "auto", memory_budget=0) as feed:
+        assert feed.kind == "dali"
 
 
 def test_ten_percent_bad_are_left_out_and_every_other_comes_once(tmp_path: Path) -> None:
@@ -248,7 +260,7 @@ from ktfast.images.index import ImageIndex
 from ktfast.images.source import FolderSource
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-source = FolderSource(ImageIndex.scan(sys.argv[1]))
+source = FolderSource(ImageIndex.scan(sys.argv[1]), decoding="full")
 feed = make_feed(source, size=24, batch_size=4, memory_budget=0)
 print(feed.kind, sum(len(batch) for batch in feed.epoch(0)))
 feed.close()

@@ -18,9 +18,10 @@ from PIL import Image
 
 from ktfast import durable
 from ktfast.errors import ConfigError, DataError
-from ktfast.images.decode import decode_rgb, resize_short_side
+from ktfast.images.decode import decode_rgb
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare, verified
+from ktfast.images.resize import resize_short_side
 from ktfast.images.source import FolderSource, PreparedSet
 from support.pictures import encoded, odd_files, photo_folder, picture, spoiled_files
 

@@ -9,7 +9,7 @@ from PIL import Image
 import ktfast
 from ktfast.config import load_config
 from ktfast.config.run import tomllib
-from ktfast.durable import read_json, write_json
+from ktfast.durable import read_json, write_json, write_sealed
 from ktfast.errors import ConfigError
 from ktfast.evaluation.results import VocRow
 from ktfast.features.source_code import module_file, source_code
@@ -19,6 +19,7 @@ from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.prepared_images import HASHES
 from ktfast.voc.data import VocSet
 from support.photographs import squares
+from support.pictures import photo_folder
 from support.tiny_recipe import TINY
 from support.voc_folder import voc_folder
 
@@ -139,6 +140,28 @@ class TestImages:
         with caplog.at_level("INFO"):
             ktfast.run(options(photos), run, stages=["prepare"])
         assert "prepare/pretext: up to date" in caplog.text
+
+    def test_images_of_an_earlier_version_stay_fully_decoded(self, tmp_path, caplog):
+        """Earlier versions decoded fully, and did not record how they decoded."""
+        photos, run = photo_folder(tmp_path / "photos", 12, height=280, width=300), tmp_path / "run"
+        asked = options(photos)
+        ktfast.run({**asked, "data.decoding": "full"}, run, stages=["prepare"])
+        begun = read_json(run / "prepare/pretext/begun.json")
+        assert begun["settings"].pop("decoding") == "full"
+        write_sealed(run / "prepare/pretext/begun.json", begun)
+        with caplog.at_level("INFO"):
+            ktfast.run(asked, run, stages=["prepare"])
+        assert "prepare/pretext: up to date" in caplog.text
+        fully = prepared(run)
+        (run / "prepare/pretext/result.json").unlink()  # an interrupted run goes on as it began
+        ktfast.run(asked, run, stages=["prepare"])
+        assert prepared(run) == fully
+        with pytest.raises(ConfigError, match=r"data\.decoding was 'full', is now 'reduced'"):
+            ktfast.run({**asked, "data.decoding": "reduced"}, run, stages=["prepare"])
+        ktfast.run(asked, run, stages=["prepare"], redo=["prepare"])
+        assert prepared(run) != fully
+        begun = read_json(run / "prepare/pretext/begun.json")
+        assert begun["settings"]["decoding"] == "reduced"
 
     def test_another_folder_is_refused_with_both_names(self, photos, run, tmp_path):
         other, config = images(tmp_path / "other", first=12), (run / "config.toml").read_bytes()

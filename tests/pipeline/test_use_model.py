@@ -14,7 +14,7 @@ import ktfast
 from ktfast.cli.main import main
 from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.images.augment import center_crop, normalize_images
-from ktfast.images.decode import square
+from ktfast.images.resize import square
 from ktfast.pipeline.export_model import export_model
 from support.photographs import squares
 from support.tiny_recipe import TINY

@@ -20,8 +20,9 @@ from ktfast.evaluation.results import ProbeRow, RetrainedScores
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.features.writer import FeatureWriter
-from ktfast.images.decode import decode_rgb, is_upright_colour_jpeg, upright_shape
+from ktfast.images.decode import decode_rgb, upright_shape
 from ktfast.images.index import ImageIndex
+from ktfast.images.jpeg import is_upright_colour_jpeg
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.models.weights import load_weights

@@ -14,9 +14,10 @@ files in the page cache. The contestants take turns in every round, after one ro
 CPU-seconds are those of all threads of the process; images / s counts wall-clock time. Ratio is
 images / CPU-s divided by the first row's. Levels off is the mean difference of the pixels from the
 first row's: shards hold JPEG files of the resized images, and every library rounds differently when
-it resizes. The DataLoader runs without worker processes, because their CPU time would not be
-counted. A decoder alone turns encoded files in memory into RGB images of full size. The copy alone
-is a memcpy of the squares. The resident feed is measured after its first pass."""
+it resizes. The torch feed decodes large JPEG files at reduced size. The DataLoader runs without
+worker processes, because their CPU time would not be counted. A decoder alone turns encoded files
+in memory into RGB images of full size. The copy alone is a memcpy of the squares. The resident feed
+is measured after its first pass."""
 _COLORS = {"peer": PEER, "ktfast": OURS, "ceiling": PALE}
 _MEANING = {PEER: "training scripts", OURS: "ktfast", PALE: "a part of the work alone"}
 

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional
 
-from ktfast.images.decode import resized_shape
 from ktfast.images.feeds.base import Feed
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
+from ktfast.images.resize import resized_shape
 from ktfast.images.source import ImageSource
 from ktfast.optional import problem_of
 

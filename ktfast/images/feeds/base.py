@@ -1,7 +1,8 @@
 """What a feed is: batches of equal squares in an order that depends only on (seed, epoch).
 
 `ktfast.images.feeds.make.make_feed` chooses a feed. All feeds deliver the same batches, except for
-the rounding of their decoders.
+the rounding of their decoders. Large original files are another exception, because DALI decodes
+them at full size and the other feeds at reduced size (`FolderSource.decoding`).
 """
 
 import functools

@@ -6,6 +6,9 @@ resume within an epoch and the last batch are therefore the same as in every oth
 DALI and Pillow read some files differently: CMYK, PNG with alpha, TIFF, a JPEG file without its
 end. Pillow decodes such files, and DALI gets their pixels in the lossless format PPM.
 
+DALI decodes JPEG files at their full size. The other feeds decode large original files at reduced
+size, unless the source says `decoding="full"`.
+
 On a CPU, batches from a prepared set of the right size have the same bits as Pillow's. Otherwise
 the rounding of the resampling differs by at most one level. At the border of strongly reduced
 images the difference is larger: DALI repeats the outermost pixels, and Pillow narrows its filter.

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from ktfast.images.decode import is_safe_jpeg
 from ktfast.images.decode_memory import DECODING
+from ktfast.images.jpeg import is_safe_jpeg
 from ktfast.images.source import ImageSource
 
 READ_AHEAD = 4
@@ -84,7 +84,7 @@ class EncodedBatches:
 
     def _encoded(self, row: int) -> bytes | memoryview:
         data = self._source.read(row)
-        if is_safe_jpeg(data) and not self.through_pillow:
+        if not self.through_pillow and is_safe_jpeg(data, self._source.pixel_limit):
             return data
         with DECODING.block():
             image = self._source.image(row)

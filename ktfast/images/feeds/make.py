@@ -8,7 +8,7 @@ import torch
 from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed, FeedPlan, Progress
-from ktfast.images.source import ImageSource
+from ktfast.images.source import FolderSource, ImageSource
 from ktfast.native.threads import usable_cores
 from ktfast.optional import problem_of
 
@@ -53,7 +53,8 @@ def make_feed(
     kind : {"auto", "dali", "torch", "resident"}, default "auto"
         "resident" decodes once and keeps the squares in memory. "dali" decodes with NVIDIA DALI.
         "torch" decodes with Pillow in threads. "auto" takes "resident" if the squares fit
-        `memory_budget`, else "dali" if it is installed and works, else "torch".
+        `memory_budget`, else "dali" if it is installed and works, else "torch". For original files
+        on a CPU, "auto" prefers "torch" to "dali", unless the source has `decoding="full"`.
     shuffle : bool, default True
         Whether every epoch has a new order; otherwise the order is that of the source.
     drop_last : bool, default False
@@ -121,7 +122,7 @@ def _feed_of_kind(
     if kind == "auto":
         budget = _default_budget(plan.device) if memory_budget is None else memory_budget
         fits = plan.n * plan.size * plan.size * 3 <= budget
-        chosen = "resident" if fits else _dali_or_torch()
+        chosen = "resident" if fits else _dali_or_torch(source, plan)
     if chosen == "resident":
         from ktfast.images.feeds.resident import ResidentFeed
 
@@ -144,8 +145,14 @@ def _feed_of_kind(
     return DaliFeed(source, plan, hw_decoder_load=hw_decoder_load)
 
 
-def _dali_or_torch() -> Literal["dali", "torch"]:
-    """Choose DALI if it works here. An installed DALI that cannot be loaded is worth a warning."""
+def _dali_or_torch(source: ImageSource, plan: FeedPlan) -> Literal["dali", "torch"]:
+    """Choose DALI if it works here. An installed DALI that cannot be loaded is worth a warning.
+
+    On a CPU, Pillow decodes large original files faster, because it decodes them at reduced size.
+    """
+    reduces = isinstance(source, FolderSource) and source.decoding == "reduced"
+    if plan.device.type == "cpu" and reduces:
+        return "torch"
     problem = problem_of(DALI)
     if problem:
         logger.warning(

@@ -16,7 +16,12 @@ from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, discard
 from ktfast.pipeline.steps.image_sets import progress_line, set_names
-from ktfast.pipeline.steps.prepared_images import listed_images, prepare_question, try_again
+from ktfast.pipeline.steps.prepared_images import (
+    decoding_of,
+    listed_images,
+    prepare_question,
+    try_again,
+)
 from ktfast.tables import write_csv
 
 
@@ -55,7 +60,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             run,
             f"prepare/{name}",
             question,
-            partial(_prepare, run, listed_images(run, name), f"prepare/{name}"),
+            partial(_prepare, run, name),
             redo=redo,
             fingerprint=lambda folder: PreparedSet.open(folder).fingerprint,
             # Names and sizes, which the question holds, do not tell two folders of images apart.
@@ -69,15 +74,16 @@ def _files(index: ImageIndex) -> list[Any]:
     return [shown(os.path.realpath(index.root)), index.mtimes_ns.tolist()]
 
 
-def _prepare(run: RunFolder, index: ImageIndex, name: str, folder: Path) -> Outcome:
-    data, clock = run.config.data, time.monotonic()
-    with progress_line(name) as progress:
+def _prepare(run: RunFolder, name: str, folder: Path) -> Outcome:
+    index, data, clock = listed_images(run, name), run.config.data, time.monotonic()
+    with progress_line(f"prepare/{name}") as progress:
         images = prepare(
             index,
             folder,
             short_side=data.short_side,
             quality=data.quality,
             max_pixels=data.max_pixels,
+            decoding=decoding_of(run, name),
             n_threads=run.config.threads or None,
             progress=progress,
         )

@@ -19,12 +19,22 @@ from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
-from ktfast.pipeline.steps.fine_tune_voc import MEASURES, PROTOCOLS, Sets, open_proposals, open_sets
+from ktfast.pipeline.steps.fine_tune_voc import (
+    MEASURES,
+    PROTOCOLS,
+    Sets,
+    check_protocol,
+    open_proposals,
+    open_sets,
+)
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.prepared_images import HASHES
 from ktfast.pipeline.steps.questions import DEFAULTS, made_by
 
 logger = logging.getLogger(__name__)
+
+# Options of the stage transfer that change neither the target's architecture nor its images.
+_NOT_OF_VOC = ("training", "balanced", "area", "color_jitter")
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
@@ -35,6 +45,8 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
             "voc.segmentation.folder"
         )
+    for protocol in config.voc.protocols():
+        check_protocol(config, protocol)
     hashes = FileHashes(run.folder / HASHES)
     opened = {protocol: open_sets(config, protocol, hashes) for protocol in config.voc.protocols()}
     inspect_voc(run, opened)
@@ -60,7 +72,7 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
         "seed": config.seed,
         "models": list(config.voc.models),
         "data_init": config.voc.data_init,
-        "target": {k: v for k, v in target.items() if k not in ("training", "balanced")},
+        "target": {k: v for k, v in target.items() if k not in _NOT_OF_VOC},
         **result_options(section),
     }
     defaults = {

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
+from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails, VocRow
 from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
-from ktfast.models import Trunk, load_weights
+from ktfast.models import TargetNetwork, Trunk, load_weights
 from ktfast.models.data_init import fit_to_data
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
@@ -89,7 +90,7 @@ def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
     crop, seed = run.config.transfer.crop, run.config.seed
     view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
-    _initialize(run, task, model.classifier, view, batch_size=16)
+    _initialize(run, task, model.new_layers(), view, batch_size=16)
     summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
     # Another seed gives other crops, in case training and test photographs are the same.
     view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
@@ -104,7 +105,7 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for detection (Fast R-CNN) and test it; parameters as in `classify`."""
     config, seed = run.config.voc.detection, run.config.seed
     n_classes = len(sets.train.classes)
-    trunk, normalization = _network(run, name, 1)
+    trunk, normalization = _trunk(run, name)
     model = FastRCNN(trunk, n_classes)
     proposals, test_proposals = open_proposals(config, sets)
     view = Rescaled(
@@ -146,7 +147,7 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for segmentation (FCN-32s) and test it; parameters as in `classify`."""
     config = run.config.voc.segmentation
     classes = ("background", *sets.train.classes)
-    trunk, normalization = _network(run, name, 1)
+    trunk, normalization = _trunk(run, name)
     model = FCN(trunk, len(classes))
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
@@ -175,8 +176,27 @@ MEASURES = {
 }
 
 
-def _network(run: RunFolder, name: str, n_classes: int) -> tuple[Trunk, Normalization]:
-    """The target's architecture with a model's convolutions and a random classifier."""
+def check_protocol(config: Config, protocol: str) -> None:
+    """Raise `ConfigError` if the target's architecture does not allow a protocol."""
+    if protocol == "classification" or ":" not in config.transfer.target:
+        return
+    method = {"detection": "Fast R-CNN", "segmentation": "FCN-32s"}[protocol]
+    raise ConfigError(
+        f"voc.{protocol}: {method} is built from the fully connected layers of alexnet or vgg16, "
+        f"which transfer.target {config.transfer.target} lacks; leave voc.{protocol}.folder out, "
+        "or give transfer.target alexnet or vgg16"
+    )
+
+
+def _trunk(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
+    """The target as a trunk whose hidden layers a network for whole photographs reuses."""
+    network, normalization = _network(run, name, 1)
+    assert isinstance(network, Trunk)  # `check_protocol` has refused other networks
+    return network, normalization
+
+
+def _network(run: RunFolder, name: str, n_classes: int) -> tuple[TargetNetwork, Normalization]:
+    """The target's architecture with a model's weights and a random classifier."""
     trunk, normalization = load_model(run, name)
     torch.manual_seed(run.config.seed)
     network = target_network(run.config.transfer, n_classes)
@@ -193,6 +213,8 @@ def _initialize(
     layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
     if new and new[-1] is layers[-1]:
         layers.pop()  # the output layer keeps its small initial weights
+    if not layers:
+        return
     task.model.to(resolve_device(run.config.device))
     with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
 

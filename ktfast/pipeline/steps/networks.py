@@ -8,7 +8,16 @@ from torch import nn
 
 from ktfast.config import Config, PretextConfig, TransferConfig
 from ktfast.errors import ConfigError
-from ktfast.models import Trunk, build_trunk, initialize, load_weights, save_weights
+from ktfast.models import (
+    TargetNetwork,
+    Trunk,
+    build_target,
+    build_trunk,
+    initialize,
+    load_weights,
+    save_weights,
+)
+from ktfast.models.libraries import ImageSizeError
 from ktfast.pretext.registry import pretext_class
 
 WEIGHTS = "weights.safetensors"
@@ -64,19 +73,19 @@ def target_trunk(config: TransferConfig, task: str) -> Trunk:
     )
 
 
-def save_network(trunk: Trunk, path: Path, preprocessing: dict[str, Any]) -> None:
+def save_network(trunk: TargetNetwork, path: Path, preprocessing: dict[str, Any]) -> None:
     """Write a network's weights, and a description of the network into the header of the file.
 
     Parameters
     ----------
-    trunk : Trunk
-        A network that `ktfast.models.build_trunk` built.
+    trunk : TargetNetwork
+        A network that `ktfast.models.build_target` or `build_trunk` built.
     path : Path
         The weight file.
     preprocessing : dict
         Options of `ktfast.pipeline.image_model.ImageModel`.
     """
-    facts = {**trunk.origin, "last_layer": trunk.features.last, "preprocessing": preprocessing}
+    facts = {**trunk.origin, "last_layer": trunk.last_layer, "preprocessing": preprocessing}
     save_weights(trunk, path, {HEADER: json.dumps(facts)})
 
 
@@ -101,7 +110,7 @@ def target_preprocessing(config: Config) -> dict[str, Any]:
     }
 
 
-def target_network(config: TransferConfig, n_classes: int) -> Trunk:
+def target_network(config: TransferConfig, n_classes: int) -> TargetNetwork:
     """Build the target network with weights drawn from torch's global generator.
 
     Parameters
@@ -113,9 +122,21 @@ def target_network(config: TransferConfig, n_classes: int) -> Trunk:
 
     Returns
     -------
-    network : Trunk
+    network : TargetNetwork
         The target network.
+
+    Raises
+    ------
+    ConfigError
+        The target's library has no such network or is not installed, or the network does not take
+        images of `transfer.crop` px.
     """
+    if ":" in config.target:
+        try:
+            return build_target(config.target, n_classes=n_classes, image_size=config.crop)
+        except ConfigError as error:
+            option = "transfer.crop" if isinstance(error, ImageSizeError) else "transfer.target"
+            raise ConfigError(f"{option}: {error}") from error
     options: dict[str, Any] = {"dropout": config.dropout, "image_size": config.crop}
     if config.target == "alexnet":
         options["variant"] = config.variant

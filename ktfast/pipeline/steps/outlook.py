@@ -68,7 +68,11 @@ def warn_of_the_papers_size(config: Config, stages: Collection[str]) -> None:
         f"{section}.width is {width:g}"
         for section, width, asked in (
             ("pretext", config.pretext.width, puzzle),
-            ("transfer", config.transfer.width, "transfer" in stages),
+            (
+                "transfer",
+                config.transfer.width,
+                "transfer" in stages and ":" not in config.transfer.target,
+            ),
         )
         if asked and width >= 1
     ]

@@ -17,7 +17,7 @@ from ktfast.images.file_records import (
     read_records,
 )
 from ktfast.images.index import UNREADABLE, ImageIndex
-from ktfast.images.source import INDEX
+from ktfast.images.source import INDEX, Decoding
 from ktfast.pipeline.question import Input, Question, refusal
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
@@ -74,7 +74,7 @@ def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges |
         images = dataclasses.replace(images, fingerprint=f"changed: {detail}", detail=detail)
     elif changes is not None and recorded is not None:
         images = dataclasses.replace(images, fingerprint=recorded)
-    return _question(run.config, images), changes
+    return _question(run.config, images, decoding_of(run, name)), changes
 
 
 def try_again(
@@ -108,10 +108,36 @@ def try_again(
             shown(changes.readable[0]),
         )
         index, folder = listed_images(run, name), run.stage(f"prepare/{name}")
-        question = _question(run.config, Input(index.fingerprint, _text(index.root)))
+        listed = Input(index.fingerprint, _text(index.root))
+        question = _question(run.config, listed, decoding_of(run, name))
         write_sealed(folder / "begun.json", question.record())
         (folder / "result.json").unlink()
     return question
+
+
+def decoding_of(run: RunFolder, name: str) -> Decoding:
+    """Say how the stage prepare decodes the JPEG files of an image set.
+
+    If the option `data.decoding` is not set, a set that was begun keeps its decoding. Earlier
+    versions of ktfast did not record the decoding, because they decoded every file fully.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+
+    Returns
+    -------
+    decoding : {"reduced", "full"}
+        The decoding.
+    """
+    if run.config.data.decoding is not None:
+        return run.config.data.decoding
+    begun = read_begun(run, f"prepare/{name}")
+    recorded = (begun.get("settings") or {}).get("decoding", "full")
+    return "full" if begun and recorded == "full" else "reduced"
 
 
 def refuse_other_images(run: RunFolder, name: str) -> None:
@@ -133,18 +159,21 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     was_prepared = was_prepared or _prepared_folder(run, name) == os.path.realpath(folder)
     if not folder.exists() and was_prepared:
         recorded = str(begun.get("inputs", {}).get("images", ""))
-        question = _question(run.config, Input(recorded, _text(folder)))
+        images = Input(recorded, _text(folder))
+        question = _question(run.config, images, decoding_of(run, name))
     else:
         question, _ = prepare_question(run, name)
     if begun and (changes := question.changes(begun)):
         raise ConfigError(refusal(run.stage(stage), "prepare", changes))
 
 
-def _question(config: Config, images: Input) -> Question:
+def _question(config: Config, images: Input, decoding: Decoding) -> Question:
     names = {"short_side", "quality", "max_megapixels"}
     settings, defaults = (
         section.model_dump(mode="json", include=names) for section in (config.data, Config().data)
     )
+    settings["decoding"] = decoding
+    defaults["decoding"] = "full"  # what a record of an earlier version means
     return Question("data", settings, {"images": images}, defaults)
 
 

@@ -1,4 +1,4 @@
-"""Probe the convolutional layers of one model of a run on the run's labelled images."""
+"""Probe the layers of one model of a run on the run's labelled images."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from ktfast.evaluation.low_label import low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
 from ktfast.evaluation.results import Layers, LowLabelRow, ProbeRow
 from ktfast.images.augment import Normalization, center_crop, normalize_images
-from ktfast.models import Trunk
+from ktfast.models import TargetNetwork
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
@@ -144,7 +144,7 @@ def _last(probes: dict[str, LinearProbeResult]) -> LinearProbeResult:
 def _features(
     run: RunFolder,
     role: str,
-    model: Trunk,
+    model: TargetNetwork,
     layers: Sequence[str],
     normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
@@ -178,7 +178,7 @@ def labels_of(run: RunFolder, role: str) -> npt.NDArray[np.int64]:
     return translated
 
 
-def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
+def load_model(run: RunFolder, name: str) -> tuple[TargetNetwork, Normalization]:
     """Load a model without its classifier; also return the normalisation of its images."""
     torch.manual_seed(run.config.seed)
     model = target_network(run.config.transfer, 0)
@@ -189,13 +189,12 @@ def load_model(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
     return model.to(device).eval(), "image" if name == "pretext" else "imagenet"
 
 
-def probed_layers(config: Config, model: Trunk) -> tuple[str, ...]:
-    """The layers to probe: `evaluate.layers`, or every convolutional layer."""
-    conv = tuple(key for key in model.layers if key.startswith("conv"))
-    return config.evaluate.layers or conv
+def probed_layers(config: Config, model: TargetNetwork) -> tuple[str, ...]:
+    """The layers to probe: `evaluate.layers`, or the stages of the network."""
+    return config.evaluate.layers or model.stages
 
 
-def _passes(run: RunFolder, model: Trunk) -> Iterator[tuple[str, ...]]:
+def _passes(run: RunFolder, model: TargetNetwork) -> Iterator[tuple[str, ...]]:
     """Yield groups of layers whose features fit into memory together."""
     group: tuple[str, ...] = ()
     taken = 0
@@ -208,10 +207,10 @@ def _passes(run: RunFolder, model: Trunk) -> Iterator[tuple[str, ...]]:
     yield group
 
 
-def _layer_bytes(run: RunFolder, model: Trunk, layer: str) -> int:
+def _layer_bytes(run: RunFolder, model: TargetNetwork, layer: str) -> int:
     """Bytes of a layer's features of all training and test images."""
     channels = model.channels[layer]
-    side = pooled_size(channels, model.features.side(run.config.transfer.crop, layer))
+    side = pooled_size(channels, model.side(run.config.transfer.crop, layer))
     n = sum(open_set(run, role).n for role in ("train", "test"))
     return n * channels * side**2 * np.dtype(DTYPE).itemsize
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ktfast.evaluation.results import RetrainedScores
-from ktfast.models import Trunk, load_weights
+from ktfast.models import TargetNetwork, load_weights
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import target_network
@@ -49,6 +49,8 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> Retrai
         crop=config.crop,
         seed=run.config.seed,
         normalization=normalization,
+        area=config.area,
+        color_jitter=config.color_jitter,
     )
     size, training_name = config.image_size, f"retrain_{name}_{layer}"
     with open_feed(run, images, size=size, batch_size=training.batch_size, shuffle=True) as feed:
@@ -70,21 +72,21 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> Retrai
     )
 
 
-def frozen_network(trunk: Trunk, layer: str, network: Trunk) -> Trunk:
+def frozen_network(trunk: TargetNetwork, layer: str, network: TargetNetwork) -> TargetNetwork:
     """Copy the layers of `trunk` up to `layer` into `network` and freeze them there.
 
     Parameters
     ----------
-    trunk : Trunk
-        Source of the weights. The function removes the layers of `trunk` above `layer`.
+    trunk : TargetNetwork
+        Source of the weights.
     layer : str
         The last layer to copy and freeze.
-    network : Trunk
+    network : TargetNetwork
         Network of the same architecture; changed in place.
 
     Returns
     -------
-    Trunk
+    TargetNetwork
         `network`.
 
     Raises
@@ -92,7 +94,6 @@ def frozen_network(trunk: Trunk, layer: str, network: Trunk) -> Trunk:
     ConfigError
         The network has no such layer.
     """
-    trunk.truncate(layer)
-    load_weights(network, trunk.state_dict())
+    load_weights(network, trunk.state_up_to(layer))
     network.freeze(layer)
     return network

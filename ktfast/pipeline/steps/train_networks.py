@@ -240,7 +240,12 @@ def train_classifier(
     torch.manual_seed(run.config.seed)
     model = target_network(config, n_classes)
     task = ClassificationTask(
-        model, torch.from_numpy(labels), crop=config.crop, seed=run.config.seed
+        model,
+        torch.from_numpy(labels),
+        crop=config.crop,
+        seed=run.config.seed,
+        area=config.area,
+        color_jitter=config.color_jitter,
     )
     with open_feed(
         run,

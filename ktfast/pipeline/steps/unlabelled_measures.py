@@ -179,9 +179,9 @@ def _teacher_features(
 def _student_features(
     run: RunFolder, name: str, images: PreparedSet, rows: npt.NDArray[np.int64]
 ) -> tuple[str, npt.NDArray[Any]]:
-    """Pooled maps of the last convolutional layer of a model for some images, and the layer."""
+    """Pooled maps of the last stage of a model for some images, and the layer."""
     model, normalization = load_model(run, name)
-    layer = [key for key in model.layers if key.startswith("conv")][-1]
+    layer = model.stages[-1]
     crop = run.config.transfer.crop
 
     def prepare(batch: torch.Tensor) -> torch.Tensor:
