@@ -120,7 +120,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="session")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The CUDA kernels, compiled for the emulation on the CPU."""
+    """The CUDA kernels, compiled for the emulation on the CPU.
+
+    A session on a GPU sets KTFAST_TEST_NO_EMULATION, because its time is for the GPU.
+    """
+    if os.environ.get("KTFAST_TEST_NO_EMULATION"):
+        pytest.skip("KTFAST_TEST_NO_EMULATION is set")
     return built_once(tmp_path_factory, "emulated_cuda", build)
 
 

@@ -11,6 +11,18 @@ from results import Row
 # A file has tests of GPU code if a test takes a fixture that can be a GPU, or if it names CUDA.
 ON_GPU = re.compile(r"def test_\w+\([^)]*\b(backend|device|gpu)\b|has_cuda|\"cuda\"")
 ALSO = ("test_philox", "test_bindings", "test_estimator")
+# Builds of intermediate code by their folders, and the variable that names the parent folder; see
+# tests/support/hardware_kernels.py.
+JIT = {"jit75": "75-virtual", "jit80": "80-virtual"}
+MODULES = "KTFAST_TEST_CUDA_MODULES"
+# Tests of trainings import these libraries too, which a machine for kernels may lack.
+TRAINING = ("PIL", "filelock", "jinja2", "matplotlib", "pydantic", "safetensors", "tomli_w")
+OF_TRAINING = re.compile("(training|voc)/")
+FIND_ABSENT = """
+import importlib.util
+import sys
+print(*(name for name in sys.argv[1:] if not importlib.util.find_spec(name)))
+"""
 NOT_ON_GPU = re.compile("(bench|benchmarks|emulation)/|native/test_backend|test_layering")
 
 
@@ -38,6 +50,23 @@ def command_of(path: Path, *, dry_run: bool) -> list[str]:
     # (names with cpu_s).
     command += ["-k", "not cpu or cpu_s"]
     return [*command, str(path.relative_to(ROOT))]
+
+
+def not_run(path: Path, absent: str) -> Row | None:
+    """The row of a test file that needs libraries which are absent; None if nothing is lacking.
+
+    Parameters
+    ----------
+    path : Path
+        The test file.
+    absent : str
+        The names in `TRAINING` that Python does not find, separated by spaces.
+    """
+    name = path.relative_to(ROOT / "tests").as_posix()
+    if not absent.strip() or not OF_TRAINING.match(name):
+        return None
+    wheels = ", ".join(absent.split())
+    return {"file": f"tests/{name}", "instead": f"not run: needs the wheels of {wheels}"}
 
 
 def row_of(path: Path, output: str, problem: str) -> Row:

@@ -18,7 +18,9 @@ import peak
 import torch
 from compare import CASES, Job, Row, comparisons, cuda
 from device import Device
+from end_to_end import end_to_end
 from fits import exactness, fits, streaming
+from paths import paths
 from peers import peers
 from phases import phases, profiled
 from train import training
@@ -86,6 +88,7 @@ def time_tiles(device: Device, batch: int, dtype: str, channels_last: bool) -> l
 
 
 BENCHES: dict[str, Callable[[Device], Iterator[Job]]] = {
+    "paths": paths,
     "ceilings": ceilings,
     "bench:jigsaw_tiles": bench_jigsaw_tiles,
     "kmeans:phases": phases,
@@ -95,7 +98,11 @@ BENCHES: dict[str, Callable[[Device], Iterator[Job]]] = {
     **{f"peers:{d}": functools.partial(peers, features=d) for d in (256, 4096)},
     "profile": profiled,
 }
-SECTIONS = [*(f"compare:{op}" for op in CASES), *BENCHES, "train"]
+TRAININGS: dict[str, Callable[[Device, Path | None], Iterator[Job]]] = {
+    "end_to_end": end_to_end,
+    "train": training,
+}
+SECTIONS = [*(f"compare:{op}" for op in CASES), *BENCHES, *TRAININGS]
 
 
 def main() -> None:
@@ -123,8 +130,8 @@ def jobs_of(section: str, device: Device, arguments: argparse.Namespace) -> Iter
     kind, _, op = section.partition(":")
     if kind == "compare":
         return comparisons(op, device=device.name, small=device.small, seed=arguments.seed)
-    if section == "train":
-        return training(device, arguments.images)
+    if section in TRAININGS:
+        return TRAININGS[section](device, arguments.images)
     return BENCHES[section](device)
 
 

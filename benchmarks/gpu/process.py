@@ -113,11 +113,28 @@ class Session:
             log.seek(start)
             return log.read().decode(errors="replace"), problem
 
-    def section(self, name: str, work: Callable[[Section], None]) -> None:
-        """Do one part of the session and write the results so far; an error becomes its result."""
+    def beside(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """Start a command that runs beside the next parts; nobody waits for it."""
+        with (self.out / "gpu_session.log").open("ab") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def section(self, name: str, work: Callable[[Section], None], *, reserved: float = 0.0) -> None:
+        """Do one part of the session and write the results so far; an error becomes its result.
+
+        Parameters
+        ----------
+        name : str
+            Name of the part.
+        work : callable
+            Does the part and fills its section.
+        reserved : float, default 0
+            Seconds at the end of the session that the part must leave to later parts.
+        """
         began = time.monotonic()
         limit = self.limits[name] if name in self.limits else self.limits[name.partition(":")[0]]
-        section = Section(name, ends=min(began + limit, self.deadline))
+        section = Section(name, ends=min(began + limit, self.deadline - reserved))
         try:
             if section.left() < 1:
                 section.problem = "not run: the time was up"

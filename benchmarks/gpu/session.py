@@ -2,12 +2,18 @@
 
     python benchmarks/gpu/session.py [--minutes 5] [--only build,compare,...] [--skip ...]
 
-The session has parts: `build` compiles both native modules for this GPU, in place. `tests` runs the
-project's tests of GPU code. `compare` compares every CUDA op with the CPU's. `ceilings` measures
-the device's peak rates; `bench`, `kmeans`, `peers` and `train` measure the kernels, K-means, other
-K-means libraries and short trainings. `sanitize` runs the kernels under memcheck, which must also
-find a planted bug. `profile` profiles the kernels with Nsight Compute, if `--only` names it or
-`--profile` is given.
+A session of five minutes does these parts in this order, and keeps time for each of them, so that
+no part starves a later one. `build` compiles both native modules for this GPU alone, in place,
+while Python imports the libraries for the first time. `paths` runs a small assignment in every code
+and on every product path, against stored results. `compare` compares every CUDA op with the CPU's.
+`ceilings` measures the device's peak rates, and `bench` and `kmeans` the kernels and K-means.
+`end_to_end` trains VGG-16 on puzzles and AlexNet on classes for a few steps, and clusters features.
+
+These parts follow if time is left. `jit` builds the modules for Turing and Ampere, which the driver
+compiles for this GPU, and `tests` runs the project's tests of GPU code with all modules. Then come
+exactness, streaming, other K-means libraries (`peers`), `profile` with Nsight Compute if `--only`
+names it or `--profile` is given, `sanitize` under memcheck, which must also find a planted bug, and
+longer trainings (`train`).
 
 Every part runs in a process of its own with a time limit. A part that crashes, hangs or lacks a
 library becomes a row of the results, and the other parts still run. The results name every part for
@@ -18,15 +24,15 @@ at tiny sizes, in about a minute.
 
 All parts together take longer than ten minutes. These calls divide the work:
 
-    --only build,tests,compare,ceilings,bench
-    --only build,ceilings,kmeans
-    --only build,ceilings,peers --wheels FOLDER
-    --only build,sanitize,profile
+    --minutes 5 --wheels FOLDER
+    --only build,jit,tests,sanitize,profile --wheels FOLDER
+    --only build,ceilings,kmeans:exact,kmeans:stream,peers --wheels FOLDER
     --only build,ceilings,train --wheels FOLDER
 
 The session needs torch, CuPy, NumPy, scikit-learn, pybind11, pytest, CMake, ninja and nvcc, and no
-network. It does not use an installed ktfast. `--wheels` names a folder with wheels of further
-libraries: flash-kmeans and fastkmeans for `peers`, pydantic and its dependencies for `train`.
+network. It does not use an installed ktfast. `--wheels` names a folder with wheels that the machine
+may lack: pybind11 3.0 or later for `build`, pydantic and filelock with their dependencies for
+`end_to_end` and `train`, flash-kmeans and fastkmeans for `peers`.
 """
 
 import argparse
@@ -42,26 +48,15 @@ from pathlib import Path
 import hardware_tests
 import ncu
 import sanitize
+from plan import COMPARISONS, LIMITS, NOT_DRY, PARTS, chosen, reserved, sections_of
 from process import ROOT, Session, tail
 from results import Row, Section, json_rows
 
 HERE = Path(__file__).parent
 MEASURE = [sys.executable, str(HERE / "measure.py")]
-OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
-COMPARISONS = tuple(f"compare:{op}" for op in OPS)
-BENCHES = (
-    "ceilings", "bench:jigsaw_tiles", "kmeans:phases", "kmeans:exact", "kmeans:fits",
-    "kmeans:stream", "peers:256", "peers:4096", "train",
-)  # fmt: skip
-PARTS = ("build", "tests", *COMPARISONS, *BENCHES, "sanitize", "profile")
-# Limits in seconds; "kmeans" stands for all parts whose name begins with "kmeans:".
-LIMITS = {
-    "wheels": 60, "build": 240, "tests": 180, "compare": 45, "ceilings": 40, "bench": 45,
-    "kmeans": 110, "kmeans:phases": 140, "kmeans:exact": 45, "peers": 220, "peers:4096": 400,
-    "train": 330, "sanitize": 300, "profile": 150, "everything": 240,
-}  # fmt: skip
+# Imported beside the build, because the first import on a machine reads gigabytes of libraries.
+IMPORTS = "import torch, sklearn.cluster, cupy; torch.zeros(1, device='cuda')"
 PRODUCTS = ("HMMA", "IMMA", "HGMMA", "IGMMA")  # tensor-core instructions
-NOT_DRY = ("build", "peers:4096")  # a dry run leaves these parts out
 TEST_SHARE = 0.6  # largest share of the time for tests that one file may take
 PLANTED_SECONDS = 30
 DRY_TESTS = ("test_philox",)
@@ -77,9 +72,9 @@ class Parts:
 
     def named(self, name: str) -> Callable[[Section], None]:
         """The part of a name."""
-        own = {"build": self.build, "tests": self.tests, "sanitize": self.sanitize}
-        own["profile"] = self.profile
-        return own.get(name) or functools.partial(self.measure, names=[name])
+        own = {"build": self.build, "jit": self.jit, "tests": self.tests}
+        own |= {"sanitize": self.sanitize, "profile": self.profile}
+        return own.get(name) or functools.partial(self.measure, names=sections_of(name))
 
     def wheels(self, section: Section, folder: Path, target: Path) -> None:
         """Install the wheels of a folder into a target folder, for this session alone."""
@@ -97,19 +92,34 @@ class Parts:
         """Build both modules into ktfast/ for this GPU alone, and list the kernels' resources."""
         architecture = self.arguments.architecture or architecture_of(self.session.facts)
         folder = ROOT / "build" / "gpu-session"
-        configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
-        configure += ["-DCMAKE_BUILD_TYPE=Release", "-DKTFAST_CUDA=ON", "-DKTFAST_INPLACE=ON"]
-        configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"]
-        configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        resources = [sys.executable, str(HERE.parent / "cuda_resources.py"), "--json"]
+        imports = self.session.beside([sys.executable, "-c", IMPORTS])
         steps = {
-            "configure": configure,
+            "configure": configuration(folder, architecture, "-DKTFAST_INPLACE=ON"),
             "build": ["cmake", "--build", str(folder)],
-            "kernels": resources,
+            "kernels": [sys.executable, str(HERE.parent / "cuda_resources.py"), "--json"],
         }
+        output = self.steps(section, steps, architecture)
+        imports.kill()  # later processes do the rest
+        imports.wait()
+        section.rows += kernel_rows(output)
+
+    def jit(self, section: Section) -> None:
+        """Build modules of intermediate code, which the driver compiles, for `tests`."""
+        modules = ROOT / "build" / "gpu-session-modules"
+        for place, architecture in hardware_tests.JIT.items():
+            steps = {
+                "configure": configuration(modules / place, architecture, "-DKTFAST_INPLACE=OFF"),
+                "build": ["cmake", "--build", str(modules / place), "--target", "_cuda"],
+            }
+            self.steps(section, steps, architecture)
+        self.session.environment[hardware_tests.MODULES] = str(modules)
+
+    def steps(self, section: Section, steps: dict[str, list[str]], architecture: str) -> str:
+        """Run the steps of a build until one fails; what the last one printed."""
+        output = ""
         for step, command in steps.items():
             began = time.monotonic()
-            output, problem = self.session.run("build", command, section.left())
+            output, problem = self.session.run(section.name, command, section.left())
             section.rows.append(
                 {"step": step, "for": architecture, "seconds": time.monotonic() - began}
             )
@@ -117,15 +127,21 @@ class Parts:
                 section.rows[-1]["error"] = tail(output)
                 section.problem = f"{step}: {problem}"
                 break
-        section.rows += kernel_rows(output)
+        return output
 
     def tests(self, section: Section) -> None:
         """Run every test file in its own process, so that a crash or hang stops that file alone."""
+        question = [sys.executable, "-c", hardware_tests.FIND_ABSENT, *hardware_tests.TRAINING]
+        absent, _ = self.session.run("tests", question, section.left())
         for path in hardware_tests.files(DRY_TESTS if self.dry_run else ()):
+            if row := hardware_tests.not_run(path, absent):
+                section.rows.append(row)
+                continue
             began = time.monotonic()
             seconds = min(TEST_SHARE * LIMITS["tests"], section.left())
             command = hardware_tests.command_of(path, dry_run=self.dry_run)
-            row = hardware_tests.row_of(path, *self.session.run("tests", command, seconds))
+            found = self.session.run("tests", command, seconds, KTFAST_TEST_NO_EMULATION="1")
+            row = hardware_tests.row_of(path, *found)
             section.rows.append(row | {"seconds": time.monotonic() - began})
 
     def measure(self, section: Section, names: Iterable[str]) -> None:
@@ -187,7 +203,15 @@ class Parts:
         return {"instead" if self.dry_run else "error": f"not on the PATH: {tools}"}
 
 
-# --- kernels and names of parts -------------------------------------------------------------------
+# --- builds and names of parts --------------------------------------------------------------------
+def configuration(folder: Path, architecture: str, *options: str) -> list[str]:
+    """The command that configures a build for one architecture."""
+    command = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"]
+    command += ["-DCMAKE_BUILD_TYPE=Release", "-DKTFAST_CUDA=ON", *options]
+    command += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}"]
+    return [*command, f"-DPython_EXECUTABLE={sys.executable}"]
+
+
 def kernel_rows(output: str) -> Iterator[Row]:
     """Rows of the kernels that cuda_resources.py printed, for a table of their own."""
     for line in output.splitlines():
@@ -205,45 +229,16 @@ def architecture_of(facts: dict[str, object]) -> str:
     return f"{capability.replace('.', '')}-real" if capability else "native"
 
 
-def chosen(only: str, skip: str) -> Iterator[str]:
-    """The names of the parts to do, in their order.
-
-    Parameters
-    ----------
-    only, skip : str
-        Names of parts or of groups of parts, separated by commas.
-
-    Yields
-    ------
-    name : str
-        A part that is wanted and not skipped.
-
-    Raises
-    ------
-    SystemExit
-        A name is unknown.
-    """
-    wanted, unwanted = (text.split(",") if text else [] for text in (only, skip))
-    groups = {name.partition(":")[0] for name in PARTS}
-    for name in (*wanted, *unwanted):
-        if name not in groups and name not in PARTS:
-            sys.exit(f"there is no part {name}; the parts are {', '.join(PARTS)}")
-    for name in PARTS:
-        own = {name, name.partition(":")[0]}
-        if (not wanted or own & set(wanted)) and not own & set(unwanted):
-            yield name
-
-
-def planned(parts: Parts, names: list[str]) -> Iterator[tuple[str, Callable[[Section], None]]]:
+def planned(parts: Parts, names: list[str]) -> list[tuple[str, Callable[[Section], None]]]:
     """The sections. In a dry run one process measures all parts, because its start is slow."""
-    if parts.dry_run:
-        names = [name for name in names if name not in NOT_DRY]
-    measured = [name for name in names if name in (*COMPARISONS, *BENCHES)]
-    for name in names:
-        if not parts.dry_run or name not in measured:
-            yield name, parts.named(name)
-        elif name == measured[0]:
-            yield "everything", functools.partial(parts.measure, names=measured)
+    if not parts.dry_run:
+        return [(name, parts.named(name)) for name in names]
+    names = [name for name in names if name not in NOT_DRY]
+    measured = [section for name in names for section in sections_of(name)]
+    sections = [(name, parts.named(name)) for name in names if not sections_of(name)]
+    if measured:
+        sections.insert(0, ("everything", functools.partial(parts.measure, names=measured)))
+    return sections
 
 
 def parsed() -> argparse.Namespace:
@@ -288,8 +283,10 @@ def main() -> int:
         if arguments.wheels:
             work = functools.partial(parts.wheels, folder=arguments.wheels, target=Path(target))
             session.section("wheels", work)
-        for name, part in planned(parts, names):
-            session.section(name, part)
+        sections = planned(parts, names)
+        for place, (name, part) in enumerate(sections):
+            later = [after for after, _ in sections[place + 1 :]]
+            session.section(name, part, reserved=reserved(later, 60 * arguments.minutes))
     print((arguments.out / "gpu_session.md").read_text(encoding="utf-8"))
     return int(any(section.failed() for section in session.sections))
 

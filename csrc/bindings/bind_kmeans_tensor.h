@@ -18,6 +18,12 @@ inline TensorCode tensor_code(const Arguments& a) {
   return tensor_code(a.value<std::string>("code"));
 }
 
+inline ProductPath product_path(const std::string& name) {
+  if (name == "fastest") return ProductPath::fastest;
+  if (name == "mma") return ProductPath::mma;
+  throw py::value_error("path must be fastest or mma, got '" + name + "'");
+}
+
 // Every function below calls run(params, device index) without the GIL.
 template <class Run>
 void with_kmeans_tensor_prepare(Arguments& a, Run run) {
@@ -70,6 +76,7 @@ void with_kmeans_tensor_assign(Arguments& a, Run run) {
   p.distances = a.array<double>("distances", {p.n_rows});
   p.guessed = a.value<bool>("guessed");
   p.certify = a.value<bool>("certify");
+  p.path = product_path(a.value<std::string>("path"));
   p.workspace = a.buffer<int64_t>("workspace", cuda::kmeans_tensor_workspace_size(p.n_rows));
   p.n_passed = a.optional_array<int64_t>("n_passed", {1});
   const py::gil_scoped_release release;

@@ -212,6 +212,19 @@ KTFAST_DEVICE void wgmma_fence() {
   KTFAST_SM90A(asm volatile("wgmma.fence.sync.aligned;" :: : "memory"));
 }
 
+// Keeps the compiler from moving reads and writes of the sums across this point. The instructions
+// below name the sums as operands, but change them later, until wgmma_wait() has returned. So a
+// kernel calls this function before the first wgmma_fence() of a product and after the last
+// wgmma_wait(). Without the calls, a compiler might read a sum before the wait.
+KTFAST_DEVICE void wgmma_fence_sums(int32_t (&c)[128]) {
+#pragma unroll
+  for (int i = 0; i < 128; ++i) asm volatile("" : "+r"(c[i])::"memory");
+}
+KTFAST_DEVICE void wgmma_fence_sums(float (&c)[128]) {
+#pragma unroll
+  for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
+
 KTFAST_DEVICE void wgmma_commit() {
   KTFAST_SM90A(asm volatile("wgmma.commit_group.sync.aligned;" :: : "memory"));
 }

@@ -18,6 +18,10 @@ namespace ktfast {
 // power of two.
 enum class TensorCode : int { int8 = 0, float16 = 1 };
 
+// Which instructions multiply the codes. `fastest` is wgmma on compute capability 9.0 and mma.sync
+// elsewhere. Tests use `mma` to run the path of other GPUs on a GPU of capability 9.0.
+enum class ProductPath : int { fastest = 0, mma = 1 };
+
 struct KmeansTensorPrepareParams {
   int64_t n_clusters;
   int64_t n_features;
@@ -56,8 +60,9 @@ struct KmeansTensorAssignParams {
   const float* constants;  // kmeans_tensor_encode's output for these rows
   int32_t* labels;         // [n_rows]
   double* distances;       // [n_rows]; squared Euclidean distance to the winner
-  bool guessed;        // labels hold centres that are probably near; invalid numbers are ignored
-  bool certify;        // false: the least score decides, and the distance is computed from it
+  bool guessed;  // labels hold centres that are probably near; invalid numbers are ignored
+  bool certify;  // false: the least score decides, and the distance is computed from it
+  ProductPath path;
   int64_t* workspace;  // [kmeans_tensor_workspace_size()]
   int64_t* n_passed;   // [1] the number of exact comparisons is added; nullptr: not counted
 };

@@ -99,6 +99,7 @@ def kmeans_tensor_assign(
     distances: Any,
     guessed: bool,
     certify: bool,
+    path: str,
     workspace: Any,
     n_passed: Any | None,
     stream: int,

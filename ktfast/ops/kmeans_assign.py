@@ -10,7 +10,7 @@ from ktfast.native.threads import n_threads as resolve_threads
 from ktfast.ops.kmeans_screen import Float32, Screen, codes_for
 from ktfast.ops.kmeans_tensor import MOST_FEATURES, TensorScreen, choose_code
 from ktfast.ops.middle import middle_of
-from ktfast.ops.vectors import check_output, check_vectors, row_blocks
+from ktfast.ops.vectors import check_output, check_vectors, gpu_row_blocks
 
 __all__ = ["PRECISIONS", "PreparedCenters", "kmeans_assign", "sample_of"]
 
@@ -102,10 +102,13 @@ class PreparedCenters:
         sample = sample_of(x)
         return min(screens, key=lambda screen: screen.try_on(sample, self.centers).cycles).code
 
-    def tensor_code(self, x: Any, precision: str, *, n_rows: int | None = None) -> str:
+    def tensor_code(
+        self, x: Any, precision: str, *, n_rows: int | None = None, passes: int = 1
+    ) -> str:
         """The code in which a GPU multiplies rows x [n, d]: "int8", "float16" or "float32".
 
-        Give `n_rows` if `x` is only a part of that many rows.
+        Give `n_rows` if `x` is only a part of that many rows, and the number of `passes`, of which
+        all but the first know probable labels.
         """
         if precision == "bfloat16":
             raise ValueError(
@@ -117,7 +120,8 @@ class PreparedCenters:
         if products < _GPU_SMALL or self.n_features > MOST_FEATURES:
             return "float32"
         if self._chosen is None:
-            self._chosen = choose_code(sample_of(x), self.centers, self.mean)
+            sample = sample_of(x)
+            self._chosen = choose_code(sample, self.centers, self.mean, passes=passes)
         return self._chosen
 
     def in_tensor_code(self, code: str) -> tuple[TensorScreen, Any]:
@@ -214,7 +218,7 @@ def kmeans_assign(
 
     The workspace on a CPU takes about 0.3 MiB per thread for 256 features and 7 MiB per thread for
     9,216 features. Up to 200,000 features, it takes at most about 9 MiB per thread. On a GPU, the
-    workspace takes at most 76 MB, and the codes of the rows take at most 256 MiB.
+    workspace takes at most 71 MB, and the codes of the rows take at most 256 MiB.
 
     Examples
     --------
@@ -279,7 +283,7 @@ def _assign_on_gpu(
         return
     products = max(1, centers.n_clusters * centers.n_features)
     with on_device(x):
-        for rows, block in row_blocks(x, max(1, int(_GPU_CALL_PRODUCTS / products))):
+        for rows, block in gpu_row_blocks(x, max(1, int(_GPU_CALL_PRODUCTS / products))):
             native_of(x).kmeans_assign(
                 x=block,
                 centers=centers.centers,

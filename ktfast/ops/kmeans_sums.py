@@ -11,7 +11,7 @@ from typing import Any
 
 from ktfast.native.arrays import empty, on_device
 from ktfast.native.modules import native_of
-from ktfast.ops.vectors import execution, row_blocks
+from ktfast.ops.vectors import execution, gpu_row_blocks
 
 __all__ = [
     "TOTAL_LANES",
@@ -45,7 +45,7 @@ def kmeans_ranges(x: Any, largest: Any, *, n_threads: int | None = None) -> None
         Number of CPU threads; see `ktfast.native.threads.n_threads`.
     """
     with on_device(x):
-        for _, block in row_blocks(x, _CALL_ROWS):
+        for _, block in gpu_row_blocks(x, _CALL_ROWS):
             native_of(x).kmeans_ranges(x=block, largest=largest, **execution(x, n_threads))
 
 
@@ -88,7 +88,7 @@ def kmeans_move(
     native = native_of(x)
     workspace: Any = None
     with on_device(x):
-        for rows, block in row_blocks(x, _CALL_ROWS):
+        for rows, block in gpu_row_blocks(x, _CALL_ROWS):
             if workspace is None:  # the first block is the largest
                 size = native.kmeans_move_workspace_size(n_rows=len(block), n_clusters=len(counts))
                 workspace = empty((size,), "int64", like=x)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from ktfast.native.arrays import as_like, empty, on_device, stream_of
 from ktfast.native.modules import cpu, native_of
-from ktfast.ops.vectors import row_blocks
+from ktfast.ops.vectors import gpu_row_blocks
 
 CODES = ("int8", "float16")
 TILE_ROWS = cpu.KMEANS_TENSOR_TILE_ROWS
 # With more features than this, a sum of int8 products could overflow.
 MOST_FEATURES = cpu.KMEANS_TENSOR_MOST_FEATURES
 ROW_CONSTANTS = cpu.KMEANS_TENSOR_ROW_CONSTANTS
-# Rows of one call. The workspace is 290 bytes per row, so 76 MB at most.
+# Rows of one call. The workspace is 272 bytes per row, so 71 MB at most.
 _CALL_ROWS = 1 << 18
 # Most bytes of the codes that `assign` makes itself; the codes of 128 rows always fit.
 _CODE_BYTES = 1 << 28
@@ -97,7 +97,7 @@ class TensorScreen:
     def encode(self, x: Any, codes: "TensorCodes") -> None:
         """Write the codes of rows x [n, d] to `codes`."""
         with on_device(x):
-            for rows, block in row_blocks(x, _CALL_ROWS, multiple=TILE_ROWS):
+            for rows, block in gpu_row_blocks(x, _CALL_ROWS, multiple=TILE_ROWS):
                 self._encode(block, codes.at(rows))
 
     def _encode(self, x: Any, codes: "TensorCodes") -> None:
@@ -118,6 +118,7 @@ class TensorScreen:
         certify: bool = True,
         n_passed: Any = None,
         call_rows: int = _CALL_ROWS,
+        path: str = "fastest",
     ) -> None:
         """Write the nearest centre of every row of x, and the squared distance to it.
 
@@ -147,7 +148,10 @@ class TensorScreen:
         n_passed : array, int64 [1], optional
             The call adds the number of candidates of all rows to this array.
         call_rows : int, default 262144
-            Most rows of a call, a multiple of 128. The workspace is 290 bytes per row.
+            Most rows of a call, a multiple of 128. The workspace is 272 bytes per row.
+        path : {"fastest", "mma"}, default "fastest"
+            Instructions that multiply the codes. "mma" is mma.sync, which every GPU with tensor
+            cores has; a test uses "mma" on a GPU whose fastest instruction is another one.
         """
         step = min(call_rows, _CALL_ROWS)
         if codes is None:
@@ -156,7 +160,7 @@ class TensorScreen:
             size = self._native.kmeans_tensor_workspace_size(n_rows=min(len(x), step))
             workspace = empty((size,), "int64", like=x)
             room = self.empty_codes(min(len(x), step)) if codes is None else None
-            for rows, block in row_blocks(x, step, multiple=TILE_ROWS):
+            for rows, block in gpu_row_blocks(x, step, multiple=TILE_ROWS):
                 part = codes.at(rows) if codes is not None else None
                 if room is not None:
                     part = room.at(slice(0, len(block)))
@@ -171,27 +175,35 @@ class TensorScreen:
                     distances=distances[rows],
                     guessed=guessed,
                     certify=certify,
+                    path=path,
                     workspace=workspace,
                     n_passed=n_passed,
                     stream=stream_of(x),
                     **part._asdict(),
                 )
 
-    def passed(self, sample: Any, centers: Any) -> float:
-        """The mean number of candidates among centres [k, d] for a row of the sample [m, d].
+    def passed(self, sample: Any, centers: Any, *, passes: int = 1) -> float:
+        """The mean number of candidates among centres [k, d] for a row [m, d] and a pass.
 
-        The call waits for the GPU.
+        All passes but the first know the nearest centres of the pass before. The call waits for the
+        GPU.
         """
         m = len(sample)
+        prepared = self.prepare(centers)
         with on_device(sample):
             labels = empty((m,), "int32", like=sample)
             distances = empty((m,), "float64", like=sample)
             n_passed = empty((1,), "int64", like=sample)
-            n_passed[:] = 0
-            self.assign(
-                sample, centers, self.prepare(centers), labels, distances, n_passed=n_passed
-            )
-            return int(n_passed[0]) / max(1, m)
+            found = 0
+            for guessed, weight in ((False, 1), (True, passes - 1)):
+                if weight == 0:
+                    continue
+                n_passed[:] = 0
+                self.assign(
+                    sample, centers, prepared, labels, distances, guessed=guessed, n_passed=n_passed
+                )
+                found += weight * int(n_passed[0])
+            return found / max(1, passes * m)
 
 
 class TensorCodes(NamedTuple):
@@ -215,7 +227,7 @@ class TensorCodes(NamedTuple):
         return TensorCodes(self.codes[tiles], self.constants[rows])
 
 
-def choose_code(sample: Any, centers: Any, mean: Any) -> str:
+def choose_code(sample: Any, centers: Any, mean: Any, *, passes: int = 1) -> str:
     """Choose the number format of the screen that costs least for rows like a sample.
 
     A narrower format multiplies faster but leaves more candidates, whose distances are computed in
@@ -229,6 +241,10 @@ def choose_code(sample: Any, centers: Any, mean: Any) -> str:
         Centres.
     mean : array, float32 [d]
         Mean that the screen subtracts.
+    passes : int, default 1
+        Number of passes. All passes but the first know probable labels, which leave far fewer
+        candidates. At 4,096 features, int8 without guesses can leave so many candidates that the
+        first pass takes longer than all others.
 
     Returns
     -------
@@ -238,6 +254,6 @@ def choose_code(sample: Any, centers: Any, mean: Any) -> str:
     k = len(centers)
     cost = {"float32": float(_PRODUCT_COST["float32"] * k)}
     for code in CODES:
-        passed = TensorScreen(mean, code, like=sample).passed(sample, centers)
+        passed = TensorScreen(mean, code, like=sample).passed(sample, centers, passes=passes)
         cost[code] = _PRODUCT_COST[code] * k + _PAIR_COST * passed
     return min(cost, key=lambda code: cost[code])

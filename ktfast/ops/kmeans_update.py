@@ -4,7 +4,7 @@ from typing import Any
 
 from ktfast.native.arrays import contiguous, empty, on_device
 from ktfast.native.modules import native_of
-from ktfast.ops.vectors import check_output, check_vectors, execution, row_blocks
+from ktfast.ops.vectors import check_output, check_vectors, execution, gpu_row_blocks
 
 __all__ = ["kmeans_update"]
 
@@ -92,7 +92,7 @@ def kmeans_update(
         labels = contiguous(labels, "int32")
         if sample_weight is not None:
             sample_weight = contiguous(sample_weight, "float64")
-        for rows, block in row_blocks(x, _CALL_ROWS):
+        for rows, block in gpu_row_blocks(x, _CALL_ROWS):
             if workspace is None:  # the first block is the largest
                 size = native.kmeans_update_workspace_size(n_rows=len(block), n_clusters=n_clusters)
                 workspace = empty((size,), "int64", like=x)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import contiguous, dtype_name, library_of, stream_of
+from ktfast.native.arrays import contiguous, device_of, dtype_name, library_of, stream_of
 from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
 
@@ -24,6 +24,7 @@ __all__ = [
     "contiguous",
     "dtype_name",
     "execution",
+    "gpu_row_blocks",
     "is_numpy",
     "read_ahead",
     "readable",
@@ -33,7 +34,7 @@ __all__ = [
 DTYPES = ("float32", "float64", "float16", "bfloat16", "uint8", "int8")
 
 CALL_BYTES = 1 << 28
-"""Most bytes of a block. A kernel then returns within about a second and Ctrl-C works."""
+"""Most bytes of a block on a CPU. A kernel then returns within about a second and Ctrl-C works."""
 COPY_BYTES = 1 << 25
 """Most bytes of a block that is copied because kernels cannot read the memory as it lies."""
 
@@ -120,6 +121,21 @@ def row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slic
         if mapped:
             read_ahead(x[rows.stop : rows.stop + step])
         yield rows, x[rows] if in_place else contiguous(x[rows])
+
+
+def gpu_row_blocks(x: Any, call_rows: int, multiple: int = 1) -> Iterator[tuple[slice, Any]]:
+    """Divide the rows of `x` as `row_blocks` does, but on a GPU without a limit of bytes.
+
+    A call of a GPU's kernel returns at once, so only its workspace limits the rows of a call. Each
+    further call costs a few microseconds per kernel, in which the GPU is idle.
+    """
+    if device_of(x)[0] == "cpu" or not readable(x):
+        yield from row_blocks(x, call_rows, multiple)
+        return
+    step = max(1, call_rows // multiple) * multiple
+    for start in range(0, len(x), step):
+        rows = slice(start, min(start + step, len(x)))
+        yield rows, x[rows]
 
 
 def read_ahead(block: Any) -> None:

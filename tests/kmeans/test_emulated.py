@@ -1,6 +1,7 @@
 """Fits with the emulated CUDA kernels give the bits of fits on a CPU."""
 
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from emulation.cuda.fake_torch import CudaTensor, memory
 from ktfast import KMeans
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.lloyd import lloyd
+from ktfast.ops.kmeans_tensor import TensorScreen
 from support.kmeans_cases import assert_same, least_budget, mixture
 
 
@@ -36,9 +38,16 @@ def test_fits(emulated_gpu, dtype, weighted):
     )
 
 
+@pytest.mark.emulated_gpu
 @pytest.mark.parametrize("precision", ["int8", "float16", "fast"])
-def test_fits_with_tensor_cores(emulated_gpu, precision, monkeypatch):
+def test_fits_with_tensor_cores(gpu, precision, monkeypatch):
+    """On a real GPU too, "exact" and "fast" take the tensor cores for this small problem."""
     monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
+    screened = []
+    assign = TensorScreen.assign
+    monkeypatch.setattr(
+        TensorScreen, "assign", lambda *a, **b: (screened.append(a[0].code), assign(*a, **b))
+    )
     x = mixture(300)
     options = {"n_clusters": 12, "init": x[:12], "tol": 0, "max_iter": 5}
     expected = KMeans(**options).fit(x)
@@ -50,7 +59,8 @@ def test_fits_with_tensor_cores(emulated_gpu, precision, monkeypatch):
             np.testing.assert_array_equal(model.labels_, again[0])
         else:
             assert_same(model, expected)
-    assert "kmeans_tensor_assign" in emulated_gpu.called
+    assert len(screened) >= 10
+    assert precision == "fast" or precision in screened
 
 
 def test_an_empty_cluster_takes_a_row(emulated_gpu):
@@ -78,6 +88,26 @@ def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
     np.testing.assert_array_equal(result.labels.cpu(), expected.labels_)
     assert result.inertia == expected.inertia_
     assert "kmeans_tensor_assign" in emulated_gpu.called
+
+
+def test_an_iteration_is_one_sequence_of_kernels(emulated_gpu, monkeypatch):
+    """Calls on a GPU have no limit of bytes, and no kernel starts for an empty queue."""
+    monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
+    monkeypatch.setattr("ktfast.ops.vectors.CALL_BYTES", 4 * 16 * 128)  # 128 rows
+    x, k = mixture(300), 12
+    launched = []
+    for max_iter in (2, 3):
+        there = torch.tensor(x, device="cuda")
+        emulated_gpu.launches()
+        model = KMeans(k, init=x[:k], tol=0, max_iter=max_iter, precision="float16").fit(there)
+        assert model.n_iter_ == max_iter
+        launched.append(Counter(emulated_gpu.launches()))
+    assert launched[1] - launched[0] == {
+        "guess_kernel": 1, "wgmma_screen_kernel": 1, "settle_kernel": 1,
+        "clear_centers_kernel": 1, "measure_centers_kernel": 1, "code_centers_kernel": 1,
+        "count_changes_kernel": 1, "start_kernel": 1, "place_changes_kernel": 1,
+        "add_changes_kernel": 1, "means_kernel": 1, "part_totals_kernel": 1, "totals_kernel": 1,
+    }  # fmt: skip
 
 
 def test_rows_stay_on_the_gpu(emulated_gpu):

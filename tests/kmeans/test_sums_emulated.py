@@ -39,7 +39,8 @@ def move(native, x, before, after, scale, sums, counts):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("n", "d", "k"), [(0, 3, 2), (1, 1, 1), (300, 130, 3), (700, 5, 40), (60, 2, 500), (900, 3, 1)]
+    ("n", "d", "k"),
+    [(0, 3, 2), (1, 1, 1), (300, 130, 3), (700, 5, 40), (60, 2, 500), (900, 3, 1), (40, 1, 2500)],
 )
 def test_moves(on_gpu, n, d, k, dtype):
     x, first, second, scale = example(n, d, k, dtype)
@@ -57,6 +58,13 @@ def test_moves(on_gpu, n, d, k, dtype):
         for sums, counts in (results[i], results[i + 2]):
             np.testing.assert_array_equal(sums, exact)
             np.testing.assert_array_equal(counts, np.bincount(labels, minlength=k))
+
+
+def test_a_whole_block_finds_where_the_clusters_begin(on_gpu):
+    x, first, _, scale = example(50, 3, 4, "float32")
+    on_gpu.cuda.launches()
+    move(on_gpu, x, None, first, scale, np.zeros((4, 3), np.int64), np.zeros(4, np.int64))
+    assert dict(on_gpu.cuda.launches())["start_kernel"] == 1024
 
 
 def test_moves_skip_labels_out_of_range(on_gpu):

@@ -1,4 +1,8 @@
-"""The emulated tensor-core screen of Hopper, Ampere and Turing gives only exact labels."""
+"""The tensor-core screen of Hopper, Ampere and Turing gives only exact labels.
+
+The kernels are emulated. On a machine with a GPU the real kernels run instead, in every way to
+multiply codes.
+"""
 
 import sys
 
@@ -7,15 +11,23 @@ import pytest
 
 from emulation.cuda.device import EmulatedCuda
 from emulation.cuda.kmeans_tensor import EmulatedKernels
+from ktfast.native import modules
 from ktfast.ops import PreparedCenters, kmeans_assign, kmeans_tensor
 from ktfast.ops.kmeans_tensor import CODES, TensorScreen, choose_code
 from ktfast.reference import kmeans as reference
+from support.hardware_kernels import MODULES, PLACES, HardwareKernels, kernels_at
 from support.kmeans_cases import hard_case
 from support.tolerances import SUM_ORDER_FLOAT64
 
 # Hopper: wgmma with bulk copies. Ampere: mma.sync with asynchronous copies. Turing: mma.sync with
 # plain copies.
 CAPABILITIES = [90, 80, 75]
+ON_HARDWARE = modules.has_cuda()
+
+
+def use(kernels, monkeypatch):
+    monkeypatch.setattr(kmeans_tensor, "native_of", lambda _: kernels)
+    monkeypatch.setattr(kmeans_tensor, "stream_of", lambda _: 0)
 
 
 @pytest.fixture
@@ -23,14 +35,23 @@ def kernels(emulated_library, monkeypatch):
     """The emulated kernels, which take arrays of NumPy as arrays on the GPU."""
     kernels = EmulatedKernels(EmulatedCuda(emulated_library))
     kernels.cuda.set()
-    monkeypatch.setattr(kmeans_tensor, "native_of", lambda _: kernels)
-    monkeypatch.setattr(kmeans_tensor, "stream_of", lambda _: 0)
+    use(kernels, monkeypatch)
     return kernels
 
 
-@pytest.fixture(params=CAPABILITIES)
-def device(kernels, request):
-    """Every kind of GPU; each runs its threads in a different order."""
+@pytest.fixture(params=PLACES if ON_HARDWARE else CAPABILITIES)
+def device(monkeypatch, request):
+    """Every way to multiply codes of a real GPU, or every kind of emulated GPU.
+
+    Each emulated GPU runs its threads in a different order.
+    """
+    if ON_HARDWARE:
+        kernels = kernels_at(request.param, modules.cuda())
+        if kernels is None:
+            pytest.skip(f"no build for {request.param}; set {MODULES}")
+        use(kernels, monkeypatch)
+        return kernels
+    kernels = request.getfixturevalue("kernels")
     kernels.cuda.set(request.param, request.param)
     return kernels
 
@@ -61,10 +82,11 @@ def check(x, centers, code, **options):
 
 @pytest.mark.parametrize("code", CODES)
 def test_hard_cases(device, code):
-    seed = device.cuda.seed + CODES.index(code)
+    seed = (90 if ON_HARDWARE else device.cuda.seed) + CODES.index(code)
     generator = np.random.default_rng(seed)
     for case in range(10):
-        device.cuda.set(seed + case, device.cuda.capability)
+        if not ON_HARDWARE:
+            device.cuda.set(seed + case, device.cuda.capability)
         x, centers = hard_case(generator, case)
         guess = generator.integers(-1, len(centers) + 1, len(x))  # some are no centre
         check(x, centers, code, guess=guess if (case // 2 + seed) % 2 else None)
@@ -166,6 +188,7 @@ def test_without_a_certificate(device):
         np.testing.assert_allclose(chosen, exact.min(axis=1), rtol=tolerance)
 
 
+@pytest.mark.skipif(ON_HARDWARE, reason="only the emulated device reports reads out of bounds")
 def test_without_a_certificate_a_guess_does_not_read_the_rows(device):
     """The rows are an empty array, so the emulated device reports every access to them."""
     generator = np.random.default_rng(0)
@@ -182,7 +205,7 @@ def test_without_a_certificate_a_guess_does_not_read_the_rows(device):
         device.cuda.call(
             "emulated_tensor_assign", n, k, d, x[:0], 0, centers, CODES.index(code),
             screen.prepare(centers), codes.codes, codes.constants, labels, found,
-            1, 0, workspace, None,
+            1, 0, 0, workspace, None,
         )  # fmt: skip
         np.testing.assert_array_equal(labels, expected)
         np.testing.assert_array_equal(found, distances)
@@ -225,6 +248,100 @@ def test_the_choice_of_the_code(kernels):
     assert choose_code(clear, close - close.mean(axis=0) + 5, mean) == "float32"
     with pytest.raises(ValueError, match="code must be one of int8, float16, got 'int4'"):
         TensorScreen(mean, "int4", like=clear)
+
+
+def far_apart(offset):
+    """Rows near one of 300 centres, far from all others, and the mean that the screen subtracts.
+
+    A large value in one feature makes the codes coarse. The screen looks at the first 256 centres
+    first, and no row is near one of them.
+    """
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(300, 120))
+    centers[:, 0] = offset
+    x = centers[260:290] + 0.1 * generator.normal(size=(30, 120))
+    return x.astype(np.float32), centers, np.zeros(120, np.float32)
+
+
+def test_the_code_of_a_fit_follows_its_guessed_passes(kernels):
+    """int8 leaves two candidates without guesses, and one with guesses."""
+    _, centers, mean = far_apart(5)
+    x = centers[:30].astype(np.float32)
+    # The score of a row's second centre exceeds the least score by more than one error of int8, and
+    # by less than two.
+    direction = np.random.default_rng(1).normal(size=(30, 120))
+    centers[30:60] = centers[:30] + direction / np.linalg.norm(direction, axis=1)[:, None] * 3.0
+    screen = TensorScreen(mean, "int8", like=x)
+    assert screen.passed(x, centers) > 1.5
+    assert screen.passed(x, centers, passes=20) < 1.1
+    assert choose_code(x, centers, mean) == "float16"
+    assert choose_code(x, centers, mean, passes=20) == "int8"
+
+
+def test_the_first_pass_can_decide_the_code_of_a_fit(kernels):
+    """Without guesses, int8 leaves so many candidates that rows are compared with every centre."""
+    x, centers, mean = far_apart(24)
+    screen = TensorScreen(mean, "int8", like=x)
+    assert screen.passed(x, centers) > 250
+    assert choose_code(x, centers, mean, passes=20) == "float16"
+
+
+def mixed(n, k, d):
+    """Rows of overlapping clusters, of which a screen leaves a few candidates each."""
+    generator = np.random.default_rng(5)
+    centers = generator.normal(size=(k, d))
+    x = 0.2 * centers[generator.integers(0, k, n)] + generator.normal(size=(n, d))
+    return x.astype(np.float32), centers
+
+
+# Right labels do not prove the products, because undecided rows are compared exactly. The numbers
+# are those of the emulated GPU.
+CANDIDATES = {
+    ("int8", False): 305, ("int8", True): 196, ("float16", False): 132, ("float16", True): 131,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "guessed"), CANDIDATES)
+def test_the_number_of_candidates(device, code, guessed):
+    x, centers = mixed(130, 300, 70)
+    labels, _ = reference.assign(x, centers)
+    n_passed = check(x, centers, code, guess=labels if guessed else None)
+    # Products of float16, and fused operations, are rounded differently on each GPU.
+    assert n_passed == pytest.approx(CANDIDATES[code, guessed], abs=2)
+
+
+def test_the_kernels_of_an_assignment(kernels):
+    """No kernel is launched for undecided rows, and the path of other GPUs can be chosen."""
+    x, centers = mixed(30, 20, 10)
+    for code in CODES:
+        for path, product in (("fastest", "wgmma_screen_kernel"), ("mma", "mma_screen_kernel")):
+            for certify, last in ((True, "settle_kernel"), (False, "accept_kernel")):
+                kernels.cuda.launches()
+                labels, *_ = assign(x, centers, code, path=path, certify=certify)
+                names = [name for name, _ in kernels.cuda.launches()]
+                assert names[-3:] == ["guess_kernel", product, last]
+                np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
+
+
+def test_the_hardware_tests_force_each_path(emulated_gpu, monkeypatch):
+    """The adapter for real GPUs, with the emulated GPU that torch holds."""
+    x, centers = mixed(30, 20, 10)
+    for place in ("fastest", "mma"):
+        use(kernels_at(place, emulated_gpu), monkeypatch)
+        emulated_gpu.launches()
+        check(x, centers, "int8")
+        assert f"{'wg' if place == 'fastest' else ''}mma_screen_kernel" in emulated_gpu.launches()
+    monkeypatch.delenv(MODULES, raising=False)
+    assert kernels_at("jit80", emulated_gpu) is None
+
+
+def test_modules_of_other_builds_are_loaded_by_their_path(tmp_path, monkeypatch):
+    (tmp_path / "jit75").mkdir()
+    (tmp_path / "jit75" / "_cuda.py").write_text("architectures = '75-virtual'\n")
+    monkeypatch.setenv(MODULES, str(tmp_path))
+    kernels = kernels_at("jit75", None)
+    assert isinstance(kernels, HardwareKernels)
+    assert (kernels.module.architectures, kernels.path) == ("75-virtual", "mma")
 
 
 def test_errors(kernels):

@@ -11,22 +11,37 @@
 
 namespace ktfast::cuda {
 
-// starts[i + 1] holds the number of entries of cluster i. One warp replaces the numbers by the
-// positions where the entries of each cluster begin, 32 clusters at a time.
-static __global__ void __launch_bounds__(32) start_kernel(int64_t* starts, int64_t n_clusters) {
-  constexpr unsigned kFullWarp = 0xFFFFFFFFu;
-  const int lane = static_cast<int>(threadIdx.x);
+constexpr int kStartThreads = 1024;
+
+// Every lane returns the sum of its value and the values of the lanes below.
+__device__ inline long long warp_scan(long long value, int lane) {
+  for (int step = 1; step < 32; step *= 2) {
+    const long long lower = __shfl_up_sync(0xFFFFFFFFu, value, step);
+    if (lane >= step) value += lower;
+  }
+  return value;
+}
+
+// starts[i + 1] holds the number of entries of cluster i. One block replaces the numbers by the
+// positions where the entries of each cluster begin, 1,024 clusters at a time.
+static __global__ void __launch_bounds__(kStartThreads)
+    start_kernel(int64_t* starts, int64_t n_clusters) {
+  __shared__ long long totals[kStartThreads / 32];
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   long long before = 0;
-  if (lane == 0) starts[0] = 0;
-  for (int64_t first = 1; first <= n_clusters; first += 32) {
-    const int64_t k = first + lane;
-    long long sum = k <= n_clusters ? starts[k] : 0;
-    for (int step = 1; step < 32; step *= 2) {
-      const long long lower = __shfl_up_sync(kFullWarp, sum, step);
-      if (lane >= step) sum += lower;
-    }
+  if (threadIdx.x == 0) starts[0] = 0;
+  for (int64_t first = 1; first <= n_clusters; first += kStartThreads) {
+    const int64_t k = first + threadIdx.x;
+    long long sum = warp_scan(k <= n_clusters ? starts[k] : 0, lane);
+    if (lane == 31) totals[warp] = sum;
+    __syncthreads();
+    if (warp == 0) totals[lane] = warp_scan(totals[lane], lane);
+    __syncthreads();
+    if (warp > 0) sum += totals[warp - 1];
     if (k <= n_clusters) starts[k] = before + sum;
-    before += __shfl_sync(kFullWarp, sum, 31);
+    before += totals[kStartThreads / 32 - 1];
+    __syncthreads();  // every thread has read the totals
   }
 }
 

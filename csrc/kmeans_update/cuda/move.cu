@@ -229,7 +229,7 @@ void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream) {
       cudaMemsetAsync(p.workspace, 0, static_cast<size_t>(at.order) * sizeof(int64_t), stream));
   const unsigned row_blocks = grid_size(p.n_rows, kThreads);
   launch(count_changes_kernel, row_blocks, kThreads, 0, stream, p);
-  launch(start_kernel, 1, 32, 0, stream, p.workspace + at.starts, p.n_clusters);
+  launch(start_kernel, 1, kStartThreads, 0, stream, p.workspace + at.starts, p.n_clusters);
   launch(place_changes_kernel, row_blocks, kThreads, 0, stream, p);
   const int64_t slices = (2 * p.n_rows + kSliceEntries - 1) / kSliceEntries;
   const dim3 grid(grid_size(slices < kMoveBlocks ? slices : kMoveBlocks, 1), groups);

@@ -125,7 +125,7 @@ void kmeans_update(const KmeansUpdateParams& p, CUstream_st* stream) {
                       static_cast<size_t>(at.n_chunks * p.n_clusters) * sizeof(int64_t), stream));
   launch(count_kernel, grid_size(p.n_rows, kThreads), kThreads, 0, stream, p);
   launch(place_kernel, grid_size(p.n_clusters, kThreads), kThreads, 0, stream, p);
-  launch(start_kernel, 1, 32, 0, stream, p.workspace + at.starts, p.n_clusters);
+  launch(start_kernel, 1, kStartThreads, 0, stream, p.workspace + at.starts, p.n_clusters);
   launch(scatter_kernel, grid_size(at.n_chunks, 1), 32, 0, stream, p);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;

@@ -13,6 +13,9 @@ from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_tensor import TILE_ROWS, TensorCodes, TensorScreen
 
+# Passes of a typical fit, for the choice of the code.
+_PASSES = 20
+
 
 class GpuAssigner:
     """Compares every row with every centre, block by block if rows are streamed; see `Assigner`.
@@ -108,7 +111,7 @@ class GpuAssigner:
 
     def _choose_screen(self, centers: PreparedCenters, part: Any) -> None:
         """Choose the code by the first rows, and decide whether the codes of all rows are kept."""
-        self._code = centers.tensor_code(part, self._precision, n_rows=self._rows.n)
+        self._code = centers.tensor_code(part, self._precision, n_rows=self._rows.n, passes=_PASSES)
         if self._code == "float32":
             return
         self._screen = TensorScreen(self._mean, self._code, like=part)

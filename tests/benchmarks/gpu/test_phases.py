@@ -81,6 +81,24 @@ def test_every_phase_of_the_screen_is_timed(device, monkeypatch):
     assert set(guesses) == {False, True}
 
 
+def test_float16_comes_before_int8_at_every_size(monkeypatch):
+    """int8 can leave most rows undecided at 4,096 features; a call then takes seconds."""
+    sizes = [(9, 256, 5), (9, 4096, 5)]
+    device = phases.Device("cpu", small=False)
+    device.on_gpu = True
+    monkeypatch.setattr(phases, "sizes", lambda _: sizes)
+    found = [(label.get("code"), label["case"]) for label, _ in phases.phases(device)]
+    texts = [phases.text_of(size) for size in sizes]
+    assert found == [(code, text) for code in ("float16", "int8", None) for text in texts]
+
+
+def test_fits_in_float32_come_last(device, monkeypatch):
+    monkeypatch.setattr(fits, "sizes", lambda _: [(9, 256, 5), (9, 4096, 5)])
+    order = [label["precision"] for label, _ in fits.fits(device)]
+    assert order == ["exact", "exact", "fast", "fast", "float32", "float32"]
+    assert fits.PEAKS["exact"] == "float16"
+
+
 def test_kernels_of_ktfast_are_told_from_others(monkeypatch):
     events = [
         SimpleNamespace(

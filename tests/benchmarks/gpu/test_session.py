@@ -8,14 +8,19 @@ import sys
 from pathlib import Path
 
 import hardware_tests
+import plan
 import process
 import pytest
 import results
 import session as gpu_session
 
+from support import hardware_kernels
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks" / "gpu"
 OPS = ("jigsaw_tiles", "kmeans_assign", "kmeans_update", "KMeans")
-MEASURED = ("bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers:256")
+MEASURED = (
+    "bench:jigsaw_tiles", "kmeans:phases", "kmeans:fits", "kmeans:stream", "peers:256",
+)  # fmt: skip
 
 # The script imports the files beside it, as when a user calls it.
 RUN_AS_SCRIPT = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
@@ -51,11 +56,15 @@ def test_a_dry_run_fills_every_table(tmp_path):
     assert found["facts"]["seed"] == 5
     assert found["facts"]["command"].endswith("--seed 5 --skip train")
     assert [section["name"] for section in found["sections"]] == [
-        "tests", "everything", "sanitize",
+        "everything", "tests", "sanitize",
     ]  # fmt: skip
     rows = [row for section in found["sections"] for row in section["rows"]]
     assert not any("error" in row or row.get("failed") for row in rows)
-    assert rows[0]["passed"] > 0
+    assert [row["passed"] > 0 for row in rows if "passed" in row] == [True]
+    ends = [row for row in rows if row.get("section") == "end_to_end"]
+    assert [row["job"] for row in ends] == ["alexnet-tiny", "K-means of features"]
+    assert ends[0]["images_per_s"] > 0
+    assert ends[1]["equal"] == 1
     for op in OPS:
         compared = [row for row in rows if row.get("section") == f"compare:{op}"]
         assert compared
@@ -97,34 +106,125 @@ def test_unknown_parts_are_refused(tmp_path):
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=RUN_AS_SCRIPT
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("there is no part buidl; the parts are build, tests, compare:")
+    assert done.stderr.startswith("there is no part buidl; the parts are build, paths, compare, ")
 
 
 def test_parts_are_chosen_by_name_or_group():
-    assert list(gpu_session.chosen("", "")) == list(gpu_session.PARTS)
-    assert list(gpu_session.chosen("build,kmeans", "")) == [
-        "build", "kmeans:phases", "kmeans:exact", "kmeans:fits", "kmeans:stream",
+    assert list(plan.chosen("", "")) == list(plan.PARTS)
+    assert list(plan.chosen("build,kmeans", "")) == [
+        "build", "kmeans:phases", "kmeans:fits", "kmeans:exact", "kmeans:stream",
     ]  # fmt: skip
-    assert list(gpu_session.chosen("kmeans,peers:256", "kmeans:fits,kmeans:exact")) == [
+    assert list(plan.chosen("kmeans,peers:256", "kmeans:fits,kmeans:exact")) == [
         "kmeans:phases", "kmeans:stream", "peers:256",
     ]  # fmt: skip
-    assert "tests" not in gpu_session.chosen("", "tests")
+    assert "tests" not in plan.chosen("", "tests")
 
 
 def test_every_part_has_a_limit_and_is_measured_somewhere():
     pytest.importorskip("torch")
     import measure
 
-    groups = {name.partition(":")[0] for name in gpu_session.PARTS}
-    assert groups <= set(gpu_session.LIMITS)
-    assert set(gpu_session.COMPARISONS + gpu_session.BENCHES) <= set(measure.SECTIONS)
+    groups = {name.partition(":")[0] for name in plan.PARTS}
+    assert groups <= set(plan.LIMITS)
+    sections = {section for name in plan.PARTS for section in plan.sections_of(name)}
+    assert sections <= set(measure.SECTIONS)
+    assert set(plan.COMPARISONS) <= sections
+
+
+def test_no_part_of_five_minutes_starves_a_later_one():
+    """Every part keeps its seconds, even if each earlier part takes all the time that it may."""
+    session_seconds = 5 * 60 - process.CLOSING
+    assert sum(plan.FIRST.values()) <= session_seconds
+    assert list(plan.FIRST) == list(plan.PARTS[: len(plan.FIRST)])
+    now = 0.0
+    for place, (name, seconds) in enumerate(plan.FIRST.items()):
+        end = session_seconds - plan.reserved(plan.PARTS[place + 1 :], 5 * 60)
+        assert end - now >= seconds
+        limit = plan.LIMITS.get(name) or plan.LIMITS[name.partition(":")[0]]
+        now = min(now + limit, end)
+    assert plan.reserved(["compare"], 1.0) < 1
+
+
+def test_a_part_leaves_the_reserved_time(session):
+    ends = []
+    session.section("build", lambda section: ends.append(section.left()), reserved=30)
+    assert 20 < ends[0] <= 27
+    session.section("build", lambda section: ends.append(section.left()), reserved=58)
+    assert session.sections[-1].problem == "not run: the time was up"
+
+
+def test_each_part_is_one_process_except_in_a_dry_run(session):
+    parts = gpu_session.Parts(session, gpu_session.argparse.Namespace(seed=1, images=None))
+    names = ["build", "compare", "kmeans:phases", "tests"]
+    assert [name for name, _ in gpu_session.planned(parts, names)] == ["everything", "tests"]
+    parts.dry_run = False
+    planned = gpu_session.planned(parts, names)
+    assert [name for name, _ in planned] == names
+    assert planned[1][1].keywords["names"] == plan.COMPARISONS
+
+
+def test_the_commands_of_the_builds_for_other_gpus():
+    assert hardware_tests.JIT == {"jit75": "75-virtual", "jit80": "80-virtual"}
+    assert set(hardware_tests.JIT) < set(hardware_kernels.PLACES)
+    assert hardware_tests.MODULES == hardware_kernels.MODULES
+    command = gpu_session.configuration(Path("x"), "75-virtual", "-DKTFAST_INPLACE=OFF")
+    assert {"-DCMAKE_CUDA_ARCHITECTURES=75-virtual", "-DKTFAST_INPLACE=OFF"} < set(command)
 
 
 def test_tests_of_the_gpu_are_found():
     names = {path.stem for path in hardware_tests.files()}
     assert {"test_philox", "test_jigsaw_tiles", "test_kmeans_assign", "test_kmeans_update"} <= names
     assert {"test_hard_inputs", "test_minibatch", "test_progress"} <= names
+    assert {"test_kmeans_tensor", "test_emulated"} <= names
     assert not names & {"test_session", "test_report", "test_bench_kmeans"}
+
+
+COLLECT = """
+import sys
+import pytest
+ABSENT = set(sys.argv[1].split())
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+options = ["--collect-only", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-W", "default"]
+sys.exit(pytest.main([*options, "--import-mode=importlib", *sys.argv[2:]]))
+"""
+
+
+def test_tests_of_kernels_are_collected_without_the_libraries_of_trainings():
+    """A machine lent for kernels may lack pydantic, tomli_w, DALI, rich and matplotlib."""
+    pytest.importorskip("torch")
+    absent = " ".join((*hardware_tests.TRAINING, "nvidia", "rich"))
+    files = [path for path in hardware_tests.files() if not hardware_tests.not_run(path, absent)]
+    assert len(files) > 15
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECT, absent, *files],
+        cwd=process.ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_tests_whose_libraries_are_absent_are_named():
+    path = process.ROOT / "tests" / "training" / "test_resume.py"
+    row = hardware_tests.not_run(path, "pydantic tomli_w\n")
+    assert row == {
+        "file": "tests/training/test_resume.py",
+        "instead": "not run: needs the wheels of pydantic, tomli_w",
+    }
+    assert hardware_tests.not_run(path, "\n") is None
+    assert hardware_tests.not_run(process.ROOT / "tests/ops/test_kmeans_tensor.py", "x") is None
+    command = [sys.executable, "-c", hardware_tests.FIND_ABSENT, "json", "no_such_library"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == (
+        "no_such_library\n"
+    )
 
 
 def test_the_gpu_decides_what_is_built():

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,14 @@ class EmulatedCuda:
         """
         self.seed, self.capability = seed, capability
         self.library.emulation_set(ctypes.c_uint64(seed), capability)
+
+    def launches(self):
+        """Return the kernels launched since the last call: names, and threads of a block."""
+        function = self.library["emulation_launches"]
+        function.restype = ctypes.c_char_p
+        lines = function().decode().splitlines()
+        pairs = (line.split(" ", 1) for line in lines)
+        return [(re.search(r"(\w+_kernel)", name)[1], int(threads)) for threads, name in pairs]
 
     def size(self, name, *numbers):
         """Return the result of a function of integers."""

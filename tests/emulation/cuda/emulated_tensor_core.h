@@ -45,6 +45,10 @@ inline void named_barrier(int id, int threads, KTFAST_SITE) {
   cuda_emulation::machine.barrier(id, threads, "bar.sync", site);
 }
 inline void wgmma_fence(KTFAST_SITE) { cuda_emulation::wgmma_fence(site); }
+template <class Sum>
+void wgmma_fence_sums(Sum (&c)[128]) {
+  cuda_emulation::wgmma_fence_sums(c);
+}
 inline void wgmma_commit(KTFAST_SITE) { cuda_emulation::wgmma_commit(site); }
 template <int newest>
 void wgmma_wait(KTFAST_SITE) {

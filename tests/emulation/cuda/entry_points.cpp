@@ -6,6 +6,7 @@
 
 #include "entry_point.h"
 #include "machine.h"
+#include "symbols.h"
 
 EXPORT void emulation_set(uint64_t seed, int capability) {
   cuda_emulation::settings.seed = seed;
@@ -21,6 +22,17 @@ EXPORT void emulation_arrays(const unsigned char* arena, int64_t arena_bytes, co
     known.arrays.emplace_back(reinterpret_cast<const unsigned char*>(arrays[2 * i]),
                               static_cast<size_t>(arrays[2 * i + 1]));
   }
+}
+
+// The kernels launched since the last call, one line each: the threads of a block, and the name.
+EXPORT const char* emulation_launches() {
+  static std::string text;
+  text.clear();
+  for (const auto& [kernel, threads] : cuda_emulation::machine.launches) {
+    text += std::to_string(threads) + " " + cuda_emulation::function_name(kernel) + "\n";
+  }
+  cuda_emulation::machine.launches.clear();
+  return text.c_str();
 }
 
 // sizes: batch, n_images, height, width, n_permutations. options: grid, tile_size, jitter,

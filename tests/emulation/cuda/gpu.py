@@ -49,6 +49,10 @@ class EmulatedModule:
         self.called = set()
         self._functions = EmulatedFunctions(cuda)
 
+    def launches(self):
+        """Return the names of the kernels launched since the last call."""
+        return [name for name, _ in self._functions.cuda.launches()]
+
     def device_count(self):
         return 1
 

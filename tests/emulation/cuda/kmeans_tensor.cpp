@@ -43,7 +43,7 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
                                           int64_t code, const int8_t* prepared, const int8_t* codes,
                                           const float* constants, int32_t* labels,
                                           double* distances, int64_t guessed, int64_t certify,
-                                          int64_t* workspace, int64_t* n_passed) {
+                                          int64_t path, int64_t* workspace, int64_t* n_passed) {
   ktfast::KmeansTensorAssignParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
@@ -59,6 +59,7 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
   p.distances = distances;
   p.guessed = guessed != 0;
   p.certify = certify != 0;
+  p.path = static_cast<ktfast::ProductPath>(path);
   p.workspace = workspace;
   p.n_passed = n_passed;
   return attempt([&] { ktfast::cuda::kmeans_tensor_assign(p, nullptr); });

@@ -3,6 +3,7 @@
 from emulation.cuda.device import element_of
 
 CODES = ["int8", "float16"]
+PATHS = ["fastest", "mma"]
 
 
 class EmulatedKernels:
@@ -37,11 +38,11 @@ class EmulatedKernels:
 
     def kmeans_tensor_assign(
         self, *, x, centers, prepared, code, codes, constants, labels, distances, guessed,
-        certify, workspace, n_passed, stream,
+        certify, path, workspace, n_passed, stream,
     ):  # fmt: skip
         workspace[:] = 0x5555555555555555
         self.cuda.call(
             "emulated_tensor_assign", len(x), *centers.shape, x, element_of(x),
             centers, CODES.index(code), prepared, codes, constants, labels, distances,
-            int(guessed), int(certify), workspace, n_passed,
+            int(guessed), int(certify), PATHS.index(path), workspace, n_passed,
         )  # fmt: skip

@@ -255,6 +255,7 @@ void Machine::report_deadlock() {
 
 void Machine::run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
                   const std::function<void()>& body) {
+  launches.emplace_back(kernel, block.x * block.y * block.z);
   kernel_ = kernel;
   body_ = &body;
   grid_ = grid;

@@ -142,6 +142,10 @@ struct Accumulator {
   int64_t last_group = 0;
 };
 
+// Sums that a thread has waited for. They become visible when the thread fences them, because until
+// then a compiler may have read the registers before the wait.
+using FinishedSums = std::map<void*, std::vector<uint32_t>>;  // by the thread's part
+
 // The operands that a wgmma reads.
 struct Operands {
   int64_t group;
@@ -153,7 +157,8 @@ struct WarpGroup {
   int64_t fences = 0;
   std::map<void*, Accumulator> under_way;  // by the first thread's part
   std::map<void*, int64_t> handed_back;    // the number of fences at that time
-  std::vector<Operands> reading;           // of wgmmas that no thread has waited for
+  FinishedSums finished;
+  std::vector<Operands> reading;  // of wgmmas that no thread has waited for
 };
 
 struct Block {
@@ -195,6 +200,9 @@ class Machine {
   // Checks an access within bounds by any thread, not only by the running one.
   void enter(const Thread& thread, const void* pointer, size_t bytes, AccessKind kind);
   Arena arena;
+
+  // The kernels launched so far, and the threads of a block.
+  std::vector<std::pair<const void*, unsigned>> launches;
 
   // Orders the threads of `group` after each other's previous accesses.
   static void order(const std::vector<Thread*>& group);

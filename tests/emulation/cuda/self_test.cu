@@ -180,6 +180,7 @@ enum GroupFault {
   kTooEarlyRelease,
   kNoArrival,
   kTooFewBytes,
+  kNoSumsFence,
 };
 
 constexpr int kStages = 2;
@@ -229,6 +230,7 @@ __global__ void __launch_bounds__(256)
     const int s = step % kStages;
     const unsigned char* from = shared + static_cast<uint32_t>(s) * kStageBytes;
     if (fault != kNoFullWait) barrier_wait(&full[s], static_cast<uint32_t>(step / kStages % 2));
+    wgmma_fence_sums(c);
     if (fault != kNoGroupFence) wgmma_fence();
     multiply(c, matrix_descriptor(from, 128, 256), matrix_descriptor(from + kABytes, 128, 256),
              step > 0);
@@ -239,6 +241,7 @@ __global__ void __launch_bounds__(256)
       barrier_arrive(&empty[s]);
     }
   }
+  if (fault != kNoSumsFence) wgmma_fence_sums(c);
   const int t = static_cast<int>(threadIdx.x);
   for (int i = 0; i < 128; ++i) {
     const int row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8;

@@ -286,8 +286,9 @@ static void hand_back(WarpGroup& group, int newest) {
       continue;
     }
     for (int t = 0; t < kGroup; ++t) {
-      auto* to = static_cast<uint32_t*>(from.threads[static_cast<size_t>(t)]);
-      for (int i = 0; i < kWgmmaParts; ++i) to[i] = from.values[wgmma_place(t, i)];
+      std::vector<uint32_t>& to = group.finished[from.threads[static_cast<size_t>(t)]];
+      to.clear();
+      for (int i = 0; i < kWgmmaParts; ++i) to.push_back(from.values[wgmma_place(t, i)]);
     }
     group.handed_back[at->first] = group.fences;
     at = group.under_way.erase(at);
@@ -296,6 +297,13 @@ static void hand_back(WarpGroup& group, int newest) {
 static void nothing(WarpGroup&, int) {}
 
 void wgmma_fence(Site site) { GroupAction<add_fence>::meet_all("wgmma.fence", 0, site); }
+void wgmma_fence_sums(void* sums) {
+  FinishedSums& finished = group_of(machine.thread()).finished;
+  const auto found = finished.find(sums);
+  if (found == finished.end()) return;
+  std::memcpy(sums, found->second.data(), found->second.size() * sizeof(uint32_t));
+  finished.erase(found);
+}
 void wgmma_commit(Site site) { GroupAction<add_commit>::meet_all("wgmma.commit_group", 0, site); }
 void wgmma_wait(int newest, Site site) {
   GroupAction<hand_back>::meet_all("wgmma.wait_group", newest, site);

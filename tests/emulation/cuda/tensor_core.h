@@ -17,6 +17,7 @@ void mma_f16(float* c, const uint32_t* a, const uint32_t* b, Site site);
 void wgmma_s8(int32_t* c, uint64_t a, uint64_t b, bool accumulate, Site site);
 void wgmma_f16(float* c, uint64_t a, uint64_t b, bool accumulate, Site site);
 void wgmma_fence(Site site);
+void wgmma_fence_sums(void* sums);
 void wgmma_commit(Site site);
 void wgmma_wait(int newest, Site site);
 void set_registers(Site site);

@@ -213,8 +213,9 @@ def test_a_broken_pipeline_is_found(emulated, rng, fault, message):
         warpgroup_product(emulated, rng, 0, fault)
 
 
-def test_accumulators_are_void_until_waited_for(emulated, rng):
-    out, wanted = warpgroup_product(emulated, rng, 0, 2)
+@pytest.mark.parametrize("fault", [2, 8], ids=["no_wait", "no_fence_of_the_sums"])
+def test_accumulators_are_void_until_waited_for_and_fenced(emulated, rng, fault):
+    out, wanted = warpgroup_product(emulated, rng, 0, fault)
     assert not (out == wanted).any()
 
 

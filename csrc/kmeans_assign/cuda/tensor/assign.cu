@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <limits>
 #include <type_traits>
 
@@ -14,7 +13,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kManyWarps = 16;  // warps that compare one row with every centre
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The parts of a call's workspace.
@@ -23,14 +21,12 @@ struct Workspace {
   unsigned long long* candidates;  // [n, kCandidates] packed
   float* limits;                   // [n]
   int32_t* counts;                 // [n]
-  int32_t* queue;                  // length, then the rows to compare with every centre
 
   __host__ __device__ Workspace(int64_t* words, const TensorWorkspace& at)
       : best(reinterpret_cast<unsigned long long*>(words + at.best)),
         candidates(reinterpret_cast<unsigned long long*>(words + at.candidates)),
         limits(reinterpret_cast<float*>(words + at.limits)),
-        counts(reinterpret_cast<int32_t*>(words + at.counts)),
-        queue(reinterpret_cast<int32_t*>(words + at.queue)) {}
+        counts(reinterpret_cast<int32_t*>(words + at.counts)) {}
 };
 
 __device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
@@ -63,11 +59,6 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
   to.limits[row] = limit;
   to.best[row] = kNoScore;
   to.counts[row] = 0;
-  if (row == 0) to.queue[0] = 0;
-}
-
-__device__ void enqueue(int32_t* queue, int64_t row) {
-  queue[1 + atomicAdd(queue, 1)] = static_cast<int32_t>(row);
 }
 
 __device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) {
@@ -76,13 +67,40 @@ __device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) 
             static_cast<unsigned long long>(passed));
 }
 
-// Each warp compares the candidates of one row that are within the final limit. A lane holds one
-// candidate.
+// The nearest centres that the warps of a block have found for one row.
+struct BlockNearest {
+  double distances[kWarps];
+  int64_t labels[kWarps];
+};
+
+// The whole block compares one undecided row with every centre.
 template <class T>
-__global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssignParams p) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+__device__ void compare_all(const KmeansTensorAssignParams& p, int64_t row, BlockNearest& found) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (row >= p.n_rows) return;
+  const int64_t d = p.n_features;
+  const T* x = static_cast<const T*>(p.x) + row * d;
+  Nearest nearest{exact_distance(x, p.centers, d, lane), 0};
+  for (int64_t k = warp; k < p.n_clusters; k += kWarps) {
+    nearest.consider(exact_distance(x, p.centers + k * d, d, lane), k);
+  }
+  __syncthreads();  // thread 0 has read the results of the previous row
+  if (lane == 0) {
+    found.distances[warp] = nearest.distance;
+    found.labels[warp] = nearest.label;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kWarps; ++w) nearest.consider(found.distances[w], found.labels[w]);
+  p.labels[row] = static_cast<int32_t>(nearest.label);
+  p.distances[row] = nearest.distance;
+  count_passed(p, p.n_clusters);
+}
+
+// A warp compares the candidates of one row that are within the final limit. A lane holds one
+// candidate. Returns false if there were too many candidates, or if the screen skipped the row.
+template <class T>
+__device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int lane) {
   const int64_t d = p.n_features;
   const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
   const int32_t count = from.counts[row];
@@ -90,10 +108,7 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssi
   const unsigned long long candidate =
       lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
   unsigned left = __ballot_sync(kFullWarp, candidate != kNoScore && !(score_of(candidate) > limit));
-  if (left == 0) {  // there were too many candidates, or the screen skipped the row
-    if (lane == 0) enqueue(from.queue, row);
-    return;
-  }
+  if (left == 0) return false;
   if (lane == 0) count_passed(p, __popc(left));
   const int64_t guess = valid_guess(p, row) ? p.labels[row] : -1;
   Nearest nearest{static_cast<double>(kInfinity), p.n_clusters};
@@ -106,66 +121,67 @@ __global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssi
                      k);
   }
   __syncwarp();  // every lane has read the guess
-  if (lane != 0) return;
-  p.labels[row] = static_cast<int32_t>(nearest.label);
-  p.distances[row] = nearest.distance;
+  if (lane == 0) {
+    p.labels[row] = static_cast<int32_t>(nearest.label);
+    p.distances[row] = nearest.distance;
+  }
+  return true;
 }
 
-// Without certification the least score decides. Each thread decides one row.
-__global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssignParams p) {
-  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (row >= p.n_rows) return;
+// Each warp settles one row. Then the block compares its undecided rows with every centre, so that
+// undecided rows need no queue and no further launch.
+template <class T>
+__global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssignParams p) {
+  __shared__ bool undecided[kWarps];
+  __shared__ BlockNearest found;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t first = int64_t{blockIdx.x} * kWarps;
+  const bool decided = first + warp >= p.n_rows || settle_row<T>(p, first + warp, lane);
+  if (lane == 0) undecided[warp] = !decided;
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) {
+    if (undecided[w]) compare_all<T>(p, first + w, found);
+  }
+}
+
+// Without certification the least score decides. Returns false if there is no score.
+__device__ bool accept_row(const KmeansTensorAssignParams& p, int64_t row) {
   const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
   const unsigned long long best = from.best[row];
   const auto label = static_cast<uint32_t>(best);
-  if (label >= p.n_clusters) {
-    enqueue(from.queue, row);
-    return;
-  }
+  if (label >= p.n_clusters) return false;
   const auto norm =
       static_cast<double>(reinterpret_cast<const RowConstants*>(p.constants)[row].norm);
   const double distance = norm * norm + 2 * static_cast<double>(score_of(best));
   p.labels[row] = static_cast<int32_t>(label);
   p.distances[row] = distance > 0 ? distance : 0;
+  return true;
 }
 
-// Each block compares one undecided row with every centre, and then the next.
+// Each thread decides one row. Then the block compares its undecided rows with every centre.
 template <class T>
-__global__ void __launch_bounds__(32 * kManyWarps, 1)
-    exhaust_kernel(const KmeansTensorAssignParams p) {
-  __shared__ double distances[kManyWarps];
-  __shared__ int64_t labels[kManyWarps];
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t d = p.n_features;
-  const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
-  for (int32_t i = static_cast<int32_t>(blockIdx.x); i < from.queue[0];
-       i += static_cast<int32_t>(gridDim.x)) {
-    const int64_t row = from.queue[1 + i];
-    const T* x = static_cast<const T*>(p.x) + row * d;
-    Nearest nearest{exact_distance(x, p.centers, d, lane), 0};
-    for (int64_t k = warp; k < p.n_clusters; k += kManyWarps) {
-      nearest.consider(exact_distance(x, p.centers + k * d, d, lane), k);
+__global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssignParams p) {
+  __shared__ unsigned undecided[kWarps];  // a bit per lane
+  __shared__ BlockNearest found;
+  const int64_t first = int64_t{blockIdx.x} * kThreads;
+  const int64_t row = first + threadIdx.x;
+  const bool decided = row >= p.n_rows || accept_row(p, row);
+  const unsigned rest = __ballot_sync(kFullWarp, !decided);
+  if (threadIdx.x % 32 == 0) undecided[threadIdx.x / 32] = rest;
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) {
+    for (unsigned left = undecided[w]; left != 0; left &= left - 1) {
+      compare_all<T>(p, first + 32 * w + __ffs(static_cast<int>(left)) - 1, found);
     }
-    __syncthreads();  // thread 0 has read the results of the previous row
-    if (lane == 0) {
-      distances[warp] = nearest.distance;
-      labels[warp] = nearest.label;
-    }
-    __syncthreads();
-    if (threadIdx.x != 0) continue;
-    for (int w = 1; w < kManyWarps; ++w) nearest.consider(distances[w], labels[w]);
-    p.labels[row] = static_cast<int32_t>(nearest.label);
-    p.distances[row] = nearest.distance;
-    count_passed(p, p.n_clusters);
   }
 }
 
-void screen(const TensorScreenParams& p, TensorCode code, CUstream_st* stream) {
-  if (compute_capability() == 90) {
-    launch_wgmma_screen(p, code, stream);
+void screen(const TensorScreenParams& s, const KmeansTensorAssignParams& p, CUstream_st* stream) {
+  if (p.path == ProductPath::fastest && compute_capability() == 90) {
+    launch_wgmma_screen(s, p.code, stream);
   } else {
-    launch_mma_screen(p, code, stream);
+    launch_mma_screen(s, p.code, stream);
   }
 }
 
@@ -195,11 +211,11 @@ void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
   s.certify = p.certify;
   if (p.certify && !p.guessed && at.n_tiles > 1) {
     s.n_center_tiles = ceil_divide(at.n_tiles, kFirstShare);
-    screen(s, p.code, stream);
+    screen(s, p, stream);
     s.n_center_tiles = at.n_tiles;
   }
   s.collect = p.certify;
-  screen(s, p.code, stream);
+  screen(s, p, stream);
 }
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -224,10 +240,8 @@ void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream
     if (p.certify) {
       launch(settle_kernel<T>, warp_blocks, kThreads, 0, stream, p);
     } else {
-      launch(accept_kernel, thread_blocks, kThreads, 0, stream, p);
+      launch(accept_kernel<T>, thread_blocks, kThreads, 0, stream, p);
     }
-    const auto blocks = std::min<int64_t>(p.n_rows, 4 * multiprocessors());
-    launch(exhaust_kernel<T>, static_cast<unsigned>(blocks), 32 * kManyWarps, 0, stream, p);
   });
 }
 

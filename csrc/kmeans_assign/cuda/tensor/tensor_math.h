@@ -95,12 +95,23 @@ KTFAST_HD double least_square(float norm) {
 //
 // A product of int8 codes is exact, and is rounded once when it is converted to float.
 //
-// The products of two float16 numbers are exact. A tensor core adds blocks of at least four of them
-// to the sum at once. It truncates each addend, and the result, 23 binary places below the largest
-// addend. M. Fasi, N. J. Higham, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor
-// cores", 2021, found this on three generations. The code assumes that later generations are no
-// less accurate. No addend exceeds |xq| |cq|, so the error of a block of four is at most 6 x 2^-23
-// times that, or 1.8e-7 per feature.
+// The products of two float16 numbers are exact. A tensor core adds a block of them to the sum at
+// once. It truncates each addend some binary places below the largest addend, and the new sum to
+// 23 binary places:
+//   Volta                4 products, 23 places  [1]
+//   Turing, Ampere, Ada  4 or 8 products, 24 places  [1, 2, 3]
+//   Hopper               16 products, 25 places  [2, 3]
+//   Blackwell            16 or 32 products, 25 places  [2, 3]
+// [1] M. Fasi, N. J. Higham, M. Mikaitis, S. Pranesh: "Numerical behavior of NVIDIA tensor cores",
+//     PeerJ Computer Science, 2021.
+// [2] P. Xie, Y. Wang, F. Yang, M. Yang: "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and
+//     Matrix Cores", arXiv:2511.10909, 2025; its model of wgmma adds 16 products with 25 places.
+// [3] F. A. Khattak, M. Mikaitis: "Accurate Models of NVIDIA Tensor Cores", arXiv:2512.07004, 2025;
+//     its model H100TC has blocks of 16 and two extra bits.
+// No addend and no sum exceeds |xq| |cq|. So a block of b products with e places has an error of at
+// most (b + 1) 2^-e + 2^-23 times that. Per feature, Volta's 6 x 2^-23 / 4 = 1.8e-7 is the most;
+// Hopper's is 5.25 x 2^-23 / 16 = 3.9e-8. The code assumes that later generations are no less
+// accurate than Volta.
 KTFAST_HD float tensor_product_error(int64_t n_features, TensorCode code) {
   if (code == TensorCode::int8) return 1.2e-7f;
   return 2.0e-7f * static_cast<float>(n_features + 32);
@@ -143,15 +154,14 @@ constexpr unsigned long long kNoScore = 0xff800000ffffffffull;  // infinite, no 
 constexpr int64_t kCandidates = 32;
 
 struct TensorWorkspace {
-  int64_t best, candidates, limits, counts, queue, size;
+  int64_t best, candidates, limits, counts, size;
 
   KTFAST_HD explicit TensorWorkspace(int64_t n_rows)
       : best(0),                                    // [n] packed score
         candidates(best + n_rows),                  // [n, kCandidates] packed lower bound
         limits(candidates + n_rows * kCandidates),  // [n] float
         counts(limits + (n_rows + 1) / 2),          // [n] int32
-        queue(counts + (n_rows + 1) / 2),           // int32: length, then rows to compare in full
-        size(queue + (n_rows + 2) / 2) {}
+        size(counts + (n_rows + 1) / 2) {}
 };
 
 }  // namespace ktfast::cuda

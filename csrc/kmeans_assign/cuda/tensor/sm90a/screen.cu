@@ -84,6 +84,7 @@ template <class Code>
 __device__ void multiply_tile(int64_t n_stages, int group, Ring& ring,
                               typename Code::Sum (&sums)[128]) {
   uint64_t* multiplied = nullptr;  // the `empty` barrier of the previous stage
+  wgmma_fence_sums(sums);
   for (int64_t stage = 0; stage < n_stages; ++stage) {
     barrier_wait(&ring.full[ring.slot], ring.round);
     wgmma_fence();
@@ -104,6 +105,7 @@ __device__ void multiply_tile(int64_t n_stages, int group, Ring& ring,
     ring.advance();
   }
   wgmma_wait<0>();
+  wgmma_fence_sums(sums);
   if (threadIdx.x % 32 == 0) barrier_arrive(multiplied);
 }
 
