@@ -106,6 +106,11 @@ def test_threads_shards_and_containers_do_not_change_the_bits(model, x, tmp_path
     assert clone(model).get_params() == model.get_params()
 
 
+def test_a_device_gives_the_bits_of_the_cpu(x, device):
+    options = {"n_clusters": (8, 2), "n_groups": 2, "n_resamples": (1, 1)}
+    assert_same(fit(x[:120], device=device, **options), fit(x[:120], **options))
+
+
 def test_one_group_without_resampling_is_plain_k_means(x):
     model = fit(x, n_clusters=(30,), n_groups=1)
     seed = int(np.random.RandomState(3).randint(2**31 - 1))

@@ -82,10 +82,13 @@ def divided_centers(
         )
         return to_host(model.cluster_centers_), model.n_iter_
 
-    # The fits of the groups set the threads of NumPy's BLAS to 1 for a while. All of them must find
-    # and restore the same number, so the number is 1 before they start.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(fit_group, groups, shares, seeds))
+    if workers == 1:  # a GPU's current stream belongs to the present thread
+        found = list(map(fit_group, groups, shares, seeds))
+    else:
+        # The fits of the groups set the threads of NumPy's BLAS to 1 for a while. All of them must
+        # find and restore the same number, so the number is 1 before they start.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(fit_group, groups, shares, seeds))
     centers = np.concatenate([group_centers for group_centers, _ in found])
     return centers, max(whole.n_iter_, *(n_iter for _, n_iter in found))
 
