@@ -3,8 +3,10 @@
     python benchmarks/bench_hierarchical.py [--rows 100000] [--features 64] [--clusters 10000]
         [--data FILE.npy] [--iterations 20] [--threads 1] [--only flat divided resampled faiss]
 
-The rows are a file, or drawn from Gaussian clusters whose sizes fall like 1 / rank. All fits do at
-most the same number of iterations and have the same number of finest clusters:
+The rows are a file, or drawn from 50 kinds of rows. Each kind consists of 20 Gaussian clusters, and
+the sizes of the kinds fall like 1 / rank. All fits do at most the same number of iterations and
+have the same number k of finest clusters. Hierarchical fits have levels of k, k / 10 and k / 100
+clusters, with 10 resampling steps in each of the two coarser levels:
 
 flat          one K-means of all rows, which starts from random rows
 divided       about sqrt(k) groups of rows, then clusters within each group (k1 x k2)
@@ -13,8 +15,8 @@ faiss         one K-means of faiss, which starts from random rows; needs faiss
 
 The ratios compare with the first fit of the table. The inertia is exact: every row is compared with
 all centres. The CPU-seconds of `divided` and `resampled` include this comparison and the coarser
-level. The last column describes a sample of a tenth of the rows: the normalised entropy of the true
-clusters of its rows (only without --data). `HierarchicalKMeans.sample` draws the balanced sample of
+levels. The last column describes a sample of a tenth of the rows: the normalised entropy of the
+kinds of its rows (only without --data). `HierarchicalKMeans.sample` draws the balanced sample of
 `divided` and `resampled`; the sample of the other fits is random.
 """
 
@@ -32,9 +34,9 @@ from ktfast import HierarchicalKMeans, KMeans
 from ktfast.kmeans import size_balance
 
 Rows = npt.NDArray[np.float32]
-SPREAD = 1.2
-"""Distance of the true centres from the origin per feature, in standard deviations of a cluster."""
-TRUE_CLUSTERS = 2000
+KINDS, PER_KIND = 50, 20
+KIND_SPREAD, SPREAD = 2.5, 1.2
+"""Standard deviations of the kinds' centres, and of the clusters' centres within a kind."""
 FITS = ("flat", "divided", "resampled", "faiss")
 
 
@@ -57,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--features", type=int, default=64)
-    parser.add_argument("--clusters", type=int, default=10_000)
+    parser.add_argument("--clusters", type=int, default=10_000, help="at least 200")
     parser.add_argument("--data", type=Path, help="a .npy file of rows, instead of random rows")
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
@@ -106,8 +108,8 @@ def contestants(arguments: argparse.Namespace) -> dict[str, Callable[[Rows], Fit
         def fit(x: Rows) -> Fit:
             groups = int(np.ceil(np.sqrt(k)))
             model = HierarchicalKMeans(
-                k, n_groups=groups, n_resamples=resamples, max_iter=iterations, random_state=0,
-                n_threads=threads,
+                (k, k // 10, k // 100), n_groups=groups, n_resamples=resamples,
+                max_iter=iterations, random_state=0, n_threads=threads,
             ).fit(x)  # fmt: skip
             return Fit(model.cluster_centers_, model.sample(len(x) // 10))
 
@@ -126,20 +128,24 @@ def contestants(arguments: argparse.Namespace) -> dict[str, Callable[[Rows], Fit
 
     chosen = {
         "flat": flat,
-        "divided": hierarchical((0, 10)),
-        "resampled": hierarchical((1, 10)),
+        "divided": hierarchical((0, 10, 10)),
+        "resampled": hierarchical((1, 10, 10)),
         "faiss": with_faiss,
     }
     return {name: chosen[name] for name in arguments.only}
 
 
 def skewed_mixture(n: int, d: int) -> tuple[Rows, npt.NDArray[np.int64]]:
-    """Rows of Gaussian clusters whose sizes fall like 1 / rank, and the cluster of each row."""
+    """Rows of kinds whose sizes fall like 1 / rank, and the kind of each row."""
     generator = np.random.default_rng(0)
-    centers = generator.normal(size=(TRUE_CLUSTERS, d)) * SPREAD
-    shares = 1 / np.arange(1, TRUE_CLUSTERS + 1)
-    truth = generator.choice(TRUE_CLUSTERS, size=n, p=shares / shares.sum())
-    x = centers[truth].astype(np.float32) + generator.normal(size=(n, d)).astype(np.float32)
+    kinds = generator.normal(size=(KINDS, d)) * KIND_SPREAD
+    centers = (
+        np.repeat(kinds, PER_KIND, axis=0) + generator.normal(size=(KINDS * PER_KIND, d)) * SPREAD
+    )
+    shares = 1 / np.arange(1, KINDS + 1)
+    truth = generator.choice(KINDS, size=n, p=shares / shares.sum())
+    clusters = truth * PER_KIND + generator.integers(PER_KIND, size=n)
+    x = centers[clusters].astype(np.float32) + generator.normal(size=(n, d)).astype(np.float32)
     return x, truth
 
 
@@ -149,8 +155,8 @@ def random_rows(n: int) -> npt.NDArray[np.int64]:
 
 
 def entropy(labels: npt.NDArray[np.int64]) -> float:
-    """Normalised entropy of the true clusters of some rows."""
-    return size_balance(np.bincount(labels, minlength=TRUE_CLUSTERS)).entropy
+    """Normalised entropy of the kinds of some rows."""
+    return size_balance(np.bincount(labels, minlength=KINDS)).entropy
 
 
 def processor() -> str:
