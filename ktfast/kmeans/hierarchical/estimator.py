@@ -33,8 +33,8 @@ class HierarchicalKMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Very many clusters, and levels of coarser clusters above them, by K-means.
 
     The finest level clusters the rows. Each coarser level clusters the centres of the level below.
-    With 10,000 or more clusters, the finest level is found group by group, which takes far less
-    time than one K-means with that many clusters.
+    With 10,000 or more clusters, the finest level is found group by group. An iteration then
+    compares a row with about 2 sqrt(k) centres instead of k.
 
     Parameters
     ----------
