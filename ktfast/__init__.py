@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ktfast.ops as ops
-    from ktfast.kmeans import KMeans
+    from ktfast.kmeans import HierarchicalKMeans, KMeans
     from ktfast.ops.permutations import permutation_set
     from ktfast.pipeline.image_model import load
     from ktfast.pipeline.runner import run
 
-__all__ = ["KMeans", "__version__", "load", "ops", "permutation_set", "run"]
+__all__ = [
+    "HierarchicalKMeans",
+    "KMeans",
+    "__version__",
+    "load",
+    "ops",
+    "permutation_set",
+    "run",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "HierarchicalKMeans": "ktfast.kmeans",
     "KMeans": "ktfast.kmeans",
     "load": "ktfast.pipeline.image_model",
     "permutation_set": "ktfast.ops.permutations",

@@ -1,6 +1,7 @@
 """K-means clustering.
 
-`KMeans` is an estimator with the interface of scikit-learn. `ktfast.kmeans.faiss` has the interface
+`KMeans` is an estimator with the interface of scikit-learn. `HierarchicalKMeans` finds very many
+clusters and levels of clusters above them. `ktfast.kmeans.faiss` has the interface
 of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 
 - `estimator` holds `KMeans`. `containers`, `inputs` and `parameters` check what the user gives.
@@ -12,13 +13,17 @@ of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 - `bounded` iterates with bounded cluster sizes, and `balance` assigns rows within the bounds.
 - `data` reads the rows, wherever they lie.
 - `distributed` connects several processes.
+- `nearest` finds the nearest centres of a fitted estimator, for `predict` and `assign`.
+- `hierarchical` holds `HierarchicalKMeans`, which fits `KMeans` to groups of rows and to centres.
 - `minibatch` computes `partial_fit`, and `transform` the distances to all centres.
 - `progress` writes the log.
 """
 
 from ktfast.kmeans.estimator import KMeans
+from ktfast.kmeans.hierarchical.estimator import HierarchicalKMeans
+from ktfast.kmeans.hierarchical.sizes import size_balance
 
-__all__ = ["KMeans"]
+__all__ = ["HierarchicalKMeans", "KMeans", "size_balance"]
 
 
 def __dir__() -> list[str]:

@@ -34,15 +34,15 @@ from ktfast.kmeans.distributed.agreement import (
 )
 from ktfast.kmeans.distributed.communicator import Communicator
 from ktfast.kmeans.distributed.ranks import Ranks
-from ktfast.kmeans.inputs import restore, rows_of, stored_centers, weights_of
+from ktfast.kmeans.inputs import restore, rows_of, weights_of
 from ktfast.kmeans.lloyd import LloydResult
 from ktfast.kmeans.magnitude import (
     check_magnitude,
     moments_in_range,
-    rows_in_range,
     unscaled,
     unscaled_history,
 )
+from ktfast.kmeans.nearest import fitted_rows, nearest_rows
 from ktfast.kmeans.parameters import check_parameters
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.runs import Runs
@@ -518,19 +518,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def _fitted(self, X: Any) -> tuple[Rows, Float64]:
         """Check X; return its rows, and the centres float64 [k, d] in the scale of the rows."""
         check_is_fitted(self)
-        rows = rows_of(self, X, reset=False)
-        centers = stored_centers(self, rows)
-        rows = rows_in_range(self, rows, centers)
-        return rows, np.ldexp(centers, rows.exponent)
+        return fitted_rows(self, rows_of(self, X, reset=False), self.cluster_centers_)
 
     def _nearest(self, X: Any) -> tuple[Rows, Any, Any]:
         """Check X; return its rows, their labels and squared distances."""
-        rows, centers = self._fitted(X)
-        labels, distances = nearest_centers(rows, centers)
-        if not all_below(distances, np.inf):
-            check_finite(rows)
-            check_magnitude(rows)
-        return rows, labels, unscaled(distances, -2 * rows.exponent)
+        check_is_fitted(self)
+        return nearest_rows(self, rows_of(self, X, reset=False), self.cluster_centers_)
 
     def _store(self, rows: Rows, weight: Float64 | None, result: LloydResult) -> None:
         """Set the fitted attributes. This reads no rows, so it is fast enough after Ctrl-C.

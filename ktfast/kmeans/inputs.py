@@ -72,21 +72,21 @@ def rows_of(estimator: Any, X: Any, *, reset: bool, is_part: bool = False) -> Ro
     return wrapped(estimator, shards)
 
 
-def stored_centers(estimator: Any, rows: Rows) -> Float64:
-    """The centres float64 [k, d] of a fitted estimator, or those that the user stored in it.
+def stored_centers(estimator: Any, rows: Rows, centers: Any) -> Float64:
+    """Check the centres [k, d] of a fit, or those that the user stored; copy them as float64.
 
     Raises
     ------
     InputError
         The centres are not finite, or have another number of features than the rows.
     """
-    centers = host_matrix(estimator.cluster_centers_, "cluster_centers_")
-    if centers.shape[1] != rows.d:
+    found = host_matrix(centers, "cluster_centers_")
+    if found.shape[1] != rows.d:
         raise InputError(
             f"X has {rows.d} features, but {type(estimator).__name__} is expecting "
-            f"{centers.shape[1]} features as input"
+            f"{found.shape[1]} features as input"
         )
-    return centers
+    return found
 
 
 def wrapped(estimator: Any, shards: list[Any], like: Any = None) -> Rows:
@@ -103,7 +103,8 @@ def wrapped(estimator: Any, shards: list[Any], like: Any = None) -> Rows:
         wanted = device.partition(":")[2]
         if lies == "cpu":
             gpu = open_device(int(wanted or 0))
-            target = GpuTarget(gpu, estimator.memory_budget, estimator.n_clusters)
+            most = int(np.max(estimator.n_clusters))  # hierarchical K-means has several numbers
+            target = GpuTarget(gpu, estimator.memory_budget, most)
         elif wanted and int(wanted) != index:
             raise InputError(
                 f"X is on CUDA device {index}, but device is {device!r}; move X, or leave "

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -82,7 +83,21 @@ def check_parameters(estimator: Any) -> int:
     ParameterError
         A parameter has a wrong type or is out of range.
     """
-    for name, (constraints, allowed) in _RULES.items():
+    check_each(estimator, _RULES)
+    _check_combinations(estimator)
+    return _n_runs(estimator.init, estimator.n_init)
+
+
+def check_each(estimator: Any, names: Iterable[str]) -> None:
+    """Check the parameters with these names one by one, and `device`.
+
+    Raises
+    ------
+    ParameterError
+        A parameter has a wrong type or is out of range.
+    """
+    for name in names:
+        constraints, allowed = _RULES[name]
         value = getattr(estimator, name)
         fits = any(make_constraint(constraint).is_satisfied_by(value) for constraint in constraints)
         if not fits or (isinstance(value, bool) and name not in _MAY_BE_BOOL):
@@ -90,8 +105,6 @@ def check_parameters(estimator: Any) -> int:
     device = estimator.device
     if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", str(device)):
         raise ParameterError(f'device must be None, "cpu", "cuda" or "cuda:N", got {device!r}')
-    _check_combinations(estimator)
-    return _n_runs(estimator.init, estimator.n_init)
 
 
 def _check_combinations(estimator: Any) -> None:

@@ -127,7 +127,7 @@ def test_float64_beyond_its_squares_is_refused():
 
 def test_namespaces_show_public_names_only():
     assert dir(ktfast) == sorted([*ktfast.__all__, "faiss_compat"])
-    assert dir(ktfast.kmeans) == ["KMeans", "faiss"]
+    assert dir(ktfast.kmeans) == ["HierarchicalKMeans", "KMeans", "faiss", "size_balance"]
     for module in (ktfast.ops, ktfast.faiss_compat, ktfast.kmeans.faiss):
         assert dir(module) == sorted(module.__all__)
         assert all(getattr(module, name) is not None for name in module.__all__)

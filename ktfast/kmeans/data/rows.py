@@ -177,6 +177,38 @@ class Rows:
                     result[where[i : i + step]] = float64_on_host(chosen)
         return result
 
+    def pick(self, indices: Int64) -> list[Any]:
+        """Copy the rows with these ascending numbers as the user gave them.
+
+        Parameters
+        ----------
+        indices : array, int64 [m]
+            Numbers of the rows in ascending order, at least one.
+
+        Returns
+        -------
+        matrices : list of array [m_i, d]
+            The rows in the dtype, the library and on the device of the shards: one matrix per shard
+            with at least one of the rows.
+        """
+        ends = np.searchsorted(indices, self._starts)
+        picked = []
+        for shard, start, first, end in zip(
+            self.shards, self._starts, ends, ends[1:], strict=False
+        ):
+            if first == end:
+                continue
+            local = indices[first:end] - start
+            if is_mapped(shard):
+                picked.append(take_mapped(shard, local))
+            elif device_of(shard)[0] == "cpu":
+                rows = shard[local]
+                picked.append(np.asarray(rows) if isinstance(rows, np.ndarray) else rows)
+            else:
+                with on_device(shard):
+                    picked.append(shard[self.workspace.to_device(local)])
+        return picked
+
     def expect_passes(self) -> None:
         """Prepare for many passes; plain rows need no preparation."""
 
