@@ -71,8 +71,8 @@ def main() -> None:
         x, truth = np.load(arguments.data).astype(np.float32)[: arguments.rows], None
     print(f"{processor()}, {arguments.threads} thread(s), n, d, k = {len(x)}, {x.shape[1]}, "
           f"{arguments.clusters}, at most {arguments.iterations} iterations\n")  # fmt: skip
-    heads = ("fit", "CPU-seconds", "of the first", "inertia", "of the first")
-    heads += ("entropy of sizes", "empty", "5, 50, 95, 100 % of sizes", "entropy of the sample")
+    heads = ["fit", "CPU-seconds", "of the first", "inertia", "of the first"]
+    heads += ["entropy of sizes", "empty", "5, 50, 95, 100 % of sizes", "entropy of the sample"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     first: tuple[float, float] | None = None
     for name, run in contestants(arguments).items():
