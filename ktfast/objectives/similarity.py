@@ -41,7 +41,7 @@ class Similarity(Objective):
 
     def _log_shares(self, rows: Tensor) -> Tensor:
         """Logarithms [B, B] of each row's shares of similarity to the other rows."""
-        unit = functional.normalize(rows.float(), dim=1)
+        unit = functional.normalize(rows.float(), dim=1, eps=1e-6)
         oneself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
         similar = (unit @ unit.T) / self.options.temperature
         return functional.log_softmax(similar.masked_fill(oneself, _NEVER), dim=1)

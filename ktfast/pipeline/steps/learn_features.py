@@ -20,6 +20,7 @@ from ktfast.features.matching import SelectedRows, align, match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import BLOCK_ROWS, FeatureTransform
 from ktfast.images.source import PreparedSet
+from ktfast.models import Trunk
 from ktfast.objectives.registry import build_objective
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
@@ -88,8 +89,7 @@ def train_on_features(run: RunFolder, folder: Path) -> Trained:
     features, unseen = _features(run, "transfer", images), _features(run, held_out, measured)
     transform = _fitted(run, features, folder)
     targets = _targets(run, features, transform, folder)
-    torch.manual_seed(seed)
-    model = target_network(config, targets.shape[1])
+    model = _student(run, targets.shape[1])
     task = build_objective(model, targets, config, seed=seed)
     size, batch_size = config.image_size, config.training.batch_size
     with open_feed(run, images, size=size, batch_size=batch_size, shuffle=True) as feed:
@@ -97,8 +97,7 @@ def train_on_features(run: RunFolder, folder: Path) -> Trained:
     save_network(model, folder / WEIGHTS, target_preprocessing(run.config))
     truth = _targets(run, unseen, transform, folder)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        untrained = target_network(config, targets.shape[1])
+        untrained = _student(run, targets.shape[1])
     values = {
         name: _measure(run, network, measured, truth)
         for name, network in (("trained", model), ("untrained", untrained))
@@ -115,6 +114,20 @@ def train_on_features(run: RunFolder, folder: Path) -> Trained:
         },
     }
     return Trained(model, summary, metrics)
+
+
+def _student(run: RunFolder, dim: int) -> Trunk:
+    """Build the target with `dim` outputs, and weights that follow from the run's seed.
+
+    A classifier starts with nearly equal outputs, that is with small weights in its last layer. The
+    objectives see only directions: the first steps would turn such small weights around.
+    """
+    torch.manual_seed(run.config.seed)
+    model = target_network(run.config.transfer, dim)
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for last in linear[-1:]:
+        nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
+    return model
 
 
 def _held_out_role(run: RunFolder) -> str:
