@@ -22,7 +22,7 @@ LEVELS = [
     {"ops"},
     {"kmeans", "images", "models", "config"},
     {"features", "training", "evaluation"},
-    {"pretext", "voc"},
+    {"objectives", "pretext", "voc"},
     {"pipeline", "report"},
     {"cli", "bench"},
 ]

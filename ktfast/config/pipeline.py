@@ -395,9 +395,51 @@ class ClusterConfig(Section):
         return () if self.normalize.startswith("pca") else ("pca",)
 
 
-class TransferConfig(Section):
-    """The target network, and its training on the pseudo-labels."""
+# Options of the section `transfer` that only some objectives use.
+_UNUSED_BY_OBJECTIVE = {
+    "clusters": ("pca", "temperature"),
+    "regression": ("balanced", "temperature"),
+    "similarity": ("balanced",),
+}
 
+
+def unused_by_objective(objective: str) -> tuple[str, ...]:
+    """Name the options of the section `transfer` that an objective does not use.
+
+    Parameters
+    ----------
+    objective : str
+        Value of `transfer.objective`. An unknown value, which is refused elsewhere, uses all.
+
+    Returns
+    -------
+    names : tuple of str
+        Names without the section.
+    """
+    return _UNUSED_BY_OBJECTIVE.get(objective, ())
+
+
+class TransferConfig(Section):
+    """The target network, and its training on the pseudo-labels or on the teacher's features."""
+
+    objective: Literal["clusters", "regression", "similarity"] = Field(
+        "clusters",
+        description="what the target learns; clusters: the pseudo-label of each image; regression: "
+        "the teacher's features of each image; similarity: which images of a batch the teacher's "
+        "features find alike; an option that the objective does not use is refused",
+    )
+    pca: int = Field(
+        256,
+        ge=1,
+        description="objectives regression and similarity: largest number of principal axes of the "
+        "teacher's features that are kept, and number of the target's outputs",
+    )
+    temperature: float = Field(
+        0.1,
+        gt=0,
+        description="objective similarity: similarities are divided by this number; a small number "
+        "makes only the most similar images count",
+    )
     target: str = Field(
         "alexnet",
         description="architecture of the target network: alexnet, vgg16, torchvision:NAME or "
@@ -444,15 +486,28 @@ class TransferConfig(Section):
     balanced: bool = Field(
         False,
         description="show every cluster equally often; the images of small clusters are then shown "
-        "several times per epoch",
+        "several times per epoch; objective clusters only",
     )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
     def unused(self) -> Collection[str]:
-        """Name the options that the target does not use."""
+        """Name the options that neither the target network nor the objective uses."""
+        return (*self._unused_by_target(), *unused_by_objective(self.objective))
+
+    def _unused_by_target(self) -> tuple[str, ...]:
         if ":" in self.target:
             return ("variant", "width", "batch_norm", "dropout")
         return () if self.target == "alexnet" else ("variant",)
+
+    @model_validator(mode="after")
+    def _batches_stay_whole(self) -> "TransferConfig":
+        if self.objective == "similarity" and self.training.accumulate > 1:
+            raise ValueError(
+                f"training.accumulate is {self.training.accumulate}, but the objective similarity "
+                "does not use parts of a batch: it compares all images of a batch with each other; "
+                "leave transfer.training.accumulate out, or lower transfer.training.batch_size"
+            )
+        return self
 
     @field_validator("area")
     @classmethod
@@ -473,12 +528,18 @@ class TransferConfig(Section):
 
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> "TransferConfig":
-        for name in self.unused() if ":" in self.target else ():
+        of_target = self._unused_by_target() if ":" in self.target else ()
+        unused = [(name, f"the target {self.target}", "its default") for name in of_target]
+        unused += [
+            (name, f"the objective {self.objective}", "another transfer.objective")
+            for name in unused_by_objective(self.objective)
+        ]
+        for name, who, instead in unused:
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} is {value}, but the target {self.target} does not use {name}; leave "
-                    f"transfer.{name} out, or give its default"
+                    f"{name} is {value}, but {who} does not use {name}; leave transfer.{name} out, "
+                    f"or give {instead}"
                 )
         return self
 
@@ -526,7 +587,8 @@ class EvaluateConfig(Section):
     unlabelled: bool = side_option(
         False,
         description="also measure the clusters and the target without labels; without data.test, "
-        "these measures are the whole evaluation",
+        "these measures are the whole evaluation; they need the stage cluster with every "
+        "transfer.objective",
     )
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),

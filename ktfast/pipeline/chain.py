@@ -17,7 +17,9 @@ from ktfast.pipeline.steps.image_sets import set_name, set_names
 from ktfast.pipeline.steps.prepared_images import refuse_other_images
 from ktfast.pipeline.steps.questions import (
     cluster_question,
+    feature_roles,
     features_question,
+    needs_clusters,
     pretext_question,
     transfer_question,
 )
@@ -62,6 +64,9 @@ def needed_before(config: Config, stage: str) -> list[str]:
         before -= {"pretext", "features"}
     elif config.features.source != "pretext" or config.features.weights is not None:
         before -= {"pretext"}
+    if config.transfer.objective != "clusters":
+        # The target learns features. Only the measures without labels read clusters.
+        before -= set() if stage == "evaluate" and needs_clusters(config) else {"cluster"}
     return [name for name in _ORDER if name in before]
 
 
@@ -70,7 +75,7 @@ def _questions(run: RunFolder, stage: str) -> Iterator[tuple[str, Question]]:
     if stage == "pretext":
         yield stage, pretext_question(run)
     elif stage == "features":
-        for role in ("cluster", "transfer"):
+        for role in feature_roles(run):
             yield f"features/{set_name(run, role)}", features_question(run, role)
     elif stage == "cluster":
         yield stage, cluster_question(run)

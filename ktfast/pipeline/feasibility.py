@@ -21,11 +21,12 @@ from ktfast.pipeline.steps.extract_features import check_source, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
+from ktfast.pipeline.steps.learn_features import check_learnt_features
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
 from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
-from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pipeline.steps.questions import feature_crop, needs_clusters
 from ktfast.pretext.effort import too_few_puzzles
 from ktfast.pretext.neighbours import NEIGHBOURS, judged_rows
 from ktfast.pretext.registry import build_pretext, pretext_class
@@ -84,6 +85,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             check_probe_memory(run)
     if all_of_it or "voc" in stages:
         _check_voc(run, device)
+    if prepared and "transfer" in sets and (all_of_it or "transfer" in stages):
+        check_learnt_features(run)
     if prepared and "pretext" in sets and (all_of_it or "pretext" in stages):
         try_task(run)
     if prepared and "cluster" in sets and (all_of_it or "features" in stages):
@@ -115,7 +118,8 @@ def _check_images(run: RunFolder, sets: Sets) -> None:
             )
     if config.features.checkpoint == "best" and "pretext" in sets:
         _check_measures(config, sets["pretext"])
-    if "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters:
+    too_few = "cluster" in sets and sets["cluster"].n < config.cluster.n_clusters
+    if too_few and needs_clusters(config):
         raise ConfigError(
             f"cluster.n_clusters {config.cluster.n_clusters} is more than the "
             f"{sets['cluster'].n} images of {config.data.folders()['cluster']}; give fewer "
@@ -180,7 +184,8 @@ def _check_teacher(run: RunFolder, sets: Sets) -> None:
         )
     limit = trunk.channels[layer] * config.features.pool**2
     limit = min(limit, sets["cluster"].n) if "cluster" in sets else limit
-    if config.cluster.normalize.startswith("pca") and config.cluster.pca > limit:
+    asked = needs_clusters(config) or config.features.normalized
+    if asked and config.cluster.normalize.startswith("pca") and config.cluster.pca > limit:
         raise ConfigError(
             f"cluster.pca {config.cluster.pca} is more than {limit}, the smaller of the features' "
             f"dimensions and the number of images; give at most {limit}"

@@ -217,10 +217,14 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
 
 def _needless(config: "Config", stage: str) -> str | None:
     """Say why a run of several stages does not need a stage; None if the stage is needed."""
+    from ktfast.pipeline.steps.questions import needs_clusters
+
     if stage in ("pretext", "features") and config.cluster.features is not None:
         return f"cluster.features is {shown(config.cluster.features)}"
     if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
         return f"the features come from {shown(config.features.weights or config.features.source)}"
+    if stage == "cluster" and not needs_clusters(config):
+        return f"transfer.objective is {config.transfer.objective}, which learns no clusters"
     if stage == "voc" and not config.voc.protocols():
         return "no PASCAL VOC folder is set"
     return None

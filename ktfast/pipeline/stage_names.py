@@ -5,7 +5,7 @@ STAGES = {
     "pretext": "train the deep network on a pretext task, such as Jigsaw++ puzzles",
     "features": "extract the features that are clustered",
     "cluster": "cluster the features with K-means and give every image a pseudo-label",
-    "transfer": "train the target network on the pseudo-labels",
+    "transfer": "train the target network on the pseudo-labels or on the teacher's features",
     "evaluate": "test the target and its baselines with probes, or without labels",
     "voc": "fine-tune the target on PASCAL VOC: classification, detection, segmentation",
 }

@@ -29,12 +29,15 @@ class ClustersSection:
         Images of some clusters.
     columns : int
         Largest number of images of a montage.
+    absent : str
+        What the section says if the stage cluster was not run.
     """
 
     summary: ClusterSummary | None
     plots: list[Markup]
     montages: list[pictures.Montage]
     columns: int
+    absent: str
 
 
 def clusters_section(run: RunReader) -> ClustersSection:
@@ -52,6 +55,7 @@ def clusters_section(run: RunReader) -> ClustersSection:
             )
         except DataError as error:
             run.notes.append(f"{error}.")
+    objective = run.objective()
     drawn = plots.cluster_plots(cluster_sizes(run), run.inertia())
     return ClustersSection(
         summary=run.clusters(),
@@ -59,6 +63,9 @@ def clusters_section(run: RunReader) -> ClustersSection:
         plots=[Markup(plot) for plot in drawn],
         montages=montages,
         columns=max((len(montage.images) for montage in montages), default=1),
+        absent="Not run."
+        if objective == "clusters"
+        else f"Not needed: the target learnt with the objective {objective}, and no clusters.",
     )
 
 

@@ -1,5 +1,6 @@
 """The verdict and the top figures of the report for a run without labelled test images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ktfast.config import Config
@@ -49,6 +50,7 @@ def groups_verdict(
     *,
     why_not: str,
     unlabelled: UnlabelledMeasures | None = None,
+    more: Sequence[str] = (),
 ) -> Verdict:
     """Say what groups K-means found, for a run without labelled test images.
 
@@ -64,13 +66,15 @@ def groups_verdict(
         Why the run has no clusters; not used if it has clusters.
     unlabelled : UnlabelledMeasures, optional
         Measures of the clusters that need no labels.
+    more : sequence of str
+        Further sentences, such as how well the target learnt features.
 
     Returns
     -------
     Verdict
         The conclusion. Its outcome is "open", because nothing was compared.
     """
-    findings = other_findings(clusters, pretext)
+    findings = [*more, *other_findings(clusters, pretext)]
     if clusters is None:
         return Verdict("open", f"No groups yet: {why_not}", findings)
     used, asked = clusters.used, clusters.n_clusters
@@ -88,8 +92,8 @@ def groups_verdict(
             f"{percent(transfer.accuracy)} of its training images."
         )
     if unlabelled is not None:
-        measured, more = unlabelled_headline(unlabelled)
-        sentences += [f"{measured}.", *more]
+        measured, others = unlabelled_headline(unlabelled)
+        sentences += [f"{measured}.", *others]
     caveat = (
         "The run has no labelled test images (data.test), so it is not measured whether the groups "
         "are those that you look for: look at the images of each group below. "

@@ -4,7 +4,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,7 +116,7 @@ def training_curves(
     return tuple(plots)
 
 
-def probe_curves(models: ByModel, names: dict[str, str], *, title: str, unit: str) -> str:
+def probe_curves(models: ByModel, names: Mapping[str, str], *, title: str, unit: str) -> str:
     """Draw the accuracy of several models over the layers.
 
     Parameters
@@ -205,7 +205,7 @@ def _from_to(series: NDArray[np.float64]) -> str:
     return f"from {y:.3g} at epoch {x:.3g} to {last_y:.3g} at epoch {last_x:.3g}"
 
 
-def _in_words(models: ByModel, names: dict[str, str]) -> str:
+def _in_words(models: ByModel, names: Mapping[str, str]) -> str:
     """The values of several models by layer, in words."""
     rows = (
         f"{names.get(model, model)}: "

@@ -82,7 +82,9 @@ class ProbeSection:
     remark: str
 
 
-def probe_section(summary: EvaluationSummary | None, beside: Published) -> ProbeSection | None:
+def probe_section(
+    summary: EvaluationSummary | None, beside: Published, names: Mapping[str, str] = MODEL_NAMES
+) -> ProbeSection | None:
     """Tables and plots of the probes; None if the stage evaluate was not run.
 
     Parameters
@@ -91,6 +93,8 @@ def probe_section(summary: EvaluationSummary | None, beside: Published) -> Probe
         Summary of the stage evaluate.
     beside : Published
         The published counterparts of the run.
+    names : mapping of str to str
+        Printed names of the run's models.
 
     Returns
     -------
@@ -113,12 +117,12 @@ def probe_section(summary: EvaluationSummary | None, beside: Published) -> Probe
         protocols["the trainings above a layer"] = retraining.protocol
     return ProbeSection(
         tables=[
-            comparison(title, percentages(rows), chosen=_chosen(rows, held_out))
+            comparison(title, percentages(rows), chosen=_chosen(rows, held_out), names=names)
             for title, rows, held_out in candidates
             if rows
         ],
         published=_published(beside, retrained=retraining is not None),
-        plots=_plots(percentages(summary.linear), metric, beside),
+        plots=_plots(percentages(summary.linear), metric, beside, names),
         protocols={name: protocol for name, protocol in protocols.items() if protocol},
         chosen=bool(_chosen(summary.linear, summary.linear_held_out)),
         remark=beside.remark,
@@ -146,14 +150,14 @@ def _published(beside: Published, *, retrained: bool) -> list[Table]:
     ]
 
 
-def _plots(linear: ByModel, metric: str, beside: Published) -> list[Markup]:
+def _plots(
+    linear: ByModel, metric: str, beside: Published, names: Mapping[str, str]
+) -> list[Markup]:
     """Linear probes over the layers: this run's, and their published counterparts."""
     if not linear:
         return []
     drawn = [
-        plots.probe_curves(
-            linear, MODEL_NAMES, title="This run, its own data", unit=f"{metric} (%)"
-        )
+        plots.probe_curves(linear, names, title="This run, its own data", unit=f"{metric} (%)")
     ]
     published = by_layer(paper.IMAGENET_LINEAR)
     if beside.methods:
@@ -190,6 +194,7 @@ def comparison(
     beside: Published | None = None,
     chosen: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    names: Mapping[str, str] = MODEL_NAMES,
 ) -> Table:
     """Make a table of models; mark each column's best value among models that saw no labels.
 
@@ -205,6 +210,8 @@ def comparison(
         The column of each model that held-out training images chose.
     notes : sequence of str
         Remarks below the table.
+    names : mapping of str to str
+        Printed names of the models of a run.
 
     Returns
     -------
@@ -220,7 +227,7 @@ def comparison(
     }
     rows = [
         Row(
-            name=MODEL_NAMES.get(name, name),
+            name=names.get(name, name),
             model=own[name],
             cells=[
                 Cell(

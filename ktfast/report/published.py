@@ -32,7 +32,7 @@ class Published:
     other_transfer : bool
         Whether the run clusters other images than it labels.
     clusters : int, optional
-        Number of clusters of the run.
+        Number of clusters that the target learns.
     """
 
     methods: dict[str, str] = field(default_factory=dict)
@@ -75,12 +75,13 @@ def published_beside(config: Config | None, classes: float | None) -> Published:
     folders = config.data.folders()
     probed = [str(folders[role]).lower() for role in ("train", "test") if role in folders]
     methods, remark = _methods(config)
+    on_clusters = config.transfer.objective == "clusters"
     return Published(
         methods,
         remark,
         on_places=classes == _PLACES_CLASSES or any("places" in folder for folder in probed),
-        other_transfer=folders.get("cluster") != folders.get("transfer"),
-        clusters=config.cluster.n_clusters,
+        other_transfer=on_clusters and folders.get("cluster") != folders.get("transfer"),
+        clusters=config.cluster.n_clusters if on_clusters else None,
     )
 
 
@@ -104,7 +105,9 @@ def _methods(config: Config) -> tuple[dict[str, str], str]:
 
 def _teacher(config: Config) -> tuple[str | None, str]:
     """The method of the paper with the run's teacher, or None; and the reason."""
-    features = config.features
+    features, objective = config.features, config.transfer.objective
+    if objective != "clusters":
+        return None, f"its target learnt with the objective {objective}, and no clusters"
     if config.cluster.features is not None:
         return None, "its features come from a file"
     if features.source == "hog":

@@ -113,6 +113,13 @@ class RunReader:
         summary = self._summary(stage)
         return None if summary is None else TrainingResult.from_json(summary)
 
+    def objective(self) -> str:
+        """Value of `transfer.objective`; earlier versions of ktfast had clusters only."""
+        result, config = self.result("transfer"), self.options()
+        if result is None and config is not None:
+            return config.transfer.objective
+        return str("clusters" if result is None else result.settings.get("objective", "clusters"))
+
     def clusters(self) -> ClusterSummary | None:
         """Summary of the stage cluster, with the untrained network's scores, or None."""
         summary, evaluation = self._summary("cluster"), self.evaluation()

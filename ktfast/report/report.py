@@ -14,6 +14,7 @@ from ktfast.errors import shown
 from ktfast.report import sections
 from ktfast.report.clusters import clusters_section
 from ktfast.report.formats import amount, duration, moment, percent
+from ktfast.report.objective import model_names, words_of
 from ktfast.report.pretext import pretext_section
 from ktfast.report.probes import probe_section
 from ktfast.report.published import published_beside
@@ -48,11 +49,14 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     run = RunReader(Path(run_folder))
     train = run.prepared().get("train") or run.prepared().get("pretext")
     beside = published_beside(run.options(), None if train is None else train.classes)
+    objective = run.objective()
+    names = model_names(objective)
     page = {
         "result": sections.result_section(run),
-        "probes": probe_section(run.evaluation(), beside),
-        "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}, beside),
-        "unlabelled": unlabelled_section(run.unlabelled()),
+        "subtitle": words_of(objective).subtitle,
+        "probes": probe_section(run.evaluation(), beside, names),
+        "voc": voc_section({name: run.voc(name) for name in PROTOCOLS}, beside, names),
+        "unlabelled": unlabelled_section(run.unlabelled(), objective),
         "pretext": pretext_section(run),
         "clusters": clusters_section(run),
         "trainings": sections.trainings_section(run),

@@ -9,8 +9,17 @@ from markupsafe import Markup
 from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
 from ktfast.report import plots
 from ktfast.report.clusters import cluster_sizes
-from ktfast.report.formats import MODEL_NAMES, amount, duration, moment, percent
+from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.groups import Figure, groups_figures, groups_verdict, is_unlabelled
+from ktfast.report.objective import (
+    CLUSTERS,
+    facts_of,
+    learnt_features,
+    learnt_finding,
+    model_names,
+    tile,
+    words_of,
+)
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
 from ktfast.report.unlabelled import unlabelled_tiles
@@ -19,7 +28,6 @@ from ktfast.report.verdict import Verdict, verdict
 SKIPPED_SHOWN = 50
 _TRAININGS = {
     "pretext": "Pretext task",
-    "transfer": "Transfer (pseudo-labels)",
     "baseline_pretext": "Baseline: pretext task with the target network",
     "baseline_labels": "Baseline: true labels",
 }
@@ -53,7 +61,7 @@ def result_section(run: RunReader) -> ResultSection:
     first = [_accuracy_figure("Linear probe", linear), _accuracy_figure("Nearest neighbours", knn)]
     unlabelled = None if "unlabelled" in stale else run.unlabelled()
     if unlabelled is not None and not linear.chosen:
-        first = [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
+        first = [Figure(*row) for row in unlabelled_tiles(unlabelled)]
     return ResultSection(
         verdict=verdict(
             evaluation,
@@ -62,11 +70,13 @@ def result_section(run: RunReader) -> ResultSection:
             None if test is None else test.images,
             why_not=why,
             unlabelled=unlabelled,
+            objective=run.objective(),
+            learnt=learnt_features(run),
         ),
         figures=[
             *(_marked(figure, stale.get("evaluate")) for figure in first),
             _marked(_pretext_figure(pretext), stale.get("pretext")),
-            _marked(_cluster_figure(cluster), stale.get("cluster")),
+            _objective_figure(run, cluster, stale),
             _time_figure(run),
         ],
     )
@@ -88,12 +98,20 @@ def _groups_section(run: RunReader) -> ResultSection:
     ]
     unlabelled = None if "unlabelled" in stale else run.unlabelled()
     if unlabelled is not None:
-        figures += [Figure(*tile) for tile in unlabelled_tiles(unlabelled)]
+        figures += [Figure(*row) for row in unlabelled_tiles(unlabelled)]
+    if run.objective() != CLUSTERS:
+        figures.append(_objective_figure(run, clusters, stale))
     if pretext is not None or "pretext" in stale:
         figures.append(_marked(_pretext_figure(pretext), stale.get("pretext")))
     return ResultSection(
         verdict=groups_verdict(
-            clusters, n_images, pretext, transfer, why_not=why, unlabelled=unlabelled
+            clusters,
+            n_images,
+            pretext,
+            transfer,
+            why_not=why,
+            unlabelled=unlabelled,
+            more=learnt_finding(run.objective(), learnt_features(run)),
         ),
         figures=[*figures, _time_figure(run)],
     )
@@ -118,6 +136,16 @@ def _pretext_figure(pretext: TrainingResult | None) -> Figure:
     if pretext.accuracy is None and pretext.value is not None:
         return Figure(title, amount(pretext.value), "on held-out images")
     return Figure(title, percent(pretext.accuracy), f"chance {percent(pretext.chance, 2)}")
+
+
+def _objective_figure(
+    run: RunReader, cluster: ClusterSummary | None, stale: dict[str, str]
+) -> Figure:
+    """What the target learnt: the agreement of the clusters, or a measure of learnt features."""
+    if run.objective() == CLUSTERS:
+        return _marked(_cluster_figure(cluster), stale.get("cluster"))
+    figure = Figure(*tile(run.objective(), learnt_features(run)))
+    return _marked(figure, stale.get("transfer"))
 
 
 def _cluster_figure(cluster: ClusterSummary | None) -> Figure:
@@ -155,6 +183,8 @@ class Training:
         Median speed.
     wait : float, optional
         Mean fraction of the time that the training waited for images.
+    facts : list of pairs of str
+        Name and value of what else is known, such as the objective.
     """
 
     title: str
@@ -163,6 +193,7 @@ class Training:
     epochs: float | None
     images_per_second: float | None
     wait: float | None
+    facts: list[tuple[str, str]]
 
 
 def trainings_section(run: RunReader) -> list[Training]:
@@ -175,24 +206,30 @@ def _training(run: RunReader, stage: str, rows: list[MetricsRow]) -> Training:
     chance = None if summary is None else summary.chance
     rates = [row.images_per_second for row in rows if row.images_per_second is not None]
     waits = [row.loader_wait for row in rows if row.loader_wait is not None]
+    objective = run.objective()
+    facts = facts_of(objective, learnt_features(run)) if stage == "transfer" else []
     return Training(
-        title=_training_title(stage) + (" (stale)" if stage in run.stale() else ""),
+        title=_training_title(stage, objective) + (" (stale)" if stage in run.stale() else ""),
         plots=[Markup(plot) for plot in plots.training_curves(rows, chance=chance, name=stage)],
         steps=rows[-1].step,
         epochs=rows[-1].epoch,
         images_per_second=float(np.median(rates)) if rates else None,
         wait=float(np.mean(waits)) if waits else None,
+        facts=facts,
     )
 
 
-def _training_title(stage: str) -> str:
+def _training_title(stage: str, objective: str) -> str:
     kind, _, rest = stage.partition("_")
+    names = model_names(objective)
+    if stage == "transfer":
+        return words_of(objective).training
     if kind == "retrain" and "_" in rest:
         model, _, layer = rest.partition("_")
-        return f"Layers above {layer} trained anew: {MODEL_NAMES.get(model, model)}"
+        return f"Layers above {layer} trained anew: {names.get(model, model)}"
     if kind == "voc" and "_" in rest:
         protocol, _, model = rest.partition("_")
-        return f"PASCAL VOC, {protocol}: {MODEL_NAMES.get(model, model)}"
+        return f"PASCAL VOC, {protocol}: {names.get(model, model)}"
     return _TRAININGS.get(stage, stage)
 
 
@@ -229,7 +266,10 @@ def stages_section(run: RunReader) -> list[StageRow]:
         states.setdefault(stage, "begun, not finished" if result is None else "done")
     rows = [_stage_row(stage, result, states[stage], longest) for stage, result in results.items()]
     begun = {stage.split("/")[0] for stage in results}
-    rows += [_stage_row(s, None, "not run", longest) for s in _PIPELINE if s not in begun]
+    absent = {"cluster": "not needed"} if run.objective() != CLUSTERS else {}
+    rows += [
+        _stage_row(s, None, absent.get(s, "not run"), longest) for s in _PIPELINE if s not in begun
+    ]
     return sorted(rows, key=lambda row: _position(row.name))
 
 

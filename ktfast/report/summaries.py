@@ -110,6 +110,50 @@ def _pairs(value: object) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
+class LearntFeatures:
+    """How well the target learnt the teacher's features, beside an untrained network.
+
+    Attributes
+    ----------
+    measure : str
+        What was measured, such as "cosine similarity".
+    trained : float
+        Value of the target.
+    untrained : float, optional
+        Value of the same network with random weights.
+    images : float, optional
+        Number of images.
+    measured_on : str
+        Role of the images: "test", or "transfer" for the images that the target learnt from.
+    features : str
+        Fingerprint of the features; empty for features of the user.
+    """
+
+    measure: str
+    trained: float
+    untrained: float | None
+    images: float | None
+    measured_on: str
+    features: str
+
+    @classmethod
+    def from_json(cls, value: object) -> "LearntFeatures | None":
+        """Read the entry "held_out" of a summary; None without a measured value."""
+        known = mapping(value)
+        trained = number(known.get("trained"))
+        if trained is None:
+            return None
+        return cls(
+            measure=str(known.get("measure", "measure")),
+            trained=trained,
+            untrained=number(known.get("untrained")),
+            images=number(known.get("images")),
+            measured_on=str(known.get("measured_on", "")),
+            features=str(known.get("features", "")),
+        )
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """Summary of a stage that trains a network: pretext, transfer or a baseline.
 
@@ -130,6 +174,8 @@ class TrainingResult:
     neighbours, untrained_neighbours : float, optional
         Accuracy of the nearest neighbours of the network's features after and before the training;
         only networks of a pretext task have them.
+    held_out : LearntFeatures, optional
+        How well the target learnt features; None for a network that learnt anything else.
     """
 
     accuracy: float | None
@@ -140,6 +186,7 @@ class TrainingResult:
     value: float | None = None
     neighbours: float | None = None
     untrained_neighbours: float | None = None
+    held_out: LearntFeatures | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
@@ -156,6 +203,7 @@ class TrainingResult:
             value=number(value.get(measure)),
             neighbours=number(neighbours.get("trained")),
             untrained_neighbours=number(neighbours.get("untrained")),
+            held_out=LearntFeatures.from_json(value.get("held_out")),
         )
 
 

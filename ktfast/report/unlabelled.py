@@ -33,10 +33,15 @@ class UnlabelledSection:
     facts: list[tuple[str, str]]
 
 
-def unlabelled_section(found: UnlabelledMeasures | None) -> UnlabelledSection | None:
+def unlabelled_section(
+    found: UnlabelledMeasures | None, objective: str = "clusters"
+) -> UnlabelledSection | None:
     """The measures without labels; None if the stage evaluate did not compute them."""
     if found is None:
         return None
+    saw = "the student saw these pseudo-labels in its training"
+    if objective != "clusters":
+        saw = f"the student learnt with the objective {objective}, and saw no pseudo-label"
     rows = [
         _row(
             "Agreement of two seeds",
@@ -48,7 +53,7 @@ def unlabelled_section(found: UnlabelledMeasures | None) -> UnlabelledSection | 
         _row(
             "Held-out pseudo-labels",
             "share of held-out images whose pseudo-label the nearest neighbours in the student's "
-            "features predict; the student saw these pseudo-labels in its training",
+            f"features predict; {saw}",
             found.pseudo_labels,
             percent,
         ),

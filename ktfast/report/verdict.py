@@ -7,8 +7,9 @@ from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
 from ktfast.evaluation.results import EvaluationSummary, Layers
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.formats import amount, percent
+from ktfast.report.objective import learnt_finding, words_of
 from ktfast.report.settled import settled_finding
-from ktfast.report.summaries import ClusterSummary, TrainingResult
+from ktfast.report.summaries import ClusterSummary, LearntFeatures, TrainingResult
 from ktfast.report.unlabelled import unlabelled_headline
 
 ONE_SEED = "This is one run with one seed."
@@ -45,6 +46,8 @@ def verdict(
     *,
     why_not: str = "the evaluation was not run",
     unlabelled: UnlabelledMeasures | None = None,
+    objective: str = "clusters",
+    learnt: LearntFeatures | None = None,
 ) -> Verdict:
     """Say whether the transferred network beats random weights, and by how much.
 
@@ -62,13 +65,17 @@ def verdict(
         Why the run has no evaluation; not used if it has one.
     unlabelled : UnlabelledMeasures, optional
         Measures that need no labels. If there are no probes, the headline states these measures.
+    objective : str
+        Value of `transfer.objective`.
+    learnt : LearntFeatures, optional
+        How well the transferred network learnt features.
 
     Returns
     -------
     Verdict
         The conclusion.
     """
-    others = other_findings(cluster, pretext)
+    others = [*learnt_finding(objective, learnt), *other_findings(cluster, pretext)]
     if evaluation is not None and evaluation.headline is not None:
         finding = settled_finding(evaluation.headline, n_test)
         if finding is not None:
@@ -104,7 +111,7 @@ def verdict(
         f"{first}. The same network with random weights reaches {percent(random[1])} "
         f"({random[0]}). Transfer is ahead at {ahead} of {shared} layers."
     ]
-    sentences += [*_baselines(choice, transfer[1]), *others]
+    sentences += [*_baselines(choice, transfer[1], words_of(objective).learnt), *others]
     return Verdict(outcome, headline, sentences, _caveat(choice, error, n_test))
 
 
@@ -117,7 +124,7 @@ def _headline(gap: float, error: float | None) -> tuple[str, str]:
     return "behind", f"Transfer did not beat random weights: it is {points} behind"
 
 
-def _baselines(choice: LayerChoice, transfer: float) -> list[str]:
+def _baselines(choice: LayerChoice, transfer: float, learnt: str) -> list[str]:
     sentences = []
     pretext, labels = choice.get("pretext"), choice.get("labels")
     if pretext is not None:
@@ -125,7 +132,7 @@ def _baselines(choice: LayerChoice, transfer: float) -> list[str]:
         effect = f"gained {gap:.1f}" if gap >= 0 else f"lost {-gap:.1f}"
         sentences.append(
             f"Learning the pretext task with the target network itself gives {percent(pretext[1])} "
-            f"({pretext[0]}), so going through clusters {effect} points."
+            f"({pretext[0]}), so going through {learnt} {effect} points."
         )
     if labels is not None:
         sentences.append(f"Training on the true labels gives {percent(labels[1])} ({labels[0]}).")
@@ -154,10 +161,13 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
             f"{percent(pretext.accuracy)} of held-out images (chance {percent(pretext.chance, 2)})."
         )
         if pretext.at_chance:
+            followers = "the transfer that follows from the features"
+            if cluster is not None:
+                followers = "the clusters and the transfer that follow from the features"
             sentences.append(
                 "The network was at chance when its training on the pretext task ended. Its "
-                "features, and the clusters and the transfer that follow from the features, say "
-                f"little about {pretext.task}. The warning in log.txt says what helps."
+                f"features, and {followers}, say little about {pretext.task}. The warning in "
+                "log.txt says what helps."
             )
     if pretext is not None:
         sentences += _features_finding(pretext)

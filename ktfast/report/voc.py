@@ -46,7 +46,11 @@ class VocSection:
     protocols: list[list[tuple[str, str]]]
 
 
-def voc_section(summaries: Mapping[str, VocSummary | None], beside: Published) -> VocSection | None:
+def voc_section(
+    summaries: Mapping[str, VocSummary | None],
+    beside: Published,
+    names: Mapping[str, str] = MODEL_NAMES,
+) -> VocSection | None:
     """Tables of the scores after fine-tuning.
 
     Parameters
@@ -55,6 +59,8 @@ def voc_section(summaries: Mapping[str, VocSummary | None], beside: Published) -
         Summary of each protocol; None if the protocol was not run.
     beside : Published
         The published counterparts of the run.
+    names : mapping of str to str
+        Printed names of the run's models.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def voc_section(summaries: Mapping[str, VocSummary | None], beside: Published) -
             if protocol == "classification" and row.more.get(_AREA) is not None:
                 own[_AREA_COLUMN] = row.more[_AREA]
                 notes = [_MEASURES]
-        classes += _by_class(protocol, summary)
+        classes += _by_class(protocol, summary, names)
         protocols.append(_facts(protocol, summary))
     table = percentages(scores)
     if not table:
@@ -82,14 +88,14 @@ def voc_section(summaries: Mapping[str, VocSummary | None], beside: Published) -
     if summaries.get("classification"):
         published += _ablations(beside)
     return VocSection(
-        table=comparison("This run, its own data (%)", table, notes=notes),
+        table=comparison("This run, its own data (%)", table, notes=notes, names=names),
         published=published,
         classes=classes,
         protocols=protocols,
     )
 
 
-def _by_class(protocol: str, summary: VocSummary) -> list[Table]:
+def _by_class(protocol: str, summary: VocSummary, names: Mapping[str, str]) -> list[Table]:
     """Scores of a protocol by class; for average precisions, both measures if both are stored."""
     measure = summary.measure.removeprefix("mean ")
     title = f"{protocol.capitalize()} by class"
@@ -99,7 +105,7 @@ def _by_class(protocol: str, summary: VocSummary) -> list[Table]:
             {name: row.areas for name, row in summary.models.items()}
         ),
     }
-    return [comparison(title, rows) for title, rows in tables.items() if rows]
+    return [comparison(title, rows, names=names) for title, rows in tables.items() if rows]
 
 
 def _facts(protocol: str, summary: VocSummary) -> list[tuple[str, str]]:

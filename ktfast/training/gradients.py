@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ktfast.errors import ConfigError
 from ktfast.images.feeds.base import Batch
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,11 @@ class Task(Protocol):
         ...
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
-        """Loss of the model on a batch of an epoch."""
+        """Loss of the model on a batch of an epoch.
+
+        If the loss is no mean over the images, the task sets an attribute `whole_batches` to true,
+        and no batch is split.
+        """
         ...
 
 
@@ -102,6 +107,8 @@ class Gradients:
         ------
         torch.OutOfMemoryError
             The memory does not hold a single image.
+        ConfigError
+            The memory does not hold the batch, and the task does not allow to split the batch.
         """
         while True:
             before = Remembered(self.task.model, self.device)
@@ -111,6 +118,12 @@ class Gradients:
                 size = min(self.micro_batch, len(batch))
                 if size == 1:
                     raise
+                if getattr(self.task, "whole_batches", False):
+                    raise ConfigError(
+                        f"the memory does not hold a batch of {size} images, and this training "
+                        "cannot split a batch, because its loss compares the images of a batch "
+                        "with each other; lower batch_size or the width of the network"
+                    ) from error
                 reason = str(error).partition(". ")[0]
             # Python frees the traceback, which holds activations, only after the except block.
             before.restore()

@@ -59,6 +59,8 @@ BASES = [
     {"pretext.task": "rotation"},
     {"pretext.task": "context"},
     {"pretext.task": "jigsaw", "pretext.cell_loss": 1.0},
+    {"transfer.objective": "regression"},
+    {"transfer.objective": "similarity"},
 ]
 
 

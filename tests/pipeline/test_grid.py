@@ -63,6 +63,20 @@ def test_controls_come_along_without_asking(tmp_path, photographs):
     assert len(read_grid(path, tmp_path / "out")) == 1
 
 
+def test_an_objective_without_clusters_has_one_run_for_all_numbers_of_clusters(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'controls = false\nn_clusters = [3, 5]\nobjectives = ["clusters", "similarity"]\n'
+        "[options.transfer]\ntemperature = 0.2\n[students.wide]\ntransfer.width = 2\n"
+    )
+    cells = read_grid(path, tmp_path)
+    names = ["teacher-wide-k3-seed0", "teacher-wide-k5-seed0", "teacher-wide-similarity-seed0"]
+    assert [cell.name for cell in cells] == names
+    assert [cell.config.transfer.temperature for cell in cells] == [0.1, 0.1, 0.2]
+    assert cells[0].names["objective"] == "clusters"
+    assert cells[2].names == {"teacher": "teacher", "student": "wide", "objective": "similarity"}
+
+
 def test_a_recipe_for_the_puzzle_serves_hog_too(tmp_path):
     path = tmp_path / "grid.toml"
     path.write_text('config = "tiny_cpu"\n')  # names features.layer, which HOG refuses
@@ -78,6 +92,8 @@ def test_a_recipe_for_the_puzzle_serves_hog_too(tmp_path):
         ("seeds = 3", "seeds must be a list, got 3"),
         ("seeds = [1.5]", "seeds must be a list of integers"),
         ("seeds = [1, 1]", "two runs have the same name"),
+        ("objectives = [3]", r"objectives must be a list of values of transfer\.objective"),
+        ('objectives = ["distil"]', r"grid\.toml: options: .*transfer\.objective"),
         ("teachers.a = 3", "teachers.a must be a table of options"),
         ("[teachers.a]\nfeatures.sauce = 1", "the run a-student-.*unknown option features.sauce"),
         ("seeds = [", "grid.toml"),

@@ -95,6 +95,24 @@ def test_runs_that_differ_in_the_seed_form_one_row(tmp_path):
     assert best.parameters == 16 * 75 + 16
 
 
+def test_the_table_names_the_objective(tmp_path):
+    folders = runs(
+        tmp_path,
+        {"accuracy": 0.50},  # an earlier version, which recorded no objective
+        {"accuracy": 0.51, "seed": 1, "objective": "clusters"},
+        {"accuracy": 0.45, "objective": "clusters", "n_clusters": 100},
+        {"accuracy": 0.60, "objective": "regression"},
+        {"accuracy": 0.61, "objective": "regression", "seed": 1},
+    )
+    table = linear(compare_runs(folders))
+    rows = {r.group.name: len(r.values) for r in table.rows}
+    assert rows == {
+        "regression": 2, "n_clusters=60, clusters": 2, "n_clusters=100, clusters": 1,
+        "random weights": 2,
+    }  # fmt: skip
+    assert row(table, "regression").seconds == 365.0  # without the stage cluster
+
+
 def test_rows_that_noise_could_explain_share_a_rank(tmp_path):
     folders = runs(
         tmp_path,

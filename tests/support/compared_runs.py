@@ -53,8 +53,13 @@ def make_compared_run(
     epochs: int = 30,
     predictions: bool = True,
     held_out: bool = True,
+    objective: str = "",
+    n_clusters: int = 60,
 ) -> Path:
-    """Write a finished run. The student is best at conv3, and random weights are at conv2."""
+    """Write a finished run. The student is best at conv3, and random weights are at conv2.
+
+    Without an objective, the run is one of an earlier version of ktfast, which had clusters only.
+    """
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(f"seed = {seed}\n")
     images = _stage(folder, "prepare/pretext", {"short_side": 128}, {"images": "photographs"})
@@ -69,15 +74,19 @@ def make_compared_run(
         )  # fmt: skip
         features["weights"] = ("pretext", puzzle)
     stored = _stage(folder, "features/pretext", {"source": source}, features)
-    clusters = _stage(
-        folder, "cluster", {"seed": seed, "n_clusters": 60},
-        {"features": ("features/pretext", stored), "label_images": ("prepare/pretext", images)},
-    )  # fmt: skip
+    learnt = {"features": ("features/pretext", stored)}
+    if objective in ("", "clusters"):
+        clusters = _stage(
+            folder, "cluster", {"seed": seed, "n_clusters": n_clusters},
+            {**learnt, "label_images": ("prepare/pretext", images)},
+        )  # fmt: skip
+        learnt = {"labels": ("cluster", clusters)}
     _weights(folder / "transfer" / "weights.safetensors", round(64 * width))
     student = {"target": "alexnet", "width": width, "crop": 112}
+    student |= {"objective": objective} if objective else {}
     trained = _stage(
         folder, "transfer", {"seed": seed, **student, "training": {"epochs": 20}},
-        {"images": ("prepare/pretext", images), "labels": ("cluster", clusters)}, seconds=60.0,
+        {"images": ("prepare/pretext", images), **learnt}, seconds=60.0,
     )  # fmt: skip
     rows = {"transfer": (accuracy, (0.7, 0.9, 1.0)), "random": (random, (0.8, 1.0, 0.9))}
     _evaluate(folder, rows, seed, {

@@ -1,6 +1,7 @@
 """Read a grid of runs from a TOML file, and make the options of every run.
 
-The grid names teachers, students, numbers of clusters and seeds. Every combination is one run.
+The grid names teachers, students, numbers of clusters, objectives and seeds. Every combination is
+one run. An objective that learns no clusters has one run for all numbers of clusters.
 Unless `controls` is false, controls are added: the teachers "hog" and "untrained", and in every run
 the baselines with random weights and with true labels.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ktfast.config import Config, FeaturesConfig, load_config, options
+from ktfast.config import Config, FeaturesConfig, TransferConfig, load_config, options
+from ktfast.config.pipeline import unused_by_objective
 from ktfast.errors import ConfigError, reading, shown
 from ktfast.readers import read_text
 
@@ -25,10 +27,12 @@ else:
 
 _KEYS = {
     "config": str, "options": dict, "teachers": dict, "students": dict, "n_clusters": list,
-    "seeds": list, "controls": bool,
+    "seeds": list, "objectives": list, "controls": bool,
 }  # fmt: skip
 _BASELINES = ("random", "labels")
 _FEATURES = "features."
+_OBJECTIVE = "transfer.objective"
+_Learnt = tuple[dict[str, Any], str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Cell:
     config : Config
         Every option of the run.
     names : dict
-        Names of teacher and student, and the number of clusters; empty in a sweep.
+        Names of teacher and student, the number of clusters, and the objective if the grid names
+        objectives; empty in a sweep.
     control : bool
         Whether the teacher of the run is a control.
     untrained : bool
@@ -63,8 +68,8 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
     ----------
     path : Path
         TOML file with the keys `config` (a recipe or a TOML file), `options`, `teachers` and
-        `students` (tables of options by name), `n_clusters`, `seeds`, and `controls` (false leaves
-        the controls out).
+        `students` (tables of options by name), `n_clusters`, `objectives`, `seeds`, and `controls`
+        (false leaves the controls out).
     folder : Path
         Folder of the grid's results. The weights of untrained teachers lie in it.
 
@@ -82,7 +87,8 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
     """
     grid = _read(path)
     base, given = grid.get("config"), _dotted(grid.get("options", {}))
-    start = _config(base, given, f"{shown(path)}: options")
+    first = _objective_options(grid["objectives"][0]) if "objectives" in grid else {}
+    start = _config(base, {**given, **first}, f"{shown(path)}: options")
     teachers = {name: (_dotted(own), False) for name, own in _tables(grid, "teachers").items()}
     if grid.get("controls", True):
         sources = {
@@ -97,13 +103,12 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
         grid.get("seeds", [start.seed]),
         teachers.items(),
         _tables(grid, "students").items(),
-        grid.get("n_clusters", [start.cluster.n_clusters]),
+        _learnt(grid, start.cluster.n_clusters),
     )
-    for seed, (teacher, (own, control)), (student, target), n_clusters in products:
-        names = {"teacher": teacher, "student": student, "n_clusters": n_clusters}
-        name = f"{teacher}-{student}-k{n_clusters}-seed{seed}"
-        values = {**given, **own, **_dotted(target)}
-        values |= {"seed": seed, "cluster.n_clusters": n_clusters}
+    for seed, (teacher, (own, control)), (student, target), (learnt, what, names) in products:
+        names = {"teacher": teacher, "student": student, **names}
+        name = f"{teacher}-{student}-{what}-seed{seed}"
+        values = {**given, **own, **_dotted(target), **learnt, "seed": seed}
         untrained = control and teacher == "untrained"
         if untrained:
             values["features.weights"] = folder / "untrained" / _untrained_name(start, seed)
@@ -113,6 +118,33 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
     if len({cell.name for cell in cells}) != len(cells):
         raise ConfigError(f"{shown(path)}: two runs have the same name; give each value once")
     return cells
+
+
+def _learnt(grid: Mapping[str, Any], start: int) -> list[_Learnt]:
+    """What the networks of a grid learn: options, part of the run's name, and names for the table.
+
+    The runs of the objective clusters have the same names with and without a list of objectives.
+    """
+    found: list[_Learnt] = []
+    for objective in grid.get("objectives", [None]):
+        named = {} if objective is None else {"objective": objective}
+        given = _objective_options(objective) if named else {}
+        if objective not in (None, "clusters"):
+            found.append((given, str(objective), named))
+            continue
+        for k in grid.get("n_clusters", [start]):
+            found.append(({**given, "cluster.n_clusters": k}, f"k{k}", {"n_clusters": k, **named}))
+    return found
+
+
+def _objective_options(objective: str) -> dict[str, Any]:
+    """The objective, and the defaults of the options that the objective does not use.
+
+    For example, a grid gives a temperature for similarity, and clusters refuses this option.
+    """
+    unused = unused_by_objective(objective)
+    defaults = {f"transfer.{name}": getattr(TransferConfig(), name) for name in unused}
+    return {_OBJECTIVE: objective, **defaults}
 
 
 def sweep_cells(
@@ -171,6 +203,12 @@ def _read(path: Path) -> dict[str, Any]:
         values = grid.get(key, [0])
         if not values or not all(type(value) is int for value in values):
             raise ConfigError(f"{shown(path)}: {key} must be a list of integers, got {values!r}")
+    objectives = grid.get("objectives", ["clusters"])
+    if not objectives or not all(isinstance(value, str) for value in objectives):
+        raise ConfigError(
+            f"{shown(path)}: objectives must be a list of values of {_OBJECTIVE}, such as "
+            f'["clusters", "regression"], got {objectives!r}'
+        )
     for key in ("teachers", "students"):
         for name, own in grid.get(key, {}).items():
             if not isinstance(own, dict):

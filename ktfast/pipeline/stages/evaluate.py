@@ -43,9 +43,9 @@ from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
 from ktfast.pipeline.steps.probe_layers import probe_model
 from ktfast.pipeline.steps.questions import (
-    clusters_untrained_features,
     evaluate_question,
     probe_question,
+    rates_untrained_clusters,
 )
 from ktfast.pipeline.steps.retrain_layers import retrain_above
 from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
@@ -78,7 +78,7 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     config = run.config
     names = ("transfer", *config.evaluate.baselines)
     rows = {name: _probe(run, folder, name) for name in names}
-    untrained = clusters_untrained_features(config)
+    untrained = rates_untrained_clusters(config)
     summary = EvaluationSummary(
         metric="mean per-class accuracy",
         models=list(names),

@@ -9,11 +9,14 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import complete_stage
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.image_sets import set_name
-from ktfast.pipeline.steps.questions import features_question, images_of
+from ktfast.pipeline.steps.questions import feature_roles, features_question, images_of
 
 
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Extract the features of the images of the roles "cluster" and "transfer".
+
+    If the target learns the features themselves, also extract those of the role "test", on which
+    the target is measured.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
         raise ConfigError(f"features.weights {weights} does not exist; give a file of weights")
     results: dict[str, Any] = {}
     fitted = run.stage(f"features/{set_name(run, 'cluster')}")
-    for role in ("cluster", "transfer"):
+    for role in feature_roles(run):
         name = set_name(run, role)
         if name in results:
             continue

@@ -12,7 +12,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.networks import pretext_trunk
-from ktfast.pipeline.steps.questions import clusters_untrained_features
+from ktfast.pipeline.steps.questions import clusters_untrained_features, needs_clusters
 from ktfast.pretext.registry import PRETEXTS, build_pretext
 from ktfast.training.classification import evaluating
 
@@ -32,7 +32,8 @@ def learns_task(config: Config) -> bool:
 def runs_task(config: Config, stage: str) -> bool:
     """Say whether a stage trains a network on the pretext task, or builds an untrained one."""
     if stage == "evaluate":
-        return "pretext" in config.evaluate.baselines or clusters_untrained_features(config)
+        untrained = needs_clusters(config) and clusters_untrained_features(config)
+        return "pretext" in config.evaluate.baselines or untrained
     if stage == "voc":
         return "pretext" in config.voc.models
     return stage == "pretext"

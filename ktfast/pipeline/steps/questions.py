@@ -20,6 +20,8 @@ from ktfast.pipeline.stage_result import read_begun
 from ktfast.pipeline.steps.image_sets import set_name
 
 _TRUNK_OPTIONS = ("variant", "width", "batch_norm")
+# Options of the section `transfer` that only the stage transfer uses: no baseline depends on them.
+_OF_OBJECTIVE = ("objective", "balanced", "pca", "temperature")
 DEFAULTS = Config()
 # Options of the stage evaluate that do not change the probes of a single model.
 _NOT_OF_PROBES = ("baselines", "random_clusters", "retrain", "retrain_epochs")
@@ -122,6 +124,31 @@ def _teacher(run: RunFolder) -> dict[str, Input]:
     return {"source": Input(code.fingerprint, code.text, optional=True)}
 
 
+def needs_clusters(config: Config) -> bool:
+    """Say whether a run needs the stage cluster: for its objective, or for measures without labels.
+
+    The objectives regression and similarity learn the teacher's features themselves.
+    """
+    without_labels = config.evaluate.unlabelled or config.data.test is None
+    return config.transfer.objective == "clusters" or without_labels
+
+
+def feature_roles(run: RunFolder) -> tuple[str, ...]:
+    """List the roles whose images the stage features gives to the teacher.
+
+    An objective on the teacher's features is measured on the test images, unless these are the
+    images that the target learns from.
+    """
+    config = run.config
+    held_out = (
+        config.transfer.objective != "clusters"
+        and config.cluster.features is None
+        and config.data.test is not None
+        and set_name(run, "test") != set_name(run, "transfer")
+    )
+    return ("cluster", "transfer", "test") if held_out else ("cluster", "transfer")
+
+
 def feature_folders(run: RunFolder) -> tuple[Path, Path]:
     """Locate the features that are clustered, and the features of the images that are labelled."""
     external = run.config.cluster.features
@@ -139,17 +166,11 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
 def cluster_question(run: RunFolder) -> Question:
     """Build the question of the stage cluster."""
     config = run.config
-    inputs = {"label_images": images_of(run, "transfer")}
-    if config.cluster.features is not None:
-        path = config.cluster.features
-        # The stage cluster refuses a missing file. Later stages can do without the file.
-        content = FeatureStore.open(path).fingerprint if path.exists() else ""
-        features = Input(content, f"the features in {shown(path)}")
-        inputs |= {"features": features, "label_features": features}
-    else:
-        for name, role in (("features", "cluster"), ("label_features", "transfer")):
-            stage = f"features/{set_name(run, role)}"
-            inputs[name] = made_by(run, stage, f"the result of the stage {stage}")
+    inputs = {
+        "label_images": images_of(run, "transfer"),
+        "features": _features_of(run, "cluster"),
+        "label_features": _features_of(run, "transfer"),
+    }
     return Question(
         "cluster",
         {"seed": config.seed, **result_options(config.cluster)},
@@ -158,15 +179,25 @@ def cluster_question(run: RunFolder) -> Question:
     )
 
 
+def _features_of(run: RunFolder, role: str) -> Input:
+    """Describe the teacher's features of a role's images, or the features of the user."""
+    if (path := run.config.cluster.features) is not None:
+        # A stage that reads a missing file refuses it. Later stages can do without the file.
+        content = FeatureStore.open(path).fingerprint if path.exists() else ""
+        return Input(content, f"the features in {shown(path)}")
+    stage = f"features/{set_name(run, role)}"
+    return made_by(run, stage, f"the result of the stage {stage}")
+
+
 def transfer_question(run: RunFolder) -> Question:
     """Build the question of the stage transfer."""
+    learnt = {"features": _features_of(run, "transfer")}
+    if run.config.transfer.objective == "clusters":
+        learnt = {"labels": made_by(run, "cluster", "the pseudo-labels of the stage cluster")}
     return Question(
         "transfer",
         {"seed": run.config.seed, **result_options(run.config.transfer)},
-        {
-            "images": images_of(run, "transfer"),
-            "labels": made_by(run, "cluster", "the pseudo-labels of the stage cluster"),
-        },
+        {"images": images_of(run, "transfer"), **learnt},
         {"seed": DEFAULTS.seed, **DEFAULTS.transfer.model_dump(mode="json")},
     )
 
@@ -174,8 +205,7 @@ def transfer_question(run: RunFolder) -> Question:
 def baseline_question(run: RunFolder, name: str) -> Question:
     """Build the question of the baseline "pretext" or "labels"."""
     config = run.config
-    target = result_options(config.transfer)
-    target.pop("balanced")  # pseudo-labels only
+    target = _without(result_options(config.transfer), _OF_OBJECTIVE)
     settings: dict[str, Any] = {"seed": config.seed, "target": target}
     role, inputs = "train", {}
     if name == "pretext":
@@ -199,7 +229,7 @@ def evaluate_question(run: RunFolder) -> Question:
     config = run.config
     settings = {"seed": config.seed, **result_options(config.evaluate)}
     code: dict[str, Input] = {}
-    if clusters_untrained_features(config):
+    if rates_untrained_clusters(config):
         code = {name: found for name, found in task_inputs(config).items() if name == "task"}
         settings |= {
             "pretext": _select(result_options(config.pretext), ("task", "trunk", *_TRUNK_OPTIONS)),
@@ -258,18 +288,27 @@ def probe_question(run: RunFolder, name: str) -> dict[str, Any]:
         "model": name,
         "seed": config.seed,
         "weights": made_by(run, stage, "").fingerprint if name != "random" else "",
-        "transfer": result_options(config.transfer),
+        "transfer": _without(result_options(config.transfer), _OF_OBJECTIVE),
         "evaluate": {key: value for key, value in evaluate.items() if key not in _NOT_OF_PROBES},
         "train": images_of(run, "train").fingerprint,
         "test": images_of(run, "test").fingerprint,
     }
 
 
+def rates_untrained_clusters(config: Config) -> bool:
+    """Say whether the report shows untrained clusters beside those that the target learns."""
+    return config.transfer.objective == "clusters" and clusters_untrained_features(config)
+
+
 def clusters_untrained_features(config: Config) -> bool:
-    """Say whether the stage evaluate clusters the features of an untrained network too."""
+    """Say whether the features of an untrained network are clustered beside the run's features."""
     of_pretext = config.features.source == "pretext" and config.cluster.features is None
     return config.evaluate.random_clusters and of_pretext
 
 
 def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in names}
+
+
+def _without(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}

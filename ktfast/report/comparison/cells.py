@@ -116,6 +116,8 @@ class _Chain:
         if result is None or stage in self.seconds:
             return self
         self.seconds[stage] = result.seconds
+        if stage == "transfer":
+            self.settings["transfer.objective"] = "clusters"  # the only one of earlier versions
         for name, value in flat(result.settings):
             if name != "seed":
                 self.settings[_option(stage, name)] = value

@@ -115,7 +115,7 @@ def _groups(cells: Sequence[Cell], everything: Sequence[Cell], notes: list[str])
             continue
         if cell.model == "transfer" or other.scores != cell.scores:
             notes.append(
-                f"{MODEL_NAMES[cell.model]} of {cell.run.folder} is left out: {other.run.folder} "
+                f"{_model_name(cell.model)} of {cell.run.folder} is left out: {other.run.folder} "
                 f"has the same options and the same seed {cell.seed}"
                 + (", and other accuracies." if other.scores != cell.scores else ".")
             )
@@ -133,7 +133,7 @@ def _row_names(rows: Sequence[list[Cell]], everything: Sequence[Cell]) -> list[s
         same = [cell for cell in everything if cell.model == row[0].model]
         words = _differing(row[0], same)
         if row[0].model != "transfer":
-            words.insert(0, MODEL_NAMES.get(row[0].model, row[0].model).partition(" (")[0])
+            words.insert(0, _model_name(row[0].model))
         names.append(", ".join(words) or "transfer")
     repeated = {name for name in names if names.count(name) > 1}
     return [
@@ -142,23 +142,37 @@ def _row_names(rows: Sequence[list[Cell]], everything: Sequence[Cell]) -> list[s
     ]
 
 
+def _model_name(model: str) -> str:
+    """Name of a model without the objective, in which the networks of a comparison may differ."""
+    return MODEL_NAMES.get(model, model).partition(" (")[0]
+
+
 def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
     """Spell the options of a network that are not the same in all networks of its model."""
     named = cell.model == "transfer" and all(other.names for other in others)
     if named:
-        keys = [k for k in cell.names if len({str(other.names.get(k)) for other in others}) > 1]
-        keys = keys or list(cell.names)[:1]
+        # Networks that learnt no clusters have no number of clusters.
+        values = {k: {str(o.names[k]) for o in others if k in o.names} for k in cell.names}
+        keys = [key for key in cell.names if len(values[key]) > 1] or list(cell.names)[:1]
         return [_spell(key, cell.names[key]) for key in keys]
     # Options that only some networks have, such as those of the puzzle, follow from other options.
-    shared = [key for key in cell.settings if all(key in other.settings for other in others)]
-    for keys in (shared, list(cell.settings)):
-        varied = [
-            key for key in keys if len({str(other.settings.get(key)) for other in others}) > 1
-        ]
-        if varied:
-            varied.sort(key=_section)
-            return [_spell(key.rpartition(".")[2], cell.settings[key]) for key in varied[:4]]
-    return []
+    varied = _varied(cell, others, _shared(cell, others))
+    alike = [o for o in others if all(str(o.settings[k]) == str(cell.settings[k]) for k in varied)]
+    # Networks with one objective share options that the other objectives do not have.
+    varied += _varied(cell, alike, _shared(cell, alike)) if varied else []
+    varied = varied or _varied(cell, others, list(cell.settings))
+    varied.sort(key=_section)
+    return [_spell(key.rpartition(".")[2], cell.settings[key]) for key in varied[:4]]
+
+
+def _shared(cell: Cell, others: Sequence[Cell]) -> list[str]:
+    """Options that all networks have."""
+    return [key for key in cell.settings if all(key in other.settings for other in others)]
+
+
+def _varied(cell: Cell, others: Sequence[Cell], keys: Sequence[str]) -> list[str]:
+    """Options among `keys` whose values differ."""
+    return [key for key in keys if len({str(other.settings.get(key)) for other in others}) > 1]
 
 
 def _section(key: str) -> int:
@@ -167,6 +181,6 @@ def _section(key: str) -> int:
 
 
 def _spell(name: str, value: object) -> str:
-    if name in ("teacher", "student", "source"):
+    if name in ("teacher", "student", "source", "objective"):
         return str(value)
     return f"{name}={value}"
