@@ -13,15 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ktfast.config.sources import read_source
 from ktfast.errors import ConfigError, InputError, shown
 from ktfast.features.source_code import module_file
 
 logger = logging.getLogger(__name__)
 
+Teacher = Callable[[Tensor], Tensor]
+"""Features, float32 [B, d], of images, uint8 [B, S, S, 3]."""
+
+
+def functions_of(source: str) -> list[str]:
+    """Each MODULE:FUNCTION of a user's module that a `features.source` names."""
+    return [part.name for part in read_source(source) if part.kind == "function"]
+
 
 def is_function(source: str) -> bool:
     """Whether a `features.source` names a function of a user's module, as MODULE:FUNCTION."""
-    return ":" in source and not source.startswith("torchvision:")
+    return bool(functions_of(source))
 
 
 def import_function(source: str) -> Callable[[Tensor], Any]:
@@ -95,7 +104,7 @@ def _announce(option: str, name: str, file: str) -> None:
     logger.info("%s %s runs code of the file %s", option, name, shown(file or "(unknown)"))
 
 
-def checked(teacher: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], Tensor]:
+def checked(teacher: Callable[[Tensor], Any], name: str) -> Teacher:
     """Wrap a teacher so that its result is float32 [B, d], and its failure is one sentence.
 
     Parameters

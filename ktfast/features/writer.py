@@ -178,7 +178,9 @@ class FeatureWriter:
         manifest = read_manifest(self.folder)
         before = {key: manifest[key] for key in self._config}
         # Earlier versions also stored the options layer and pool, where they had no effect.
-        before["meta"] = {key: before["meta"].get(key) for key in self.meta}
+        # They did not store the networks of other people, of which the caller knows the content.
+        own = {"teachers": self.meta.get("teachers")}
+        before["meta"] = {key: before["meta"].get(key, own.get(key)) for key in self.meta}
         if changed := [key for key in before if before[key] != self._config[key]]:
             pairs = (f"{key} {before[key]} is now {self._config[key]}" for key in changed)
             raise ConfigError(

@@ -114,11 +114,8 @@ def normalize_images(images: Tensor, how: Normalization) -> Tensor:
     """
     height, width = images.shape[1:3]
     if how == "imagenet":
-        # Operations on whole rows of pixels are faster than on three values at a time.
-        rows = images.float().flatten(2)
-        mean, scale = _imagenet_rows(width, images.device)
-        rows.sub_(mean).mul_(scale)
-    elif how == "image":
+        return normalize_channels(images, IMAGENET_MEAN, IMAGENET_STD)
+    if how == "image":
         rows = images.float().flatten(1)
         # Subtracting the first value first makes an image of one constant value exactly zero.
         rows.sub_(rows[:, :1].clone()).sub_(rows.mean(1, keepdim=True))
@@ -129,14 +126,39 @@ def normalize_images(images: Tensor, how: Normalization) -> Tensor:
     return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
 
 
+def normalize_channels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract a mean from each channel, and divide the channel by a standard deviation.
+
+    Parameters
+    ----------
+    images : Tensor, uint8 [B, H, W, 3]
+        RGB images.
+    mean, std : tuple of float
+        Mean and standard deviation of each channel, on the scale 0 to 255.
+
+    Returns
+    -------
+    Tensor, float32 [B, 3, H, W]
+        Normalised images in channels-last memory order.
+    """
+    height, width = images.shape[1:3]
+    # Operations on whole rows of pixels are faster than on three values at a time.
+    rows = images.float().flatten(2)
+    shift, scale = _rows(width, images.device, mean, std)
+    rows.sub_(shift).mul_(scale)
+    return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
+
+
 @functools.lru_cache(maxsize=16)
-def _imagenet_rows(width: int, device: torch.device) -> Tensor:
+def _rows(
+    width: int, device: torch.device, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Tensor:
     """Mean and 1 / standard deviation of a row of pixels, float32 [2, width * 3].
 
     The result is cached, because a copy to a GPU from memory that is not pinned waits for all
     queued work.
     """
-    values = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
+    values = torch.tensor([mean, std])
     values[1].reciprocal_()
     return values.repeat(1, width).to(device)
 

@@ -19,16 +19,11 @@ from ktfast.images.source import PreparedSet
 from ktfast.kmeans.estimator import KMeans
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
-from ktfast.pipeline.steps.extract_features import (
-    build_teacher,
-    check_trust,
-    in_precision,
-    then_transform,
-    write_features,
-)
+from ktfast.pipeline.steps.extract_features import then_transform, write_features
 from ktfast.pipeline.steps.image_sets import open_feed, progress_line, set_name
+from ktfast.pipeline.steps.model_facts import feature_crop
 from ktfast.pipeline.steps.prepared_images import decoding_of
-from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pipeline.steps.teacher import build_teacher, check_trust
 from ktfast.readers import read_npy
 from ktfast.tables import write_assignments
 
@@ -132,7 +127,7 @@ def _nearest(
     path = run.artifact("cluster", "centers.npy")
     centers = read_npy(path, "run `ktfast cluster` again")
     stored = config.features.normalized and config.cluster.normalize != "none"
-    teacher = in_precision(run, build_teacher(run))
+    teacher = build_teacher(run, run.stage(f"features/{set_name(run, 'cluster')}"))
     with (
         open_feed(
             run,

@@ -62,7 +62,7 @@ def needed_before(config: Config, stage: str) -> list[str]:
         return []
     if config.cluster.features is not None:
         before -= {"pretext", "features"}
-    elif config.features.source != "pretext" or config.features.weights is not None:
+    elif not config.features.learns:
         before -= {"pretext"}
     if config.transfer.objective != "clusters":
         # The target learns features. Only the measures without labels read clusters.

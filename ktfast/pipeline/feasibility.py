@@ -15,18 +15,21 @@ from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import PreparedSet
+from ktfast.models import Trunk
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.extract_features import check_source, try_teacher
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.learn_features import check_learnt_features
+from ktfast.pipeline.steps.model_facts import teacher_crops
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
 from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
-from ktfast.pipeline.steps.questions import feature_crop, needs_clusters
+from ktfast.pipeline.steps.questions import needs_clusters
+from ktfast.pipeline.steps.teacher import check_models, check_source, try_teacher
+from ktfast.pipeline.steps.trunk_layers import teacher_trunk
 from ktfast.pretext.effort import too_few_puzzles
 from ktfast.pretext.neighbours import NEIGHBOURS, judged_rows
 from ktfast.pretext.registry import build_pretext, pretext_class
@@ -68,6 +71,7 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         _check_images(run, sets)
     if all_of_it or "features" in stages:
         check_source(config)
+        check_models(run)
         _check_weights(config)
     for stage, section in (("pretext", config.pretext), ("transfer", config.transfer)):
         if all_of_it or stage in stages:
@@ -162,26 +166,30 @@ def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
 
 
 def _check_teacher(run: RunFolder, sets: Sets) -> None:
-    """Check the network of the pretext task, and its layer whose features are clustered."""
+    """Check the network of the pretext task, and its layers whose features are clustered."""
     config = run.config
-    if config.cluster.features is not None or config.features.source != "pretext":
+    parts = [part for part in config.features.teachers if part.kind == "pretext"]
+    if config.cluster.features is not None or not parts:
         return
     if not may_load_task(run):
         return
-    trunk = pretext_trunk(config.pretext)
     if learns_task(config):
-        build_pretext(trunk, config.pretext, seed=config.seed)
-    layer, crop = config.features.layer or trunk.layers[-1], feature_crop(config)
-    if layer not in trunk.layers:
-        raise ConfigError(
-            f"features.layer {layer!r} is unknown; the trunk has the layers "
-            f"{', '.join(trunk.layers)}"
-        )
+        build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
+    for part, crop in zip(config.features.teachers, teacher_crops(config), strict=True):
+        if part in parts:
+            _check_trunk(config, sets, teacher_trunk(config, part.layer), part.layer, crop)
+
+
+def _check_trunk(config: Config, sets: Sets, trunk: Trunk, layer: str, crop: int) -> None:
+    """Check that a layer of a trunk has a map for the crop, and as many numbers as PCA keeps."""
+    layer = layer or config.features.layer or trunk.layers[-1]
     if trunk.features.side(crop, layer) < 1:
         raise ConfigError(
             f"features.crop {crop} is too small for layer {layer}, which needs at least "
             f"{trunk.features.smallest(layer)} px"
         )
+    if len(config.features.teachers) > 1:
+        return
     limit = trunk.channels[layer] * config.features.pool**2
     limit = min(limit, sets["cluster"].n) if "cluster" in sets else limit
     asked = needs_clusters(config) or config.features.normalized

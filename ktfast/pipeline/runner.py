@@ -188,8 +188,8 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
 
 def _check_trust(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
     """Refuse code that only a file names, before hours of work; finished stages need no code."""
-    from ktfast.pipeline.steps.extract_features import check_trust
     from ktfast.pipeline.steps.pretext_tasks import check_task_trust, runs_task
+    from ktfast.pipeline.steps.teacher import check_trust
 
     def is_done(stage: str) -> bool:
         folder = run_folder.stage(stage)
@@ -221,7 +221,7 @@ def _needless(config: "Config", stage: str) -> str | None:
 
     if stage in ("pretext", "features") and config.cluster.features is not None:
         return f"cluster.features is {shown(config.cluster.features)}"
-    if stage == "pretext" and (config.features.source != "pretext" or config.features.weights):
+    if stage == "pretext" and not config.features.learns:
         return f"the features come from {shown(config.features.weights or config.features.source)}"
     if stage == "cluster" and not needs_clusters(config):
         return f"transfer.objective is {config.transfer.objective}, which learns no clusters"

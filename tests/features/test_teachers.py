@@ -10,7 +10,8 @@ import torch
 from ktfast.errors import ConfigError
 from ktfast.features import foreign
 from ktfast.features.foreign import checked, file_of, import_function
-from ktfast.features.teachers import callable_teacher, torchvision_crop, torchvision_teacher
+from ktfast.features.teachers import callable_teacher
+from ktfast.features.torchvision_teacher import torchvision_crop, torchvision_teacher
 
 IMAGES = torch.arange(4 * 16 * 16 * 3).reshape(4, 16, 16, 3).remainder(251).to(torch.uint8)
 ROWS = IMAGES.float().flatten(1)[:, :6]

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet34
 
 from ktfast.errors import InputError
-from ktfast.features.teachers import torchvision_teacher
+from ktfast.features.torchvision_teacher import torchvision_teacher
 from ktfast.models import load_weights
 from ktfast.models.weight_files import read_state
 

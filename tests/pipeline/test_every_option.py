@@ -53,7 +53,8 @@ OTHER = {
 BASES = [
     {"cluster.normalize": "pca-l2", "features.normalized": True, "evaluate.retrain": ("conv1",)},
     {"features.source": "hog", "evaluate.retrain": ("conv1",)},
-    {"features.source": "torchvision:resnet18"},
+    {"features.source": "torchvision:resnet18@layer3"},
+    {"features.source": "pretext + hog"},
     {"pretext.training.schedule": "cosine", "transfer.target": "vgg16"},
     {"transfer.target": "torchvision:resnet18", "transfer.training.optimizer": "adamw"},
     {"pretext.task": "rotation"},

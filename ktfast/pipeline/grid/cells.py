@@ -246,7 +246,8 @@ def _reset(values: Mapping[str, Any], own: Mapping[str, Any], start: Config) -> 
     For example, a recipe names a layer of the puzzle network, and HOG refuses this option.
     """
     source = values.get("features.source", start.features.source)
-    unused = FeaturesConfig.model_construct(source=source).unused()
+    weights = values.get(f"{_FEATURES}weights", start.features.weights)
+    unused = FeaturesConfig.model_construct(source=source, weights=weights).unused()
     defaults = FeaturesConfig()
     return {
         f"{_FEATURES}{name}": getattr(defaults, name)

@@ -11,127 +11,32 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from ktfast.config import Config
-from ktfast.errors import ConfigError, DataError, shown
-from ktfast.features.foreign import file_of, is_function
+from ktfast.errors import DataError
+from ktfast.features.ensemble import fit_part, join
+from ktfast.features.foreign import Teacher
 from ktfast.features.manifest import MANIFEST
 from ktfast.features.store import FeatureStore
 from ktfast.features.stream import FeatureStream
-from ktfast.features.teachers import (
-    Teacher,
-    callable_teacher,
-    hog_teacher,
-    torchvision_teacher,
-    trunk_teacher,
-)
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
 from ktfast.features.writer import FeatureWriter
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
-from ktfast.pipeline.steps.best_weights import best_weights
-from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_line, set_name
-from ktfast.pipeline.steps.networks import WEIGHTS, load_all, pretext_trunk
-from ktfast.pipeline.steps.pretext_tasks import check_task_trust
-from ktfast.pipeline.steps.questions import feature_crop
+from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_line
+from ktfast.pipeline.steps.model_facts import feature_crop, teacher_records
+from ktfast.pipeline.steps.teacher import PART, build_teachers, in_precision
 from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
 from ktfast.training.memory import kept_heap
-from ktfast.training.precision import computing_dtype
 
 logger = logging.getLogger(__name__)
 
 # The PCA of features that are stored normalised is fitted on one image in FIT_SHARE, but on at
 # least FIT_ROWS_PER_DIMENSION images per dimension that PCA keeps, and on at most FIT_ROWS images.
 FIT_SHARE, FIT_ROWS_PER_DIMENSION = 10, 40
-
-
-def check_trust(run: RunFolder) -> None:
-    """Refuse to run the code that a configuration file names, unless the user trusts the file.
-
-    Raises
-    ------
-    ConfigError
-        `features.source` names a function, or the features are those of a pretext task that is a
-        class of the user, and the run does not trust the name.
-    """
-    source = run.config.features.source
-    if source == "pretext":
-        check_task_trust(run)
-    if is_function(source) and not run.trust_source:
-        file = shown(file_of(source)) or "no file that Python finds"
-        raise ConfigError(
-            f"the configuration file names features.source {source!r}, which would run code of "
-            f"{file}; add --trust-source (trust_source=True in Python) if you trust this code"
-        )
-
-
-def try_teacher(run: RunFolder) -> None:
-    """Call a teacher of torchvision or of the user once, on a whole batch of images.
-
-    The pretext network and HOG are not called. Nothing is done if the features exist already.
-
-    Raises
-    ------
-    ConfigError
-        The teacher fails, or returns anything but one row of features per image.
-    """
-    config = run.config
-    name = set_name(run, "cluster")
-    if config.cluster.features is not None or config.features.source in ("pretext", "hog"):
-        return
-    if (run.stage(f"features/{name}") / "result.json").is_file():
-        return
-    images, side = open_set(run, "cluster"), feature_crop(config)
-    n = min(images.n, config.features.batch_size)
-    rows = [images.square(row, short_side=config.data.short_side, size=side) for row in range(n)]
-    device = torch.device(resolve_device(config.device))
-    with torch.random.fork_rng(devices=[]):  # building a network draws from torch's generator
-        in_precision(run, build_teacher(run))(torch.from_numpy(np.stack(rows)).to(device))
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # feeds choose by the free memory of the GPU
-
-
-def check_source(config: Config) -> None:
-    """Refuse a `features.source` that is neither a known name nor of the form NAME:NAME."""
-    source = config.features.source
-    if source not in ("pretext", "hog") and not all(source.partition(":")):
-        raise ConfigError(
-            f"features.source {source!r} is unknown; expected pretext, hog, torchvision:MODEL or "
-            "MODULE:CALLABLE"
-        )
-
-
-def build_teacher(run: RunFolder) -> Teacher:
-    """Build the teacher that `features.source` names, on the run's device."""
-    config, device = run.config.features, resolve_device(run.config.device)
-    check_source(run.config)
-    check_trust(run)
-    if config.source == "pretext":
-        trunk = pretext_trunk(run.config.pretext)
-        load_all(trunk, config.weights or _puzzle_weights(run))
-        return trunk_teacher(
-            trunk.to(device).to(memory_format=torch.channels_last),
-            config.layer or trunk.layers[-1],
-            pool=config.pool,
-            pooling=config.pooling,
-        )
-    if config.source == "hog":
-        return hog_teacher(n_threads=run.config.threads or None)
-    if config.source.startswith("torchvision:"):
-        return torchvision_teacher(config.source.partition(":")[2], config.weights, device)
-    return callable_teacher(config.source)
-
-
-def _puzzle_weights(run: RunFolder) -> Path:
-    """Locate the weights of the run's puzzle network that `features.checkpoint` asks for."""
-    if run.config.features.checkpoint == "best":
-        return best_weights(run)
-    return run.artifact("pretext", WEIGHTS)
 
 
 def extract(
@@ -158,11 +63,13 @@ def extract(
         Fingerprint, number of rows and images per second.
     """
     config = run.config.features
-    teacher = in_precision(run, teacher or build_teacher(run))
+    teacher = in_precision(run, teacher) if teacher else _ensemble(run, fitted, folder)
     transform = _transform(run, teacher, fitted, folder)
     meta: dict[str, Any] = {"source": config.source}
     if config.source == "pretext":
         meta |= {"layer": config.layer, "pool": config.pool}
+    if described := teacher_records(run.config):
+        meta["teachers"] = described
     if transform is not None:
         meta |= {"normalize": transform.choice, "pca": transform.dim}
         teacher = then_transform(teacher, transform)
@@ -258,21 +165,6 @@ def _feed(run: RunFolder, role: str, *, shuffle: bool) -> Feed:
     )
 
 
-def in_precision(run: RunFolder, teacher: Teacher) -> Teacher:
-    """Run a network in the configured precision. Other teachers choose their own precision."""
-    config, device = run.config.features, torch.device(resolve_device(run.config.device))
-    dtype = computing_dtype(config.precision, device)
-    is_network = config.source == "pretext" or config.source.startswith("torchvision:")
-    if dtype == torch.float32 or not is_network:
-        return teacher
-
-    def teach(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, dtype):
-            return teacher(images).float()
-
-    return teach
-
-
 def then_transform(teacher: Teacher, transform: FeatureTransform) -> Teacher:
     """Apply a transform to the features of a teacher."""
     return lambda images: transform.apply_tensor(teacher(images))
@@ -285,15 +177,55 @@ def _transform(
     config = run.config.cluster
     if not run.config.features.normalized or config.normalize == "none":
         return None
-    path = fitted / "transform.npz"
-    if fitted != folder and path.is_file():
+
+    def fit() -> FeatureTransform:
+        rows = _sample(run, teacher, config.pca)
+        return FeatureTransform.fit_blocks(
+            rows, config.normalize, dim=config.pca, seed=run.config.seed
+        )
+
+    return _fitted_once(fitted / "transform.npz", folder, fit)
+
+
+def _ensemble(run: RunFolder, fitted: Path, folder: Path) -> Teacher:
+    """Join the teachers of the run; load the PCA of each, or fit it on random images."""
+    teachers = build_teachers(run)
+    if len(teachers) == 1:
+        return teachers[0]
+
+    def transform_of(number: int, teacher: Teacher) -> FeatureTransform:
+        def fit() -> FeatureTransform:
+            seed, most = run.config.seed, run.config.features.part_pca
+            return fit_part(_sample(run, teacher, most), most, seed=seed)
+
+        return _fitted_once(fitted / PART.format(number), folder, fit)
+
+    return join([(teacher, transform_of(n, teacher)) for n, teacher in enumerate(teachers)])
+
+
+def _fitted_once(path: Path, folder: Path, fit: Callable[[], FeatureTransform]) -> FeatureTransform:
+    """Load a fitted transform, or fit and save it.
+
+    Parameters
+    ----------
+    path : Path
+        File of the transform.
+    folder : Path
+        Folder of the features that are extracted now.
+    fit : callable
+        Fits the transform.
+
+    Returns
+    -------
+    transform : FeatureTransform
+        The transform.
+    """
+    if path.parent != folder and path.is_file():
         return FeatureTransform.load(path)
     if (transform := _stored_transform(path)) is not None:
         return transform
-    transform = FeatureTransform.fit_blocks(
-        _sample(run, teacher), config.normalize, dim=config.pca, seed=run.config.seed
-    )
-    fitted.mkdir(parents=True, exist_ok=True)
+    transform = fit()
+    path.parent.mkdir(parents=True, exist_ok=True)
     transform.save(path)
     return transform
 
@@ -319,10 +251,10 @@ def _stored_transform(path: Path) -> FeatureTransform | None:
     return None
 
 
-def _sample(run: RunFolder, teacher: Teacher) -> Iterator[torch.Tensor]:
-    """Compute features of random images, batch by batch."""
+def _sample(run: RunFolder, teacher: Teacher, dim: int) -> Iterator[torch.Tensor]:
+    """Compute features of random images, batch by batch, for a PCA that keeps `dim` dimensions."""
     with _feed(run, "cluster", shuffle=True) as feed:
-        wanted = max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * run.config.cluster.pca)
+        wanted = max(feed.n // FIT_SHARE, FIT_ROWS_PER_DIMENSION * dim)
         batches = -(-min(FIT_ROWS, wanted) // feed.batch_size)
         for batch in itertools.islice(feed.epoch(0), batches):
             yield teacher(batch.images)

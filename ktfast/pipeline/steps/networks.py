@@ -27,13 +27,18 @@ HEADER = "ktfast"
 
 def pretext_trunk(config: PretextConfig) -> Trunk:
     """Build the trunk that learns the pretext task, up to the last layer that the task trains."""
-    task = pretext_class(config.task)
-    options = {"conv1_stride": task.conv1_stride} if config.trunk == "alexnet" else {}
-    trunk = build_trunk(
+    trunk = whole_trunk(config)
+    trunk.truncate(pretext_class(config.task).last_layer(trunk))
+    return trunk
+
+
+def whole_trunk(config: PretextConfig) -> Trunk:
+    """Build the trunk of the pretext network with the layers that the pretext task leaves out."""
+    stride = pretext_class(config.task).conv1_stride
+    options = {"conv1_stride": stride} if config.trunk == "alexnet" else {}
+    return build_trunk(
         config.trunk, n_classes=0, width=config.width, batch_norm=config.batch_norm, **options
     )
-    trunk.truncate(task.last_layer(trunk))
-    return trunk
 
 
 def target_trunk(config: TransferConfig, task: str) -> Trunk:

@@ -62,8 +62,7 @@ class Plan:
 
 def warn_of_the_papers_size(config: Config, stages: Collection[str]) -> None:
     """Warn if networks of the paper's size would be trained on a CPU."""
-    learns_puzzle = config.cluster.features is None and config.features.source == "pretext"
-    puzzle = "pretext" in stages and learns_puzzle and config.features.weights is None
+    puzzle = "pretext" in stages and config.cluster.features is None and config.features.learns
     named = [
         f"{section}.width is {width:g}"
         for section, width, asked in (

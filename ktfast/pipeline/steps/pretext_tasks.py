@@ -22,11 +22,7 @@ TRIED = 4
 
 def learns_task(config: Config) -> bool:
     """Say whether the run trains the network whose features are clustered."""
-    return (
-        config.features.source == "pretext"
-        and config.features.weights is None
-        and config.cluster.features is None
-    )
+    return config.features.learns and config.cluster.features is None
 
 
 def runs_task(config: Config, stage: str) -> bool:

@@ -11,13 +11,15 @@ from typing import Any
 from ktfast.config import Config, result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError, shown
+from ktfast.features.pretrained import MissingModelError
 from ktfast.features.source_code import source_code
 from ktfast.features.store import FeatureStore
-from ktfast.features.teachers import default_weights, torchvision_crop
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
 from ktfast.pipeline.steps.image_sets import set_name
+from ktfast.pipeline.steps.model_facts import feature_crop, library_input
+from ktfast.pipeline.steps.trunk_layers import teacher_normalization
 
 _TRUNK_OPTIONS = ("variant", "width", "batch_norm")
 # Options of the section `transfer` that only the stage transfer uses: no baseline depends on them.
@@ -25,24 +27,6 @@ _OF_OBJECTIVE = ("objective", "balanced", "pca", "temperature")
 DEFAULTS = Config()
 # Options of the stage evaluate that do not change the probes of a single model.
 _NOT_OF_PROBES = ("baselines", "random_clusters", "retrain", "retrain_epochs")
-
-
-def feature_crop(config: Config) -> int:
-    """Give the side of the centre crop that the teacher sees, in pixels.
-
-    The side is `features.crop`, by default `pretext.crop`. A torchvision model that takes images of
-    one size only, such as a vision transformer, sees that size by default.
-    """
-    source, name = config.features.source, config.features.source.partition(":")[2]
-    if config.features.crop or not source.startswith("torchvision:"):
-        return config.features.crop or config.pretext.crop
-    side = torchvision_crop(name, config.pretext.crop)
-    if side > config.data.short_side:
-        raise ConfigError(
-            f"features.source {source!r} takes images of {side} px only, but data.short_side is "
-            f"{config.data.short_side} px; set data.short_side to at least {side}"
-        )
-    return side
 
 
 def made_by(run: RunFolder, stage: str, text: str) -> Input:
@@ -88,40 +72,57 @@ def pretext_question(run: RunFolder) -> Question:
 def features_question(run: RunFolder, role: str) -> Question:
     """Build the question of the stage features for a role's images."""
     config = run.config
-    settings = {**result_options(config.features), "crop": feature_crop(config)}
-    if config.features.source == "pretext":
+    features = config.features
+    settings = {**result_options(features), "crop": _recorded_crop(run, role)}
+    if any(part.kind == "pretext" for part in features.teachers):
         settings |= {"trunk": config.pretext.trunk, "task": config.pretext.task}
+        settings["normalization"] = teacher_normalization(config)
+    if len(features.teachers) > 1:
+        settings["seed"] = config.seed  # of the PCA of each teacher
     if config.features.normalized:
         stored_as = _select(result_options(config.cluster), ("normalize", "pca"))
         settings |= {f"cluster.{name}": value for name, value in stored_as.items()}
         settings["seed"] = config.seed
     defaults = {
         **DEFAULTS.features.model_dump(mode="json"),
+        "normalization": "image",  # the only one of earlier versions
         "trunk": DEFAULTS.pretext.trunk,
         "task": DEFAULTS.pretext.task,
         "cluster.normalize": DEFAULTS.cluster.normalize,
         "cluster.pca": DEFAULTS.cluster.pca,
     }
-    inputs = {"images": images_of(run, role), **_teacher(run)}
+    inputs = {"images": images_of(run, role), **_teachers(run)}
     return Question("features", settings, inputs, defaults)
 
 
-def _teacher(run: RunFolder) -> dict[str, Input]:
-    """Describe the weights or the code of the teacher."""
-    config = run.config.features
+def _recorded_crop(run: RunFolder, role: str) -> int:
+    """Give the side of the crop; that of finished features if a model is no longer here."""
+    try:
+        return feature_crop(run.config)
+    except MissingModelError:
+        begun = read_begun(run, f"features/{set_name(run, role)}").get("settings", {})
+        if "crop" not in begun:
+            raise
+        return int(begun["crop"])
+
+
+def _teachers(run: RunFolder) -> dict[str, Input]:
+    """Describe the weights or the code of the teachers."""
+    config, inputs = run.config.features, dict[str, Input]()
     if config.weights is not None:
         # The stage features refuses a missing file. Later stages can do without the file.
         content = sha256_file(config.weights) if config.weights.is_file() else ""
-        return {"weights": Input(content, f"the weights in {shown(config.weights)}")}
-    if config.source == "pretext":
-        return {"weights": made_by(run, "pretext", "the weights of the stage pretext")}
-    if config.source == "hog":
-        return {}
-    if config.source.startswith("torchvision:"):
-        weights = default_weights(config.source.partition(":")[2])
-        return {"source": Input(weights, f"torchvision's weights {weights}", optional=True)}
-    code = source_code(config.source)
-    return {"source": Input(code.fingerprint, code.text, optional=True)}
+        inputs["weights"] = Input(content, f"the weights in {shown(config.weights)}")
+    elif config.learns:
+        inputs["weights"] = made_by(run, "pretext", "the weights of the stage pretext")
+    for number, part in enumerate(config.teachers, 1):
+        if part.kind in ("pretext", "hog"):
+            continue
+        if part.kind == "torchvision" and config.weights is not None:
+            continue
+        key = "source" if len(config.teachers) == 1 else f"teacher {number}"
+        inputs[key] = library_input(part, config.weights if part.takes_weights else None)
+    return inputs
 
 
 def needs_clusters(config: Config) -> bool:
@@ -233,7 +234,7 @@ def evaluate_question(run: RunFolder) -> Question:
         code = {name: found for name, found in task_inputs(config).items() if name == "task"}
         settings |= {
             "pretext": _select(result_options(config.pretext), ("task", "trunk", *_TRUNK_OPTIONS)),
-            "features": {**result_options(config.features), "crop": feature_crop(config)},
+            "features": _untrained_features(config),
             "cluster": result_options(config.cluster),
         }
     inputs = {
@@ -265,7 +266,7 @@ def unlabelled_question(run: RunFolder) -> Question:
     if untrained := clusters_untrained_features(config):
         settings |= {
             "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
-            "features": {**result_options(config.features), "crop": feature_crop(config)},
+            "features": _untrained_features(config),
         }
     settings["random_clusters"] = untrained
     clustered = cluster_question(run).inputs
@@ -302,8 +303,16 @@ def rates_untrained_clusters(config: Config) -> bool:
 
 def clusters_untrained_features(config: Config) -> bool:
     """Say whether the features of an untrained network are clustered beside the run's features."""
-    of_pretext = config.features.source == "pretext" and config.cluster.features is None
+    kinds = [part.kind for part in config.features.teachers]
+    of_pretext = kinds == ["pretext"] and config.cluster.features is None
     return config.evaluate.random_clusters and of_pretext
+
+
+def _untrained_features(config: Config) -> dict[str, Any]:
+    """Give the options of the features of an untrained network."""
+    options = {**result_options(config.features), "crop": feature_crop(config)}
+    options.pop("normalization", None)  # an untrained network has that of the pretext task
+    return options
 
 
 def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.extract_features import extract
 from ktfast.pipeline.steps.fit_clusters import cluster_images
 from ktfast.pipeline.steps.image_sets import open_set, set_name
-from ktfast.pipeline.steps.networks import pretext_trunk
+from ktfast.pipeline.steps.trunk_layers import teacher_trunk
 
 
 def untrained_clusters(
@@ -40,11 +40,12 @@ def untrained_clusters(
     """
     images = open_set(run, "transfer")
     torch.manual_seed(run.config.seed)
-    trunk = pretext_trunk(run.config.pretext)
+    config = run.config.features
+    asked = config.teachers[0].layer or config.layer
+    trunk = teacher_trunk(run.config, asked)
     initialize(trunk)
     trunk.to(resolve_device(run.config.device))
-    config = run.config.features
-    layer = config.layer or trunk.layers[-1]
+    layer = asked or trunk.layers[-1]
     teacher = trunk_teacher(trunk, layer, pool=config.pool, pooling=config.pooling)
     places = {
         role: folder / f"random_features-{set_name(run, role)}" for role in ("cluster", "transfer")
