@@ -4,7 +4,11 @@ The kernels run in threads of ktfast's own, which `csrc/common/parallel.h` descr
 sleep while there is no work, and a forked child starts its own.
 """
 
+import contextlib
+import functools
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import threadpoolctl
@@ -12,7 +16,7 @@ import threadpoolctl
 from ktfast.native import _cpu
 from ktfast.native.quota import quota_cores
 
-__all__ = ["n_threads", "thread_limit", "usable_cores"]
+__all__ = ["n_threads", "one_blas_thread", "thread_limit", "usable_cores"]
 
 _MOST_THREADS = 64
 
@@ -88,3 +92,51 @@ class _KernelThreads(threadpoolctl.LibController):  # type: ignore[misc]
 
 
 threadpoolctl.register(_KernelThreads)
+
+
+class _BlasLimit:
+    """The limit of one thread for the BLAS of NumPy, while at least one block holds it.
+
+    The number of threads belongs to the whole process. If each of two Python threads read and
+    restored the number by itself, the later one could restore the limit of the other for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limiter: Any = None
+
+    def acquire(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                self._limiter = _blas().limit(limits=1)
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._limiter.restore_original_limits()
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """Control the threads of NumPy's BLAS. The search for the BLAS takes milliseconds, once."""
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+_blas_limit = _BlasLimit()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's BLAS use one thread for the length of a block.
+
+    Idle threads of a BLAS wait actively on the cores that the kernels need. Blocks may nest, and
+    may overlap in several Python threads. The end of the last block restores the number of threads.
+    """
+    _blas_limit.acquire()
+    try:
+        yield
+    finally:
+        _blas_limit.release()

@@ -154,3 +154,22 @@ def test_without_memory_for_threads_the_caller_does_their_work(tmp_path):
     subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
     done = subprocess.run([program], capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, b"75\n")
+
+
+def test_overlapping_blocks_restore_the_threads_of_blas():
+    """Two Python threads begin and end their blocks in turn: a begins, b begins, a ends, b ends."""
+
+    def count():
+        return [found["num_threads"] for found in blas.info()]
+
+    blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = count()
+        first, second = threads.one_blas_thread(), threads.one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        inside = count()
+        second.__exit__(None, None, None)
+        assert inside == [1] * len(before)
+        assert count() == before == [2] * len(before)

@@ -14,16 +14,15 @@ A fit goes through these phases, from pass to pass:
 last one, or because the snapshots of the centres would need too much memory.
 """
 
-import functools
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
 from ktfast.kmeans.assignment.screen import Outlook, first_screen, later_screen
 from ktfast.kmeans.assignment.snapshots import Snapshots, epochs_that_fit
 from ktfast.kmeans.data.rows import Rows
+from ktfast.native.threads import one_blas_thread
 from ktfast.ops.kmeans_screen import DistanceBounds, RowCodes, Screen
 
 # Bounded passes may compute at least this many distances for a row, added up over the passes,
@@ -141,8 +140,7 @@ class DensePass:
 
     def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
         """See `Phase`."""
-        # Idle threads of NumPy's BLAS would busy-wait on the cores that the kernels need.
-        with _blas().limit(limits=1):
+        with one_blas_thread():
             if not self._outlook.bounds_pay(centers, previous, self._fit.distances):
                 return self
             chosen = _choose_screen(self._fit, centers)
@@ -260,9 +258,3 @@ def _choose_screen(fit: FitRows, centers: Float64) -> _ChosenScreen:
         for place, part in fit.rows.parts():
             screen.encode(part, codes.at(place))
     return _ChosenScreen(screen, codes, margin, max(_LEAST_BUDGET, int(cost / screen.pair_cost)))
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    """Control the threads of NumPy's BLAS. The search for the BLAS takes milliseconds, once."""
-    return ThreadpoolController().select(user_api="blas")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.hierarchical.resampling import Resampling, fit_clusters
+from ktfast.native.threads import one_blas_thread
 
 _SEEDS = 2**31 - 1
 
@@ -85,9 +85,7 @@ def divided_centers(
     if workers == 1:  # a GPU's current stream belongs to the present thread
         found = list(map(fit_group, groups, shares, seeds))
     else:
-        # The fits of the groups set the threads of NumPy's BLAS to 1 for a while. All of them must
-        # find and restore the same number, so the number is 1 before they start.
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
             found = list(pool.map(fit_group, groups, shares, seeds))
     centers = np.concatenate([group_centers for group_centers, _ in found])
     return centers, max(whole.n_iter_, *(n_iter for _, n_iter in found))
