@@ -1,9 +1,9 @@
 """Networks of timm as teachers (Wightman, "PyTorch Image Models")."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ktfast.errors import ConfigError
@@ -19,6 +19,7 @@ from ktfast.features.pretrained import (
     need,
     torch_file,
 )
+from ktfast.models.meta import without_weights
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -84,19 +85,9 @@ def check_timm(name: str, layer: str, weights: Path | None) -> None:
     source = _spelled(name, layer)
     found = timm_pretrained(name)
     if layer:
-        with torch.random.fork_rng(devices=[]):
-            check_layer(_on_meta(name), layer, source)
+        check_layer(without_weights(partial(_network, name)), layer, source)
     if weights is None and not found.files:
         raise _missing(name, source)
-
-
-def _on_meta(name: str) -> nn.Module:
-    """Build a network without memory for its weights, if the network's constructor allows that."""
-    try:
-        with torch.device("meta"):
-            return _network(name)
-    except (RuntimeError, NotImplementedError):  # the constructor reads values of tensors
-        return _network(name)
 
 
 def _network(name: str) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from ktfast.features.backbone import load_backbone
 from ktfast.features.foreign import Teacher
 from ktfast.features.layers import Pooling, check_layer, network_teacher
 from ktfast.features.pretrained import Color, torch_file
+from ktfast.models.meta import without_weights
 
 _IMAGENET: tuple[Color, Color] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # With torchvision's own weights, these networks normalise their input once more.
@@ -92,8 +94,7 @@ def check_torchvision(name: str, layer: str) -> None:
         )
     if not layer:
         return
-    with torch.device("meta"):
-        network = models.get_model(name, weights=None, **_options(name))
+    network = without_weights(partial(models.get_model, name, weights=None, **_options(name)))
     source = f"torchvision:{name}@{layer}"
     check_layer(network, layer, source)
     if layer == _head(network, name):
@@ -224,8 +225,8 @@ def torchvision_crop(name: str, crop: int) -> int:
         return crop
     transforms = models.get_model_weights(name).DEFAULT.transforms
     own = getattr(transforms, "keywords", {}).get("crop_size", crop)
+    network = without_weights(partial(models.get_model, name, weights=None)).eval()
     with torch.device("meta"):
-        network = models.get_model(name, weights=None).eval()
         if not _takes(network, crop) and _takes(network, own):
             return int(own)
     return crop

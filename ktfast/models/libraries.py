@@ -6,6 +6,7 @@ To add a library, write a `Library` and add it to `LIBRARIES`.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from ktfast.errors import ConfigError
 from ktfast.models.anatomy import Anatomy, examine
+from ktfast.models.meta import without_weights
 from ktfast.optional import problem_of
 
 
@@ -151,7 +153,10 @@ class Plan:
     def build(self, n_classes: int) -> nn.Module:
         """Build the network on torch's default device."""
         if torch.get_default_device().type == "meta":
-            return _without_weights(self.library, self.name, n_classes, self.options)
+            return without_weights(partial(self._build, n_classes))
+        return self._build(n_classes)
+
+    def _build(self, n_classes: int) -> nn.Module:
         return self.library.build(self.name, n_classes, **self.options)
 
 
@@ -189,7 +194,7 @@ def plan_network(source: str, image_size: int) -> Plan:
     reasons = []
     for options in library.sizes(image_size):
         try:
-            network = _without_weights(library, name, ODD_CLASSES, options)
+            network = without_weights(partial(library.build, name, ODD_CLASSES, **options))
             head = _head(network, source)
             anatomy = examine(network, head, image_size)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -208,20 +213,6 @@ def plan_network(source: str, image_size: int) -> Plan:
     raise ImageSizeError(
         f"{source} does not take images of {image_size} px ({reasons[0]}); {remedy}"
     )
-
-
-def _without_weights(
-    library: Library, name: str, n_classes: int, options: Mapping[str, Any]
-) -> nn.Module:
-    """Build a network on torch's meta device; leaves torch's generators unchanged."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return library.build(name, n_classes, **options)
-        except (NotImplementedError, RuntimeError):
-            # RegNets compute their widths with tensors, which the meta device cannot do.
-            with torch.device("cpu"):
-                return library.build(name, n_classes, **options).to("meta")
 
 
 def _head(network: nn.Module, source: str) -> str:

@@ -116,6 +116,7 @@ def test_the_crop_follows_a_model_that_takes_one_size():
     assert torchvision_crop("vit_b_16", 255) == 224
     assert torchvision_crop("vit_b_16", 224) == 224
     assert torchvision_crop("resnet18", 255) == 255
+    assert torchvision_crop("regnet_x_400mf", 255) == 255  # needs values, not shapes, to be built
     assert torchvision_crop("no_such_model", 255) == 255
 
 
