@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ktfast.errors import DataError, shown
+from ktfast.errors import DataError, reading, shown
 from ktfast.models.spelling import utf8_path
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     name = shown(path)
     if not path.is_file():
         raise DataError(f"there is no weight file {name}; give the path of an existing file")
-    with open(path, "rb") as file:
-        head = file.read(9)
-    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
+    if _is_torch_file(path):
         return _state_of(_read_torch(path), name)
     try:
         with utf8_path(path) as spelling:
@@ -66,6 +64,48 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             f"{name} is damaged, or is neither a safetensors file nor a torch file ({error}); save "
             "the network's state_dict() again"
         ) from error
+
+
+def read_header(path: Path, entry: str) -> str | None:
+    """Read an entry of the header of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        File of safetensors or torch.
+    entry : str
+        Name of the entry.
+
+    Returns
+    -------
+    text : str or None
+        The entry. None: the header has no such entry, or the file is a torch file.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged. The message names the file.
+    """
+    with reading(path, "a weight file", "save the network's state_dict() again"):
+        if _is_torch_file(path):
+            return None
+        with utf8_path(path) as spelling, safetensors.safe_open(spelling, "pt") as file:
+            text: str | None = (file.metadata() or {}).get(entry)
+            return text
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Say whether a file begins as a zip archive or as a pickle, and not as a safetensors file.
+
+    A safetensors file begins with the length of its header, in 8 bytes, and with the brace of the
+    header. The first bytes of the length may look like a pickle's: a header of 640 bytes does.
+    """
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head[4:] == b"\0\0\0\0{":  # a header of less than 4 GiB
+        return False
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return is_pickle or head[:4] == b"PK\x03\x04"
 
 
 def _read_torch(path: Path) -> Any:

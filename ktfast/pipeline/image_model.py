@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from ktfast.images.in_order import in_order
 from ktfast.images.resize import square
 from ktfast.manifest import read_result, verified
 from ktfast.models import TargetNetwork, Trunk, build_target, load_weights
-from ktfast.models.spelling import utf8_path
+from ktfast.models.weight_files import read_header
 from ktfast.pipeline.run_folder import remedy_of
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
 
@@ -236,8 +235,7 @@ def _facts_in(path: Path) -> dict[str, Any]:
     """Read the description of a network from the header of its weight file."""
     remedy = "give a run folder, or a weights.safetensors that ktfast wrote"
     with reading(path, "a weight file", remedy):
-        with utf8_path(path) as spelling, safetensors.safe_open(spelling, "pt") as file:
-            entry = (file.metadata() or {}).get(HEADER)
+        entry = read_header(path, HEADER)
         facts: dict[str, Any] = json.loads(entry) if entry is not None else {}
     if not facts:
         raise DataError(

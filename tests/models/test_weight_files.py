@@ -12,7 +12,7 @@ from torchvision.models import resnet18, resnet34
 from ktfast.errors import InputError
 from ktfast.features.torchvision_teacher import torchvision_teacher
 from ktfast.models import load_weights
-from ktfast.models.weight_files import read_state
+from ktfast.models.weight_files import read_header, read_state
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,16 @@ def test_names_without_a_prefix_come_first():
     state = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2), "x.0.bias": torch.zeros(2)}
     assert load_weights(layers, state).unexpected == ("x.0.bias",)
     assert layers[0].bias.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("size", [640, 896, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path, size):
+    """The length of the header fills the first bytes; those of a pickle are 0x80 and 2 to 5."""
+    path = tmp_path / "weights.safetensors"
+    text = ""
+    for _ in range(2):
+        save_file({"w": torch.ones(2)}, path, {"entry": text})
+        text += "x" * (size - int.from_bytes(path.read_bytes()[:8], "little"))
+    assert path.read_bytes()[:2] == bytes([size % 256, size // 256])
+    assert read_state(path)["w"].tolist() == [1, 1]
+    assert read_header(path, "entry") == text

@@ -3,7 +3,7 @@
 TINY = """
 seed = 3
 device = "cpu"
-threads = 2
+threads = 1
 
 [data]
 short_side = 90

@@ -4,15 +4,12 @@ import functools
 import json
 from pathlib import Path
 
-import safetensors
-
 from ktfast.config import Config
 from ktfast.durable import sha256_file
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, reading
 from ktfast.images.augment import Normalization
 from ktfast.models import Trunk
-from ktfast.models.spelling import utf8_path
-from ktfast.models.weight_files import read_state
+from ktfast.models.weight_files import read_header, read_state
 from ktfast.pipeline.steps.networks import HEADER, pretext_trunk, whole_trunk
 
 
@@ -80,12 +77,9 @@ def _of_file(path: Path, content: str) -> Normalization:
     ktfast writes the normalisation into the header of its weight files. Other files with a
     classifier on top of the trunk are taken for networks that learnt ImageNet's classes.
     """
-    try:
-        with utf8_path(path) as spelling, safetensors.safe_open(spelling, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            names = list(file.keys())
-    except (safetensors.SafetensorError, OSError, ValueError):
-        facts, names = {}, list(read_state(path))
+    with reading(path, "a weight file", "give weights of another file"):
+        facts = json.loads(read_header(path, HEADER) or "{}")
+    names = list(read_state(path))
     written = facts.get("preprocessing", {}) if isinstance(facts, dict) else {}
     if isinstance(written, dict) and written.get("normalization") in ("image", "imagenet"):
         return written["normalization"]  # type: ignore[no-any-return]
