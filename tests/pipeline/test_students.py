@@ -14,7 +14,7 @@ import ktfast
 from ktfast.config import load_config
 from ktfast.errors import ConfigError
 from ktfast.images.augment import center_crop, normalize_images
-from ktfast.images.decode import square
+from ktfast.images.resize import square
 from ktfast.models import Student
 from ktfast.pipeline.export_model import export_model
 from ktfast.pipeline.feasibility import check_feasible
