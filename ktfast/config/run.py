@@ -1,10 +1,11 @@
 """All options of a run, read from a TOML file and overridden by name."""
 
 import difflib
+import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -28,6 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+
+_logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -85,7 +88,9 @@ def load_config(
     overrides : mapping, optional
         Value by dotted option name, such as ``{"cluster.n_clusters": 500}``. A string is read as it
         is on a command line: "500" is a number, and "a,b" a list of two names if the option takes a
-        list. Other values are used unchanged. A section may be given as a nested mapping.
+        list. Other values are used unchanged. A section may be given as a nested mapping. If an
+        option of the file is refused because an override leaves it without effect, the option of
+        the file is left out, and a line of the log says so.
 
     Returns
     -------
@@ -110,7 +115,40 @@ def load_config(
                 raise ConfigError(f"{place}{section} must be a table of options, got {table!r}")
         kind = kinds[name][0] if name in kinds else None
         table[leaf] = _parse_value(value, kind) if isinstance(value, str) else value
-    return parse_config(values)
+    try:
+        return parse_config(values)
+    except ConfigError:
+        left_out = _leave_out(values, {name for name, _ in _dotted(overrides or {})})
+        if not left_out:
+            raise
+    config = parse_config(values)
+    _logger.info(
+        "%s: without effect beside the given options, and left out: %s", path, ", ".join(left_out)
+    )
+    return config
+
+
+def _leave_out(values: dict[str, Any], given: Collection[str]) -> list[str]:
+    """Remove the options of the file that an override of their section leaves without effect.
+
+    For example, a recipe gives the width of AlexNet, and an override names another target.
+    """
+    names = []
+    for section, field in Config.model_fields.items():
+        table, kind = values.get(section), field.annotation
+        if not (isinstance(table, dict) and isinstance(kind, type) and issubclass(kind, Section)):
+            continue
+        if not any(name.startswith(f"{section}.") for name in given):
+            continue
+        try:
+            unused = kind.model_construct(**table).unused()
+        except (AttributeError, TypeError, ValueError):
+            continue  # an impossible value, which the validation explains
+        for leaf in sorted(unused):
+            if leaf in table and f"{section}.{leaf}" not in given:
+                del table[leaf]
+                names.append(f"{section}.{leaf}")
+    return names
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

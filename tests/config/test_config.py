@@ -300,3 +300,35 @@ def test_options_without_effect_are_refused(options, message):
         load_config(None, options)
     weights = {"features.source": "torchvision:resnet18", "features.weights": "w"}
     assert load_config(None, weights).features.weights == Path("w")
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ({"features.source": "hog"}, "features.layer, features.pool"),
+        (
+            {"transfer.target": "torchvision:resnet18"},
+            "transfer.batch_norm, transfer.width",
+        ),
+        ({"pretext.task": "rotation"}, "pretext.permutations, pretext.tile_features, pretext.tile"),
+    ],
+)
+def test_an_override_frees_from_the_options_of_a_recipe(given, left_out, caplog):
+    with caplog.at_level("INFO", "ktfast"):
+        config = load_config("tiny_cpu", given)
+    section, name = next(iter(given)).split(".")
+    assert getattr(getattr(config, section), name) == next(iter(given.values()))
+    assert f"left out: {left_out}" in caplog.text
+    caplog.clear()
+    load_config("tiny_cpu", {"seed": 1})
+    assert caplog.text == ""
+
+
+def test_what_one_source_says_twice_is_refused(tmp_path):
+    """An override beside an override, and an option of a file beside an option of the file."""
+    with pytest.raises(ConfigError, match="does not use layer"):
+        load_config("tiny_cpu", {"features.source": "hog", "features.layer": "conv4_3"})
+    file = tmp_path / "options.toml"
+    file.write_text('[features]\nsource = "hog"\nlayer = "conv4_3"\n')
+    with pytest.raises(ConfigError, match="does not use layer"):
+        load_config(file, {"seed": 1})
