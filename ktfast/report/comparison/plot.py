@@ -68,6 +68,7 @@ def _plot(
             axes.errorbar(
                 cost(row), 100 * row.mean, yerr=100 * (row.spread or 0.0), marker="o",
                 markersize=5, capsize=2, linewidth=1.2, color=COLORS.get(row.group.model),
+                clip_on=False,  # random weights lie on the axis
             )  # fmt: skip
             axes.annotate(
                 str(number), (cost(row), 100 * row.mean), xytext=(6, 4),
