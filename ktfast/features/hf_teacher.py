@@ -6,6 +6,7 @@ A model is a folder that `save_pretrained` wrote, or a model in the cache of Hug
 import inspect
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from torch import Tensor, nn
 
 from ktfast.errors import ConfigError, reading, shown
 from ktfast.features.foreign import Teacher, checked
-from ktfast.features.layers import Pooling, check_layer, has_class_token, output_of, rows_of
+from ktfast.features.layers import (
+    Pooling,
+    check_layer,
+    has_class_token,
+    on_pixels,
+    output_of,
+    rows_of,
+)
 from ktfast.features.pretrained import (
     Color,
     Pretrained,
@@ -24,6 +32,7 @@ from ktfast.features.pretrained import (
     need,
 )
 from ktfast.images.augment import normalize_channels
+from ktfast.models.meta import without_weights
 
 _CONFIG = "config.json"
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -92,12 +101,9 @@ def check_hf(name: str, layer: str) -> None:
     from transformers import AutoConfig, AutoModel
 
     folder = _folder(name)[0]
-    with (
-        reading(folder / _CONFIG, "a model of transformers", "download the model again"),
-        torch.random.fork_rng(devices=[]),
-        torch.device("meta"),
-    ):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    with reading(folder / _CONFIG, "a model of transformers", "download the model again"):
+        config = AutoConfig.from_pretrained(folder)
+        model = without_weights(partial(AutoModel.from_config, config))
     check_layer(_image_tower(model, name)[0], layer, source)
 
 
@@ -140,7 +146,7 @@ def hf_teacher(
     if layer:
         check_layer(network, layer, source)
     network.eval().to(device)
-    mean, std = (tuple(round(255 * x, 6) for x in values) for values in (found.mean, found.std))
+    mean, std = on_pixels(found.mean), on_pixels(found.std)
     class_token = has_class_token(network)
 
     @torch.inference_mode()

@@ -155,6 +155,11 @@ def rows_of(output: Any, *, pool: int, pooling: Pooling, class_token: bool) -> T
     return rows
 
 
+def on_pixels(values: Color) -> tuple[float, ...]:
+    """Bring a mean or standard deviation of each channel from the scale 0 to 1 to that of uint8."""
+    return tuple(round(255 * x, 6) for x in values)
+
+
 def network_teacher(
     network: nn.Module,
     source: str,
@@ -187,7 +192,7 @@ def network_teacher(
     teacher : Teacher
         The features.
     """
-    shift, spread = (tuple(round(255 * x, 6) for x in values) for values in (mean, std))
+    shift, spread = on_pixels(mean), on_pixels(std)
     class_token = has_class_token(network)
 
     @torch.inference_mode()

@@ -178,7 +178,7 @@ class FeatureWriter:
         manifest = read_manifest(self.folder)
         before = {key: manifest[key] for key in self._config}
         # Earlier versions also stored the options layer and pool, where they had no effect.
-        # They did not store the networks of other people, of which the caller knows the content.
+        # They did not store the models of libraries. The caller has compared these models already.
         own = {"teachers": self.meta.get("teachers")}
         before["meta"] = {key: before["meta"].get(key, own.get(key)) for key in self.meta}
         if changed := [key for key in before if before[key] != self._config[key]]:

@@ -31,7 +31,7 @@ def build_objective(
     options : TransferConfig
         Options of the section `transfer`.
     seed : int
-        Seed of the crops and mirrors.
+        Seed of the random views.
 
     Returns
     -------

@@ -100,7 +100,7 @@ def library_input(part: TeacherName, weights: Path | None) -> Input:
 
 
 def teacher_records(config: Config) -> list[dict[str, Any]]:
-    """Describe the networks of other people that are the run's teachers, for the manifest.
+    """Describe the run's teachers for the manifest, if they are models of libraries.
 
     Parameters
     ----------

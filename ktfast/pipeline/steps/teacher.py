@@ -53,7 +53,7 @@ def check_trust(run: RunFolder) -> None:
 
 
 def try_teacher(run: RunFolder) -> None:
-    """Call the teachers of other people once, on a whole batch of images.
+    """Call each teacher from a library or from the user once, on a whole batch of images.
 
     The pretext network and HOG are not called. Nothing is done if the features exist already.
 
