@@ -40,20 +40,20 @@ def teacher_crops(config: Config) -> list[int]:
 
 
 def _own_crop(config: Config, part: TeacherName) -> int:
-    short_side, source = config.data.short_side, part.text
-    remedy = "set data.short_side to at least {side}"
+    remedy = ""
     if part.kind in ("timm", "hf"):
-        side, takes = pretrained(part).size, "is made for images of {side} px"
-        remedy += ", or features.crop to a smaller size that the model takes"
+        side = pretrained(part).size
+        takes = f"is made for images of {side} px"
+        remedy = ", or features.crop to a smaller size that the model takes"
     elif part.kind == "torchvision":
         side = torchvision_crop(part.name, config.pretext.crop)
-        takes = "takes images of {side} px only"
+        takes = f"takes images of {side} px only"
     else:
         return config.pretext.crop
-    if side > short_side:
+    if side > config.data.short_side:
         raise ConfigError(
-            f"features.source {source!r} {takes}, but data.short_side is {short_side} px; "
-            f"{remedy}".replace("{side}", str(side))
+            f"features.source {part.text!r} {takes}, but data.short_side is "
+            f"{config.data.short_side} px; set data.short_side to at least {side}{remedy}"
         )
     return side
 
