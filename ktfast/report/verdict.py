@@ -165,7 +165,8 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
             if cluster is not None:
                 followers = "the clusters and the transfer that follow from the features"
             sentences.append(
-                "The network was at chance when its training on the pretext task ended. Its "
+                "The network was hardly better than guessing when its training on the pretext task "
+                "ended. Its "
                 f"features, and {followers}, say little about {pretext.task}. The warning in "
                 "log.txt says what helps."
             )

@@ -42,9 +42,9 @@ class Guessing:
         return found is not None and found < limit
 
     def sentence(self, name: str, metrics: Mapping[str, float], step: int, total: int) -> str:
-        """Say that a training is at chance, and what to do."""
+        """Say that a training is hardly better than guessing, and what to do."""
         return (
-            f"{name} is at chance: after {step} of {total} steps it is right in"
+            f"{name} is hardly better than guessing: after {step} of {total} steps it is right in"
             f" {metrics['accuracy']:.1%} of the cases, and guessing in {self.accuracy:.1%}."
             f" {self.remedy}"
         )

@@ -120,7 +120,7 @@ class Recorder:
         }
         self.log.append(row)
         at_chance = self._at_chance()
-        warning = ["AT CHANCE"] if at_chance else []
+        warning = ["NEAR CHANCE"] if at_chance else []
         self.line.advance(state.step, [*warning, *row_parts(row, bounds)])
         if at_chance:
             self._warn_of_chance()

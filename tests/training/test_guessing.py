@@ -28,7 +28,7 @@ def test_a_training_at_chance_warns_once_and_ends_with_the_same_weights(tmp_path
     caplog.clear()
     _, same = toy_train(tmp_path / "watched", guessing=Guessing(0.9, REMEDY))
     assert same == weights
-    warnings = [record.message for record in caplog.records if "at chance" in record.message]
+    warnings = [record.message for record in caplog.records if "than guessing" in record.message]
     assert len(warnings) == 1
     assert f"of {STEPS} steps" in warnings[0]
     assert warnings[0].endswith("guessing in 90.0%. Train longer")
@@ -36,7 +36,7 @@ def test_a_training_at_chance_warns_once_and_ends_with_the_same_weights(tmp_path
 
 def test_a_training_can_end_at_chance_and_goes_on_from_there(tmp_path):
     _, weights = toy_train(tmp_path / "plain")
-    with pytest.raises(AtChanceError, match="is at chance: after 9 of 21 steps"):
+    with pytest.raises(AtChanceError, match="is hardly better than guessing: after 9 of 21 steps"):
         toy_train(tmp_path / "stopped", guessing=Guessing(0.9, REMEDY, stop=True))
     assert CheckpointFolder(tmp_path / "stopped").load().step == 9
     summary, same = toy_train(tmp_path / "stopped")
