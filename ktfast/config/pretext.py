@@ -34,8 +34,8 @@ class PretextConfig(Section):
         None,
         ge=0,
         description="px; largest shift of a tile in its cell; not set: 18, or less if 18 px do not "
-        "fit the cell; task rotation: the network sees squares of crop - jitter px; not set: an "
-        "eighth of crop",
+        "fit the cell; with the task rotation, the network sees squares of crop - jitter px, and "
+        "the jitter is an eighth of crop if it is not set",
     )
     chroma_shift: int = Field(
         2, ge=0, description="px; largest extra shift of each colour channel of a tile"

@@ -307,7 +307,7 @@ training = { epochs = 1, batch_size = 4, accumulate = 2, log_every = 1 }
 
 def options(folder, protocol):
     return [f"--voc.{protocol}.folder={folder}", f"--voc.{protocol}.train=few",
-            f"--voc.{protocol}.test=val"]  # fmt: skip
+            f"--voc.{protocol}.test=other"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,9 @@ def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
             return ProbeRow.from_json(stored)
         logger.warning("%s is damaged or missing, and is made again", shown(predictions))
     asked = probe_question(run, name) if name != "transfer" else None
-    with nullcontext() if asked is None else shared_entry(run, "probe", asked) as entry:
+    anew = not run.redone.isdisjoint({"evaluate", f"baseline_{name}"})
+    shared = shared_entry(run, "probe", asked, anew=anew)
+    with nullcontext() if asked is None else shared as entry:
         if entry is not None and entry.take(folder) is not None:
             logger.info("evaluate: the probes of %s are taken from %s", name, shown(entry.place))
             return ProbeRow.from_json(read_sealed(path, "run ktfast evaluate again"))
