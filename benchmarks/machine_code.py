@@ -58,13 +58,16 @@ class Kernel(NamedTuple):
         return sum(self.instructions[name] for name in names)
 
 
-def kernels(module: Path) -> list[Kernel]:
+def kernels(module: Path, disassembled: str = "") -> list[Kernel]:
     """Every kernel in a file, once per architecture.
 
     Parameters
     ----------
     module : Path
         An extension module, library or object file.
+    disassembled : str
+        Only kernels whose name contains this text are disassembled, which takes most of the time.
+        The others have no `instructions`.
 
     Returns
     -------
@@ -79,9 +82,13 @@ def kernels(module: Path) -> list[Kernel]:
         The file holds no CUDA code.
     """
     resources = dict(_resources(cuobjdump(module, "--dump-resource-usage")))
-    counts = _instructions(cuobjdump(module, "--dump-sass"))
+    symbols = sorted({symbol for _, symbol in resources if disassembled in symbol})
+    chosen = ("--function", ",".join(symbols)) if disassembled else ()
+    counts = _instructions(cuobjdump(module, "--dump-sass", *chosen))
     found = [
-        Kernel(short_name(symbol), architecture, registers, shared, stack, counts[key])
+        Kernel(
+            short_name(symbol), architecture, registers, shared, stack, counts.get(key, Counter())
+        )
         for key, (registers, stack, shared) in resources.items()
         for architecture, symbol in [key]
     ]

@@ -1,11 +1,12 @@
 """Write the report of a run: read the artifacts, fill the sections, render one HTML page."""
 
+import functools
 import os
 import time
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 import ktfast
@@ -21,6 +22,8 @@ from ktfast.report.published import published_beside
 from ktfast.report.reading import RunReader
 from ktfast.report.unlabelled import unlabelled_section
 from ktfast.report.voc import PROTOCOLS, voc_section
+
+_FILES = resources.files("ktfast.report")
 
 
 def write_report(run_folder: str | os.PathLike[str]) -> Path:
@@ -66,15 +69,9 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "config": run.config(),
         "stale": run.stale(),
     }
-    files = resources.files("ktfast.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"amount": amount, "percent": percent, "duration": duration}
-    template = environment.from_string((files / "template.html.j2").read_text("utf-8"))
-    text = template.render(
+    text = _template().render(
         name=run.folder.resolve().name,
-        style=Markup((files / "style.css").read_text("utf-8")),
+        style=Markup((_FILES / "style.css").read_text("utf-8")),
         version=ktfast.__version__,
         written=moment(time.time()),
         notes=run.notes,
@@ -83,3 +80,13 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
     path = run.folder / "report.html"
     write_bytes(path, shown(text).encode())
     return path
+
+
+@functools.cache
+def _template() -> Template:
+    """The page's template; compiling it takes longer than filling it."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"amount": amount, "percent": percent, "duration": duration}
+    return environment.from_string((_FILES / "template.html.j2").read_text("utf-8"))

@@ -293,9 +293,10 @@ def test_processes_of_torch_give_the_bits_of_one(size, tmp_path):
 
 def test_a_process_that_fails_but_lives_on_ends_the_others():
     with processes(2, ["fail"]) as started:
-        found = [process.communicate(timeout=280)[0].split() for process in started]
+        found = [[process.stdout.readline().strip() for _ in range(2)] for process in started]
+        assert started[1].poll() is None  # it lives on
     assert [each[0] for each in found] == ["CommunicationError", "MemoryError"]
-    assert float(found[0][1]) - float(found[1][1]) < 15  # seconds; the process lives for 20 more
+    assert float(found[0][1]) - float(found[1][1]) < 15  # seconds; the process lives for 60 more
 
 
 def test_torch_without_torchrun_is_an_error_that_says_so(monkeypatch):

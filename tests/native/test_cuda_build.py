@@ -31,8 +31,11 @@ def run_python(code, folder, **environment):
 
 @pytest.fixture(scope="module")
 def machine_code():
-    """Every kernel of the module, once per architecture."""
-    return kernels(SPEC.origin)
+    """Every kernel of the module, once per architecture; with instructions where tests need them.
+
+    The stack alone shows whether a kernel spills, see `test_a_kernel_that_spills_is_found`.
+    """
+    return kernels(SPEC.origin, "mma_screen_kernel")
 
 
 def architectures():
@@ -122,8 +125,10 @@ def test_a_kernel_that_spills_is_found(tmp_path):
     found = {kernel.name: kernel for kernel in kernels(built)}
     assert set(found) == {"spilling_kernel<4>", "spilling_kernel<200>"}
     assert not found["spilling_kernel<4>"].spills
+    assert found["spilling_kernel<4>"].stack_bytes == 0
     spilling = found["spilling_kernel<200>"]
     assert spilling.spills
+    assert spilling.stack_bytes > 0
     assert spilling.registers == 64
     assert spilling.count("STL", "LDL") > 0
     assert spilling.count("IMMA", "HMMA") == 0

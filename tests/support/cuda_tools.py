@@ -23,6 +23,6 @@ def cuobjdump(file, *options):
     return _read(machine_code.cuobjdump, file, *options)
 
 
-def kernels(file):
+def kernels(file, *disassembled):
     """Every kernel in a file, once per architecture."""
-    return _read(machine_code.kernels, file)
+    return _read(machine_code.kernels, file, *disassembled)

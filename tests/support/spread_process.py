@@ -64,7 +64,7 @@ def fail():
     except (CommunicationError, MemoryError) as error:
         print(type(error).__name__, flush=True)
     print(time.monotonic() - started, flush=True)
-    time.sleep(20)
+    time.sleep(60)
 
 
 def save(path, model):

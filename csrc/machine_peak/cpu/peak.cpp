@@ -32,9 +32,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// This many rounds take about 0.2 ms, or 2 ms with AMX. So the clock is read rarely, and a thread
-// exceeds its time by little.
+// The clock is read after this many rounds, which take about 0.2 ms, or after the fewer rounds that
+// take kReadSeconds: on a processor whose instructions are emulated, all of them would take
+// minutes.
 constexpr int64_t kRounds = 100000;
+constexpr double kReadSeconds = 2e-4;
 // The threads copy this many bytes together, in blocks that exceed every cache.
 constexpr int64_t kCopyBytes = int64_t{256} << 20;
 constexpr int64_t kCopyBlock = int64_t{32} << 20;
@@ -72,12 +74,19 @@ PeakLoop peak_loop(PeakKind kind) {
 
 // The operations per second of one thread.
 double compute(const PeakLoop& loop, double seconds) {
-  volatile float sink = loop.run(kRounds);  // wakes the vector units
+  volatile float sink = 0;
+  int64_t rounds = 10;
+  for (double taken = 0; taken < kReadSeconds && rounds < kRounds;) {  // wakes the vector units
+    const auto before = Clock::now();
+    rounds *= 10;
+    sink = sink + loop.run(rounds);
+    taken = seconds_since(before);
+  }
   const auto start = Clock::now();
   int64_t operations = 0;
   do {
-    sink = sink + loop.run(kRounds);
-    operations += kRounds * loop.operations;
+    sink = sink + loop.run(rounds);
+    operations += rounds * loop.operations;
   } while (seconds_since(start) < seconds);
   return static_cast<double>(operations) / seconds_since(start);
 }

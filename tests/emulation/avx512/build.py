@@ -5,6 +5,7 @@ Test fixtures call `build`. As a script, the file takes the folder to build in.
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ import ktfast
 
 ROOT = Path(__file__).parents[3]
 EMULATION = Path(__file__).parent
+PROCESSOR = re.compile(r"KTFAST_(X86|ARM)_")
+"""Macros of CMakeLists.txt that say which kernels a build has."""
 AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
 AVX512_FLAGS = [
     *(*AVX2_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
@@ -68,6 +71,17 @@ def compile_one(source, target, flags):
     return target
 
 
+def compile_all(folder, sources, flags_of):
+    """Compile source files with their own flags, and return the paths of the object files."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(
+            pool.map(
+                lambda s: compile_one(s, folder / object_name(s.relative_to(ROOT)), flags_of(s)),
+                sources,
+            )
+        )
+
+
 def flags_of(source):
     """Return a source file's compiler flags. The emulation replaces those of AVX-512 and AMX."""
     folder = source.parent.name
@@ -94,24 +108,45 @@ def x86_sources():
     ]
 
 
-def build(folder):
-    """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
-    return build_package(folder, x86_sources(), flags_of)
+def is_plain(source):
+    """Whether a source file is compiled alike for every processor, as most files are.
+
+    A file in csrc/<op>/cpu/<instruction set>/ is not, and neither is one that asks for one.
+    """
+    folders = ("bindings", "common", "cpu", "scalar")
+    return source.parent.name in folders and not PROCESSOR.search(source.read_text())
 
 
-def build_package(folder, sources, flags_of):
+def build_plain(folder):
+    """Compile the source files that are alike for every processor; return the folder."""
+    headers = (ROOT / "csrc").rglob("*.h")
+    assert not [path for path in headers if PROCESSOR.search(path.read_text())]
+    # The bindings take the longest, and half of that time with -O1.
+    compile_all(
+        folder,
+        [source for source in x86_sources() if is_plain(source)],
+        lambda source: ["-O1"] if source.parent.name == "bindings" else [],
+    )
+    return folder
+
+
+def build(folder, plain=None):
+    """Build a copy of the package with the emulated module in a folder for PYTHONPATH.
+
+    `plain` is the folder of `build_plain`. Without it, its files are compiled into `folder`.
+    """
+    return build_package(folder, x86_sources(), flags_of, plain)
+
+
+def build_package(folder, sources, flags_of, plain=None):
     """Copy the package to a folder, and compile source files with their own flags to its module."""
     compiler()
+    plain = plain or build_plain(folder)
     package = folder / "ktfast"
     left_out = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(Path(ktfast.__file__).parent, package, ignore=left_out, dirs_exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        objects = list(
-            pool.map(
-                lambda s: compile_one(s, folder / object_name(s.relative_to(ROOT)), flags_of(s)),
-                sources,
-            )
-        )
+    objects = compile_all(folder, [s for s in sources if not is_plain(s)], flags_of)
+    objects += [plain / object_name(s.relative_to(ROOT)) for s in sources if is_plain(s)]
     link(objects, package / "native" / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}")
     return folder
 

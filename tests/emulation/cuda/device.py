@@ -76,7 +76,7 @@ class EmulatedCuda:
         """Choose the order of the threads, and the emulated device's compute capability times 10.
 
         The seed also draws what uninitialised shared memory holds, how many blocks run together
-        and how late asynchronous copies are.
+        and how late asynchronous copies are. The launches so far are forgotten.
         """
         self.seed, self.capability = seed, capability
         self.library.emulation_set(ctypes.c_uint64(seed), capability)

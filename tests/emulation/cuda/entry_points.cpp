@@ -11,6 +11,7 @@
 EXPORT void emulation_set(uint64_t seed, int capability) {
   cuda_emulation::settings.seed = seed;
   cuda_emulation::settings.capability = capability;
+  cuda_emulation::machine.launches.clear();  // those of earlier tests of the process
 }
 
 // Sets the arrays that the next calls may access: addresses and sizes [n, 2].

@@ -21,14 +21,17 @@ def flags_of(source):
     return ARM_FLAGS
 
 
-def build(folder):
-    """Build a copy of the package with the emulated module in a folder for PYTHONPATH."""
+def build(folder, plain=None):
+    """Build a copy of the package with the emulated module in a folder for PYTHONPATH.
+
+    `plain` is the folder of `build_plain`. Without it, its files are compiled into `folder`.
+    """
     sources = [
         source
         for source in (ROOT / "csrc").rglob("*.cpp")
         if source.name != "bind_cuda.cpp" and not source.parent.name.startswith(("avx", "amx"))
     ]
-    return build_package(folder, [*sources, EMULATION / "processor.cpp"], flags_of)
+    return build_package(folder, [*sources, EMULATION / "processor.cpp"], flags_of, plain)
 
 
 if __name__ == "__main__":
