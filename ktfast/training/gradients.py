@@ -144,20 +144,39 @@ class Gradients:
         for start in range(0, len(batch), self.micro_batch):
             part = batch.part(start, start + self.micro_batch).to(self.device)
             share = len(part) / len(batch)
-            # A micro-batch uses each weight once, so that a cache of converted weights saves
-            # nothing. CUDA graphs do not allow the cache.
-            with torch.autocast(
-                self.device.type,
-                self.dtype,
-                enabled=self.dtype != torch.float32,
-                cache_enabled=False,
-            ):
-                output = self.task.step(part, epoch)
-            torch.autograd.backward(self.scaler.scale(output.loss * share))
-            for name, value in {"loss": output.loss, **output.metrics}.items():
-                term = value.detach().double() * share
+            for name, term in self.part(part, epoch, share).items():
                 sums[name] = sums[name] + term if name in sums else term
         return sums
+
+    def part(self, part: Batch, epoch: int, share: float) -> dict[str, Tensor]:
+        """Add the gradient of a part of a batch to the model's gradients.
+
+        Parameters
+        ----------
+        part : Batch
+            Some images of the batch, on the model's device.
+        epoch : int
+            Epoch of the task's random choices.
+        share : float
+            Weight of the part's loss: its share of the images of the batch.
+
+        Returns
+        -------
+        values : dict of str to Tensor, float64 []
+            Loss and metrics of the part, multiplied by `share`.
+        """
+        # A micro-batch uses each weight once, so that a cache of converted weights saves nothing.
+        # CUDA graphs do not allow the cache.
+        with torch.autocast(
+            self.device.type,
+            self.dtype,
+            enabled=self.dtype != torch.float32,
+            cache_enabled=False,
+        ):
+            output = self.task.step(part, epoch)
+        torch.autograd.backward(self.scaler.scale(output.loss * share))
+        values = {"loss": output.loss, **output.metrics}
+        return {name: value.detach().double() * share for name, value in values.items()}
 
 
 class Remembered:
