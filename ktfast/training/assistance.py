@@ -41,8 +41,16 @@ def assist(
 
     Parameters
     ----------
-    task, feed, config, name, seed
-        Equal to those of rank 0. The weights of the task's model do not matter.
+    task : Task
+        Model and loss, as on rank 0. The weights of the model do not matter.
+    feed : Feed
+        Delivers the batches of rank 0.
+    config : TrainingConfig
+        The options of rank 0.
+    name : str
+        Name of the training.
+    seed : int
+        Seed of dropout, as on rank 0.
     device : str or torch.device
         Device of this process.
     ranks : Ranks
