@@ -24,7 +24,7 @@ class PretextConfig(Section):
         "vgg16", description="convolutional network that sees each tile or photograph"
     )
     width: float = Field(
-        1.0, gt=0, le=4, description="multiplies the number of channels of every trunk layer"
+        1.0, gt=0, le=4, description="multiplies the channels of every trunk layer"
     )
     batch_norm: bool = Field(False, description="normalise over the batch after each convolution")
     crop: int = Field(255, ge=16, description="px; side of the centre crop that is cut into cells")

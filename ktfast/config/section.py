@@ -182,10 +182,10 @@ class TrainingConfig(Section):
     lanes: int = Field(
         1,
         ge=1,
-        description="number of fixed parts of every batch that are computed alone, each with its "
-        "own batch-norm statistics, and whose gradients a fixed tree adds up; several processes "
-        "can share the lanes, and the weights have the same bits for every number of processes "
-        "that divides lanes; 1: one process trains",
+        description="number of parts of a batch that processes share; each part is computed alone, "
+        "with its own batch-norm statistics, and a fixed tree adds up the gradients; the weights "
+        "have the same bits for every number of processes that divides lanes; 1: one process "
+        "trains",
     )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
     bias_rate: float = Field(
@@ -287,8 +287,9 @@ class TrainingConfig(Section):
     def _lanes_fit(self) -> "TrainingConfig":
         if self.lanes > 1 and self.accumulate > 1:
             raise ValueError(
-                f"accumulate is {self.accumulate} and lanes is {self.lanes}, but each lane is "
-                "computed as one micro-batch; leave accumulate at 1, and raise lanes to save memory"
+                f"accumulate is {self.accumulate}, but a training with {self.lanes} lanes does not "
+                "use accumulate: each lane is one micro-batch; leave accumulate at 1, and raise "
+                "lanes to save memory"
             )
         if self.lanes > self.batch_size:
             raise ValueError(

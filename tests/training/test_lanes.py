@@ -51,7 +51,7 @@ def test_lanes_that_processes_cannot_share_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate": 2}, "each lane is computed as one micro-batch"),
+        ({"accumulate": 2}, "each lane is one micro-batch"),
         ({"batch_size": 3}, "give at most batch_size lanes"),
     ],
 )
