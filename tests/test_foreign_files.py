@@ -73,6 +73,7 @@ EXCEPTIONS = {
     "pipeline/question.py": "JSON that ktfast itself has just made",
     "features/writer.py": "JSON that ktfast itself has just made",
     "kmeans/distributed/ranks.py": "messages of the other processes of the same fit, not files",
+    "pipeline/team.py": "messages of the other processes of the same run, not files",
     "features/transform.py": "a temporary file of ktfast without a name",
     "bench": "files that the benchmark itself has just made",
 }

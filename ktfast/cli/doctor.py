@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def _findings() -> Iterator[Finding]:
     cores = usable_cores()
     yield Finding("C++ kernels", True, f"{modules.simd_level()} on {cores} cores", required=True)
     yield Finding("CPU threads", True, _threads(), required=True)
+    yield from _processes(cores)
     yield _cuda_kernels()
     yield _torch()
     for package, module, part, extra in (
@@ -83,6 +85,27 @@ def _threads() -> str:
         f"{n_threads()} of ktfast's own (no OpenMP){bounds}; a thread without work waits about "
         "20 us and then sleeps"
     )
+
+
+def _processes(cores: int) -> Iterator[Finding]:
+    """Describe what this process gets, if a launcher such as torchrun started several."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1" or "RANK" not in os.environ:
+        return
+    here = os.environ.get("LOCAL_WORLD_SIZE", size)
+    share = max(1, cores // int(here)) if here.isdigit() else 1
+    own = f"process {os.environ['RANK']} of {size} has {n_threads()} of {cores} cores"
+    variable = os.environ.get("OMP_NUM_THREADS")
+    if variable == "1" and share > 1:
+        yield Finding(
+            "processes",
+            False,
+            f"{own}, because OMP_NUM_THREADS=1: torchrun sets this value if the variable is not "
+            f"set; start torchrun with OMP_NUM_THREADS={share}",
+        )
+        return
+    threads = "OMP_NUM_THREADS is not set" if variable is None else f"OMP_NUM_THREADS={variable}"
+    yield Finding("processes", True, f"{own} ({threads})")
 
 
 def _cuda_kernels() -> Finding:

@@ -14,18 +14,24 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktfast.cli import compare, kmeans, use_model
 from ktfast.cli.options import overrides, parse
 from ktfast.cli.printing import print_line
+from ktfast.cli.processes import joined
 from ktfast.errors import InputError, ShownFormatter
 from ktfast.pipeline.runner import run
 from ktfast.training.signals import Interrupted, is_ignored
 
 if TYPE_CHECKING:
     from ktfast.config import Config
+    from ktfast.pipeline.team import Team
+
+_EXPLAINED = {"OutOfMemoryError", "CommunicationError"}
+"""RuntimeErrors that are no faults of ktfast."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,16 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # fault. This variable makes torch ask for huge pages, which are 512 times as large.
     # torch reads the variable once, when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    with _signals_raise():
+        return joined(partial(_command, arguments), arguments)
+
+
+def _command(arguments: Sequence[str], team: "Team | None" = None) -> int:
+    """Run one command in this process; print an error that the user can correct."""
     try:
-        with _signals_raise():
-            options = parse(arguments)
-            return _COMMANDS[options.command](options)
+        options = parse(arguments)
+        options.team = team
+        return _COMMANDS[options.command](options)
     except (InputError, ModuleNotFoundError, KeyboardInterrupt, OSError) as error:
         message, status = _explain(error, arguments)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        name = type(error).__name__
+        if not isinstance(error, MemoryError) and name not in _EXPLAINED:
             raise
-        message, status = _explain_memory(error), 1
+        lost = name == "CommunicationError"
+        message, status = str(error) if lost else _explain_memory(error), 1
     with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
         print_line(f"ktfast: {message}", sys.stderr)
     return status
@@ -130,6 +144,7 @@ def _stages(options: argparse.Namespace) -> int:
         redo=options.redo,
         trust_source=options.trust_source or names_all_code(config, overrides(options)),
         shared=options.shared,
+        team=options.team,
     )
     return _print_report(report)
 

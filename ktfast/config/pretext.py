@@ -24,10 +24,10 @@ class PretextConfig(Section):
         "vgg16", description="convolutional network that sees each tile or photograph"
     )
     width: float = Field(
-        1.0, gt=0, le=4, description="multiplies the number of channels of every trunk layer"
+        1.0, gt=0, le=4, description="multiplies the channels of every trunk layer"
     )
     batch_norm: bool = Field(False, description="normalise over the batch after each convolution")
-    crop: int = Field(255, ge=16, description="px; side of the centre crop that is cut into cells")
+    crop: int = Field(255, ge=16, description="px; side of the centre crop, cut into cells")
     grid: int = Field(3, ge=2, le=4, description="number of cells along each side of the crop")
     tile_size: int = Field(64, ge=8, description="px; side of the tile that is cut from a cell")
     jitter: int | None = Field(
@@ -82,7 +82,7 @@ class PretextConfig(Section):
         "whole tile; channel: by those of each colour channel",
     )
     tile_features: int = Field(
-        1024, ge=8, description="units of the layer that sees each tile separately"
+        1024, ge=8, description="units of the layer that sees each tile alone"
     )
     hidden: int = Field(
         4096,

@@ -180,6 +180,14 @@ class TrainingConfig(Section):
         description="number of micro-batches into which a batch is split, to save memory; their "
         "gradients are added up",
     )
+    lanes: int = Field(
+        1,
+        ge=1,
+        description="number of parts of a batch that processes share; each part is computed alone, "
+        "with its own batch-norm statistics, and a fixed tree adds up the gradients; the weights "
+        "have the same bits for every number of processes that divides lanes; 1: one process "
+        "trains",
+    )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
     bias_rate: float = Field(
         2.0, gt=0, description="learning rate of biases, as a multiple of learning_rate"
@@ -275,6 +283,21 @@ class TrainingConfig(Section):
         """Name the options of the schedule "step" and of the optimiser that are not in use."""
         adamw = () if self.optimizer == "adamw" else ("beta2", "epsilon")
         return (*adamw, *(() if self.schedule == "step" else ("drop_at", "drop_factor")))
+
+    @model_validator(mode="after")
+    def _lanes_fit(self) -> "TrainingConfig":
+        if self.lanes > 1 and self.accumulate > 1:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but a training with {self.lanes} lanes does not "
+                "use accumulate: each lane is one micro-batch; leave accumulate at 1, and raise "
+                "lanes to save memory"
+            )
+        if self.lanes > self.batch_size:
+            raise ValueError(
+                f"lanes is {self.lanes}, but a batch has {self.batch_size} images; give at most "
+                "batch_size lanes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _optimizer_has_these_options(self) -> "TrainingConfig":

@@ -114,12 +114,15 @@ class TransferConfig(Section):
 
     @model_validator(mode="after")
     def _batches_stay_whole(self) -> "TransferConfig":
-        if self.objective == "similarity" and self.training.accumulate > 1:
-            raise ValueError(
-                f"training.accumulate is {self.training.accumulate}, but the objective similarity "
-                "does not use parts of a batch: it compares all images of a batch with each other; "
-                "leave transfer.training.accumulate out, or lower transfer.training.batch_size"
-            )
+        if self.objective != "similarity":
+            return self
+        for name in ("accumulate", "lanes"):
+            if (parts := getattr(self.training, name)) > 1:
+                raise ValueError(
+                    f"training.{name} is {parts}, but the objective similarity does not use parts "
+                    "of a batch: it compares all images of a batch with each other; leave "
+                    f"transfer.training.{name} out, or lower transfer.training.batch_size"
+                )
         return self
 
     @field_validator("area")

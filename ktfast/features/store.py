@@ -165,6 +165,15 @@ class FeatureStore:
         hashes = self._hashes or [durable.sha256_file(path) for path in self._files]
         return durable.sha256_json([self.n, self.dim, str(self.dtype), *hashes])
 
+    def between(self, first: int, end: int) -> list[Array]:
+        """List the shards, cut to the rows `first` to `end` - 1; one empty shard without rows."""
+        cut = []
+        for start, shard in zip(self._starts, self.shards, strict=False):
+            part = shard[max(0, first - start) : max(0, end - start)]
+            if len(part):
+                cut.append(part)
+        return cut or [self.shards[0][:0]]
+
     def read(self, rows: slice | npt.ArrayLike) -> Array:
         """Copy rows into memory.
 

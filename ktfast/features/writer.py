@@ -1,7 +1,5 @@
 """Write features to disk in shards, so that a crash loses no finished shard."""
 
-import hashlib
-import io
 import json
 import logging
 import os
@@ -16,6 +14,7 @@ from ktfast import durable
 from ktfast.durable import is_whole, remove_leftovers
 from ktfast.errors import ConfigError, DataError, InputError, shown
 from ktfast.features.manifest import MANIFEST, files_of, load_ids, read_manifest, write_manifest
+from ktfast.features.shard_files import converted, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +126,9 @@ class FeatureWriter:
                 f" got {list(block.shape)} and {list(ids.shape)}"
             )
         known = 0 if rows is None else self._count_stored(np.asarray(rows, np.int64))
-        block, ids = self._convert(block[known:]), ids[known:]
+        row = self.rows_done + self._filled
+        block = converted(block[known:], self._features.dtype, lambda i: self._name(row + i))
+        ids = ids[known:]
         if self._complete and len(ids):
             raise InputError(f"{self.folder} is complete with {self.rows_done} rows; add no more")
         done = 0
@@ -140,6 +141,29 @@ class FeatureWriter:
             done += take
             if self._filled == len(self._ids):
                 self._flush()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored features."""
+        return self._features.dtype
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard; the last shard may have fewer."""
+        return len(self._ids)
+
+    def add_shards(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add shards that `write_shard` has written to the manifest, in the order of their rows.
+
+        Parameters
+        ----------
+        records : sequence of mapping
+            What `write_shard` returned for the shards that follow the last one.
+        """
+        for record in records:
+            self._shards.append(dict(record))
+            self.rows_done += record["rows"]
+        self._write_manifest()
 
     def close(self) -> None:
         """Write the last shard and mark the manifest as complete.
@@ -215,36 +239,11 @@ class FeatureWriter:
         """Name the image of a row in a message."""
         return f"row {row}" if self._paths is None else shown(self._paths[row])
 
-    def _convert(self, block: Array) -> Array:
-        """A block in the stored type; refuses values that are not finite."""
-        with np.errstate(over="ignore"):
-            stored = block.astype(self._features.dtype, copy=False)
-        finite = np.isfinite(stored).all(axis=1)
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            largest = np.abs(block[bad].astype(np.float64)).max()
-            remedy = (
-                "store float32 (features.dtype)"
-                if np.isfinite(block[bad]).all()
-                else "check the model"
-            )
-            raise InputError(
-                f"features of {self._name(self.rows_done + self._filled + bad)} are not finite in"
-                f" {stored.dtype}"
-                f" (largest magnitude {largest:g}); {remedy}"
-            )
-        return stored
-
     def _flush(self) -> None:
         """Write the rows in memory as a shard, then the manifest."""
-        number = len(self._shards)
         features, ids = self._features[: self._filled], self._ids[: self._filled]
-        stored = _write_npy(self.folder / f"features-{number:05d}.npy", features)
-        stored_ids = _write_npy(self.folder / f"sample_ids-{number:05d}.npy", ids)
-        self._shards.append({**stored, "rows": self._filled, "sample_ids": stored_ids})
-        self.rows_done += self._filled
         self._filled = 0
-        self._write_manifest()
+        self.add_shards([write_shard(self.folder, len(self._shards), features, ids)])
 
     def _write_manifest(self) -> None:
         """Write the manifest of the finished shards."""
@@ -258,18 +257,3 @@ class FeatureWriter:
                 number = path.stem.rpartition("-")[2]
                 if number.isdigit() and int(number) >= first:
                     path.unlink()
-
-
-def _write_npy(path: Path, array: Array) -> dict[str, Any]:
-    """Write a C-contiguous array; return the record of its file: name, size and hash."""
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(array))
-    header, content = head.getvalue(), array.data.cast("B")
-    digest = hashlib.sha256(header)
-    digest.update(content)
-    with durable.replacing(path) as file:
-        file.write(header)
-        file.write(content)
-    durable.remember(path, digest.hexdigest())
-    size = len(header) + content.nbytes
-    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}

@@ -23,6 +23,7 @@ from ktfast.images.index import ImageIndex
 from ktfast.manifest import read_result, verified
 from ktfast.pipeline.environment import describe_environment
 from ktfast.pipeline.places import check_places
+from ktfast.pipeline.team import ONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class RunFolder:
         False: the names come from a file that somebody else may have written.
     shared : Path or None
         Folder of results that several runs share (`ktfast.pipeline.shared_results`), or None.
+    team : Team
+        The processes that share the work on the run.
     listings : dict of str to ImageIndex
         The files of the image folders by the name of the image set, once they were listed.
     warned : set of str
@@ -54,6 +57,7 @@ class RunFolder:
     config: Config
     trust_source: bool = True
     shared: Path | None = None
+    team: Team = dataclasses.field(default=ONE, compare=False, repr=False)
     listings: dict[str, ImageIndex] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -150,6 +154,7 @@ def open_run(
     *,
     trust_source: bool = True,
     shared: Path | None = None,
+    team: Team = ONE,
 ) -> Iterator[RunFolder]:
     """Open a run folder for writing, and create it if it does not exist.
 
@@ -165,6 +170,8 @@ def open_run(
         Whether the code that `features.source` and `pretext.task` name may be called.
     shared : Path, optional
         Folder of results that several runs share.
+    team : Team, optional
+        The processes that share the work. This process must be rank 0.
 
     Yields
     ------
@@ -185,7 +192,7 @@ def open_run(
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
         remove_leftovers(folder, deep=True)
-        yield RunFolder(folder, config, trust_source, shared)
+        yield RunFolder(folder, config, trust_source, shared, team)
 
 
 def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> RunFolder:

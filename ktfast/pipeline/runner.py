@@ -6,8 +6,7 @@
 import importlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ktfast.pipeline.stage_names import PARTS, STAGES
 if TYPE_CHECKING:
     from ktfast.config import Config
     from ktfast.pipeline.run_folder import RunFolder
+    from ktfast.pipeline.team import Team
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ def run(
     redo: Collection[str] = (),
     trust_source: bool | None = None,
     shared: str | os.PathLike[str] | None = None,
+    team: "Team | None" = None,
 ) -> Path | None:
     """Run the pipeline, or some of its stages, on a run folder.
 
@@ -59,6 +60,9 @@ def run(
         Folder of results that several runs share, also at a time. Prepared images, puzzle networks,
         features, clusters and baselines that another run has made from the same options and inputs
         are taken from the folder. The folder is created if it does not exist.
+    team : Team, optional
+        The processes that share the work; rank 0 calls this function, and the other processes call
+        `ktfast.pipeline.team.TorchTeam.serve`. None: this process works alone.
 
     Returns
     -------
@@ -78,8 +82,11 @@ def run(
     >>> ktfast.run({"data.pretext": "photos/", "cluster.n_clusters": 50}, "runs/mine")
     PosixPath('runs/mine/report.html')
     """
+    from ktfast.pipeline.environment import torch_threads
     from ktfast.pipeline.run_folder import open_run
+    from ktfast.pipeline.team import ONE
 
+    team = ONE if team is None else team
     options, folder = _configuration(config), Path(folder)
     if trust_source is None:
         trust_source = not isinstance(config, str | os.PathLike)
@@ -92,10 +99,15 @@ def run(
             "earlier run, or the folder of the training images as data.pretext"
         )
     with (
-        _torch_threads(options.threads),
+        torch_threads(options.threads),
         open_run(
-            folder, options, trust_source=trust_source, shared=Path(shared) if shared else None
+            folder,
+            options,
+            trust_source=trust_source,
+            shared=Path(shared) if shared else None,
+            team=team,
         ) as run_folder,
+        team.explaining(),
     ):
         if len(wanted) == 1:
             _execute_stages(run_folder, wanted, again)
@@ -140,30 +152,16 @@ def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
         )
 
 
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Let torch use a number of CPU threads for the length of a block; 0 changes nothing."""
-    if not threads:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
     from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.run_folder import record_configuration
     from ktfast.pipeline.steps.image_sets import is_prepared
+    from ktfast.pipeline.steps.lanes import check_lanes
     from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
 
     _check_trust(run_folder, stages, redo)
+    check_lanes(run_folder, stages)
     ready = "prepare" not in stages and is_prepared(run_folder)
     if ready:
         check_chain(run_folder, stages[0])

@@ -37,12 +37,12 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
 
     On a CPU "auto" means off, because compiled networks trained more slowly than plain ones in
     every trial on CPUs. In deterministic mode "auto" means off, because the outcome of a trial is
-    not deterministic.
+    not deterministic. With lanes "auto" means off, too.
 
     Parameters
     ----------
     config : TrainingConfig
-        Options `compile`, `cuda_graphs`, `deterministic` and `accumulate`.
+        Options `compile`, `cuda_graphs`, `deterministic`, `accumulate` and `lanes`.
     device : torch.device
         Device on which the model is trained.
 
@@ -54,17 +54,18 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
     Raises
     ------
     ConfigError
-        The options ask for CUDA graphs on a CPU, or together with accumulated gradients.
+        The options ask for CUDA graphs on a CPU, or together with accumulated gradients or lanes.
     """
-    on_gpu, whole = device.type == "cuda", config.accumulate == 1
+    on_gpu, whole = device.type == "cuda", config.accumulate == config.lanes == 1
     if config.cuda_graphs is True and not on_gpu:
         raise ConfigError("cuda_graphs needs a GPU; leave cuda_graphs at auto, or give false")
     if config.cuda_graphs is True and not whole:
         raise ConfigError(
-            "cuda_graphs needs accumulate = 1, because a graph overwrites its gradients; leave"
-            " cuda_graphs at auto, or give accumulate = 1"
+            "cuda_graphs needs accumulate = 1 and lanes = 1, because a graph overwrites its"
+            " gradients; leave cuda_graphs at auto, or give accumulate = 1 and lanes = 1"
         )
-    tried = on_gpu and not config.deterministic
+    # With lanes, several processes must run the network in the same way.
+    tried = on_gpu and not config.deterministic and config.lanes == 1
     choices = {
         "compile": _choices(config.compile, tried),
         "graphs": _choices(config.cuda_graphs, tried and whole),

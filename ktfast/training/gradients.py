@@ -185,21 +185,45 @@ class Gradients:
         for start, end in zip([0, *ends], ends, strict=False):
             part = batch.part(start, end).to(self.device)
             share = len(part) / len(batch)
-            try:
-                output = self._output(part, epoch)
-            except ValueError as error:
-                if not str(error).startswith(_NO_SPREAD):
-                    raise
-                raise ConfigError(
-                    "a step sees one image at a time, but the network normalises over the images "
-                    "of a batch (batch-norm) where the image has become one pixel; give a "
-                    "batch_size of at least 3 and fewer parts (accumulate), or larger crops"
-                ) from error
-            torch.autograd.backward(self.scaler.scale(output.loss * share))
-            for name, value in {"loss": output.loss, **output.metrics}.items():
-                term = value.detach().double() * share
+            for name, term in self.part(part, epoch, share).items():
                 sums[name] = sums[name] + term if name in sums else term
         return sums
+
+    def part(self, part: Batch, epoch: int, share: float) -> dict[str, Tensor]:
+        """Add the gradient of a part of a batch to the model's gradients.
+
+        Parameters
+        ----------
+        part : Batch
+            Some images of the batch, on the model's device.
+        epoch : int
+            Epoch of the task's random choices.
+        share : float
+            Weight of the part's loss: its share of the images of the batch.
+
+        Returns
+        -------
+        values : dict of str to Tensor, float64 []
+            Loss and metrics of the part, multiplied by `share`.
+
+        Raises
+        ------
+        ConfigError
+            The part is one image, and the network normalises one value over the part.
+        """
+        try:
+            output = self._output(part, epoch)
+        except ValueError as error:
+            if not str(error).startswith(_NO_SPREAD):
+                raise
+            raise ConfigError(
+                "a step sees one image at a time, but the network normalises over the images "
+                "of a batch (batch-norm) where the image has become one pixel; give a "
+                "batch_size of at least 3 and fewer parts (accumulate, lanes), or larger crops"
+            ) from error
+        torch.autograd.backward(self.scaler.scale(output.loss * share))
+        values = {"loss": output.loss, **output.metrics}
+        return {name: value.detach().double() * share for name, value in values.items()}
 
     def _ends(self, batch: Batch, epoch: int) -> list[int]:
         """Where each micro-batch of a batch ends; no micro-batch is one image if that fails."""

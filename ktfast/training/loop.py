@@ -7,7 +7,6 @@ one, bit for bit.
 
 import contextlib
 import logging
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 import torch
 
 from ktfast.config import TrainingConfig
-from ktfast.durable import sha256_json
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.base import Feed
+from ktfast.kmeans.distributed.ranks import ALONE, Ranks
 from ktfast.training.checkpoint import CheckpointFolder
 from ktfast.training.delivery import deliver, ends_with_one
 from ktfast.training.execution import fastest, running, step_seconds, ways
@@ -29,6 +28,13 @@ from ktfast.training.live_line import LiveLine, spelled_time
 from ktfast.training.memory import kept_heap
 from ktfast.training.progress import Meter, MetricsLog
 from ktfast.training.recorder import DivergedError, Recorder
+from ktfast.training.schedule import (
+    check_weights,
+    compare_circumstances,
+    learning_rate_factor,
+    number_of_steps,
+    torch_seed,
+)
 from ktfast.training.signals import Interrupted, Signals
 from ktfast.training.speed import (
     Ceilings,
@@ -76,6 +82,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     guessing: Guessing | None = None,
     watch: Watch | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingSummary:
     """Train a task's model in place, from the last checkpoint in `folder` if there is one.
 
@@ -109,6 +116,9 @@ def train(
         or ends.
     watch : Watch, optional
         A measure of the network, which becomes rows of metrics.jsonl of its own.
+    ranks : Ranks, optional
+        The processes that share the lanes of every batch. Rank 0 calls this function, and the other
+        processes call `ktfast.training.assistance.assist`. The default is this process alone.
 
     Returns
     -------
@@ -131,6 +141,8 @@ def train(
         SIGINT, SIGTERM or SIGHUP came. The training has written a checkpoint.
     OSError
         A checkpoint could not be written. The earlier checkpoints are unchanged.
+    CommunicationError
+        Another process has failed, or the weights of two processes differ.
     """
     if feed.batch_size != config.batch_size:
         raise ConfigError(
@@ -139,22 +151,23 @@ def train(
         )
     device, folder = torch.device(device), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    total = max(1, math.ceil(config.epochs * feed.batches_per_epoch - 1e-9))
+    total, own_seed = number_of_steps(feed, config), torch_seed(name, seed)
     question = question_of(feed, config, name, seed, identity)
     circumstances = circumstances_of(feed, device)
     checkpoints = CheckpointFolder(folder)
     log = MetricsLog(metrics_path, name, folder / "tensorboard" if config.tensorboard else None)
     with (
-        global_settings(config, device, int(sha256_json([name, seed])[:15], 16)),
+        global_settings(config, device, own_seed),
         kept_heap() if device.type == "cpu" else contextlib.nullcontext(),
         Signals() as signals,
         LiveLine(name, total, enabled=progress) as line,
     ):
-        state = TrainingState(task, config, device)
+        state = TrainingState(task, config, device, ranks=ranks, seed=own_seed)
         resumed_from = state.restore(checkpoints.load(), question, circumstances, folder)
         # A training that begins has no rows. Step 0 may have one in the file: its measure.
         log.cut(state.step if resumed_from is not None else -1)
         if state.step == total:
+            ranks.broadcast(None)
             return summarize(state, Meter(device), resumed_from, feed.batches_per_epoch, total)
         ceilings, forecast = _prepare(state, feed, config, total)
         if progress and forecast is not None and forecast > LONG_SECONDS:
@@ -179,8 +192,12 @@ def train(
         if resumed_from is None:
             recorder.watch_network()
         last = min(total, state.step + stop_after) if stop_after else total
+        if ranks.size > 1:
+            copy = state.copy(question, circumstances, meter)
+            ranks.broadcast((copy, last, state.gradients.takes_one))
+            compare_circumstances(feed, device, ranks)
         with running(task.model, state.way, device):
-            _run_steps(state, feed, config, recorder, signals, last)
+            _run_steps(state, feed, config, recorder, signals, last, ranks)
         if signals.received is not None:
             raise Interrupted(signals.received)
     if progress and state.bounds:
@@ -195,6 +212,7 @@ def _run_steps(
     recorder: Recorder,
     signals: Signals,
     last: int,
+    ranks: Ranks,
 ) -> None:
     """Run steps and record them, until step `last` is done or a signal comes."""
     total, stop = recorder.total, False
@@ -205,6 +223,7 @@ def _run_steps(
             epoch, batch = next(batches)
         state.set_rate(learning_rate_factor(config, state.step, total))
         state.advance(batch, epoch)
+        check_weights(state, config, total, ranks)
         # Rows of metrics are `log_every` steps apart, counted back from the last step: the last
         # row is then a mean over `log_every` steps.
         if (total - state.step) % config.log_every == 0:
@@ -212,22 +231,9 @@ def _run_steps(
         else:
             recorder.line.advance(state.step)
         recorder.watch_network()
-        stop = state.step == last or signals.received is not None
+        stop = state.step == last or signals.agreed(ranks) is not None
         if stop or recorder.seconds_since_save() >= 60 * config.checkpoint_minutes:
             recorder.save()
-
-
-def learning_rate_factor(config: TrainingConfig, step: int, total: int) -> float:
-    """Factor of the initial learning rate in a step (0 .. total - 1)."""
-    warm = round(config.warmup * total)
-    if step < warm:
-        return (step + 1) / warm
-    done = step / total
-    if config.schedule == "step":
-        return config.drop_factor ** sum(done >= at for at in config.drop_at)
-    if config.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-    return 1.0
 
 
 def _prepare(

@@ -7,7 +7,10 @@ start, as `nohup` arranges, goes on ignoring SIGHUP.
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ktfast.kmeans.distributed.ranks import Ranks
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask the process to end."""
@@ -49,11 +52,12 @@ class Signals:
     Attributes
     ----------
     received : int or None
-        Number of the signal that came.
+        Number of the signal that came to this process, or on which the processes agreed.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._came = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -67,7 +71,20 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def agreed(self, ranks: "Ranks") -> int | None:
+        """Give the number of a signal that came to any process; every process calls this.
+
+        A signal that comes during the call counts in the next call, on all processes alike.
+        """
+        if ranks.size == 1:
+            return self.received
+        found = [number for number in ranks.gather_to_all(self.received) if number is not None]
+        if not found:
+            return None
+        self.received = found[0]
+        return self.received
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self._came:
             raise KeyboardInterrupt(f"stopped at once by a second {signal.Signals(number).name}")
-        self.received = number
+        self._came, self.received = True, number

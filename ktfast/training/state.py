@@ -13,8 +13,10 @@ from torch.nn.utils import clip_grad_norm_
 from ktfast.config import TrainingConfig, differences
 from ktfast.errors import ConfigError, shown
 from ktfast.images.feeds.base import Batch
+from ktfast.kmeans.distributed.ranks import ALONE, Ranks
 from ktfast.training.checkpoint import Checkpoint
 from ktfast.training.gradients import Gradients, Task
+from ktfast.training.lanes import Lanes
 from ktfast.training.optimizer import make_optimizer, restore_values, stored_values
 from ktfast.training.precision import computing_dtype
 from ktfast.training.progress import Meter, Window
@@ -37,11 +39,17 @@ class TrainingState:
         Optimiser and precision.
     device : torch.device
         Where the model is trained.
+    ranks : Ranks, optional
+        The processes that share the lanes of a batch.
+    seed : int, optional
+        Seed of dropout in lanes.
 
     Attributes
     ----------
     gradients : Gradients
-        Computes the gradient of a batch.
+        Computes the gradient of a batch or of a lane.
+    lanes : Lanes or None
+        Computes the gradient of a batch lane by lane. None: `training.lanes` is 1.
     way : str
         How the network is run (`ktfast.training.execution`). Empty until the training chooses.
     step : int
@@ -57,8 +65,17 @@ class TrainingState:
         What limited the speed (`ktfast.training.speed.SpeedBounds`) up to the last row of metrics.
     """
 
-    def __init__(self, task: Task, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        device: torch.device,
+        *,
+        ranks: Ranks = ALONE,
+        seed: int = 0,
+    ) -> None:
         self.device = device
+        self._ranks, self._seed = ranks, seed
         self.model = task.model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -68,9 +85,8 @@ class TrainingState:
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.way = ""
         self._task, self._longest = task, config.clip_norm
-        self.scaler, self.gradients = self._computation(
-            computing_dtype(config.precision, device), -(-config.batch_size // config.accumulate)
-        )
+        parts = config.accumulate * config.lanes  # one of the two is 1
+        self._compute_in(computing_dtype(config.precision, device), -(-config.batch_size // parts))
         self.window = Window()
         self.step = 0
         self.seconds = 0.0
@@ -79,16 +95,21 @@ class TrainingState:
         self.waited = 0.0
         self.bounds: dict[str, float] = {}
 
-    def _computation(
-        self, dtype: torch.dtype, micro_batch: int
-    ) -> tuple[torch.amp.GradScaler, Gradients]:
-        """Create the loss scaler, and the `Gradients` for a type and a micro-batch size."""
-        scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
-        return scaler, Gradients(self._task, self.device, dtype, scaler, micro_batch)
+    def _compute_in(self, dtype: torch.dtype, micro_batch: int) -> None:
+        """Make the loss scaler, and what computes gradients, for a type and a micro-batch size."""
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        self.gradients = Gradients(self._task, self.device, dtype, self.scaler, micro_batch)
+        self.lanes: Lanes | None = None
+        if self._config.lanes > 1:
+            self.lanes = Lanes(self.gradients, self._config.lanes, self._ranks, self._seed)
 
     def advance(self, batch: Batch, epoch: int) -> None:
         """Do one step of the optimiser on a batch."""
-        self.window.add(self.gradients.add(batch, epoch), len(batch))
+        if self.lanes is None:
+            values = self.gradients.add(batch, epoch)
+        else:
+            values = self.lanes.add(batch, epoch, self.step)
+        self.window.add(values, len(batch))
         if self._longest:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), self._longest)
@@ -133,6 +154,13 @@ class TrainingState:
             "window_steps": self.window.steps,
         }
 
+    def copy(
+        self, question: Mapping[str, Any], circumstances: Mapping[str, Any], meter: Meter
+    ) -> Checkpoint:
+        """Copy the state for another process, which continues with `restore`."""
+        tensors = {name: value.detach().cpu() for name, value in self.tensors().items()}
+        return Checkpoint(self.step, tensors, self.facts(question, circumstances, meter))
+
     def restore(
         self,
         checkpoint: Checkpoint | None,
@@ -176,9 +204,7 @@ class TrainingState:
             # The training chose these values by a trial, or by the free memory: another trial
             # could choose others, and the last bits of the result would differ.
             choices = facts["choices"]
-            self.scaler, self.gradients = self._computation(
-                getattr(torch, choices["precision"]), choices["micro_batch"]
-            )
+            self._compute_in(getattr(torch, choices["precision"]), choices["micro_batch"])
             self.way = choices["way"]
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:

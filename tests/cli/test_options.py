@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from ktfast.cli import doctor
 from ktfast.cli.doctor import examine
 from ktfast.cli.main import _COMMANDS, main
 from ktfast.cli.options import overrides, parse
@@ -114,6 +115,20 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, capsys, tmp_pat
         "ktfast: missing_ is not installed, and this command needs it: "
         'pip install "ktfast[train]"\n'
     )
+
+
+def test_the_doctor_says_what_each_process_of_torchrun_gets(monkeypatch):
+    assert list(doctor._processes(8)) == []
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (starved,) = doctor._processes(8)
+    assert not starved.on
+    assert "process 1 of 2 has 1 of 8 cores, because OMP_NUM_THREADS=1" in starved.detail
+    assert starved.detail.endswith("start torchrun with OMP_NUM_THREADS=4")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    (fed,) = doctor._processes(8)
+    assert fed.on
+    assert fed.detail == "process 1 of 2 has 4 of 8 cores (OMP_NUM_THREADS=4)"
 
 
 def test_the_doctor_says_how_to_install_what_is_missing():

@@ -86,6 +86,34 @@ class Ranks:
             )
         return total[:-1]
 
+    def exchange(self, table: Any) -> Any:
+        """Send each process one row of a table, and return the rows that all processes sent.
+
+        Parameters
+        ----------
+        table : array [size, ...]
+            Row i goes to process i. All processes pass tables of one shape and dtype.
+
+        Returns
+        -------
+        received : array [size, ...]
+            Row i came from process i.
+
+        Raises
+        ------
+        CommunicationError
+            The communicator has no method `exchange`.
+        """
+        if self.size == 1:
+            return table
+        exchange = getattr(self._communicator, "exchange", None)
+        if exchange is None:
+            raise CommunicationError(
+                f"{type(self._communicator).__name__} has no method exchange(table), which sends "
+                "row i of an array to process i; use TorchCommunicator"
+            )
+        return exchange(table)
+
     def fold(self, add: Callable[[T], T], start: T) -> T:
         """Let each process in turn add its part to the result of the processes before it.
 

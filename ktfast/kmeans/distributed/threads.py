@@ -92,6 +92,10 @@ class ThreadCommunicator:
         received: bytes = self._exchange(message if self.rank == source else None)[source]
         return received
 
+    def exchange(self, table: Any) -> Any:
+        """See `ktfast.kmeans.distributed.ranks.Ranks.exchange`."""
+        return np.stack([sent[self.rank] for sent in self._exchange(table.copy())])
+
     def barrier(self) -> None:
         """See `Communicator`."""
         self._meeting.wait()

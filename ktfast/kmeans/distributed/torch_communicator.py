@@ -109,6 +109,19 @@ class TorchCommunicator:
                 self._torch.broadcast(piece, source, group=self._group)
         return content.tobytes()
 
+    def exchange(self, table: Any) -> Any:
+        """See `ktfast.kmeans.distributed.ranks.Ranks.exchange`."""
+        flat = _tensor(np.ascontiguousarray(table)).reshape(self.size, -1)
+        step = max(1, _PIECE // (self.size * flat.element_size()))
+        received = flat.new_empty(flat.shape)
+        for start in range(0, flat.shape[1], step):
+            piece = flat[:, start : start + step].contiguous()
+            into = piece.new_empty(piece.shape)
+            with _failures():
+                self._torch.all_to_all_single(into, piece, group=self._group)
+            received[:, start : start + step] = into
+        return received.numpy().reshape(table.shape)
+
     def barrier(self) -> None:
         """See `Communicator`."""
         self.sum(np.zeros(1, np.int64))

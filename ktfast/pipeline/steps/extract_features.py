@@ -22,11 +22,14 @@ from ktfast.features.stream import FeatureStream
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
 from ktfast.features.writer import FeatureWriter
 from ktfast.images.feeds.base import Batch, Feed
+from ktfast.kmeans.distributed.ranks import ALONE, Ranks
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome
 from ktfast.pipeline.steps.image_sets import open_feed, open_set, progress_line
 from ktfast.pipeline.steps.model_facts import feature_crop, teacher_records
+from ktfast.pipeline.steps.shard_rounds import write_shards
+from ktfast.pipeline.steps.shared_work import call_helpers
 from ktfast.pipeline.steps.teacher import PART, build_teachers, in_precision
 from ktfast.tables import write_csv
 from ktfast.training.delivery import deliver
@@ -62,9 +65,11 @@ def extract(
     outcome : Outcome
         Fingerprint, number of rows and images per second.
     """
-    config = run.config.features
+    config, is_shared = run.config.features, teacher is None and run.team.size > 1
     teacher = in_precision(run, teacher) if teacher else _ensemble(run, fitted, folder)
     transform = _transform(run, teacher, fitted, folder)
+    if is_shared:  # the helpers load what was fitted
+        call_helpers(run, help_extract, role, folder, fitted)
     meta: dict[str, Any] = {"source": config.source}
     if config.source == "pretext":
         meta |= {"layer": config.layer, "pool": config.pool}
@@ -83,6 +88,7 @@ def extract(
             dtype=config.dtype,
             meta=meta,
             progress=progress,
+            ranks=run.team.ranks if is_shared else ALONE,
         )
     store = FeatureStore.open(folder)
     write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))
@@ -103,6 +109,7 @@ def write_features(
     dtype: Literal["float16", "float32"],
     meta: dict[str, Any],
     progress: Callable[[int, int], None],
+    ranks: Ranks = ALONE,
 ) -> int:
     """Stream the features of a feed's images into shards; continue after the shards that exist.
 
@@ -125,6 +132,9 @@ def write_features(
         Facts for the manifest, such as the layer.
     progress : callable
         Called with the number of images done and the number of images.
+    ranks : Ranks, optional
+        The processes that share the shards. Rank 0 calls this function, and the others compute the
+        shards of `write_shards`.
 
     Returns
     -------
@@ -139,6 +149,11 @@ def write_features(
             folder, dim=dim, dtype=dtype, meta=meta, resume=True, paths=feed.source.paths
         )
         first = writer.rows_done
+        if ranks.size > 1:
+            write_shards(
+                teacher, feed, folder, ranks, device=device, progress=progress, writer=writer
+            )
+            return writer.rows_done - first
         start = first // feed.batch_size
         seen = start * feed.batch_size
         with FeatureStream(writer) as stream:
@@ -147,6 +162,18 @@ def write_features(
                 seen += len(batch)
                 progress(seen, feed.n)
     return writer.rows_done - first
+
+
+def help_extract(run: RunFolder, role: str, folder: Path, fitted: Path) -> None:
+    """Write some of the shards that rank 0 writes with `extract`."""
+    teacher = _ensemble(run, fitted, folder)
+    transform = _transform(run, teacher, fitted, folder)
+    if transform is not None:
+        teacher = then_transform(teacher, transform)
+    device = torch.device(resolve_device(run.config.device))
+    heap = kept_heap() if device.type == "cpu" else contextlib.nullcontext()
+    with heap, _feed(run, role, shuffle=False) as feed:
+        write_shards(teacher, feed, folder, run.team.ranks, device=device, progress=lambda *_: None)
 
 
 def _epoch(feed: Feed) -> Generator[Batch]:

@@ -6,6 +6,7 @@ networks for PASCAL VOC.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ from ktfast.pipeline.steps.networks import (
     target_preprocessing,
 )
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
+from ktfast.pipeline.steps.shared_work import (
+    FeedOrder,
+    call_helpers,
+    help_train,
+    ranks_of_training,
+)
 from ktfast.pretext.held_out import held_out_measure
 from ktfast.pretext.neighbours import Judge, judged_rows
 from ktfast.pretext.protocol import Pretext
@@ -40,6 +47,8 @@ from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Guessing, Task, TrainingSummary, Watch, train
 from ktfast.training.progress import logged
+
+logger = logging.getLogger(__name__)
 
 # The random choices that measure the final network come from an epoch that no training reaches.
 HELD_OUT_EPOCH = 2**31 - 1
@@ -297,6 +306,15 @@ def train_task(
     summary : TrainingSummary
         How the training went.
     """
+    ranks = ranks_of_training(run, feed, config)
+    if ranks.size > 1:
+        call_helpers(run, help_train, task, FeedOrder.of(feed), config, name)
+    elif run.team.size > 1:
+        logger.info(
+            "%s: one process trains, because %s; the result has the same bits",
+            name,
+            "training.lanes is 1" if config.lanes == 1 else "this stage cannot be shared",
+        )
     return train(
         task,
         feed,
@@ -308,4 +326,5 @@ def train_task(
         metrics_path=run.metrics,
         guessing=guessing,
         watch=watch,
+        ranks=ranks,
     )

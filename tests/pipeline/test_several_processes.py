@@ -1,0 +1,105 @@
+"""Trainings with lanes, and runs, give the bits of one process on any number of processes."""
+
+import contextlib
+import json
+import signal
+
+import pytest
+
+from support.process_groups import LANES, Groups
+from support.small_pipeline import leftovers, results, write_inputs
+from support.toy_training import lasting, rows
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """The arguments that name recipe and photographs."""
+    return [*write_inputs(tmp_path_factory.mktemp("inputs")), *LANES]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder of a run on one process, which `groups` makes."""
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture(scope="module")
+def groups(inputs, whole):
+    with contextlib.closing(Groups(inputs, whole)) as server:
+        yield server
+
+
+def test_lanes_give_the_bits_of_one_process(groups, tmp_path):
+    def weights(folder, size):
+        return [(tmp_path / folder / f"weights-{rank}").read_text() for rank in range(size)]
+
+    def log(folder):
+        return [lasting(row) for row in rows(tmp_path / folder)]
+
+    parts = ({"folder": tmp_path / "parts"}, {"folder": tmp_path / "stopped"})
+    assert groups.train(1, {"folder": tmp_path / "one"}) == [0]
+    (expected,) = weights("one", 1)
+    two = [
+        {"folder": tmp_path / "two"},
+        {**parts[0], "stop_after": 3},
+        {**parts[1], "signalled": 1},
+    ]
+    assert groups.train(2, *two) == [0, 0]
+    assert weights("two", 2) == [expected] * 2
+    assert log("two") == log("one")
+    # SIGTERM to process 1 saves and stops both.
+    stopped, other = weights("stopped", 2)
+    assert stopped.split() == [other.split()[0], str(int(signal.SIGTERM))]
+    names = [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")]
+    assert names == ["checkpoint-3.safetensors"]
+    # Another number of processes goes on from the checkpoints.
+    assert groups.train(4, {"folder": tmp_path / "four"}, *parts) == [0] * 4
+    for folder in ("four", "parts", "stopped"):
+        assert weights(folder, 4) == [expected] * 4
+        assert log(folder) == log("one")
+
+
+def test_a_run_on_two_processes_leaves_the_files_of_one(groups, inputs, whole, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    command = ["run", "--run", str(run), *inputs]
+    assert groups.run(2, command, log) == [0, 0], log.read_text()
+    assert results(run) == results(whole)
+    assert leftovers(run) == []
+    manifest = json.loads((run / "features" / "pretext" / "manifest.json").read_text())
+    assert len(manifest["shards"]) > 2
+    text = log.read_text()
+    # With three processes, the two blocks of rows leave one process without rows.
+    again = ["cluster", "--run", str(run), *inputs, "--redo", "cluster"]
+    assert groups.run(3, again, log) == [0, 0, 0], log.read_text()
+    assert results(run) == results(whole)
+    assert text.count("report.html") == text.count("transfer: started") == 1  # rank 0 alone logs
+
+
+def test_an_error_of_a_helper_ends_all_with_one_message(groups, inputs, tmp_path):
+    log = tmp_path / "log"
+    assert groups.run(2, ["run", "--run", str(tmp_path / "run"), *inputs], log, "error") == [2, 2]
+    assert log.read_text().count("ktfast: the helper cannot help\n") == 1
+    assert "Traceback" not in log.read_text()
+
+
+def test_sigterm_to_a_helper_ends_all_with_143(groups, inputs, tmp_path):
+    log = tmp_path / "log"
+    codes = groups.run(2, ["run", "--run", str(tmp_path / "run"), *inputs], log, "SIGTERM")
+    assert codes == [143, 143]
+    assert "interrupted; the same command goes on from what was saved" in log.read_text()
+
+
+def test_a_helper_that_is_killed_ends_all_with_one_message(groups, inputs, tmp_path):
+    log = tmp_path / "log"
+    codes = groups.run(2, ["run", "--run", str(tmp_path / "run"), *inputs], log, "SIGKILL")
+    assert codes == [1, -signal.SIGKILL]
+    assert log.read_text().count("ktfast: another process") == 1
+    assert "Traceback" not in log.read_text()
+
+
+def test_lanes_that_processes_cannot_share_are_refused_before_any_work(groups, inputs, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    assert groups.run(3, ["run", "--run", str(run), *inputs], log) == [2, 2, 2]
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith("ktfast: "))
+    assert "pretext.training.lanes is 2, which 3 processes cannot share evenly" in line
+    assert not (run / "prepare").exists()
