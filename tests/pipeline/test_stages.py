@@ -518,7 +518,7 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
         shutil.copytree(photographs / "test" / name, test / name)
     command += ["--data.train", str(photographs / "train"), "--data.test", str(test)]
     command += ["--evaluate.baselines", "random", "--evaluate.label_fractions", "0.25,0.5"]
-    command += ["--evaluate.retrain", "conv1,conv5", "--evaluate.retrain_epochs", "1"]
+    command += ["--evaluate.retrain", "conv1,conv5,fc7", "--evaluate.retrain_epochs", "1"]
     assert main(["evaluate", *command]) == 0
     summary = result(tmp_path / "run", "evaluate")["summary"]
     assert set(summary["knn"]) == {"transfer", "random"}
@@ -531,7 +531,7 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
     assert 0 < few < more
     for measure in ("retrained", "retrained_top1"):
         assert {name: set(row) for name, row in summary[measure].items()} == {
-            name: {"conv1", "conv5"} for name in ("transfer", "random")
+            name: {"conv1", "conv5", "fc7"} for name in ("transfer", "random")
         }
     assert summary["retrained_protocol"]["epochs"] == 1
     assert not list((tmp_path / "run/evaluate").glob("retraining-*"))
