@@ -172,12 +172,19 @@ class ProbeRow:
             The probes, in the order of the arguments.
         """
         few = [row for share in shares if (row := self.with_share(*share)) is not None]
-        kept = {
-            name: {layer: known[layer] for layer in layers if layer in known}
-            for name, known in vars(self).items()
-            if name in ("linear", "linear_top1", "knn", *HELD_OUT)
-        }
-        return replace(self, low_label=[row.of(layers, n_draws) for row in few], **kept)
+
+        def kept(known: Layers) -> Layers:
+            return {layer: known[layer] for layer in layers if layer in known}
+
+        return replace(
+            self,
+            linear=kept(self.linear),
+            linear_top1=kept(self.linear_top1),
+            knn=kept(self.knn),
+            low_label=[row.of(layers, n_draws) for row in few],
+            linear_held_out=kept(self.linear_held_out),
+            knn_held_out=kept(self.knn_held_out),
+        )
 
     def to_json(self) -> Json:
         """JSON object of the row."""

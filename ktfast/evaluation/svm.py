@@ -88,7 +88,7 @@ def svm_precisions(
     train_presence, test_presence = np.asarray(train_presence), np.asarray(test_presence)
     _check(train, train_presence, test, test_presence)
     scores = np.zeros(test_presence.shape)
-    for k in range(scores.shape[1]):
+    for k in range(test_presence.shape[1]):
         counted = train_presence[:, k] != 0
         x, y = train[counted], train_presence[counted, k]
         if len(np.unique(y)) == 2:
@@ -142,26 +142,40 @@ def low_shot_svm(
     train_presence, test_presence = np.asarray(train_presence), np.asarray(test_presence)
     _check(train, train_presence, test, test_presence)
     present = (train_presence > 0).sum(0)
-    n_classes, fewest = len(present), int(present[present > 0].min()) if present.any() else 0
+    fewest = int(present[present > 0].min()) if present.any() else 0
     results = []
     for k in (k for k in shots if k <= fewest):
         found = np.empty((samples, len(costs)))
         for sample in range(samples):
-            scores = np.zeros((len(costs), *test_presence.shape))
-            for cls in np.flatnonzero(present):
-                rows = _sample(train_presence[:, cls], k, (n_classes - 1) * k, (seed, sample, cls))
-                x, y = train[rows], train_presence[rows, cls]
-                if len(np.unique(y)) < 2:
-                    continue
-                for number, cost in enumerate(costs):
-                    machine = _machine(cost, seed, x, y)
-                    scores[number, :, cls] = machine.decision_function(test)
-            for number, each in enumerate(scores):
+            for number, each in enumerate(
+                _scores_of_few(train, train_presence, test, k, costs, (seed, sample))
+            ):
                 precisions = classification_precisions(each, test_presence)
                 found[sample, number] = _of_trained(precisions, train_presence).mean
         best = int(np.argmax(np.nan_to_num(found.mean(0), nan=-1)))
         results.append(ShotResult(k, float(costs[best]), tuple(found[:, best].tolist())))
     return results
+
+
+def _scores_of_few(
+    train: NDArray[np.float64],
+    presence: NDArray[np.integer],
+    test: NDArray[np.float64],
+    k: int,
+    costs: Sequence[float],
+    seeds: tuple[int, int],
+) -> NDArray[np.float64]:
+    """Scores [costs, m, n_classes] of machines that saw k positives of each class."""
+    n_classes = presence.shape[1]
+    scores = np.zeros((len(costs), len(test), n_classes))
+    for cls in range(n_classes):
+        rows = _sample(presence[:, cls], k, (n_classes - 1) * k, (*seeds, cls))
+        x, y = train[rows], presence[rows, cls]
+        if len(np.unique(y)) == 2:
+            for number, cost in enumerate(costs):
+                machine = _machine(cost, seeds[0], x, y)
+                scores[number, :, cls] = machine.decision_function(test)
+    return scores
 
 
 def _sample(
