@@ -506,7 +506,7 @@ class VocRow:
     areas : dict of str to float or None
         Area under the precision-recall curve of each class, for classification and detection. Empty
         if an earlier version of ktfast wrote the row.
-    shots: dict of str to list of float
+    shots : dict of str to list of float
         Mean average precision of each sample of the training photographs, by the number of
         photographs that show a class. Only for support vector machines.
     """
