@@ -44,8 +44,8 @@ class EvaluateConfig(Section):
     unlabelled: bool = side_option(
         False,
         description="also measure the clusters and the target without labels; without data.test, "
-        "these measures are the whole evaluation; they need the stage cluster with every "
-        "transfer.objective",
+        "these measures are the whole evaluation; the stage cluster must be done, also for a "
+        "transfer.objective that learns no clusters",
     )
     models: dict[str, ModelFile] = side_option(
         {},

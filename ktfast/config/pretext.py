@@ -34,8 +34,8 @@ class PretextConfig(Section):
         None,
         ge=0,
         description="px; largest shift of a tile in its cell; not set: 18, or less if 18 px do not "
-        "fit the cell; task rotation: the network sees squares of crop - jitter px; not set: an "
-        "eighth of crop",
+        "fit the cell; with the task rotation, the network sees squares of crop - jitter px, and "
+        "the jitter is an eighth of crop if it is not set",
     )
     chroma_shift: int = Field(
         2, ge=0, description="px; largest extra shift of each colour channel of a tile"
@@ -100,6 +100,13 @@ class PretextConfig(Section):
         "shows; 0: the paper's loss alone; with 1, some networks learn the puzzle on data sets on "
         "which they otherwise stay at chance, if pretext.training.learning_rate is low enough",
     )
+    puzzles_per_image: int = Field(
+        1,
+        ge=1,
+        description="number of permutations in which a training step shows the tiles of each "
+        "image; the trunk sees each tile once, so that more puzzles take hardly more time; 1: as "
+        "in the paper; with 8, networks learn the puzzle in fewer steps",
+    )
     stop_at_chance: bool = side_option(
         False,
         description="end the training with an error if it is no better than guessing after 40 % of "
@@ -161,6 +168,16 @@ class PretextConfig(Section):
                 f"max_occluders {self.max_occluders} must be smaller than min_distance "
                 f"{self.min_distance}: the occluders could hide every tile in which two "
                 "permutations differ"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _puzzles_differ(self) -> "PretextConfig":
+        unseen = {"permutations", "puzzles_per_image"} & set(self.unused())
+        if not unseen and self.puzzles_per_image > self.permutations:
+            raise ValueError(
+                f"puzzles_per_image {self.puzzles_per_image} must be at most permutations "
+                f"{self.permutations}, because all puzzles of an image differ"
             )
         return self
 

@@ -23,10 +23,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
-        """Fill in the options that a nested section lacks, and read paths that are URIs.
+        """Complete the given values of nested sections, and read paths that are URIs.
 
-        The values come from this section's default for the nested section, because the defaults of
-        `transfer.training` differ from those of `pretext.training`.
+        A nested section gets the defaults that this section has for it. For example, the defaults
+        of `transfer.training` differ from those of `pretext.training`.
         """
         if not isinstance(values, dict):
             return values
@@ -139,9 +139,10 @@ def differences(
         Dotted name of the two values in the mappings that hold them.
     defaults : mapping, optional
         Default of every option that this version of ktfast knows, in nested mappings. An option
-        that `before` lacks had its default. An option that `now` lacks has no effect now. A value
-        that both `before` and `defaults` lack was not recorded, and is not compared. None: a name
-        that only one mapping has is a difference.
+        that `before` lacks counts as having had its default. An option that `now` lacks has no
+        effect now, and is not compared. A value that both `before` and `defaults` lack was not
+        recorded, and is not compared either. None: every name that only one mapping has is a
+        difference.
 
     Yields
     ------

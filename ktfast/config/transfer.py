@@ -21,7 +21,8 @@ def unused_by_objective(objective: str) -> tuple[str, ...]:
     Parameters
     ----------
     objective : str
-        Value of `transfer.objective`. An unknown value, which is refused elsewhere, uses all.
+        Value of `transfer.objective`. An unknown value counts as using every option; another
+        check refuses the value.
 
     Returns
     -------

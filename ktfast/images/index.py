@@ -29,6 +29,7 @@ from ktfast.images.kinds import (
 
 logger = logging.getLogger(__name__)
 
+FileId = tuple[int, int]  # device and inode number
 UNREADABLE = "cannot be read"
 """Start of the reason of a skipped image if the operating system did not let ktfast read it."""
 
@@ -74,6 +75,9 @@ class ImageIndex:
         ktfast does not read.
     others : OtherFiles
         Files that are no images, and hidden files.
+    file_ids : array, uint64 [n, 2]
+        Device and inode number of each file when the folder was listed, which are equal for all
+        paths and links to one file. [0, 2] if no file was looked at.
     """
 
     root: Path
@@ -85,6 +89,7 @@ class ImageIndex:
     mtimes_ns: npt.NDArray[np.int64]
     skipped: tuple[SkippedImage, ...] = ()
     others: OtherFiles = field(default_factory=OtherFiles)
+    file_ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
     @classmethod
     def scan(
@@ -130,7 +135,7 @@ class ImageIndex:
             suffixes = " ".join(IMAGE_SUFFIXES)
             raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
         found.sort()
-        paths = tuple(path for path, _, _ in found)
+        paths = tuple(path for path, *_ in found)
         names: list[str] = []
         if labels == "folder":
             names = [path.partition("/")[0] if "/" in path else "" for path in paths]
@@ -144,10 +149,11 @@ class ImageIndex:
             ),
             classes=classes,
             sample_ids=sample_ids_of(paths),
-            sizes=np.array([size for _, size, _ in found], np.int64),
-            mtimes_ns=np.array([mtime for _, _, mtime in found], np.int64),
+            sizes=np.array([size for _, size, *_ in found], np.int64),
+            mtimes_ns=np.array([mtime for _, _, mtime, *_ in found], np.int64),
             skipped=tuple(sorted(skipped, key=lambda image: image.path)),
             others=others,
+            file_ids=np.array([file_id for *_, file_id in found], np.uint64),
         )
 
     @classmethod
@@ -203,6 +209,7 @@ class ImageIndex:
             sample_ids=sample_ids_of(paths),
             sizes=np.array([status.st_size for status in found], np.int64),
             mtimes_ns=np.array([status.st_mtime_ns for status in found], np.int64),
+            file_ids=np.array([(s.st_dev, s.st_ino) for s in found], np.uint64).reshape(-1, 2),
         )
 
     @property
@@ -235,6 +242,7 @@ class ImageIndex:
             mtimes_ns=self.mtimes_ns[rows],
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda image: image.path)),
             others=self.others,
+            file_ids=self.file_ids[rows] if len(self.file_ids) else self.file_ids,
         )
 
 
@@ -259,9 +267,9 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
 
 def _list_images(
     root: Path,
-) -> tuple[list[tuple[str, int, int]], list[SkippedImage], OtherFiles]:
-    """(path, size, mtime) of every image below `root`, unsorted, and the files left out."""
-    found: list[tuple[str, int, int]] = []
+) -> tuple[list[tuple[str, int, int, FileId]], list[SkippedImage], OtherFiles]:
+    """Path, size, time and `FileId` of every image, unsorted, and the files left out."""
+    found: list[tuple[str, int, int, FileId]] = []
     skipped: list[SkippedImage] = []
     others = OtherFiles()
     entered: set[tuple[int, int]] = set()
@@ -313,12 +321,14 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
         return f"{UNREADABLE} ({error.strerror})"
 
 
-def _file_state(entry: os.DirEntry[str]) -> tuple[int, int] | str:
-    """Size in bytes and modification time, or the reason why the entry cannot be an image."""
+def _file_state(entry: os.DirEntry[str]) -> tuple[int, int, FileId] | str:
+    """Size in bytes, modification time and `FileId`, or why the entry cannot be an image."""
     try:
         status = entry.stat()
     except OSError as error:
         return f"{UNREADABLE} ({error.strerror})"
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
-    return (status.st_size, status.st_mtime_ns) if status.st_size else "the file is empty"
+    if not status.st_size:
+        return "the file is empty"
+    return status.st_size, status.st_mtime_ns, (status.st_dev, status.st_ino)

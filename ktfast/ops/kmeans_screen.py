@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.native.modules import cpu
+from ktfast.ops.kmeans_drift import Drift
+from ktfast.ops.kmeans_rows import NEAR_CENTERS, DistanceBounds, RowCodes
 from ktfast.ops.vectors import row_blocks
 
 Float32 = npt.NDArray[np.float32]
@@ -26,12 +28,8 @@ CODES = ("float32", "bfloat16", "int8")
 # The kernels hold centres in panels of 64 slots, and a panel in columns of 16 slots.
 PANEL_WIDTH = cpu.KMEANS_PANEL_WIDTH
 _COLUMN_WIDTH = cpu.KMEANS_COLUMN_WIDTH
-# How many of a row's nearest centres have a bound of their own.
-NEAR_CENTERS = cpu.KMEANS_NEAR_CENTERS
 # How many numbers the kernels keep beside the code of a row.
 ROW_CONSTANTS = cpu.KMEANS_ROW_CONSTANTS
-# How many of the centres that moved farthest `Drift` lists.
-_FARTHEST = cpu.KMEANS_FARTHEST
 # A thread multiplies at most this many pairs of numbers in one call of a kernel. At 30 GFLOP/s or
 # more a call then takes a third of a second at most, after which Ctrl-C takes effect.
 _CALL_PRODUCTS = 5e9
@@ -154,12 +152,12 @@ class Screen:
         )
         return prepared
 
-    def empty_codes(self, n: int) -> "RowCodes":
+    def empty_codes(self, n: int) -> RowCodes:
         """Allocate the codes of n rows."""
         width = cpu.kmeans_code_bytes(code=self.code, **self._sizes)
         return RowCodes(np.empty((n, width), np.int8), np.empty((n, ROW_CONSTANTS), np.float32))
 
-    def encode(self, x: Any, codes: "RowCodes") -> None:
+    def encode(self, x: Any, codes: RowCodes) -> None:
         """Code rows.
 
         Parameters
@@ -190,10 +188,10 @@ class Screen:
         labels: Int32,
         distances: Float64,
         *,
-        codes: "RowCodes | None" = None,
+        codes: RowCodes | None = None,
         subset: Int64 | None = None,
         guessed: bool = False,
-        bounds: "DistanceBounds | None" = None,
+        bounds: DistanceBounds | None = None,
         epoch: int = 0,
         margin: float = 0.0,
     ) -> int:
@@ -270,8 +268,8 @@ class Screen:
         labels: Int32,
         distances: Float64,
         *,
-        drift: "Drift",
-        bounds: "DistanceBounds",
+        drift: Drift,
+        bounds: DistanceBounds,
         budget: int,
         pending: npt.NDArray[np.uint8],
     ) -> int:
@@ -424,152 +422,6 @@ class Trial(NamedTuple):
 
     cycles: float
     slack: float
-
-
-class RowCodes(NamedTuple):
-    """Coded rows, with the numbers that bound the error of each code.
-
-    Attributes
-    ----------
-    codes : array, int8 [n, bytes of a code]
-        The codes.
-    constants : array, float32 [n, 7]
-        The scale and the lengths that the certificate needs, for each row.
-    """
-
-    codes: npt.NDArray[np.int8]
-    constants: Float32
-
-    def at(self, rows: slice) -> "RowCodes":
-        """Return the codes of some rows; the result shares the memory."""
-        return RowCodes(self.codes[rows], self.constants[rows])
-
-
-class DistanceBounds(NamedTuple):
-    """Lower bounds of each row's distances to the centres of one snapshot.
-
-    `Screen.assign` writes the bounds and `Screen.reassign` uses them. `Screen.assign` has an
-    argument `margin`. A centre becomes a candidate if its squared distance may be at most
-    (1 + margin) times the squared distance to the nearest centre. A wider margin raises
-    `rest_bound` and leaves more candidates.
-
-    Attributes
-    ----------
-    near : array, int32 [n, 16]
-        The nearest centres of each row, in any order; -1 where there are fewer.
-    near_bounds : array, float32 [n, 16]
-        Lower bounds of the distances to the centres in `near`.
-    rest_bound : array, float32 [n]
-        A lower bound of the distances to all centres that are not in `near`.
-    epochs : array, uint8 [n]
-        The number of the snapshot of the centres to which the bounds refer.
-    spent : array, uint16 [n]
-        How many distances were computed since the bounds were written.
-    """
-
-    near: Int32
-    near_bounds: Float32
-    rest_bound: Float32
-    epochs: npt.NDArray[np.uint8]
-    spent: npt.NDArray[np.uint16]
-
-    @classmethod
-    def empty(cls, n: int) -> "DistanceBounds":
-        """Allocate the bounds of n rows, 135 bytes for each."""
-        return cls(
-            np.empty((n, NEAR_CENTERS), np.int32),
-            np.empty((n, NEAR_CENTERS), np.float32),
-            np.empty(n, np.float32),
-            np.zeros(n, np.uint8),
-            np.empty(n, np.uint16),
-        )
-
-    def at(self, rows: slice) -> "DistanceBounds":
-        """Return the bounds of some rows; the result shares the memory."""
-        return DistanceBounds(
-            self.near[rows],
-            self.near_bounds[rows],
-            self.rest_bound[rows],
-            self.epochs[rows],
-            self.spent[rows],
-        )
-
-
-class Drift(NamedTuple):
-    """How far the centres have moved since the last assignment and since each snapshot.
-
-    Attributes
-    ----------
-    moved : array, uint8 [k]
-        1 for the centres that have moved since the last assignment, else 0.
-    drift : array, float32 [epochs, k]
-        The distance of each centre to its place in the snapshot of an epoch, rounded up.
-    farthest : array, int32 [epochs, 128]
-        The centres of largest drift, the largest first; -1 where there are fewer.
-    farthest_moved : array, int32 [epochs, 128]
-        Like `farthest`, of the centres that have moved since the last assignment.
-    """
-
-    moved: npt.NDArray[np.uint8]
-    drift: Float32
-    farthest: Int32
-    farthest_moved: Int32
-
-
-def kmeans_drift(
-    centers: Float64,
-    previous: Float64,
-    snapshots: Float32,
-    snapshot_error: Float32,
-    *,
-    drift: Float32 | None = None,
-    known: npt.NDArray[np.bool_] | None = None,
-    n_threads: int,
-) -> Drift:
-    """Measure how far the centres are from the previous centres and from snapshots.
-
-    Parameters
-    ----------
-    centers : array, float64 [k, d]
-        The centres.
-    previous : array, float64 [k, d]
-        The centres of the last assignment.
-    snapshots : array, float32 [epochs, k, d]
-        Copies of earlier centres.
-    snapshot_error : array, float32 [epochs]
-        How far, at most, a centre rounded to float32 is from the centre that was copied.
-    drift : array, float32 [epochs, k], optional
-        Memory for `Drift.drift`.
-    known : array, bool [epochs], optional
-        For which epochs `drift` already holds the movement up to `previous`. For these epochs, only
-        the values of centres that have moved since `previous` are computed. None: for no epoch.
-    n_threads : int
-        How many CPU threads to use.
-
-    Returns
-    -------
-    Drift
-        The movements.
-    """
-    n_epochs, k = snapshots.shape[:2]
-    if known is None:
-        known = np.zeros(n_epochs, bool)
-    found = Drift(
-        np.empty(k, np.uint8),
-        np.empty((n_epochs, k), np.float32) if drift is None else drift,
-        np.empty((n_epochs, _FARTHEST), np.int32),
-        np.empty((n_epochs, _FARTHEST), np.int32),
-    )
-    cpu.kmeans_drift(
-        centers=centers,
-        previous=previous,
-        snapshots=snapshots,
-        snapshot_error=snapshot_error,
-        known=known.view(np.uint8),
-        n_threads=n_threads,
-        **found._asdict(),
-    )
-    return found
 
 
 def _panels(basis: Float32) -> Float32:

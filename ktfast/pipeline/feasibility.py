@@ -17,6 +17,7 @@ from ktfast.images.index import ImageIndex
 from ktfast.images.source import PreparedSet
 from ktfast.models import Trunk
 from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.halves import check_halves, check_voc_halves
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
@@ -69,6 +70,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
     for role in config.folders():
         sets[role] = open_set(run, role) if prepared else listed_images(run, set_name(run, role))
     all_of_it = "prepare" in stages
+    if all_of_it or not prepared or "evaluate" in stages:
+        check_halves(run)
     device = torch.device(resolve_device(config.device))
     if all_of_it or {"pretext", "cluster"} & set(stages):
         _check_images(run, sets)
@@ -162,6 +165,7 @@ def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
         images=sets["pretext"].n,
         epochs=config.pretext.training.epochs,
         permutations=config.pretext.permutations,
+        puzzles_per_image=config.pretext.puzzles_per_image,
         cell_loss=config.pretext.cell_loss,
     )
     if sentence is not None and "puzzles" not in run.warned:
@@ -242,6 +246,7 @@ def _check_voc(run: RunFolder, device: torch.device) -> None:
         check_protocol(config, protocol)
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
+        check_voc_halves(protocol, section, sets)
         if protocol == "svm":
             check_svm(config)
         else:

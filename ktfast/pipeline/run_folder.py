@@ -46,6 +46,8 @@ class RunFolder:
         The files of the image folders by the name of the image set, once they were listed.
     warned : set of str
         Warnings that the checks before the stages have given. The checks run twice.
+    redone : set of str
+        Stages, and parts of stages, that are computed anew. Shared results do not stand for them.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class RunFolder:
         default_factory=dict, compare=False, repr=False
     )
     warned: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+    redone: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""
@@ -181,11 +184,8 @@ def open_run(
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
-        run = RunFolder(folder, config, trust_source, shared)
         remove_leftovers(folder, deep=True)
-        if not (folder / "config.toml").is_file():
-            record_configuration(run)
-        yield run
+        yield RunFolder(folder, config, trust_source, shared)
 
 
 def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> RunFolder:

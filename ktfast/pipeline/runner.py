@@ -159,6 +159,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
     from ktfast.pipeline.chain import check_chain
     from ktfast.pipeline.feasibility import check_feasible
+    from ktfast.pipeline.run_folder import record_configuration
     from ktfast.pipeline.steps.image_sets import is_prepared
     from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
 
@@ -184,6 +185,10 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
             log_outlook(run_folder, needed, redo)
+    # A stage that works has recorded the configuration. Not earlier: a call that corrects refused
+    # options must not read them from this file.
+    if not (run_folder.folder / "config.toml").is_file():
+        record_configuration(run_folder)
 
 
 def _check_trust(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
@@ -211,6 +216,7 @@ def _execute(run_folder: "RunFolder", stage: str, redo: Collection[str]) -> None
     if stage == "evaluate":
         for part in set(redo).intersection(PARTS):
             discard(run_folder.stage(part))
+            run_folder.redone.add(part)
     module = importlib.import_module(f"ktfast.pipeline.stages.{stage}")
     module.execute(run_folder, redo=stage in redo)
 

@@ -41,9 +41,12 @@ class SharedEntry:
     ----------
     place : Path
         Folder of the entry. It exists as soon as a run has stored the result.
+    anew : bool
+        The user redoes the result: the run takes nothing, and its own result replaces the entry.
     """
 
     place: Path
+    anew: bool = False
 
     def take(self, folder: Path) -> dict[str, Any] | None:
         """Put the files of the entry into a folder.
@@ -56,10 +59,11 @@ class SharedEntry:
         Returns
         -------
         result : dict or None
-            The result that `keep` stored. None if there is no entry, or if its files are damaged.
+            The result that `keep` stored. None if there is no entry, if its files are damaged, or
+            if the result is redone.
         """
         path = self.place / _RESULT
-        if not path.is_file():
+        if self.anew or not path.is_file():
             return None
         try:
             result = read_result(path, "it is made again")
@@ -100,7 +104,9 @@ class SharedEntry:
 
 
 @contextmanager
-def shared_entry(run: RunFolder, kind: str, question: Any) -> Iterator[SharedEntry | None]:
+def shared_entry(
+    run: RunFolder, kind: str, question: Any, *, anew: bool = False
+) -> Iterator[SharedEntry | None]:
     """Hold the lock of the entry that belongs to a question.
 
     Parameters
@@ -111,6 +117,8 @@ def shared_entry(run: RunFolder, kind: str, question: Any) -> Iterator[SharedEnt
         What the result is, such as "cluster".
     question : Any
         JSON value of everything on which the result depends.
+    anew : bool
+        Whether the user redoes the result, so that nothing is taken.
 
     Yields
     ------
@@ -129,7 +137,7 @@ def shared_entry(run: RunFolder, kind: str, question: Any) -> Iterator[SharedEnt
         logger.info("%s: waiting for another run that makes the same result", kind)
         lock.acquire()
     try:
-        yield SharedEntry(place)
+        yield SharedEntry(place, anew)
     finally:
         lock.release()
 

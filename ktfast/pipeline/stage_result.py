@@ -25,6 +25,7 @@ from ktfast.errors import ConfigError, DataError, InputError, shown
 from ktfast.manifest import describe, problems, read_result, read_sealed_or
 from ktfast.pipeline.question import Question, as_json, refusal
 from ktfast.pipeline.run_folder import RunFolder, as_result, record_configuration, remedy_of
+from ktfast.pipeline.shared_curves import keep_curves, take_curves
 from ktfast.pipeline.shared_results import SHARED_STAGES, SharedEntry, shared_entry
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def complete_stage(
     folder = run.stage(name)
     if redo:
         discard(folder)
+        run.redone.add(name)
     folder.mkdir(parents=True, exist_ok=True)
     if begun := read_begun(run, name):
         if changes := question.changes(begun):
@@ -125,8 +127,9 @@ def complete_stage(
     else:
         write_sealed(folder / "begun.json", question.record())
     with shared_entry_of(run, name, question, shared_by) as entry:
-        if entry is not None and not redo and (made := entry.take(folder)) is not None:
+        if entry is not None and (made := entry.take(folder)) is not None:
             record_configuration(run)
+            take_curves(run, name, folder)
             record = question.record()
             result = {**made, "stage": name, **{key: record[key] for key in ("named", "from")}}
             write_sealed(folder / "result.json", result)
@@ -146,6 +149,8 @@ def _do(
     started, clock = time.time(), time.monotonic()
     with _recorded_configuration(run, folder):
         outcome = work(folder)
+    if run.shared is not None and name in SHARED_STAGES:
+        keep_curves(run, name, folder)
     unit_and_value = outcome.throughput
     result = {
         "stage": name,
@@ -192,7 +197,7 @@ def shared_entry_of(
     if kind not in SHARED_STAGES:
         return nullcontext()
     asked = [question.settings, question.fingerprints(), shared_by]
-    return shared_entry(run, kind, as_json(asked))
+    return shared_entry(run, kind, as_json(asked), anew=name in run.redone)
 
 
 def stored_row(path: Path) -> dict[str, Any] | None:
@@ -331,7 +336,7 @@ def _recorded_configuration(run: RunFolder, folder: Path) -> Iterator[None]:
     """Write the run's configuration into the run folder before the block does a stage's work.
 
     If the work refuses its input before it has written anything, the stage's folder is removed and
-    the former `config.toml` is restored, so that the user can correct the input.
+    the former `config.toml` is restored or removed, so that the user can correct the input.
     """
     config = run.folder / "config.toml"
     before = config.read_bytes() if config.is_file() else None
@@ -343,4 +348,6 @@ def _recorded_configuration(run: RunFolder, folder: Path) -> Iterator[None]:
             discard(folder)
             if before is not None:
                 write_bytes(config, before)
+            else:
+                config.unlink()
         raise

@@ -12,8 +12,9 @@ from ktfast.config import Config, load_config
 from ktfast.durable import parse_row, read_json, read_sealed
 from ktfast.errors import DataError, InputError
 from ktfast.evaluation.json_values import Json, mapping, number
-from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.evaluation.results import EvaluationSummary
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
+from ktfast.evaluation.voc_results import VocSummary
 from ktfast.images.by_cluster import FOLDER, linked_folders
 from ktfast.manifest import read_result, read_sealed_or, verified
 from ktfast.readers import read_bytes, read_csv, read_npz

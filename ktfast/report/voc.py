@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ktfast.evaluation import paper
-from ktfast.evaluation.results import VocSummary
+from ktfast.evaluation.voc_results import VocSummary
 from ktfast.report.formats import MODEL_NAMES, amount
 from ktfast.report.probes import Cell, Row, Table, comparison, percentages
 from ktfast.report.published import Published, voc_notes

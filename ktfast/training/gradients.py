@@ -13,6 +13,8 @@ from ktfast.images.feeds.base import Batch
 
 logger = logging.getLogger(__name__)
 
+_NO_SPREAD = "Expected more than 1 value per channel"  # how torch's batch-norm begins its error
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -72,6 +74,9 @@ class Gradients:
     ----------
     micro_batch : int
         Images per forward and backward pass, after all halvings so far.
+    takes_one : bool or None
+        Whether the network can be trained on one image alone. Batch-norm of a map of one pixel
+        cannot. None: not known yet.
     """
 
     def __init__(
@@ -87,6 +92,40 @@ class Gradients:
         self.dtype = dtype
         self.scaler = scaler
         self.micro_batch = micro_batch
+        self.takes_one: bool | None = None
+
+    def learn_takes_one(self, image: Batch, epoch: int) -> bool:
+        """Try whether the network can be trained on one image alone.
+
+        The trial leaves the model and torch's generators unchanged. Its outcome is remembered.
+
+        Parameters
+        ----------
+        image : Batch
+            One image.
+        epoch : int
+            Epoch of the image.
+
+        Returns
+        -------
+        takes_one : bool
+            Whether the network can be trained on one image.
+        """
+        modules = self.task.model.modules()
+        if self.takes_one is None and not any(_normalises_batches(module) for module in modules):
+            self.takes_one = True
+        if self.takes_one is None:
+            before = Remembered(self.task.model, self.device)
+            try:
+                with torch.no_grad():
+                    self._output(image.to(self.device), epoch)
+                self.takes_one = True
+            except ValueError as error:
+                if not str(error).startswith(_NO_SPREAD):
+                    raise
+                self.takes_one = False
+            before.restore()
+        return self.takes_one
 
     def add(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Compute the gradient of a batch; the model's parameters must hold no gradient before.
@@ -108,7 +147,8 @@ class Gradients:
         torch.OutOfMemoryError
             The memory does not hold a single image.
         ConfigError
-            The memory does not hold the batch, and the task does not allow to split the batch.
+            The memory does not hold the batch, and the task does not allow to split the batch. Or
+            the batch is one image, and batch-norm cannot be trained on one image.
         """
         while True:
             before = Remembered(self.task.model, self.device)
@@ -141,23 +181,47 @@ class Gradients:
     def _sum(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """The gradient and the mean values of a batch, one micro-batch after the other."""
         sums: dict[str, Tensor] = {}
-        for start in range(0, len(batch), self.micro_batch):
-            part = batch.part(start, start + self.micro_batch).to(self.device)
+        ends = self._ends(batch, epoch)
+        for start, end in zip([0, *ends], ends, strict=False):
+            part = batch.part(start, end).to(self.device)
             share = len(part) / len(batch)
-            # A micro-batch uses each weight once, so that a cache of converted weights saves
-            # nothing. CUDA graphs do not allow the cache.
-            with torch.autocast(
-                self.device.type,
-                self.dtype,
-                enabled=self.dtype != torch.float32,
-                cache_enabled=False,
-            ):
-                output = self.task.step(part, epoch)
+            try:
+                output = self._output(part, epoch)
+            except ValueError as error:
+                if not str(error).startswith(_NO_SPREAD):
+                    raise
+                raise ConfigError(
+                    "a step sees one image at a time, but the network normalises over the images "
+                    "of a batch (batch-norm) where the image has become one pixel; give a "
+                    "batch_size of at least 3 and fewer parts (accumulate), or larger crops"
+                ) from error
             torch.autograd.backward(self.scaler.scale(output.loss * share))
             for name, value in {"loss": output.loss, **output.metrics}.items():
                 term = value.detach().double() * share
                 sums[name] = sums[name] + term if name in sums else term
         return sums
+
+    def _ends(self, batch: Batch, epoch: int) -> list[int]:
+        """Where each micro-batch of a batch ends; no micro-batch is one image if that fails."""
+        n, size = len(batch), self.micro_batch
+        ends = [*range(size, n, size), n]
+        if n > 1 and n % size == 1 and not self.learn_takes_one(batch.part(n - 1, n), epoch):
+            # The micro-batch before the last image gives an image away, or takes the last image.
+            ends[-2:] = [ends[-2] - 1, n] if size > 2 else [n]
+        return ends
+
+    def _output(self, part: Batch, epoch: int) -> StepOutput:
+        """Run the task on images of the device, in the type of the training."""
+        # A micro-batch uses each weight once, so that a cache of converted weights saves nothing.
+        # CUDA graphs do not allow the cache.
+        with torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False
+        ):
+            return self.task.step(part, epoch)
+
+
+def _normalises_batches(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
 
 
 class Remembered:

@@ -20,7 +20,7 @@ from ktfast.durable import sha256_json
 from ktfast.errors import ConfigError
 from ktfast.images.feeds.base import Feed
 from ktfast.training.checkpoint import CheckpointFolder
-from ktfast.training.delivery import deliver
+from ktfast.training.delivery import deliver, ends_with_one
 from ktfast.training.execution import fastest, running, step_seconds, ways
 from ktfast.training.gradients import StepOutput, Task
 from ktfast.training.guessing import AtChanceError, Guessing
@@ -198,7 +198,8 @@ def _run_steps(
 ) -> None:
     """Run steps and record them, until step `last` is done or a signal comes."""
     total, stop = recorder.total, False
-    batches = deliver(feed, state.step, total, state.device)
+    lone = state.gradients.takes_one is not False
+    batches = deliver(feed, state.step, total, state.device, lone=lone)
     while not stop:
         with recorder.meter.waiting():
             epoch, batch = next(batches)
@@ -240,6 +241,8 @@ def _prepare(
     gradients, steps_left = state.gradients, total - state.step
     epoch = state.step // feed.batches_per_epoch
     rate, batch = feed_rate(feed, epoch, batches=steps_left)
+    if ends_with_one(feed):
+        gradients.learn_takes_one(batch.part(0, 1), epoch)
     ceilings = Ceilings(
         feed_rate=rate,
         image_flops=image_flops(gradients, batch, epoch),

@@ -279,7 +279,8 @@ def image_seconds(gradients: Gradients, batch: Batch, epoch: int, images: int) -
         Seconds per image.
     """
     model = gradients.task.model
-    most = max(1, min(len(batch) // 2, gradients.micro_batch))
+    # Batch-norm may refuse one image alone.
+    most = max(min(2, len(batch)), min(len(batch) // 2, gradients.micro_batch))
     before = Remembered(model, gradients.device)
     size = min(2, most)
     while True:

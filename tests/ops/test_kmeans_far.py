@@ -8,7 +8,8 @@ from ktfast.kmeans.assignment.assigner import make_assigner
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops import kmeans_assign
 from ktfast.ops.kmeans_assign import PreparedCenters
-from ktfast.ops.kmeans_screen import CODES, DistanceBounds, Screen
+from ktfast.ops.kmeans_rows import DistanceBounds
+from ktfast.ops.kmeans_screen import CODES, Screen
 from ktfast.ops.middle import middle_of
 from ktfast.reference import kmeans as reference
 from support.tolerances import SUM_ORDER_FLOAT64

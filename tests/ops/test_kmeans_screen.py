@@ -16,7 +16,9 @@ from ktfast.kmeans.assignment.screen import Outlook, later_screen, principal_dir
 from ktfast.kmeans.data.rows import Rows
 from ktfast.native import modules
 from ktfast.ops import kmeans_assign, kmeans_screen
-from ktfast.ops.kmeans_screen import CODES, NEAR_CENTERS, DistanceBounds, Screen, kmeans_drift
+from ktfast.ops.kmeans_drift import kmeans_drift
+from ktfast.ops.kmeans_rows import NEAR_CENTERS, DistanceBounds
+from ktfast.ops.kmeans_screen import CODES, Screen
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_consistent, assert_same, hard_case, mixture
 from support.simd_levels import LEVELS, available

@@ -61,7 +61,7 @@ def finished(tmp_path_factory):
         *("--data.pretext", str(place / "photographs/train")),
         *("--data.test", str(place / "photographs/test")),
         f"--voc.classification.folder={place / 'voc'}",
-        *("--voc.classification.train=few", "--voc.classification.test=val"),
+        *("--voc.classification.train=few", "--voc.classification.test=other"),
     ]
     assert main(command) == 0
     return place / "run", command

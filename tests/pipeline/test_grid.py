@@ -11,11 +11,16 @@ import pytest
 from PIL import Image
 
 from ktfast.cli.main import main
-from ktfast.config import load_config
+from ktfast.config import Config, load_config
 from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
+from ktfast.pipeline import runner
 from ktfast.pipeline.grid.cells import read_grid, sweep_cells
+from ktfast.pipeline.question import Question
+from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.shared_results import shared_entry
+from ktfast.pipeline.stage_result import Outcome, complete_stage
+from ktfast.pipeline.stages import evaluate
 from support.photographs import squares
 from support.small_pipeline import write_inputs
 
@@ -189,6 +194,43 @@ def test_folders_of_equal_names_and_sizes_are_not_taken_for_each_other(tmp_path,
     assert prepare("run4", "a") == redone
     log = (tmp_path / "run3/log.txt").read_text()
     assert "prepare/pretext: taken from" in log
+
+
+def test_a_redone_part_is_computed_and_curves_come_with_a_network(tmp_path):
+    question = Question("transfer", {"k": 2}, {})
+
+    def run(name, loss, redo=()):
+        """Take or make a baseline; return the losses in metrics.jsonl, and whether it was made."""
+        made = []
+
+        def work(folder):
+            made.append(loss)
+            (folder / "weights").write_text(str(loss))
+            rows = [{"stage": "baseline_labels", "step": 1, "loss": loss}]
+            folder.with_name("metrics.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in [{"stage": "transfer"}, *rows])
+            )
+            return Outcome(fingerprint=str(loss), outputs={"weights": "weights"}, summary={})
+
+        with open_run(tmp_path / name, Config(), shared=tmp_path / "shared") as folder:
+            folder.redone.update(redo)
+            result = complete_stage(folder, "baseline_labels", question, work)
+        rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+        losses = [row["loss"] for row in rows if row["stage"] == "baseline_labels"]
+        assert result["fingerprint"] == str(losses[-1])
+        return losses, bool(made)
+
+    assert run("first", 3.0) == ([3.0], True)
+    assert run("second", 4.0) == ([3.0], False)
+    assert run("third", 5.0, redo=["baseline_labels"]) == ([5.0], True)
+    assert run("fourth", 6.0) == ([5.0], False)
+
+
+def test_a_redone_part_is_named_to_the_stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "execute", lambda run, *, redo: None)
+    folder = RunFolder(tmp_path, Config())
+    runner._execute(folder, "evaluate", ["baseline_labels"])
+    assert folder.redone == {"baseline_labels"}
 
 
 # --- a real grid ----------------------------------------------------------------------------------

@@ -260,3 +260,9 @@ def test_variants_of_the_linear_probe_keep_what_is_there(copy, files, probed):
     page = write_report(copy).read_text()
     assert "protocol deepcluster" in page
     assert "best on the test images in the source" in page
+
+
+def test_a_set_that_is_tested_on_its_training_images_is_refused(files, tmp_path):
+    same = {"train": str(files / "b/train"), "test": str(files / "b/train")}
+    with pytest.raises(ConfigError, match=r"evaluate\.sets\.b\.train is the folder of evaluate"):
+        evaluate(files, tmp_path / "run", evaluate__sets={"b": same})

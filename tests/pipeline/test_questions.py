@@ -11,7 +11,7 @@ from ktfast.config import load_config
 from ktfast.config.run import tomllib
 from ktfast.durable import read_json, write_json, write_sealed
 from ktfast.errors import ConfigError
-from ktfast.evaluation.results import VocRow
+from ktfast.evaluation.voc_results import VocRow
 from ktfast.features.source_code import module_file, source_code
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import open_run

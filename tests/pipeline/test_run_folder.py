@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import ktfast
 from ktfast.config import Config
 from ktfast.durable import write_json
 from ktfast.errors import ConfigError, DataError, InputError
@@ -85,6 +86,25 @@ def test_bad_input_that_did_nothing_is_forgotten(tmp_path):
         assert (tmp_path / "config.toml").read_bytes() == before
         complete_stage(run, "features/a", asking({"source": "hog"}, {}), outcome)
     assert read_run(tmp_path).config.seed == 1
+
+
+def test_a_refused_first_run_leaves_no_options(tmp_path):
+    """The corrected command would read the refused options from `config.toml`."""
+    run = tmp_path / "run"
+    options = {"data.pretext": str(tmp_path / "missing"), "pretext.width": 0.5}
+    with pytest.raises(DataError, match="does not exist"):
+        ktfast.run(options, run)
+    assert not (run / "config.toml").exists()
+
+    def refuses(folder):
+        raise ConfigError("no such source")
+
+    with open_run(run, Config(seed=1)) as opened:
+        with pytest.raises(ConfigError, match="no such source"):
+            complete_stage(opened, "prepare/a", asking(), refuses)
+        assert not (run / "config.toml").exists()
+        complete_stage(opened, "prepare/a", asking(), outcome)
+    assert read_run(run).config.seed == 1
 
 
 def test_files_that_were_lost_are_made_again(tmp_path, caplog):

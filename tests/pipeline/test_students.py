@@ -65,7 +65,7 @@ classes = ["{CLASSES[0]}", "{CLASSES[1]}"]
 models = ["transfer"]
 [voc.classification]
 train = "few"
-test = "val"
+test = "other"
 test_crops = 1
 training = {{ epochs = 0.5, batch_size = 4, clip_norm = 10.0 }}
 """
@@ -75,8 +75,8 @@ training = {{ epochs = 0.5, batch_size = 4, clip_norm = 10.0 }}
 def given(tmp_path_factory):
     """Options of a run, with photographs of two classes."""
     folder = tmp_path_factory.mktemp("students")
-    for number, picture in enumerate(squares(24, 64)):
-        place = folder / "photographs" / f"class{number % 2}"
+    for number, picture in enumerate(squares(32, 64)):
+        place = folder / ("photographs" if number < 24 else "tested") / f"class{number % 2}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(place / f"{number}.jpg", quality=90)
     voc_folder(folder / "voc")
@@ -84,7 +84,7 @@ def given(tmp_path_factory):
     return folder, {
         **tomllib.loads(RECIPE),
         "data.pretext": photographs,
-        "data.test": photographs,
+        "data.test": str(folder / "tested"),
         "voc.classification.folder": str(folder / "voc"),
     }
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ktfast.errors import DataError
-from ktfast.evaluation.results import EvaluationSummary, VocSummary
+from ktfast.evaluation.results import EvaluationSummary
+from ktfast.evaluation.voc_results import VocSummary
 from ktfast.report import formats, pictures, plots, verdict, write_report
 from ktfast.report.summaries import MetricsRow
 from support.fake_run import (

@@ -1,5 +1,6 @@
 """A small PASCAL VOC year folder, made of real photographs with drawn-on squares as objects."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ def annotation(objects, width, height):
 
 
 def voc_folder(folder: Path, n: int = 8, seed: int = 0) -> Path:
-    """Write n photographs, each with a coloured square; all in the lists `few` and `val`."""
+    """Write n photographs, each with a coloured square; all in the lists `few` and `val`.
+
+    The list `other` names copies of these photographs.
+    """
     for name in ("JPEGImages", "Annotations", "SegmentationClass"):
         (folder / name).mkdir(parents=True)
     generator = np.random.default_rng(seed)
@@ -51,8 +55,11 @@ def voc_folder(folder: Path, n: int = 8, seed: int = 0) -> Path:
         image.save(folder / f"SegmentationClass/{key}.png")
         text = annotation([(name, x + 1, y + 1, x + side, y + side, 0)], width, height)
         (folder / f"Annotations/{key}.xml").write_text(text)
+    copies = [key.replace("2007", "2008") for key in ids]
+    for path in sorted(folder.glob("*/2007_*")):
+        shutil.copy(path, path.with_name(path.name.replace("2007", "2008")))
     for kind in ("Main", "Segmentation"):
         (folder / "ImageSets" / kind).mkdir(parents=True)
-        for split in ("few", "val"):
-            (folder / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(ids) + "\n")
+        for split, names in (("few", ids), ("val", ids), ("other", copies)):
+            (folder / "ImageSets" / kind / f"{split}.txt").write_text("\n".join(names) + "\n")
     return folder

@@ -110,7 +110,7 @@ def write(folder, name, text):
     [
         (
             lambda f: (f / "ImageSets/Main/few.txt").unlink(),
-            r"few\.txt does not exist.* it has val",
+            r"few\.txt does not exist.* it has other, val",
         ),
         (lambda f: write(f, "ImageSets/Main/few.txt", "\n"), "lists no image"),
         (lambda f: write(f, "ImageSets/Main/few.txt", "x\n"), r"JPEGImages/x\.jpg: No such file"),

@@ -313,7 +313,7 @@ PROTOCOLS = ("classification", "detection", "segmentation", "svm")
 
 def options(folder, protocol):
     return [f"--voc.{protocol}.folder={folder}", f"--voc.{protocol}.train=few",
-            f"--voc.{protocol}.test=val"]  # fmt: skip
+            f"--voc.{protocol}.test=other"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

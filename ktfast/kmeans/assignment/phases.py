@@ -23,7 +23,8 @@ from ktfast.kmeans.assignment.screen import Outlook, first_screen, later_screen
 from ktfast.kmeans.assignment.snapshots import Snapshots, epochs_that_fit
 from ktfast.kmeans.data.rows import Rows
 from ktfast.native.threads import one_blas_thread
-from ktfast.ops.kmeans_screen import DistanceBounds, RowCodes, Screen
+from ktfast.ops.kmeans_rows import DistanceBounds, RowCodes
+from ktfast.ops.kmeans_screen import Screen
 
 # Bounded passes may compute at least this many distances for a row, added up over the passes,
 # before they screen the row again.
@@ -97,7 +98,7 @@ class _ChosenScreen(NamedTuple):
     codes : RowCodes or None
         Codes of all rows. None if each pass codes the rows again.
     margin : float
-        Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`.
+        Margin of the distance bounds, see `ktfast.ops.kmeans_rows.DistanceBounds`.
     budget : int
         Distances that bounded passes may compute for a row, added up over the passes, before they
         screen the row again.

@@ -12,7 +12,8 @@ import numpy as np
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
 from ktfast.kmeans.data.rows import Rows
-from ktfast.ops.kmeans_screen import NEAR_CENTERS, Screen, codes_for
+from ktfast.ops.kmeans_rows import NEAR_CENTERS
+from ktfast.ops.kmeans_screen import Screen, codes_for
 from ktfast.ops.middle import spread_places
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class LaterScreen(NamedTuple):
     screen : Screen
         The cheapest screen.
     margin : float
-        Margin of the distance bounds, see `ktfast.ops.kmeans_screen.DistanceBounds`. With this
+        Margin of the distance bounds, see `ktfast.ops.kmeans_rows.DistanceBounds`. With this
         margin, about 16 centres of a row become candidates, and bounds of 16 centres are stored.
     cost : float
         Estimated clock cycles for recording the bounds of a row.

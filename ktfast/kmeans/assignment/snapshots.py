@@ -4,7 +4,7 @@ import numpy as np
 
 from ktfast.kmeans.array_types import Bool, Float64, Int64, UInt8
 from ktfast.native.modules import cpu
-from ktfast.ops.kmeans_screen import Drift, kmeans_drift
+from ktfast.ops.kmeans_drift import Drift, kmeans_drift
 
 _MOST_EPOCHS = 8
 # All snapshots together take at most this share of the bytes of the rows in float32, or this many

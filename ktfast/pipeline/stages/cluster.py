@@ -50,7 +50,7 @@ def _check_link(run: RunFolder) -> None:
     """Refuse links that cannot be made, before anything is computed."""
     photographs = run.config.data.folders().get("transfer")
     if photographs is None:
-        return  # the stage itself names what is missing
+        return  # the stage raises the error that names the missing option
     if run.folder.resolve().is_relative_to(photographs.resolve()):
         raise ConfigError(
             f"cluster.link would put links into {photographs}, and ktfast would find them there as "

@@ -66,7 +66,7 @@ def _train(run: RunFolder, folder: Path) -> Outcome:
 
 
 def _save_examples(run: RunFolder, task: Pretext, folder: Path) -> None:
-    """Keep a few examples of what the network sees: pixels in one file, texts in another."""
+    """Save a few examples of what the network sees: `examples.npz` and `examples.json`."""
     size = run.config.pretext.crop
     with open_feed(
         run, open_set(run, "pretext"), size=size, batch_size=EXAMPLES, shuffle=True

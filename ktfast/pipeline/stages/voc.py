@@ -14,7 +14,7 @@ from typing import Any
 from ktfast.config import result_options
 from ktfast.durable import sha256_json, write_sealed
 from ktfast.errors import ConfigError, shown
-from ktfast.evaluation.results import VocRow, VocSummary
+from ktfast.evaluation.voc_results import VocRow, VocSummary
 from ktfast.images.file_records import FileHashes
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder

@@ -14,7 +14,8 @@ from torch import nn
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
 from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
-from ktfast.evaluation.results import ProtocolDetails, VocRow
+from ktfast.evaluation.results import ProtocolDetails
+from ktfast.evaluation.voc_results import VocRow
 from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
 from ktfast.models import TargetNetwork, Trunk, load_weights

@@ -56,7 +56,9 @@ def stored_probes(run: RunFolder, folder: Path, name: str, images: LabelledSet) 
         parts = as_json([asked, network.layers, shares, draws])
         # The student of a run is its own. Baselines and files are the same in several runs.
         alone = name == "transfer" or known is not None
-        with nullcontext() if alone else shared_entry(run, "probe", parts) as entry:
+        anew = not run.redone.isdisjoint({"evaluate", f"baseline_{name}"})
+        shared = shared_entry(run, "probe", parts, anew=anew)
+        with nullcontext() if alone else shared as entry:
             probed = _take(folder, images.file_of(name), asked, entry)
             if probed is None:
                 logger.info("evaluate: probing %s", images.file_of(name))

@@ -11,8 +11,8 @@ from torch import Tensor
 from ktfast.config import Config
 from ktfast.errors import ConfigError
 from ktfast.evaluation.pooling import conv_features
-from ktfast.evaluation.results import VocRow
 from ktfast.evaluation.svm import low_shot_svm, svm_precisions
+from ktfast.evaluation.voc_results import VocRow
 from ktfast.images.augment import center_crop, normalize_images
 from ktfast.models import TargetNetwork
 from ktfast.pipeline.environment import resolve_device
