@@ -182,7 +182,8 @@ def test_options_that_change_every_probe_are_refused(copy, files):
 
 
 def test_shares_have_draws_with_mean_and_spread(copy, files, probed):
-    more = {"evaluate__models": models_of(files), "evaluate__label_counts": (1, 2)}
+    more = {"evaluate__models": {"ours": str(files / "ours.safetensors")}}
+    more["evaluate__label_counts"] = (1, 2)
     one = evaluate(files, copy, **more)["low_label"]
     assert [(row["count"], row["images"]) for row in one] == [(1, 2), (2, 4)]
     assert "draws" not in one[0]
