@@ -87,7 +87,7 @@ def verdict(
     linear = {} if evaluation is None else evaluation.linear
     choice = choose_layers(linear, {} if evaluation is None else evaluation.linear_held_out)
     transfer, random = choice.get("transfer"), choice.get("random")
-    if evaluation is not None and transfer is None and evaluation.models:
+    if evaluation is not None and evaluation.models and "transfer" not in evaluation.models:
         return _of_files(evaluation, choice)
     if evaluation is None or transfer is None:
         reason = why_not if evaluation is None else "the evaluation ran none"
