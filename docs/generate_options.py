@@ -41,6 +41,8 @@ def _kind(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
         return f"list of {_kind(arguments[0])}"
+    if origin is dict:
+        return "table"
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(part) for part in arguments if part is not type(None))
     if hasattr(annotation, "__metadata__"):

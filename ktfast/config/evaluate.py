@@ -1,10 +1,17 @@
 """The options of the evaluation: probes, baselines and measures without labels."""
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from ktfast.config.protocols import (
+    OWN_MODELS,
+    LabelledImages,
+    ModelFile,
+    check_names,
+    read_models,
+)
 from ktfast.config.section import Section, side_option
 
 
@@ -40,15 +47,39 @@ class EvaluateConfig(Section):
         "these measures are the whole evaluation; the stage cluster must be done, also for a "
         "transfer.objective that learns no clusters",
     )
+    models: dict[str, ModelFile] = side_option(
+        {},
+        description="networks that are probed beside the run's own, as a table of names and files, "
+        'such as { mine = "mine.safetensors" }; a file that ktfast did not write needs its '
+        'network, as in { moco = { file = "moco.pth", network = "torchvision:resnet50" } }; '
+        "without file: random weights; further entries: layers, crop, normalization; a run folder "
+        "without a stage transfer probes these networks only",
+    )
+    sets: dict[str, LabelledImages] = side_option(
+        {},
+        description="further labelled images on which every network is probed, as a table of names "
+        'and folders, such as { cars = { train = "cars/train", test = "cars/test" } }',
+    )
     label_fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),
         description="also probe with these shares of the labels of each class, such as 0.01,0.1",
+    )
+    label_counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (),
+        description="also probe with these numbers of labels of each class, such as 1,5,20",
+    )
+    label_draws: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="number of times that the images of each share of the labels are drawn; the "
+        "report shows mean and standard deviation",
     )
     retrain: tuple[str, ...] = Field(
         (),
         description="for each of these layers, such as conv1,conv5: freeze the network up to the "
         "layer, and train the layers above it from scratch on the labels (the paper's non-linear "
-        "probes)",
+        "probes); alexnet and vgg16 also have the layers fc6 and fc7",
     )
     retrain_epochs: float | None = Field(
         None,
@@ -56,8 +87,26 @@ class EvaluateConfig(Section):
         description="epochs of each training for evaluate.retrain; not set: "
         "transfer.training.epochs",
     )
+    protocols: tuple[Literal["goyal", "deepcluster"], ...] = Field(
+        (),
+        description="variants of the linear probe that are made too, on random crops; goyal: as in "
+        "Goyal et al. (2019), with batch-norm, weight decay 5e-4 and 1 crop; deepcluster: as in "
+        "Caron et al. (2018), with weight decay 1e-4 and 10 crops; the probe on features of "
+        "centre crops (frozen-center) is always made",
+    )
     probe_epochs: int = Field(30, ge=1, description="epochs of each linear probe")
     neighbors: int = Field(20, ge=1, description="number of neighbours of the k-NN probe")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _paths_are_files(cls, value: Any) -> Any:
+        return read_models(value)
+
+    @field_validator("models", "sets")
+    @classmethod
+    def _names_are_usable(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        check_names(value, OWN_MODELS if info.field_name == "models" else ())
+        return value
 
     @field_validator("headline")
     @classmethod
@@ -71,5 +120,6 @@ class EvaluateConfig(Section):
         return value
 
     def unused(self) -> Collection[str]:
-        """Name the options of retraining if no layer is retrained."""
-        return () if self.retrain else ("retrain_epochs",)
+        """Name the options of retraining and of shares of the labels that nothing uses."""
+        draws = () if self.label_fractions or self.label_counts else ("label_draws",)
+        return (*draws, *(() if self.retrain else ("retrain_epochs",)))

@@ -51,6 +51,16 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     voc: VocConfig = VocConfig()
 
+    def folders(self) -> dict[str, Path]:
+        """Return the folder of each role of `data` and of each set of `evaluate.sets`.
+
+        The roles of a set are NAME.train and NAME.test.
+        """
+        roles = self.data.folders()
+        for name, images in self.evaluate.sets.items():
+            roles |= {f"{name}.train": images.train, f"{name}.test": images.test}
+        return roles
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:

@@ -1,5 +1,6 @@
 """The options of fine-tuning on PASCAL VOC. The defaults are the published training schedules."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -127,6 +128,34 @@ class VocSegmentationConfig(WholeImageConfig):
     )
 
 
+class VocSvmConfig(VocSection):
+    """Support vector machines on a frozen layer, as in Goyal et al. (2019)."""
+
+    layer: str = Field(
+        "",
+        description="layer of the frozen network that the machines see, such as conv4; not set: "
+        "the last of the layers that are probed by default",
+    )
+    costs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (*(0.5**number for number in range(19, 3, -1)), 0.01, 0.1),
+        min_length=1,
+        description="candidates for the cost of training errors; cross-validation with three folds "
+        "chooses one for each class",
+    )
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 4, 8, 16, 32, 64, 96),
+        description="also train with these numbers of photographs that show a class; a number that "
+        "a class does not have is left out; empty: not done",
+    )
+    samples: int = Field(
+        5, ge=1, description="number of times that the photographs for voc.svm.shots are drawn"
+    )
+
+    def unused(self) -> Collection[str]:
+        """Name the options that an empty `shots` leaves without effect."""
+        return () if self.shots else ("samples",)
+
+
 class VocConfig(Section):
     """Fine-tuning of the target on PASCAL VOC. Each protocol that has a folder is run."""
 
@@ -149,6 +178,7 @@ class VocConfig(Section):
     classification: VocClassificationConfig = VocClassificationConfig()
     detection: VocDetectionConfig = VocDetectionConfig()
     segmentation: VocSegmentationConfig = VocSegmentationConfig()
+    svm: VocSvmConfig = VocSvmConfig()
 
     @field_validator("classes")
     @classmethod
@@ -162,5 +192,5 @@ class VocConfig(Section):
 
     def protocols(self) -> tuple[str, ...]:
         """Give the names of the protocols that have a folder."""
-        names = ("classification", "detection", "segmentation")
+        names = ("classification", "detection", "segmentation", "svm")
         return tuple(name for name in names if getattr(self, name).folder is not None)

@@ -5,7 +5,8 @@ summaries (`EvaluationSummary`) skip values of an unexpected type, so that the r
 of a damaged or older run still shows the rest. All accuracies are fractions in [0, 1].
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ktfast.evaluation.headline import Headline
@@ -25,6 +26,8 @@ Layers = dict[str, float]
 """Accuracy by layer."""
 ByModel = dict[str, Layers]
 """Accuracy by model and layer."""
+Draws = dict[str, list[float]]
+"""Accuracy of each draw of the training images, by layer."""
 HELD_OUT = ("linear_held_out", "knn_held_out")
 """The keys under which accuracies on held-out training images are stored."""
 
@@ -35,37 +38,79 @@ def by_model(value: object) -> ByModel:
     return {model: row for model, row in rows.items() if row}
 
 
+def draws_of(value: object) -> Draws:
+    """Accuracies of several draws by layer; values that are no numbers are left out."""
+    return {
+        str(layer): [known for item in row if (known := number(item)) is not None]
+        for layer, row in mapping(value).items()
+        if isinstance(row, list)
+    }
+
+
+def _share_json(row: "LowLabelRow | LowLabelRegime") -> Json:
+    """JSON object of a row with a share of the labels; without optional parts that are empty."""
+    optional = ("fraction", "count", "draws")
+    return {name: value for name, value in vars(row).items() if value or name not in optional}
+
+
 @dataclass(frozen=True)
 class LowLabelRow:
-    """One model's linear probes on a fraction of the labels.
+    """One model's linear probes on a share of the labels.
 
     Attributes
     ----------
-    fraction : float
-        Fraction of the labels of each class.
+    fraction : float, optional
+        Fraction of the labels of each class; None if `count` gives the share.
     linear : dict of str to float
-        Mean per-class accuracy by layer.
+        Mean per-class accuracy by layer; the mean over the draws.
     images : int
         Number of training images.
     protocol : dict of str to value
         How the probes were trained.
+    count : int, optional
+        Labels per class; None if `fraction` gives the share.
+    draws : dict of str to list of float
+        Accuracy of each draw of the training images, by layer. Empty if an earlier version of
+        ktfast, which drew once, wrote the row.
     """
 
-    fraction: float
+    fraction: float | None
     linear: Layers
     images: int
     protocol: ProtocolDetails
+    count: int | None = None
+    draws: Draws = field(default_factory=dict)
+
+    def of_draws(self, layer: str) -> list[float]:
+        """Accuracies of a layer by draw."""
+        single = [self.linear[layer]] if layer in self.linear else []
+        return self.draws.get(layer) or single
+
+    def with_draw(self, layer: str, accuracy: float, protocol: ProtocolDetails) -> "LowLabelRow":
+        """Give the row with the accuracy of one more draw."""
+        found = [*self.of_draws(layer), accuracy]
+        draws = {**self.draws, layer: found} if len(found) > 1 else self.draws
+        linear = {**self.linear, layer: sum(found) / len(found)}
+        return replace(self, linear=linear, protocol=protocol, draws=draws)
+
+    def of(self, layers: Sequence[str], n_draws: int) -> "LowLabelRow":
+        """Give the first draws of some layers."""
+        found = {layer: self.of_draws(layer)[:n_draws] for layer in layers}
+        linear = {layer: sum(values) / len(values) for layer, values in found.items()}
+        return replace(self, linear=linear, draws=found if n_draws > 1 else {})
 
     def to_json(self) -> Json:
         """JSON object of the row."""
-        return dict(vars(self))
+        return _share_json(self)
 
     @classmethod
     def from_json(cls, value: Json) -> "LowLabelRow":
         """Read what `to_json` returned."""
-        fraction, images = (required_number(value[key]) for key in ("fraction", "images"))
+        images = int(required_number(value["images"]))
         linear, protocol = required_numbers(value["linear"]), required_mapping(value["protocol"])
-        return cls(fraction, linear, images, protocol)
+        fraction, count = number(value.get("fraction")), number(value.get("count"))
+        draws = draws_of(value.get("draws"))
+        return cls(fraction, linear, images, protocol, None if count is None else int(count), draws)
 
 
 @dataclass(frozen=True)
@@ -99,6 +144,48 @@ class ProbeRow:
     linear_held_out: Layers = field(default_factory=dict)
     knn_held_out: Layers = field(default_factory=dict)
 
+    def with_share(self, fraction: float | None, count: int | None) -> LowLabelRow | None:
+        """Give the probes with a share of the labels; None if there are none."""
+        rows = (row for row in self.low_label if (row.fraction, row.count) == (fraction, count))
+        return next(rows, None)
+
+    def of(
+        self,
+        layers: Sequence[str],
+        shares: Sequence[tuple[float | None, int | None]],
+        n_draws: int,
+    ) -> "ProbeRow":
+        """Give the probes of some layers, with some shares of the labels.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            The layers, all of which have probes.
+        shares : sequence of tuple
+            Fraction and count of each share.
+        n_draws : int
+            Number of draws of each share.
+
+        Returns
+        -------
+        row : ProbeRow
+            The probes, in the order of the arguments.
+        """
+        few = [row for share in shares if (row := self.with_share(*share)) is not None]
+
+        def kept(known: Layers) -> Layers:
+            return {layer: known[layer] for layer in layers if layer in known}
+
+        return replace(
+            self,
+            linear=kept(self.linear),
+            linear_top1=kept(self.linear_top1),
+            knn=kept(self.knn),
+            low_label=[row.of(layers, n_draws) for row in few],
+            linear_held_out=kept(self.linear_held_out),
+            knn_held_out=kept(self.knn_held_out),
+        )
+
     def to_json(self) -> Json:
         """JSON object of the row."""
         return {**vars(self), "low_label": [row.to_json() for row in self.low_label]}
@@ -113,6 +200,68 @@ class ProbeRow:
         held_out = (numbers(value.get(key)) for key in HELD_OUT)
         protocol = required_mapping(value["protocol"])
         return cls(linear, top1, knn, low_label, protocol, headline, *held_out)
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One model's accuracies by a named variant of the linear probe.
+
+    The content of `evaluate/protocol-VARIANT-MODEL.json`.
+
+    Attributes
+    ----------
+    linear, top1 : dict of str to float
+        Mean per-class and top-1 accuracy by layer.
+    protocol : dict of str to value
+        What the variant fixes.
+    """
+
+    linear: Layers
+    top1: Layers
+    protocol: ProtocolDetails
+
+    def of(self, layers: Sequence[str]) -> "VariantRow":
+        """Give the accuracies of some layers."""
+        linear, top1 = ({layer: row[layer] for layer in layers} for row in (self.linear, self.top1))
+        return replace(self, linear=linear, top1=top1)
+
+    def to_json(self) -> Json:
+        """JSON object of the row."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: Json) -> "VariantRow":
+        """Read what `to_json` returned."""
+        linear, top1 = (required_numbers(value[key]) for key in ("linear", "top1"))
+        return cls(linear, top1, required_mapping(value["protocol"]))
+
+
+@dataclass(frozen=True)
+class VariantTable:
+    """Accuracies of all models by a named variant of the linear probe.
+
+    Attributes
+    ----------
+    linear, top1 : dict of str to dict of str to float
+        Accuracy by model and layer.
+    protocol : dict of str to value
+        What the variant fixes.
+    """
+
+    linear: ByModel
+    top1: ByModel
+    protocol: ProtocolDetails = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """JSON object of the accuracies."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, value: object) -> "VariantTable":
+        """Read what `to_json` returned."""
+        known = mapping(value)
+        linear, top1 = by_model(known.get("linear")), by_model(known.get("top1"))
+        return cls(linear, top1, mapping(known.get("protocol")))
 
 
 @dataclass(frozen=True)
@@ -193,38 +342,47 @@ class ClusterQuality:
 
 @dataclass(frozen=True)
 class LowLabelRegime:
-    """Linear probes of all models on the same fraction of the labels.
+    """Linear probes of all models on the same share of the labels.
 
     Attributes
     ----------
-    fraction : float
-        Fraction of the labels of each class.
+    fraction : float, optional
+        Fraction of the labels of each class; None if `count` gives the share.
     linear : dict of str to dict of str to float
-        Mean per-class accuracy by model and layer.
+        Mean per-class accuracy by model and layer; the mean over the draws.
     images : int
         Number of training images.
     protocol : dict of str to value
         How the probes were trained.
+    count : int, optional
+        Labels per class; None if `fraction` gives the share.
+    draws : dict of str to dict of str to list of float
+        Accuracy of each draw of the training images, by model and layer; empty for a single draw.
     """
 
-    fraction: float
+    fraction: float | None
     linear: ByModel
     images: int
     protocol: ProtocolDetails = field(default_factory=dict)
+    count: int | None = None
+    draws: dict[str, Draws] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the regime."""
-        return dict(vars(self))
+        return _share_json(self)
 
     @classmethod
     def from_json(cls, value: object) -> "LowLabelRegime | None":
-        """Read what `to_json` returned; None without a fraction or a number of images."""
+        """Read what `to_json` returned; None without a share or a number of images."""
         known = mapping(value)
         fraction, images = number(known.get("fraction")), number(known.get("images"))
-        if fraction is None or images is None:
+        count = number(known.get("count"))
+        if (fraction is None and count is None) or images is None:
             return None
         linear, protocol = by_model(known.get("linear")), mapping(known.get("protocol"))
-        return cls(fraction, linear, int(images), protocol)
+        draws = {str(name): draws_of(row) for name, row in mapping(known.get("draws")).items()}
+        count = None if count is None else int(count)
+        return cls(fraction, linear, int(images), protocol, count, draws)
 
 
 @dataclass(frozen=True)
@@ -251,6 +409,10 @@ class EvaluationSummary:
         The comparison that `evaluate.headline` settled before the run.
     linear_held_out, knn_held_out : dict of str to dict of str to float
         Accuracy on held-out training images by model and layer, see `ProbeRow`.
+    sets : dict of str to EvaluationSummary
+        Probes on each further labelled set of `evaluate.sets`.
+    variants : dict of str to VariantTable
+        Accuracies by the variants of the linear probe that `evaluate.protocols` names.
     """
 
     metric: str = "accuracy"
@@ -265,10 +427,16 @@ class EvaluationSummary:
     headline: Headline | None = None
     linear_held_out: ByModel = field(default_factory=dict)
     knn_held_out: ByModel = field(default_factory=dict)
+    sets: "dict[str, EvaluationSummary]" = field(default_factory=dict)
+    variants: dict[str, VariantTable] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the summary; without optional parts that were not run."""
         value = dict(vars(self))
+        if variants := value.pop("variants"):
+            value["variants"] = {name: table.to_json() for name, table in variants.items()}
+        if sets := value.pop("sets"):
+            value["sets"] = {name: summary.to_json() for name, summary in sets.items()}
         value |= {key: rows for key in HELD_OUT if (rows := value.pop(key))}
         retraining, clusters = value.pop("retraining"), value.pop("random_clusters")
         if (headline := value.pop("headline")) is not None:
@@ -306,4 +474,13 @@ class EvaluationSummary:
             headline=Headline.from_json(value.get("headline")),
             linear_held_out=by_model(value.get("linear_held_out")),
             knn_held_out=by_model(value.get("knn_held_out")),
+            variants={
+                str(name): VariantTable.from_json(table)
+                for name, table in mapping(value.get("variants")).items()
+            },
+            sets={
+                str(name): cls.from_json({**summary, "sets": None})
+                for name, summary in mapping(value.get("sets")).items()
+                if isinstance(summary, dict)
+            },
         )

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 
 from ktfast.evaluation.json_values import Json, mapping, number, numbers
-from ktfast.evaluation.results import ProtocolDetails
+from ktfast.evaluation.results import Draws, ProtocolDetails, draws_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class VocRow:
     areas : dict of str to float or None
         Area under the precision-recall curve of each class, for classification and detection. Empty
         if an earlier version of ktfast wrote the row.
+    shots : dict of str to list of float
+        Mean average precision of each sample of the training photographs, by the number of
+        photographs that show a class. Only for support vector machines.
     """
 
     score: float | None
@@ -37,6 +40,7 @@ class VocRow:
     steps: int | None
     protocol: ProtocolDetails
     areas: dict[str, float | None] = field(default_factory=dict)
+    shots: Draws = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the row; without areas if there are none."""
@@ -47,13 +51,14 @@ class VocRow:
             "steps": self.steps,
             "protocol": self.protocol,
             **({"areas": self.areas} if self.areas else {}),
+            **({"shots": self.shots} if self.shots else {}),
         }
 
     @classmethod
     def from_json(cls, value: Json) -> "VocRow":
         """Read a stored row; values of an unexpected type are left out."""
         steps = number(value.get("steps"))
-        known = ("score", "classes", "steps", "protocol", "areas")
+        known = ("score", "classes", "steps", "protocol", "areas", "shots")
         classes, areas = (
             {str(k): number(v) for k, v in mapping(value.get(key)).items()}
             for key in ("classes", "areas")
@@ -65,6 +70,7 @@ class VocRow:
             steps=None if steps is None else int(steps),
             protocol=mapping(value.get("protocol")),
             areas=areas,
+            shots=draws_of(value.get("shots")),
         )
 
 

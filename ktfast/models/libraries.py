@@ -22,6 +22,8 @@ class ImageSizeError(ConfigError):
     """A network does not take images of the given size."""
 
 
+Pixels = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the pixels of each channel, on the scale 0 to 1."""
 ODD_CLASSES = 1009
 """Number of classes of a trial. No layer inside a network has this number of outputs."""
 
@@ -46,6 +48,9 @@ class Library:
         Builds a network with random weights from its name, its number of classes and options.
     own_size : callable
         Side in pixels of the images for which the network of a name was designed; 0 if unknown.
+    pixels : callable
+        Mean and standard deviation of the pixels of each channel, on the scale 0 to 1, with which
+        the network of a name was trained; None if the library does not say.
     sizes : callable
         Gives the options that set the side of the images, for networks that need one. A network
         that refuses one option gets the next one.
@@ -55,6 +60,7 @@ class Library:
     check: Callable[[str], None]
     build: Callable[..., nn.Module]
     own_size: Callable[[str], int]
+    pixels: Callable[[str], "Pixels | None"]
     sizes: Callable[[int], tuple[dict[str, Any], ...]]
 
 
@@ -85,6 +91,14 @@ def _size_in_torchvision(name: str) -> int:
     return int(getattr(transforms, "keywords", {}).get("crop_size", 0))
 
 
+def _pixels_in_torchvision(name: str) -> Pixels | None:
+    from torchvision import models
+
+    transforms = models.get_model_weights(name).DEFAULT.transforms
+    given = getattr(transforms, "keywords", {})
+    return (tuple(given["mean"]), tuple(given["std"])) if {"mean", "std"} <= given.keys() else None
+
+
 def _check_timm(name: str) -> None:
     problem = problem_of("timm")
     if problem is not None:
@@ -112,16 +126,29 @@ def _size_in_timm(name: str) -> int:
     return int(settings.input_size[-1]) if settings is not None else 0
 
 
+def _pixels_in_timm(name: str) -> Pixels | None:
+    import timm
+
+    settings = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return None if settings is None else (tuple(settings.mean), tuple(settings.std))
+
+
 LIBRARIES: dict[str, Library] = {
     "torchvision": Library(
         "torchvision",
         _check_torchvision,
         _build_torchvision,
         _size_in_torchvision,
+        _pixels_in_torchvision,
         lambda side: ({}, {"image_size": side}, {"input_size": (side, side)}),
     ),
     "timm": Library(
-        "timm", _check_timm, _build_timm, _size_in_timm, lambda side: ({}, {"img_size": side})
+        "timm",
+        _check_timm,
+        _build_timm,
+        _size_in_timm,
+        _pixels_in_timm,
+        lambda side: ({}, {"img_size": side}),
     ),
 }
 

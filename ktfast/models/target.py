@@ -37,6 +37,11 @@ class TargetNetwork(nn.Module):
         """Names of the layers that are probed unless the user names others."""
 
     @property
+    def hidden_layers(self) -> tuple[str, ...]:
+        """Names of the fully connected layers below the outputs, which `freeze` takes too."""
+        return ()
+
+    @property
     @abstractmethod
     def last_layer(self) -> str:
         """Name of the layer whose map gives the vectors of photographs."""

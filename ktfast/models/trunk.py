@@ -5,7 +5,7 @@ that state dicts interchange. `trunk.features(x, "conv3")` gives the map after a
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from ktfast.errors import ConfigError, InputError
 from ktfast.models.target import TargetNetwork
+
+HIDDEN = ("fc6", "fc7")
+"""Names of the fully connected layers below the outputs."""
 
 
 class LayerStack(nn.Sequential):
@@ -161,6 +164,7 @@ class Trunk(TargetNetwork):
     puzzle_layer: str
     grid: int
     _frozen = 0  # this number of modules at the start of `features` does not train
+    _frozen_hidden = 0  # this number of modules at the start of `classifier` does not train
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -171,6 +175,11 @@ class Trunk(TargetNetwork):
     def stages(self) -> tuple[str, ...]:
         """Names of the convolutional layers."""
         return tuple(name for name in self.layers if name.startswith("conv"))
+
+    @property
+    def hidden_layers(self) -> tuple[str, ...]:
+        """The layers fc6 and fc7 of the classifier; empty without a classifier."""
+        return HIDDEN if hasattr(self, "classifier") else ()
 
     @property
     def last_layer(self) -> str:
@@ -210,8 +219,9 @@ class Trunk(TargetNetwork):
 
     def state_up_to(self, layer: str) -> dict[str, Tensor]:
         """Weights of all layers up to `layer`, under the names of the state dict."""
-        end = self.features.ends_at(layer)
-        kept = tuple(f"features.{number}." for number in range(end))
+        ends = self._ends_at(layer)
+        kept = tuple(f"features.{number}." for number in range(ends[0]))
+        kept += tuple(f"classifier.{number}." for number in range(ends[1]))
         return {name: value for name, value in self.state_dict().items() if name.startswith(kept)}
 
     def new_layers(self) -> nn.Sequential:
@@ -220,15 +230,28 @@ class Trunk(TargetNetwork):
 
     def freeze(self, layer: str) -> None:
         """Exclude all layers up to `layer` from training; batch-norm's averages stay fixed too."""
-        self._frozen = self.features.ends_at(layer)
-        for module in islice(self.features, self._frozen):
+        self._frozen, self._frozen_hidden = self._ends_at(layer)
+        for module in self._frozen_modules():
             module.requires_grad_(False)
         self.train(self.training)
+
+    def _ends_at(self, layer: str) -> tuple[int, int]:
+        """Numbers of modules of `features` and `classifier` that have run when a layer is done."""
+        if layer not in self.hidden_layers:
+            return self.features.ends_at(layer), 0
+        linear = [n for n, module in enumerate(self.classifier) if isinstance(module, nn.Linear)]
+        # A ReLU follows each hidden layer.
+        return len(self.features), linear[self.hidden_layers.index(layer)] + 2
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        yield from islice(self.features, self._frozen)
+        if self._frozen_hidden:
+            yield from islice(self.classifier, self._frozen_hidden)
 
     def train(self, mode: bool = True) -> "Trunk":
         """Set training or evaluation mode. Frozen layers stay in evaluation mode."""
         super().train(mode)
-        for module in islice(self.features, self._frozen):
+        for module in self._frozen_modules():
             module.eval()
         return self
 

@@ -15,6 +15,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
 from ktfast.pipeline.steps.image_sets import set_name, set_names
 from ktfast.pipeline.steps.prepared_images import refuse_other_images
+from ktfast.pipeline.steps.probed_models import stands_alone
 from ktfast.pipeline.steps.questions import (
     cluster_question,
     feature_roles,
@@ -47,6 +48,8 @@ def check_chain(run: RunFolder, stage: str) -> None:
         return
     for name in dict.fromkeys(set_names(run.config).values()):
         refuse_other_images(run, name)
+    if stage == "evaluate" and stands_alone(run):
+        return
     for earlier in needed_before(run.config, stage):
         for name, question in _questions(run, earlier):
             folder = run.stage(name)

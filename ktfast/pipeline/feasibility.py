@@ -22,13 +22,16 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
+from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.learn_features import check_learnt_features
 from ktfast.pipeline.steps.model_facts import teacher_crops
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
-from ktfast.pipeline.steps.probe_layers import check_probe_memory, probed_layers
+from ktfast.pipeline.steps.probe_layers import check_probe_memory
+from ktfast.pipeline.steps.probed_models import check_model_files, probed_layers, stands_alone
 from ktfast.pipeline.steps.questions import needs_clusters
+from ktfast.pipeline.steps.svm_voc import check_svm
 from ktfast.pipeline.steps.teacher import check_models, check_source, try_teacher
 from ktfast.pipeline.steps.trunk_layers import teacher_trunk
 from ktfast.pretext.effort import too_few_puzzles
@@ -64,7 +67,7 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
     """
     config = run.config
     sets: Sets = {}
-    for role in config.data.folders():
+    for role in config.folders():
         sets[role] = open_set(run, role) if prepared else listed_images(run, set_name(run, role))
     all_of_it = "prepare" in stages
     if all_of_it or not prepared or "evaluate" in stages:
@@ -83,13 +86,14 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         if all_of_it or {"pretext", "features", "cluster"} & set(stages):
             _check_teacher(run, sets)
         if all_of_it or {"transfer", "evaluate"} & set(stages):
-            _check_target(run)
+            _check_target(run, stages)
     if all_of_it or "pretext" in stages:
         _warn_of_few_puzzles(run, sets)
-    if "test" in sets and (all_of_it or "evaluate" in stages):
+    if all_of_it or "evaluate" in stages:
         _check_labels(config, sets)
+        check_model_files(run)
         if prepared:
-            check_probe_memory(run)
+            check_probe_memory(run, stages)
     if all_of_it or "voc" in stages:
         _check_voc(run, device)
     if prepared and "transfer" in sets and (all_of_it or "transfer" in stages):
@@ -111,7 +115,7 @@ def _check_images(run: RunFolder, sets: Sets) -> None:
     for role, images in sets.items():
         if images.n == 0:
             raise DataError(
-                f"none of the {len(images.skipped)} images in {config.data.folders()[role]} can be "
+                f"none of the {len(images.skipped)} images in {config.folders()[role]} can be "
                 f"decoded; the first is {images.skipped[0].path}: {images.skipped[0].reason}"
             )
     if config.cluster.features is not None:
@@ -204,17 +208,21 @@ def _check_trunk(config: Config, sets: Sets, trunk: Trunk, layer: str, crop: int
         )
 
 
-def _check_target(run: RunFolder) -> None:
+def _check_target(run: RunFolder, stages: Collection[str]) -> None:
     """Check the target, its layers that are probed or frozen, and its pretext task."""
     config = run.config
+    if stands_alone(run, stages):
+        return
     target = target_network(config.transfer, config.cluster.n_clusters)
-    asked = {"layers": config.evaluate.layers, "retrain": config.evaluate.retrain}
-    for option, layers in asked.items():
-        unknown = sorted(set(layers) - set(target.layers))
+    evaluate, layers = config.evaluate, target.layers
+    for option, asked, known in (
+        ("layers", evaluate.layers, layers),
+        ("retrain", evaluate.retrain, (*layers, *target.hidden_layers)),
+    ):
+        unknown = sorted(set(asked) - set(known))
         if unknown:
             raise ConfigError(
-                f"evaluate.{option}: {unknown[0]!r} is unknown; the target has "
-                f"{', '.join(target.layers)}"
+                f"evaluate.{option}: {unknown[0]!r} is unknown; the target has {', '.join(known)}"
             )
     if config.evaluate.headline:
         layer = config.evaluate.headline.partition(":")[2]
@@ -239,7 +247,10 @@ def _check_voc(run: RunFolder, device: torch.device) -> None:
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         check_voc_halves(protocol, section, sets)
-        computing_dtype(section.training.precision, device)
+        if protocol == "svm":
+            check_svm(config)
+        else:
+            computing_dtype(section.training.precision, device)
         if protocol == "detection":
             open_proposals(section, sets)
         opened[protocol] = sets
@@ -253,37 +264,57 @@ def _check_voc(run: RunFolder, device: torch.device) -> None:
 
 
 def _check_labels(config: Config, sets: Sets) -> None:
-    """Check that probes can learn from "train" and be tested on "test"."""
-    for role in ("train", "test"):
+    """Check that the probes can learn from and be tested on every labelled set."""
+    if config.evaluate.models and not labelled_sets(config):
+        raise ConfigError(
+            "evaluate.models are probed on labelled images, and the run has none; give data.train "
+            "and data.test, or evaluate.sets"
+        )
+    for images in labelled_sets(config):
+        _check_labelled(config, sets, images)
+
+
+def _check_labelled(config: Config, sets: Sets, given: LabelledSet) -> None:
+    """Check that probes can learn from the training images, and be tested on the test images."""
+    for role in (given.train, given.test):
+        option = given.option_of(role)
         if role not in sets:
-            raise ConfigError(f"data.{role} is not set: give labelled images for the probes")
-        images, folder = sets[role], config.data.folders()[role]
+            raise ConfigError(f"{option} is not set: give labelled images for the probes")
+        images, folder = sets[role], config.folders()[role]
         loose = np.flatnonzero(images.labels < 0)
         if len(loose) == images.n:
             raise DataError(
-                f"data.{role} ({folder}) has no labels; move its images into one folder per class"
+                f"{option} ({folder}) has no labels; move its images into one folder per class"
             )
         if len(loose):
             raise DataError(
-                f"data.{role} ({folder}): {len(loose)} images lie in no class's folder, the first "
+                f"{option} ({folder}): {len(loose)} images lie in no class's folder, the first "
                 f"is {images.paths[loose[0]]}; move every image into a class's folder, or give "
                 "another folder"
             )
-    train, test = sets["train"], sets["test"]
+    train, test = sets[given.train], sets[given.test]
+    options = given.option_of(given.train), given.option_of(given.test)
+    folder = config.folders()[given.train]
     unknown = sorted(set(test.classes) - set(train.classes))
     if unknown:
         raise DataError(
-            f"data.test has {len(unknown)} classes that data.train lacks, the first is "
+            f"{options[1]} has {len(unknown)} classes that {options[0]} lacks, the first is "
             f"{unknown[0]!r}; give the same classes in both"
         )
     sizes = np.bincount(train.labels)
     if np.count_nonzero(sizes) < 2 or sizes.max() < 3:
         raise DataError(
-            f"data.train ({config.data.folders()['train']}) has {np.count_nonzero(sizes)} classes "
+            f"{options[0]} ({folder}) has {np.count_nonzero(sizes)} classes "
             f"of at most {sizes.max()} images; a probe needs 2 classes, and 3 images in one class"
         )
     if config.evaluate.neighbors > train.n:
         raise ConfigError(
             f"evaluate.neighbors {config.evaluate.neighbors} is more than the {train.n} images of "
-            f"{config.data.folders()['train']}; give fewer neighbours or more images"
+            f"{folder}; give fewer neighbours or more images"
+        )
+    most = max(config.evaluate.label_counts, default=0)
+    if most >= sizes.max():
+        raise ConfigError(
+            f"evaluate.label_counts {most} takes all images of every class of {options[0]} "
+            f"({folder}), whose largest class has {sizes.max()} images; give smaller numbers"
         )

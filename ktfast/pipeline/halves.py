@@ -12,6 +12,7 @@ from ktfast.images.same_files import same_files
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import Sets
 from ktfast.pipeline.steps.image_sets import set_name
+from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.prepared_images import listed_images
 
 
@@ -28,31 +29,40 @@ def check_halves(run: RunFolder) -> None:
     Raises
     ------
     ConfigError
-        `data.train` and `data.test` are the same folder.
+        `data.train` and `data.test` are the same folder, or the folders of a set of
+        `evaluate.sets` are.
     DataError
         A file is an image of both folders, also under another name or through a link.
     """
-    folders = run.config.data.folders()
-    if not {"train", "test"} <= folders.keys():
-        return
-    train, test = folders["train"], folders["test"]
+    for images in labelled_sets(run.config):
+        if {images.train, images.test} <= run.config.folders().keys():
+            _check_set(run, images)
+
+
+def _check_set(run: RunFolder, images: LabelledSet) -> None:
+    """Check the training and test images of one labelled set."""
+    folders = run.config.folders()
+    train, test = folders[images.train], folders[images.test]
+    options = images.option_of(images.train), images.option_of(images.test)
     if _is_same(train, test):
-        option = "data.train is" if run.config.data.train else "data.train is not set, and so is"
+        is_given = images.name or run.config.data.train
+        option = f"{options[0]} is" if is_given else f"{options[0]} is not set, and so is"
         raise ConfigError(
-            f"{option} the folder of data.test ({shown(test)}): the probes would be tested on the "
-            "images that they learn from; give a folder of other images as data.train or data.test"
+            f"{option} the folder of {options[1]} ({shown(test)}): the probes would be tested on "
+            f"the images that they learn from; give a folder of other images as {options[0]} or "
+            f"{options[1]}"
         )
     if not (train.is_dir() and test.is_dir()):
         return
-    tested = listed_images(run, set_name(run, "test"))
-    common = same_files(tested, listed_images(run, set_name(run, "train")))
+    tested = listed_images(run, set_name(run, images.test))
+    common = same_files(tested, listed_images(run, set_name(run, images.train)))
     if common:
         first, other = common[0]
         raise DataError(
-            f"{len(common)} of the {tested.n} images of data.test ({shown(test)}) are also images "
-            f"of data.train ({shown(train)}), the first is {shown(first)}, in data.train "
-            f"{shown(other)}: the probes would be tested on images that they learn from; leave "
-            "each image, and each link to an image, in one of the two folders"
+            f"{len(common)} of the {tested.n} images of {options[1]} ({shown(test)}) are also "
+            f"images of {options[0]} ({shown(train)}), the first is {shown(first)}, in "
+            f"{options[0]} {shown(other)}: the probes would be tested on images that they learn "
+            "from; leave each image, and each link to an image, in one of the two folders"
         )
 
 

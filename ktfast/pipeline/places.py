@@ -39,7 +39,7 @@ def check_places(folder: Path, config: Config) -> None:
                 "in its folder; give another folder for the run, such as "
                 f"{shown(_beside(photographs))}"
             )
-        if option.startswith("data.") and photographs in run.parents:
+        if not option.startswith("voc.") and photographs in run.parents:
             raise ConfigError(
                 f"the run folder {shown(folder)} lies in {option} ({shown(given)}), so its files "
                 "would count as files of the image folder; give a folder outside, such as "
@@ -59,6 +59,9 @@ def _folders(config: Config) -> Iterator[tuple[str, Path]]:
     for role in type(config.data).model_fields:
         if isinstance(given := getattr(config.data, role), Path):
             yield f"data.{role}", given
+    for name, images in config.evaluate.sets.items():
+        yield f"evaluate.sets.{name}.train", images.train
+        yield f"evaluate.sets.{name}.test", images.test
     for protocol in config.voc.protocols():
         yield f"voc.{protocol}.folder", getattr(config.voc, protocol).folder
 

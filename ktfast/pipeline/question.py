@@ -6,8 +6,9 @@ effect does not count.
 """
 
 import dataclasses
+import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ktfast.config import differences
@@ -59,12 +60,17 @@ class Question:
         Everything that the stage reads.
     defaults : dict
         Default of every option that may stand in `settings`.
+    varying : frozenset of str
+        Settings and inputs that may change without a redo of the stage, because the stage stores
+        each part of its result with the question of that part. The inputs that stand here may
+        be added or left out. The content of inputs that match a pattern with a star may change too.
     """
 
     section: str
     settings: dict[str, Any]
     inputs: dict[str, Input]
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    varying: frozenset[str] = frozenset()
 
     def record(self) -> dict[str, Any]:
         """Give the JSON value that `begun.json` holds."""
@@ -107,6 +113,27 @@ class Question:
         for name in sorted(before.keys() | self.inputs.keys()):
             found += self._input_changes(name, before.get(name), str(named.get(name, "")))
         return found
+
+    def only_varies(self, recorded: Mapping[str, Any]) -> bool:
+        """Say whether this question differs from a recorded question in `varying` at most."""
+        before = _mapping(recorded.get("inputs"))
+        free = {name for name in self.varying if (name in before) != (name in self.inputs)}
+        patterns = [pattern for pattern in self.varying if "*" in pattern]
+        free |= {
+            name
+            for name in (*before, *self.inputs)
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        fixed = dataclasses.replace(
+            self,
+            settings=_without(self.settings, self.varying),
+            inputs=_without(self.inputs, free),
+        )
+        kept = {
+            "settings": _without(_mapping(recorded.get("settings")), self.varying),
+            "inputs": _without(before, free),
+        }
+        return not fixed.changes({**recorded, **kept})
 
     def _input_changes(self, name: str, before: Any, text: str) -> list[str]:
         now = self.inputs.get(name)
@@ -174,6 +201,10 @@ def spelled(value: Any) -> str:
 def as_json(value: Any) -> Any:
     """Convert a value as writing it to JSON and reading it back would."""
     return json.loads(json.dumps(value, default=str))
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -93,7 +93,7 @@ def run(
     wanted = list(STAGES) if stages is None else _names("stages", stages)
     again = _names("redo", redo)
     _check_names(wanted, again)
-    if not folder.exists() and not options.data.folders():
+    if not folder.exists() and not options.folders():
         raise InputError(
             f"there is no run folder {folder}, and data.pretext is not set: give the folder of an "
             "earlier run, or the folder of the training images as data.pretext"

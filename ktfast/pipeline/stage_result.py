@@ -3,7 +3,8 @@
 `begun.json` in the stage's folder holds the stage's question (`ktfast.pipeline.question`) and is
 written when the stage starts. `result.json` is written when the stage is done. A call with the same
 question returns the recorded result if the stage's files are whole. A call with another question is
-refused, so that no finished work is lost silently.
+refused, so that no finished work is lost silently. If the other question only asks for other parts
+(`Question.varying`), the stage keeps the parts that it has and computes what is missing.
 
 `result.json` holds a manifest: size and hash of every file of the stage's folder. Both JSON files
 hold a hash of themselves.
@@ -112,8 +113,12 @@ def complete_stage(
     folder.mkdir(parents=True, exist_ok=True)
     if begun := read_begun(run, name):
         if changes := question.changes(begun):
-            raise ConfigError(refusal(folder, name.split("/")[0], changes))
-        if begun.get("inputs") != question.fingerprints():
+            if not question.only_varies(begun):
+                raise ConfigError(refusal(folder, name.split("/")[0], changes))
+            logger.info("%s: computes what is missing, because %s", name, "; ".join(changes))
+            (folder / "result.json").unlink(missing_ok=True)
+            write_sealed(folder / "begun.json", question.record())
+        elif begun.get("inputs") != question.fingerprints():
             # The record of an earlier version lacks inputs that this version compares.
             write_sealed(folder / "begun.json", question.record())
         if (recorded := _recorded_result(folder, fingerprint)) is not None:

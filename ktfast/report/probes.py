@@ -1,6 +1,7 @@
 """The report's section on probes: tables of this run's models by layer, and published results."""
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -9,11 +10,17 @@ from ktfast.evaluation import paper
 from ktfast.evaluation.layer_choice import choose_layers
 from ktfast.evaluation.results import ByModel, EvaluationSummary, LowLabelRegime, ProtocolDetails
 from ktfast.report import plots
-from ktfast.report.formats import MODEL_NAMES
+from ktfast.report.formats import MODEL_NAMES, amount
 from ktfast.report.published import Published, by_layer, notes_on
 
 # Models, and rows of the paper, that were trained on the true labels.
 _SUPERVISED = ("labels", "ImageNet labels")
+_NOTES_ON_DRAWS = (
+    "After ±: the standard deviation over the draws of the training images. The draws share their "
+    "test images.",
+)
+Spreads = dict[str, dict[str, float]]
+"""Standard deviation in percent, by model and layer."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,14 @@ class Cell:
         Whether the value is the best of its column among models that saw no labels.
     chosen : bool
         Whether held-out training images chose this column for the model of the row.
+    spread : float, optional
+        Standard deviation of the value over several draws, in percent.
     """
 
     value: float | None
     best: bool
     chosen: bool = False
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,29 +114,54 @@ def probe_section(
     if summary is None:
         return None
     metric, retraining = summary.metric, summary.retraining
-    candidates: list[tuple[str, ByModel, ByModel]] = [
-        (f"Linear probe, {metric} (%)", summary.linear, summary.linear_held_out),
-        ("Linear probe, top-1 accuracy (%)", summary.linear_top1, {}),
-        (f"Nearest neighbours, {metric} (%)", summary.knn, summary.knn_held_out),
-        *(_low_label_table(regime, metric) for regime in summary.low_label),
-    ]
-    protocols = {"the linear probe": summary.protocol}
+    first = next(iter(summary.sets.values()), summary)
+    tables = _tables(summary, names)
+    protocols = {"the linear probe": summary.protocol or first.protocol}
+    for name, found in (summary.variants or first.variants).items():
+        protocols[f"the linear probe {name}"] = found.protocol
     if retraining is not None:
         title = f"All layers above the column's layer trained anew, {metric} (%)"
-        candidates.append((title, retraining.mean_per_class, {}))
+        rows = percentages(retraining.mean_per_class)
+        tables += [comparison(title, rows, names=names)] if rows else []
         protocols["the trainings above a layer"] = retraining.protocol
+    for name, on_set in summary.sets.items():
+        tables += _tables(on_set, names, of=f"{name}: ")
     return ProbeSection(
-        tables=[
-            comparison(title, percentages(rows), chosen=_chosen(rows, held_out), names=names)
-            for title, rows, held_out in candidates
-            if rows
-        ],
+        tables=tables,
         published=_published(beside, retrained=retraining is not None),
         plots=_plots(percentages(summary.linear), metric, beside, names),
         protocols={name: protocol for name, protocol in protocols.items() if protocol},
         chosen=bool(_chosen(summary.linear, summary.linear_held_out)),
         remark=beside.remark,
     )
+
+
+def _tables(summary: EvaluationSummary, names: Mapping[str, str], of: str = "") -> list[Table]:
+    """Tables of the probes on one labelled set; `of` begins their titles."""
+    metric, unknown = summary.metric, set(summary.models) - set(MODEL_NAMES)
+    candidates: list[tuple[str, ByModel, ByModel, Spreads]] = [
+        (f"Linear probe, {metric} (%)", summary.linear, summary.linear_held_out, {}),
+        ("Linear probe, top-1 accuracy (%)", summary.linear_top1, {}, {}),
+        (f"Nearest neighbours, {metric} (%)", summary.knn, summary.knn_held_out, {}),
+        *(_low_label_table(regime, metric) for regime in summary.low_label),
+    ]
+    for variant, found in summary.variants.items():
+        title = f"Linear probe, protocol {variant}"
+        candidates.append((f"{title}, {metric} (%)", found.linear, {}, {}))
+        candidates.append((f"{title}, top-1 accuracy (%)", found.top1, {}, {}))
+    return [
+        comparison(
+            f"{of}{title}",
+            percentages(rows),
+            chosen=_chosen(rows, held_out),
+            names=names,
+            spreads=spreads,
+            notes=_NOTES_ON_DRAWS if spreads else (),
+            unranked=unknown,
+        )
+        for title, rows, held_out, spreads in candidates
+        if rows
+    ]
 
 
 def _chosen(accuracy: ByModel, held_out: ByModel) -> dict[str, str]:
@@ -173,9 +208,26 @@ def _plots(
     return [Markup(plot) for plot in drawn]
 
 
-def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel, ByModel]:
-    share = f"{100 * regime.fraction:g} % of the labels ({regime.images:,} images)"
-    return f"Linear probe with {share}, {metric} (%)", regime.linear, {}
+def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel, ByModel, Spreads]:
+    share = f"{amount(regime.count)} labels per class"
+    if regime.fraction is not None:
+        share = f"{100 * regime.fraction:g} % of the labels"
+    drawn = {len(row) for draws in regime.draws.values() for row in draws.values()}
+    repeats = f", mean of {max(drawn)} draws" if drawn else ""
+    title = f"Linear probe with {share} ({regime.images:,} images{repeats}), {metric} (%)"
+    return title, regime.linear, {}, _spreads(regime)
+
+
+def _spreads(regime: LowLabelRegime) -> Spreads:
+    """Standard deviation over the draws in percent, by model and layer; empty for single draws."""
+    return {
+        model: {
+            layer: 100 * statistics.stdev(values)
+            for layer, values in draws.items()
+            if len(values) > 1
+        }
+        for model, draws in regime.draws.items()
+    }
 
 
 def percentages(rows: Mapping[str, Mapping[str, float | None]]) -> ByModel:
@@ -195,6 +247,8 @@ def comparison(
     chosen: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     names: Mapping[str, str] = MODEL_NAMES,
+    spreads: Spreads | None = None,
+    unranked: Collection[str] = (),
 ) -> Table:
     """Make a table of models; mark each column's best value among models that saw no labels.
 
@@ -212,6 +266,10 @@ def comparison(
         Remarks below the table.
     names : mapping of str to str
         Printed names of the models of a run.
+    spreads : dict of str to dict of str to float, optional
+        Standard deviation of a value over several draws, by model and column.
+    unranked : collection of str
+        Models that are never the best, because it is unknown whether they saw labels.
 
     Returns
     -------
@@ -220,7 +278,8 @@ def comparison(
     """
     columns = list(dict.fromkeys(column for row in models.values() for column in row))
     own = {name: beside.model_of(name) if beside else name for name in models}
-    unlabelled = [row for name, row in models.items() if name not in _SUPERVISED]
+    labelled = {*_SUPERVISED, *unranked}
+    unlabelled = [row for name, row in models.items() if name not in labelled]
     best = {
         column: max((row[column] for row in unlabelled if column in row), default=None)
         for column in columns
@@ -232,8 +291,9 @@ def comparison(
             cells=[
                 Cell(
                     row.get(column),
-                    best=row in unlabelled and row.get(column) == best[column],
+                    best=name not in labelled and row.get(column) == best[column],
                     chosen=(chosen or {}).get(name) == column,
+                    spread=(spreads or {}).get(name, {}).get(column),
                 )
                 for column in columns
             ],

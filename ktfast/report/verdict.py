@@ -87,6 +87,8 @@ def verdict(
     linear = {} if evaluation is None else evaluation.linear
     choice = choose_layers(linear, {} if evaluation is None else evaluation.linear_held_out)
     transfer, random = choice.get("transfer"), choice.get("random")
+    if evaluation is not None and evaluation.models and "transfer" not in evaluation.models:
+        return _of_files(evaluation, choice)
     if evaluation is None or transfer is None:
         reason = why_not if evaluation is None else "the evaluation ran none"
         return Verdict(
@@ -113,6 +115,20 @@ def verdict(
     ]
     sentences += [*_baselines(choice, transfer[1], words_of(objective).learnt), *others]
     return Verdict(outcome, headline, sentences, _caveat(choice, error, n_test))
+
+
+def _of_files(evaluation: EvaluationSummary, choice: LayerChoice) -> Verdict:
+    """What a run shows that probed files of weights, and has no transferred network."""
+    n = len(evaluation.models)
+    headline = f"Probes of {n} network{'' if n == 1 else 's'} from files"
+    found = [
+        f"{model} reaches {percent(accuracy)} at the layer {layer}"
+        for model, (layer, accuracy) in choice.chosen.items()
+    ]
+    if not found:
+        return Verdict("open", headline, ["The tables below show their accuracies."])
+    sentence = f"A linear probe gives the {evaluation.metric}: {', '.join(found)}."
+    return Verdict("open", headline, [sentence])
 
 
 def _headline(gap: float, error: float | None) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from PIL import Image
 from ktfast.errors import DataError
 from ktfast.images.augment import draw_one
 from ktfast.images.decode_memory import DECODING
+from ktfast.images.resize import square
 from ktfast.voc.data import IGNORED, VocSet
 
 # Padding: colours that normalisation turns into about zero, and for a mask the ignored class.
@@ -112,6 +113,31 @@ class AreaCrops(View):
         box = (left, top, min(left + side, image.width), min(top + side, image.height))
         size = (self.largest, self.largest)
         return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+class CenterSquares(View):
+    """The central square of each photograph, whose shorter side was resized.
+
+    Parameters
+    ----------
+    source : VocSet
+        Photographs.
+    short_side : int
+        Shorter side of the resized photograph, pixels.
+    size : int
+        Side of the square, pixels.
+    """
+
+    def __init__(self, source: VocSet, *, short_side: int, size: int) -> None:
+        super().__init__(source, seed=0, mirror=False)
+        self.short_side = short_side
+        self.largest = size
+
+    def __call__(self, row: int, epoch: int) -> npt.NDArray[np.uint8]:
+        """The view, uint8 [size, size, 3]."""
+        with DECODING.block():
+            image = self.source.image(row)
+            return square(image, short_side=self.short_side, size=self.largest)
 
 
 @dataclass(frozen=True)

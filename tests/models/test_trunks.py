@@ -215,6 +215,22 @@ def test_frozen_layers_stay_as_they_are():
         network.freeze("conv9")
 
 
+@pytest.mark.parametrize("variant", ["caffe", "torchvision"])
+@pytest.mark.parametrize(("layer", "trained"), [("fc6", {2, 3}), ("fc7", {3})])
+def test_hidden_layers_are_frozen_and_given_as_the_layers_below(variant, layer, trained):
+    network = AlexNet(4, width=0.0625, image_size=64, variant=variant)
+    network.freeze(layer)
+    linear = [module for module in network.classifier if isinstance(module, torch.nn.Linear)]
+    free = {number for number, module in enumerate(linear, 1) if module.weight.requires_grad}
+    assert free == trained
+    assert not any(value.requires_grad for value in network.features.parameters())
+    names = {name.rpartition(".")[0] for name in network.state_up_to(layer)}
+    assert len([name for name in names if name.startswith("classifier")]) == 3 - len(trained)
+    assert len([name for name in names if name.startswith("features")]) == 5
+    assert network.hidden_layers == ("fc6", "fc7")
+    assert AlexNet(0, width=0.0625).hidden_layers == ()
+
+
 def test_a_frozen_network_takes_the_lower_layers_only():
     trunk, network = (AlexNet(n, width=0.125, image_size=64) for n in (0, 4))
     lower = trunk.features.convolutions()["conv2"].weight.clone()

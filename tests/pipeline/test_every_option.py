@@ -31,6 +31,7 @@ NO_QUESTION = {
 INPUTS = {
     *(f"data.{role}" for role in ("pretext", "cluster", "transfer", "train", "test")),
     *("features.weights", "cluster.features", "pretext.permutation_file"),
+    *("evaluate.models", "evaluate.sets"),
 }
 SIDE = (
     *("log_every", "checkpoint_minutes", "tensorboard", "stop_at_chance"),
@@ -47,9 +48,11 @@ OTHER = {
     "transfer.area": (0.5, 1.0), "evaluate.layers": ("conv1",), "evaluate.baselines": (),
     "evaluate.headline": "knn:conv5",
     "evaluate.retrain": ("conv2",), "evaluate.label_fractions": (0.5,),
-    "evaluate.retrain_epochs": 3.0, "voc.classification.area": (0.2, 0.6),
+    "evaluate.retrain_epochs": 3.0, "evaluate.label_counts": (2,), "voc.svm.shots": (2,),
+    "evaluate.protocols": ("goyal",), "voc.classification.area": (0.2, 0.6),
     "voc.detection.short_sides": (480,), "voc.models": ("random",),
 }  # fmt: skip
+_VOC = ("classification", "detection", "segmentation", "svm")
 BASES = [
     {"cluster.normalize": "pca-l2", "features.normalized": True, "evaluate.retrain": ("conv1",)},
     {"features.source": "hog", "evaluate.retrain": ("conv1",)},
@@ -80,8 +83,8 @@ def questions(config, folder):
     asked += [features_question(run, "cluster"), transfer_question(run), evaluate_question(run)]
     asked += [unlabelled_question(run)]
     asked += [baseline_question(run, name) for name in ("pretext", "labels")]
-    voc = [result_options(getattr(config.voc, name)) for name in ("classification", "detection")]
-    voc += [result_options(config.voc.segmentation), config.voc.models, config.voc.data_init]
+    voc = [result_options(getattr(config.voc, name)) for name in _VOC]
+    voc += [config.voc.models, config.voc.data_init]
     return as_json([[question.settings for question in asked], voc])
 
 
@@ -139,6 +142,8 @@ def test_an_option_is_asked_for_or_refused_or_without_effect(base, photos):
         allowed.add("cluster.pca")
     if not before.evaluate.retrain:
         allowed.add("evaluate.retrain_epochs")
+    if not before.evaluate.label_fractions:
+        allowed.add("evaluate.label_draws")
     sections = ["voc.segmentation"] + (["pretext"] if schedule == "cosine" else [])
     allowed |= {f"{part}.training.{key}" for part in sections for key in ("drop_at", "drop_factor")}
     assert silent == allowed

@@ -11,6 +11,7 @@ from ktfast.cli.main import main
 from ktfast.config import load_config
 from ktfast.pipeline.chain import needed_before
 from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.steps.labelled_sets import LabelledSet
 from ktfast.pipeline.steps.questions import baseline_question, probe_question
 from support.small_pipeline import write_inputs
 
@@ -146,7 +147,7 @@ def test_baselines_do_not_depend_on_the_objective(photographs, tmp_path):
         config = load_config(None, {"data.pretext": folder, "data.test": folder, **own})
         run = RunFolder(tmp_path / "none", config)
         asked.append(
-            [probe_question(run, name) for name in ("random", "labels")]
+            [probe_question(run, name, LabelledSet()) for name in ("random", "labels")]
             + [baseline_question(run, name).settings for name in ("pretext", "labels")]
         )
     assert asked[0] == asked[1]

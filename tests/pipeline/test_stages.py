@@ -518,7 +518,7 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
         shutil.copytree(photographs / "test" / name, test / name)
     command += ["--data.train", str(photographs / "train"), "--data.test", str(test)]
     command += ["--evaluate.baselines", "random", "--evaluate.label_fractions", "0.25,0.5"]
-    command += ["--evaluate.retrain", "conv1,conv5", "--evaluate.retrain_epochs", "1"]
+    command += ["--evaluate.retrain", "conv1,conv5,fc7", "--evaluate.retrain_epochs", "1"]
     assert main(["evaluate", *command]) == 0
     summary = result(tmp_path / "run", "evaluate")["summary"]
     assert set(summary["knn"]) == {"transfer", "random"}
@@ -531,7 +531,7 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
     assert 0 < few < more
     for measure in ("retrained", "retrained_top1"):
         assert {name: set(row) for name, row in summary[measure].items()} == {
-            name: {"conv1", "conv5"} for name in ("transfer", "random")
+            name: {"conv1", "conv5", "fc7"} for name in ("transfer", "random")
         }
     assert summary["retrained_protocol"]["epochs"] == 1
     assert not list((tmp_path / "run/evaluate").glob("retraining-*"))
@@ -581,11 +581,13 @@ def test_layers_that_do_not_fit_together_are_probed_one_by_one(
 ):
     from ktfast.pipeline.run_folder import RunFolder
     from ktfast.pipeline.steps import probe_layers
+    from ktfast.pipeline.steps.labelled_sets import LabelledSet
+    from ktfast.pipeline.steps.probed_models import probed_network
 
     run = RunFolder(finished, load_config(recipe, {"data.pretext": "a", "data.test": "b"}))
     monkeypatch.setattr(probe_layers, "open_set", lambda _, role: open_prepared(finished, role))
     monkeypatch.setattr(probe_layers, "LEAST_BUDGET", 1)
-    model = probe_layers.target_network(run.config.transfer, 0)
+    network = probed_network(run, "transfer")
     small = RunFolder(
         finished,
         load_config(
@@ -594,8 +596,8 @@ def test_layers_that_do_not_fit_together_are_probed_one_by_one(
         ),
     )
     together, apart = (
-        list(probe_layers._passes(run, model)),
-        list(probe_layers._passes(small, model)),
+        list(probe_layers._passes(each, network, LabelledSet(), network.layers))
+        for each in (run, small)
     )
     assert len(together) == 1
     assert len(apart) > 1
@@ -713,7 +715,7 @@ class TestBadInput:
 
     def test_probe_labels_of_images_beside_the_classes(self, recipe, photographs, tmp_path):
         from ktfast.pipeline.run_folder import RunFolder
-        from ktfast.pipeline.steps.probe_layers import labels_of
+        from ktfast.pipeline.steps.labelled_sets import labels_of
 
         shutil.copytree(photographs / "test", tmp_path / "mixed")
         shutil.copy(next((photographs / "test/moon").iterdir()), tmp_path / "mixed/loose.jpg")

@@ -302,7 +302,13 @@ training = { epochs = 1, log_every = 1 }
 
 [voc.segmentation]
 training = { epochs = 1, batch_size = 4, accumulate = 2, log_every = 1 }
+
+[voc.svm]
+costs = [0.01, 0.1]
+shots = [1, 2, 90]
+samples = 2
 """
+PROTOCOLS = ("classification", "detection", "segmentation", "svm")
 
 
 def options(folder, protocol):
@@ -321,7 +327,7 @@ def run(folder, tmp_path_factory):
         *("run", "--run", str(place / "run"), "--config", str(place / "tiny.toml")),
         *("--data.pretext", str(place / "photographs/train")),
         *("--data.test", str(place / "photographs/test")),
-        *(o for p in ("classification", "detection", "segmentation") for o in options(folder, p)),
+        *(option for protocol in PROTOCOLS for option in options(folder, protocol)),
     ]
     assert main(arguments) == 0
     return place / "run"
@@ -331,7 +337,7 @@ def result(run, protocol):
     return json.loads((run / "voc" / protocol / "result.json").read_text())
 
 
-@pytest.mark.parametrize("protocol", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_model_has_a_row(run, protocol):
     summary = result(run, protocol)["summary"]
     assert list(summary["models"]) == ["transfer", "random", "labels"]
@@ -341,8 +347,17 @@ def test_every_model_has_a_row(run, protocol):
         assert tuple(row["classes"]) == names
     assert summary["images"] == {"train": 8, "test": 8}
     assert not list((run / "voc" / protocol).glob("training-*"))
-    steps = {"classification": 4, "detection": 4, "segmentation": 2}[protocol]
+    steps = {"classification": 4, "detection": 4, "segmentation": 2, "svm": None}[protocol]
     assert {row["steps"] for row in summary["models"].values()} == {steps}
+
+
+def test_the_machines_see_few_photographs_too(run):
+    row = result(run, "svm")["summary"]["models"]["transfer"]
+    assert [(k, len(samples)) for k, samples in row["shots"].items()] == [("1", 2), ("2", 2)]
+    assert row["protocol"]["layer"] == "conv5"
+    page = (run / "report.html").read_text()
+    assert "Support vector machines with few photographs of each class" in page
+    assert "SVM mAP, area" in page
 
 
 def test_fine_tuning_begins_with_the_models_convolutions(run, folder):
@@ -363,7 +378,7 @@ def test_only_the_protocol_that_changed_is_done_again(run, capsys):
 
 
 def test_without_a_folder_the_stage_is_refused(run, capsys):
-    names = ("classification", "detection", "segmentation")
+    names = PROTOCOLS
     assert main(["voc", "--run", str(run), *(f"--{name}.folder=" for name in names)]) == 2
     assert "no PASCAL VOC folder is set: give voc.classification.folder" in capsys.readouterr().err
 

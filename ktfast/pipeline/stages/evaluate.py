@@ -7,23 +7,12 @@ does only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
 
 import logging
 import shutil
-from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ktfast.durable import (
-    describe_file,
-    is_whole,
-    part,
-    read_sealed,
-    replacing,
-    sha256_json,
-    write_sealed,
-)
-from ktfast.errors import shown
+from ktfast.durable import sha256_json, write_sealed
 from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.results import (
     ByModel,
@@ -33,21 +22,27 @@ from ktfast.evaluation.results import (
     ProbeRow,
     RetrainedScores,
     Retraining,
+    VariantTable,
 )
+from ktfast.models.trunk import HIDDEN
+from ktfast.pipeline.question import as_json
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.shared_results import shared_entry
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
+from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
-from ktfast.pipeline.steps.probe_layers import probe_model
+from ktfast.pipeline.steps.probe_variants import stored_variant
+from ktfast.pipeline.steps.probed_models import own_models, stands_alone
 from ktfast.pipeline.steps.questions import (
     evaluate_question,
-    probe_question,
     rates_untrained_clusters,
+    retrain_question,
+    untrained_question,
 )
 from ktfast.pipeline.steps.retrain_layers import retrain_above
+from ktfast.pipeline.steps.stored_probes import stored_probes
 from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
 from ktfast.pipeline.steps.untrained_clusters import untrained_clusters
 
@@ -57,13 +52,16 @@ logger = logging.getLogger(__name__)
 def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     """Train the configured baselines, then probe every model layer by layer."""
     config = run.config
-    run.result("transfer")
-    if config.evaluate.unlabelled or config.data.test is None:
-        measured = measure_unlabelled(run, redo=redo)
-        if config.data.test is None:
-            return measured
-    for name in config.evaluate.baselines:
-        if name != "random":
+    if stands_alone(run):
+        logger.info("evaluate: the run has no stage transfer; only evaluate.models are probed")
+    else:
+        run.result("transfer")
+        if config.evaluate.unlabelled or config.data.test is None:
+            measured = measure_unlabelled(run, redo=redo)
+            if not labelled_sets(config):
+                return measured
+    for name in own_models(run):
+        if name not in ("transfer", "random"):
             train_baseline(run, name)
     return complete_stage(
         run,
@@ -75,23 +73,16 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
 
 
 def _evaluate(run: RunFolder, folder: Path) -> Outcome:
-    config = run.config
-    names = ("transfer", *config.evaluate.baselines)
-    rows = {name: _probe(run, folder, name) for name in names}
-    untrained = rates_untrained_clusters(config)
-    summary = EvaluationSummary(
+    config, names = run.config, own_models(run)
+    probed = {images.name: _probe_all(run, folder, images) for images in labelled_sets(config)}
+    own = probed.pop("", EvaluationSummary(models=[*names, *config.evaluate.models]))
+    retrains = config.evaluate.retrain and config.data.test is not None and names
+    summary = replace(
+        own,
         metric="mean per-class accuracy",
-        models=list(names),
-        linear={name: row.linear for name, row in rows.items()},
-        knn={name: row.knn for name, row in rows.items()},
-        linear_top1={name: row.linear_top1 for name, row in rows.items()},
-        low_label=_low_label(rows),
-        protocol=rows["transfer"].protocol,
-        retraining=_retrain(run, folder, names) if config.evaluate.retrain else None,
-        random_clusters=_random_clusters(run, folder) if untrained else None,
-        headline=_headline(config.evaluate.headline, rows),
-        linear_held_out={name: row.linear_held_out for name, row in rows.items()},
-        knn_held_out={name: row.knn_held_out for name, row in rows.items()},
+        retraining=_retrain(run, folder, names) if retrains else None,
+        random_clusters=_random_clusters(run, folder) if rates_untrained_clusters(run) else None,
+        sets=probed,
     ).to_json()
     return Outcome(
         fingerprint=sha256_json(summary),
@@ -99,36 +90,45 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
             "probes": "probe-*.json",
             "predictions": "predictions-*.npz",
             "retrained": "retrained-*.json",
+            "variants": "protocol-*.json",
         },
         summary=summary,
     )
 
 
-def _probe(run: RunFolder, folder: Path, name: str) -> ProbeRow:
-    """Probe a model, or read its accuracies if an interrupted call has stored them."""
-    path, predictions = folder / f"probe-{name}.json", folder / f"predictions-{name}.npz"
-    stored = stored_row(path)
-    # A row of an earlier version has no predictions, which comparisons of runs need.
-    if stored is not None and "predictions" in stored:
-        if is_whole(folder, stored["predictions"], hashed=True):
-            return ProbeRow.from_json(stored)
-        logger.warning("%s is damaged or missing, and is made again", shown(predictions))
-    asked = probe_question(run, name) if name != "transfer" else None
-    anew = not run.redone.isdisjoint({"evaluate", f"baseline_{name}"})
-    shared = shared_entry(run, "probe", asked, anew=anew)
-    with nullcontext() if asked is None else shared as entry:
-        if entry is not None and entry.take(folder) is not None:
-            logger.info("evaluate: the probes of %s are taken from %s", name, shown(entry.place))
-            return ProbeRow.from_json(read_sealed(path, "run ktfast evaluate again"))
-        logger.info("evaluate: probing %s", name)
-        probed = probe_model(run, name)
-        with replacing(predictions) as file:
-            np.savez_compressed(file, **probed.predictions)  # type: ignore[arg-type]
-        write_sealed(path, {**probed.row.to_json(), "predictions": part(predictions)})
-        if entry is not None:
-            files = {found.name: describe_file(found) for found in (path, predictions)}
-            entry.keep(folder, {"files": files})
-        return probed.row
+def _probe_all(run: RunFolder, folder: Path, images: LabelledSet) -> EvaluationSummary:
+    """Probe every network on a labelled set."""
+    config = run.config.evaluate
+    names = (*own_models(run), *config.models)
+    rows = {name: stored_probes(run, folder, name, images) for name in names}
+    first = next(iter(rows.values()))
+    return EvaluationSummary(
+        metric="mean per-class accuracy",
+        models=list(names),
+        linear={name: row.linear for name, row in rows.items()},
+        knn={name: row.knn for name, row in rows.items()},
+        linear_top1={name: row.linear_top1 for name, row in rows.items()},
+        low_label=_low_label(rows),
+        protocol=first.protocol,
+        headline=_headline(config.headline, rows) if not images.name else None,
+        linear_held_out={name: row.linear_held_out for name, row in rows.items()},
+        knn_held_out={name: row.knn_held_out for name, row in rows.items()},
+        variants={
+            variant: _variant(run, folder, variant, names, images) for variant in config.protocols
+        },
+    )
+
+
+def _variant(
+    run: RunFolder, folder: Path, variant: str, names: tuple[str, ...], images: LabelledSet
+) -> VariantTable:
+    """Probe every network by a named variant of the linear probe."""
+    rows = {name: stored_variant(run, folder, variant, name, images) for name in names}
+    return VariantTable(
+        {name: row.linear for name, row in rows.items()},
+        {name: row.top1 for name, row in rows.items()},
+        next(iter(rows.values())).protocol,
+    )
 
 
 def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:
@@ -138,6 +138,8 @@ def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining
     protocols = []
     for name in names:
         for layer in run.config.evaluate.retrain:
+            if name == "pretext" and layer in HIDDEN:
+                continue  # the pretext task has fully connected layers of its own
             scores = _retrain_above(run, folder, name, layer)
             mean_per_class[name][layer], top1[name][layer] = scores.mean_per_class, scores.top1
             protocols.append(scores.protocol)
@@ -150,10 +152,10 @@ def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> Retra
     """Retrain one model above one layer, or read the scores that an interrupted call has stored."""
     path = folder / f"retrained-{name}-{layer}.json"
     checkpoints = folder / f"retraining-{name}-{layer}"
-    stored = stored_row(path)
-    if stored is None:
+    stored, asked = stored_row(path), as_json(retrain_question(run, name))
+    if stored is None or stored.get("asked") != asked:
         logger.info("evaluate: training %s above %s", name, layer)
-        stored = retrain_above(run, name, layer, checkpoints).to_json()
+        stored = {**retrain_above(run, name, layer, checkpoints).to_json(), "asked": asked}
         write_sealed(path, stored)
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
@@ -161,11 +163,20 @@ def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> Retra
 
 
 def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
-    """Group the low-label probes of all models by fraction. All models saw the same images."""
+    """Group the low-label probes of all models by share. All models saw the same images."""
     regimes = []
-    for i, regime in enumerate(rows["transfer"].low_label):
-        linear = {name: row.low_label[i].linear for name, row in rows.items()}
-        regimes.append(LowLabelRegime(regime.fraction, linear, regime.images, regime.protocol))
+    for i, regime in enumerate(next(iter(rows.values())).low_label):
+        few = {name: row.low_label[i] for name, row in rows.items()}
+        regimes.append(
+            LowLabelRegime(
+                regime.fraction,
+                {name: row.linear for name, row in few.items()},
+                regime.images,
+                regime.protocol,
+                regime.count,
+                {name: row.draws for name, row in few.items() if row.draws},
+            )
+        )
     return regimes
 
 
@@ -179,6 +190,12 @@ def _headline(option: str, rows: dict[str, ProbeRow]) -> Headline | None:
 
 def _random_clusters(run: RunFolder, folder: Path) -> ClusterQuality:
     """Rate the clusters of an untrained network's features."""
-    check_task_trust(run)
-    (labels,) = untrained_clusters(run, folder, [run.config.seed])
-    return ClusterQuality.from_json(clustering_quality(open_set(run, "transfer"), labels))
+    path = folder / "random-clusters.json"
+    asked = as_json(untrained_question(run))
+    stored = stored_row(path)
+    if stored is None or stored.get("asked") != asked:
+        check_task_trust(run)
+        (labels,) = untrained_clusters(run, folder, [run.config.seed])
+        stored = {**clustering_quality(open_set(run, "transfer"), labels), "asked": asked}
+        write_sealed(path, stored)
+    return ClusterQuality.from_json(stored)

@@ -45,7 +45,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
     ConfigError
         No image folder is set.
     """
-    if not run.config.data.folders():
+    if not run.config.folders():
         raise ConfigError("data.pretext is not set: give the folder of the training images")
     names = dict.fromkeys(set_names(run.config).values())
     for name in names:

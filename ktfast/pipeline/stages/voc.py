@@ -1,6 +1,7 @@
 """Stage 7: fine-tune the target network and baselines on PASCAL VOC.
 
-The protocols are classification, detection and segmentation. Each protocol with a configured folder
+The protocols are classification, detection, segmentation, and support vector machines on a frozen
+layer. Each protocol with a configured folder
 is a stage of its own, so that one protocol can be repeated without the others.
 """
 
@@ -30,9 +31,12 @@ from ktfast.pipeline.steps.fine_tune_voc import (
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.prepared_images import HASHES
 from ktfast.pipeline.steps.questions import DEFAULTS, made_by
+from ktfast.pipeline.steps.svm_voc import check_svm, train_svm
 
 logger = logging.getLogger(__name__)
 
+METHODS = {**PROTOCOLS, "svm": train_svm}
+"""What trains and tests a model, by protocol."""
 # Options of the stage transfer that change neither the target's architecture nor its images.
 _NOT_OF_VOC = ("training", "balanced", "area", "color_jitter")
 
@@ -42,11 +46,13 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
     config = run.config
     if not config.voc.protocols():
         raise ConfigError(
-            "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder or "
-            "voc.segmentation.folder"
+            "no PASCAL VOC folder is set: give voc.classification.folder, voc.detection.folder, "
+            "voc.segmentation.folder or voc.svm.folder"
         )
     for protocol in config.voc.protocols():
         check_protocol(config, protocol)
+        if protocol == "svm":
+            check_svm(config)
     hashes = FileHashes(run.folder / HASHES)
     opened = {protocol: open_sets(config, protocol, hashes) for protocol in config.voc.protocols()}
     inspect_voc(run, opened)
@@ -75,6 +81,9 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
         "target": {k: v for k, v in target.items() if k not in _NOT_OF_VOC},
         **result_options(section),
     }
+    if protocol == "svm":
+        del settings["data_init"]
+        settings["short_side"] = config.data.short_side
     defaults = {
         "target": DEFAULTS.transfer.model_dump(mode="json"),
         **getattr(DEFAULTS.voc, protocol).model_dump(mode="json"),
@@ -105,7 +114,7 @@ def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outco
         stored = stored_row(path)
         if stored is None:
             logger.info("voc: %s, %s", protocol, name)
-            stored = PROTOCOLS[protocol](run, sets, name, checkpoints).to_json()
+            stored = METHODS[protocol](run, sets, name, checkpoints).to_json()
             write_sealed(path, stored)
         if checkpoints.exists():
             shutil.rmtree(checkpoints)

@@ -23,7 +23,7 @@ from ktfast.models.data_init import fit_to_data
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.networks import target_network
-from ktfast.pipeline.steps.probe_layers import load_model
+from ktfast.pipeline.steps.probed_models import load_model
 from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.loop import Task, TrainingSummary
 from ktfast.voc.classification import MultiLabelTask, image_scores
@@ -157,9 +157,9 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
         confusion = segment(model, feed, len(classes), normalization=normalization)
     return VocRow(
-        score=_defined(confusion.mean()),
-        classes=_by_class(classes, confusion.intersection_over_union()),
-        more={"pixel_accuracy": _defined(confusion.pixel_accuracy())},
+        score=defined(confusion.mean()),
+        classes=by_class(classes, confusion.intersection_over_union()),
+        more={"pixel_accuracy": defined(confusion.pixel_accuracy())},
         steps=summary.steps,
         protocol={"scales": 1},
     )
@@ -174,12 +174,13 @@ MEASURES = {
     "classification": "mean average precision (11 points)",
     "detection": "mean average precision (11 points, overlap 0.5)",
     "segmentation": "mean intersection over union",
+    "svm": "mean average precision (11 points)",
 }
 
 
 def check_protocol(config: Config, protocol: str) -> None:
     """Raise `ConfigError` if the target's architecture does not allow a protocol."""
-    if protocol == "classification" or ":" not in config.transfer.target:
+    if protocol in ("classification", "svm") or ":" not in config.transfer.target:
         return
     method = {"detection": "Fast R-CNN", "segmentation": "FCN-32s"}[protocol]
     raise ConfigError(
@@ -248,18 +249,20 @@ def _precisions(
     precisions: AveragePrecisions, sets: Sets, summary: TrainingSummary, protocol: ProtocolDetails
 ) -> VocRow:
     return VocRow(
-        score=_defined(precisions.mean),
-        classes=_by_class(sets.train.classes, precisions.eleven_points),
-        more={"mean_area": _defined(precisions.mean_area)},
+        score=defined(precisions.mean),
+        classes=by_class(sets.train.classes, precisions.eleven_points),
+        more={"mean_area": defined(precisions.mean_area)},
         steps=summary.steps,
         protocol=protocol,
-        areas=_by_class(sets.train.classes, precisions.area),
+        areas=by_class(sets.train.classes, precisions.area),
     )
 
 
-def _by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: _defined(value) for name, value in zip(names, values.tolist(), strict=True)}
+def by_class(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """Give the value of each class by the name of the class; None if it is not defined."""
+    return {name: defined(value) for name, value in zip(names, values.tolist(), strict=True)}
 
 
-def _defined(value: float) -> float | None:
+def defined(value: float) -> float | None:
+    """Give a value, or None if it is infinite or not a number."""
     return value if np.isfinite(value) else None

@@ -28,7 +28,7 @@ def set_names(config: Config) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     first: dict[Path, str] = {}
-    for role, folder in config.data.folders().items():
+    for role, folder in config.folders().items():
         names[role] = first.setdefault(Path(os.path.realpath(folder)), role)
     return names
 

@@ -21,6 +21,7 @@ USES: dict[str, Literal["classes", "boxes", "masks"]] = {
     "classification": "classes",
     "detection": "boxes",
     "segmentation": "masks",
+    "svm": "classes",
 }
 """What each protocol uses of the annotations."""
 

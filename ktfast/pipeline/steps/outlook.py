@@ -17,6 +17,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target_trunk
+from ktfast.pipeline.steps.probed_models import own_models
 from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.live_line import LiveLine, spelled_time
@@ -127,7 +128,7 @@ def _plans(run: RunFolder, stages: Collection[str], redo: Collection[str]) -> It
     if "transfer" in stages and is_open("transfer"):
         yield _labels(run, "transfer", "transfer")
     if "evaluate" in stages:
-        baselines = run.config.evaluate.baselines
+        baselines = own_models(run, stages)
         if "pretext" in baselines and is_open("baseline_pretext"):
             yield _pretext(run, "baseline_pretext")
         if "labels" in baselines and is_open("baseline_labels"):

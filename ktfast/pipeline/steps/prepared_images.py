@@ -44,7 +44,7 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
         The images.
     """
     if name not in run.listings:
-        run.listings[name] = ImageIndex.scan(run.config.data.folders()[name])
+        run.listings[name] = ImageIndex.scan(run.config.folders()[name])
     return run.listings[name]
 
 
@@ -150,7 +150,7 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     ConfigError
         The images or the options of the set differ. The message names both folders.
     """
-    stage, folder = f"prepare/{name}", run.config.data.folders()[name]
+    stage, folder = f"prepare/{name}", run.config.folders()[name]
     if not (run.stage(stage) / "result.json").is_file():
         return
     begun = read_begun(run, stage)

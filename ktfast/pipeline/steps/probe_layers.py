@@ -1,8 +1,12 @@
-"""Probe the layers of one model of a run on the run's labelled images."""
+"""Probe the layers of one network on labelled images: linear, nearest neighbours, few labels.
+
+A probe that is known is not computed again. A layer, a share of the labels or a draw that is added
+later costs its own probes only.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +15,19 @@ import torch
 from torch import Tensor
 
 from ktfast.config import Config
-from ktfast.errors import ConfigError, DataError
+from ktfast.errors import ConfigError
 from ktfast.evaluation.knn import knn_accuracy, knn_held_out
-from ktfast.evaluation.linear import LinearProbeResult, linear_probe
-from ktfast.evaluation.low_label import low_label_probe
+from ktfast.evaluation.linear import linear_probe
+from ktfast.evaluation.low_label import Share, draw_seed, low_label_probe
 from ktfast.evaluation.pooling import conv_features, pooled_size
-from ktfast.evaluation.results import Layers, LowLabelRow, ProbeRow
-from ktfast.images.augment import Normalization, center_crop, normalize_images
+from ktfast.evaluation.results import LowLabelRow, ProbeRow
+from ktfast.images.augment import center_crop
 from ktfast.models import TargetNetwork
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
-from ktfast.pipeline.steps.networks import WEIGHTS, load_all, target_network
+from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets, labels_of
+from ktfast.pipeline.steps.probed_models import ProbedNetwork, own_models, probed_network
 
 logger = logging.getLogger(__name__)
 
@@ -31,23 +36,33 @@ LEAST_BUDGET = 4 << 30
 DTYPE = "float16"
 
 
-def check_probe_memory(run: RunFolder) -> None:
-    """Raise `ConfigError` if the features of a single layer do not fit into memory."""
-    with torch.device("meta"):
-        model = target_network(run.config.transfer, 0)
-    for layer in probed_layers(run.config, model):
-        needed = _layer_bytes(run, model, layer)
-        if needed > _budget(run):
-            raise ConfigError(
-                f"the features of layer {layer} that are probed take {needed / 1e9:.1f} GB, more "
-                f"than data.memory_budget_gb {run.config.data.memory_budget_gb:g}; raise it, or "
-                "give fewer images with data.train"
-            )
+def check_probe_memory(run: RunFolder, stages: Collection[str] = ()) -> None:
+    """Raise `ConfigError` if the features of a single layer do not fit into memory.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    stages : collection of str
+        Stages that will be run before the probes.
+    """
+    names = (*own_models(run, stages)[:1], *run.config.evaluate.models)
+    for images in labelled_sets(run.config):
+        for network in (probed_network(run, name) for name in names):
+            for layer in network.layers:
+                needed = _layer_bytes(run, network, images, layer)
+                if needed > _budget(run):
+                    raise ConfigError(
+                        f"the features of layer {layer} that are probed take {needed / 1e9:.1f} "
+                        f"GB, more than data.memory_budget_gb "
+                        f"{run.config.data.memory_budget_gb:g}; raise it, or give fewer images "
+                        f"with {images.option_of(images.train)}"
+                    )
 
 
 @dataclass(frozen=True)
 class ProbedModel:
-    """The probes of one model.
+    """The probes of one network.
 
     Attributes
     ----------
@@ -62,144 +77,195 @@ class ProbedModel:
     predictions: dict[str, npt.NDArray[np.int32]]
 
 
-def probe_model(run: RunFolder, name: str) -> ProbedModel:
-    """Probe the configured layers of one model: linear, nearest neighbours, few labels.
+def shares_of(config: Config) -> list[Share]:
+    """List the shares of the labels with which networks are probed too."""
+    fractions = [Share(fraction=fraction) for fraction in config.evaluate.label_fractions]
+    return fractions + [Share(count=count) for count in config.evaluate.label_counts]
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """What is not known yet of a layer: its probes, and draws of shares of the labels."""
+
+    probes: bool
+    draws: list[tuple[Share, int]] = field(default_factory=list)
+
+
+def missing_probes(config: Config, layers: Sequence[str], row: ProbeRow | None) -> dict[str, Any]:
+    """Say what is not known yet of the layers of a network.
+
+    Parameters
+    ----------
+    config : Config
+        The options of the run.
+    layers : sequence of str
+        The layers to probe.
+    row : ProbeRow or None
+        What is known.
+
+    Returns
+    -------
+    missing : dict
+        What is missing, by layer. A layer of which everything is known is left out.
+    """
+    missing = {}
+    for layer in layers:
+        draws = [
+            (share, draw)
+            for share in shares_of(config)
+            for draw in range(_known_draws(row, share, layer), config.evaluate.label_draws)
+        ]
+        probes = row is None or layer not in row.knn
+        if probes or draws:
+            missing[layer] = _Missing(probes, draws)
+    return missing
+
+
+def _known_draws(row: ProbeRow | None, share: Share, layer: str) -> int:
+    found = None if row is None else row.with_share(share.fraction, share.count)
+    return 0 if found is None else len(found.of_draws(layer))
+
+
+def probe_model(
+    run: RunFolder, network: ProbedNetwork, images: LabelledSet, known: ProbedModel | None = None
+) -> ProbedModel:
+    """Probe the layers of one network.
 
     Parameters
     ----------
     run : RunFolder
-        The run. Images and labels come from its roles "train" and "test".
-    name : str
-        Name of the model: "transfer" or a baseline.
+        The run.
+    network : ProbedNetwork
+        The network.
+    images : LabelledSet
+        Training and test images, with labels.
+    known : ProbedModel, optional
+        Probes of the same network on the same images, which are not computed again.
 
     Returns
     -------
     ProbedModel
-        Accuracies by layer, and the predicted class of each test image.
+        The known and the new probes.
     """
-    config = run.config.evaluate
-    model, normalization = load_model(run, name)
-    predictions: dict[str, npt.NDArray[np.int32]] = {}
-    n_classes = len(open_set(run, "train").classes)
-    linear: dict[str, LinearProbeResult] = {}
-    knn: Layers = {}
-    headline: list[float] = []
-    measure, _, settled_layer = config.headline.partition(":")
-    held_out: Layers = {}
-    few: list[tuple[float, dict[str, LinearProbeResult]]]
-    few = [(fraction, {}) for fraction in config.label_fractions]
-    for layers in _passes(run, model):
-        train_features, train_labels = _features(run, "train", model, layers, normalization)
-        test_features, test_labels = _features(run, "test", model, layers, normalization)
+    row = None if known is None else known.row
+    missing: dict[str, _Missing] = missing_probes(run.config, network.layers, row)
+    found = known or ProbedModel(ProbeRow({}, {}, {}, [], {}), {})
+    if not missing:
+        return found
+    model = network.load(run)
+    n_classes = len(open_set(run, images.train).classes)
+    for layers in _passes(run, network, images, tuple(missing)):
+        train_features, train_labels = _features(run, images, images.train, network, model, layers)
+        test_features, test_labels = _features(run, images, images.test, network, model, layers)
         for layer in layers:
             x, test_x = train_features.pop(layer), test_features.pop(layer)
             data = (x, train_labels, test_x, test_labels)
             common: dict[str, Any] = {
                 "n_classes": n_classes,
-                "epochs": config.probe_epochs,
-                "seed": run.config.seed,
+                "epochs": run.config.evaluate.probe_epochs,
                 "device": _device(run, x.nbytes + test_x.nbytes),
             }
-            linear[layer] = linear_probe(*data, **common)
-            neighbours = knn_accuracy(*data, k=config.neighbors)
-            knn[layer] = neighbours.mean_per_class
-            for kind, found in (("linear", linear[layer]), ("knn", neighbours)):
-                predictions[f"{kind}_{layer}"] = found.predictions.astype(np.int32)
-            held_out[layer] = knn_held_out(
-                x, train_labels, k=config.neighbors, seed=run.config.seed
-            )
-            if layer == settled_layer:
-                chosen = neighbours if measure == "knn" else linear[layer]
-                headline = list(chosen.per_class)
-            for fraction, probes in few:
-                probes[layer] = low_label_probe(*data, fraction=fraction, **common)
-            accuracies = 100 * linear[layer].mean_per_class, 100 * knn[layer]
-            logger.info("evaluate: %s %s linear %.1f %%, k-NN %.1f %%", name, layer, *accuracies)
-    row = ProbeRow(
-        linear={layer: probe.mean_per_class for layer, probe in linear.items()},
-        linear_top1={layer: probe.top1 for layer, probe in linear.items()},
-        knn=knn,
-        low_label=[_low_label_row(fraction, probes) for fraction, probes in few],
-        protocol=_last(linear).protocol,
-        headline=headline,
-        linear_held_out={
-            layer: probe.held_out for layer, probe in linear.items() if probe.held_out is not None
-        },
-        knn_held_out=held_out,
+            if missing[layer].probes:
+                found = _with_probes(run, found, layer, data, common)
+                accuracies = 100 * found.row.linear[layer], 100 * found.row.knn[layer]
+                logger.info(
+                    "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
+                    images.file_of(network.name),
+                    layer,
+                    *accuracies,
+                )
+            found = _with_draws(run, found, layer, missing[layer].draws, data, common)
+    return found
+
+
+def _with_probes(
+    run: RunFolder, found: ProbedModel, layer: str, data: Any, common: dict[str, Any]
+) -> ProbedModel:
+    """Add the probes of a layer with all labels."""
+    config, seed, row = run.config.evaluate, run.config.seed, found.row
+    x, train_labels, _, test_labels = data
+    linear = linear_probe(*data, seed=seed, **common)
+    neighbours = knn_accuracy(*data, k=config.neighbors)
+    held_out = knn_held_out(x, train_labels, k=config.neighbors, seed=seed)
+    chosen = {} if linear.held_out is None else {layer: linear.held_out}
+    measure, _, settled_layer = config.headline.partition(":")
+    headline = row.headline
+    if layer == settled_layer:
+        headline = list((neighbours if measure == "knn" else linear).per_class)
+    predicted = {
+        f"{kind}_{layer}": guess.predictions.astype(np.int32)
+        for kind, guess in (("linear", linear), ("knn", neighbours))
+    }
+    return ProbedModel(
+        replace(
+            row,
+            linear={**row.linear, layer: linear.mean_per_class},
+            linear_top1={**row.linear_top1, layer: linear.top1},
+            knn={**row.knn, layer: neighbours.mean_per_class},
+            protocol=linear.protocol,
+            headline=headline,
+            linear_held_out={**row.linear_held_out, **chosen},
+            knn_held_out={**row.knn_held_out, layer: held_out},
+        ),
+        {"labels": test_labels.astype(np.int32), **found.predictions, **predicted},
     )
-    return ProbedModel(row, {"labels": test_labels.astype(np.int32), **predictions})
 
 
-def _low_label_row(fraction: float, probes: dict[str, LinearProbeResult]) -> LowLabelRow:
-    last = _last(probes)
-    linear = {layer: probe.mean_per_class for layer, probe in probes.items()}
-    return LowLabelRow(fraction, linear, last.n_train, last.protocol)
-
-
-def _last(probes: dict[str, LinearProbeResult]) -> LinearProbeResult:
-    """The probe of the last layer; the probes of all layers have the same protocol."""
-    return list(probes.values())[-1]
+def _with_draws(
+    run: RunFolder,
+    found: ProbedModel,
+    layer: str,
+    draws: Sequence[tuple[Share, int]],
+    data: Any,
+    common: dict[str, Any],
+) -> ProbedModel:
+    """Add the probes of a layer with shares of the labels."""
+    rows = {(row.fraction, row.count): row for row in found.row.low_label}
+    for share, draw in draws:
+        probe = low_label_probe(
+            *data,
+            fraction=share.fraction,
+            count=share.count,
+            seed=draw_seed(run.config.seed, draw),
+            **common,
+        )
+        key = (share.fraction, share.count)
+        row = rows.get(key) or LowLabelRow(
+            share.fraction, {}, probe.n_train, probe.protocol, share.count
+        )
+        rows[key] = row.with_draw(layer, probe.mean_per_class, probe.protocol)
+    return replace(found, row=replace(found.row, low_label=list(rows.values())))
 
 
 def _features(
     run: RunFolder,
+    images: LabelledSet,
     role: str,
+    network: ProbedNetwork,
     model: TargetNetwork,
     layers: Sequence[str],
-    normalization: Normalization,
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
     """Pooled maps of a role's images by layer, and the labels of the images."""
-    images, labels, transfer = open_set(run, role), labels_of(run, role), run.config.transfer
+    source, labels = open_set(run, role), labels_of(run, role, images)
 
     def prepare(batch: Tensor) -> Tensor:
-        return normalize_images(center_crop(batch, transfer.crop), normalization)
+        return network.normalize(center_crop(batch, network.crop))
 
-    with open_feed(run, images, size=transfer.image_size, batch_size=256, shuffle=False) as feed:
+    with open_feed(run, source, size=network.image_size, batch_size=256, shuffle=False) as feed:
         features = conv_features(
             model, feed, layers, prepare=prepare, dtype=DTYPE, memory_budget=_budget(run)
         )
     return features, labels
 
 
-def labels_of(run: RunFolder, role: str) -> npt.NDArray[np.int64]:
-    """Labels of a role's images, as indices into the classes of the role "train".
-
-    An image without a class raises `DataError`, which names the image.
-    """
-    images, classes = open_set(run, role), open_set(run, "train").classes
-    loose = np.flatnonzero(images.labels < 0)
-    if len(loose):
-        raise DataError(
-            f"data.{role}: {len(loose)} images lie in no class's folder, the first is "
-            f"{images.paths[loose[0]]}; move every image into a class's folder"
-        )
-    translate = np.array([classes.index(key) for key in images.classes])
-    translated: npt.NDArray[np.int64] = translate[images.labels]
-    return translated
-
-
-def load_model(run: RunFolder, name: str) -> tuple[TargetNetwork, Normalization]:
-    """Load a model without its classifier; also return the normalisation of its images."""
-    torch.manual_seed(run.config.seed)
-    model = target_network(run.config.transfer, 0)
-    if name != "random":
-        stage = name if name == "transfer" else f"baseline_{name}"
-        load_all(model, run.artifact(stage, WEIGHTS))
-    device = resolve_device(run.config.device)
-    return model.to(device).eval(), "image" if name == "pretext" else "imagenet"
-
-
-def probed_layers(config: Config, model: TargetNetwork) -> tuple[str, ...]:
-    """The layers to probe: `evaluate.layers`, or the stages of the network."""
-    return config.evaluate.layers or model.stages
-
-
-def _passes(run: RunFolder, model: TargetNetwork) -> Iterator[tuple[str, ...]]:
+def _passes(
+    run: RunFolder, network: ProbedNetwork, images: LabelledSet, layers: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
     """Yield groups of layers whose features fit into memory together."""
     group: tuple[str, ...] = ()
     taken = 0
-    for layer in probed_layers(run.config, model):
-        needed = _layer_bytes(run, model, layer)
+    for layer in layers:
+        needed = _layer_bytes(run, network, images, layer)
         if group and taken + needed > _budget(run):
             yield group
             group, taken = (), 0
@@ -207,11 +273,11 @@ def _passes(run: RunFolder, model: TargetNetwork) -> Iterator[tuple[str, ...]]:
     yield group
 
 
-def _layer_bytes(run: RunFolder, model: TargetNetwork, layer: str) -> int:
+def _layer_bytes(run: RunFolder, network: ProbedNetwork, images: LabelledSet, layer: str) -> int:
     """Bytes of a layer's features of all training and test images."""
-    channels = model.channels[layer]
-    side = pooled_size(channels, model.side(run.config.transfer.crop, layer))
-    n = sum(open_set(run, role).n for role in ("train", "test"))
+    channels = network.shape.channels[layer]
+    side = pooled_size(channels, network.shape.side(network.crop, layer))
+    n = sum(open_set(run, role).n for role in (images.train, images.test))
     return n * channels * side**2 * np.dtype(DTYPE).itemsize
 
 

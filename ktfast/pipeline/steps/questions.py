@@ -18,15 +18,22 @@ from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
 from ktfast.pipeline.steps.image_sets import set_name
+from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.model_facts import feature_crop, library_input
+from ktfast.pipeline.steps.probed_models import model_input, model_key, own_models, stands_alone
 from ktfast.pipeline.steps.trunk_layers import teacher_normalization
 
 _TRUNK_OPTIONS = ("variant", "width", "batch_norm")
 # Options of the section `transfer` that only the stage transfer uses: no baseline depends on them.
 _OF_OBJECTIVE = ("objective", "balanced", "pca", "temperature")
 DEFAULTS = Config()
-# Options of the stage evaluate that do not change the probes of a single model.
-_NOT_OF_PROBES = ("baselines", "random_clusters", "retrain", "retrain_epochs")
+# Options of the stage evaluate that change every probe of a network.
+_OF_PROBES = ("probe_epochs", "neighbors", "headline")
+# Options that choose what the stage evaluate computes. The stage keeps what was chosen before.
+_CHOICES = (
+    *("layers", "label_fractions", "label_counts", "label_draws", "baselines"),
+    *("retrain", "retrain_epochs", "protocols"),
+)
 
 
 def made_by(run: RunFolder, stage: str, text: str) -> Input:
@@ -41,7 +48,7 @@ def images_of(run: RunFolder, role: str) -> Input:
     """Describe the prepared images of a role."""
     stage = f"prepare/{set_name(run, role)}"
     named = read_begun(run, stage).get("named") or {}
-    folder = shown(run.config.data.folders()[role])
+    folder = shown(run.config.folders()[role])
     return made_by(run, stage, str(named.get("images", f"the images in {folder}")))
 
 
@@ -230,29 +237,55 @@ def evaluate_question(run: RunFolder) -> Question:
     config = run.config
     settings = {"seed": config.seed, **result_options(config.evaluate)}
     code: dict[str, Input] = {}
-    if rates_untrained_clusters(config):
+    if rates_untrained_clusters(run):
         code = {name: found for name, found in task_inputs(config).items() if name == "task"}
-        settings |= {
-            "pretext": _select(result_options(config.pretext), ("task", "trunk", *_TRUNK_OPTIONS)),
-            "features": _untrained_features(config),
-            "cluster": result_options(config.cluster),
-        }
-    inputs = {
-        "train": images_of(run, "train"),
-        "test": images_of(run, "test"),
-        "transfer": made_by(run, "transfer", "the weights of the stage transfer"),
-        **code,
-    }
-    for name in config.evaluate.baselines:
+        settings |= _of_untrained_clusters(config)
+    sets = labelled_sets(config)
+    inputs = {role: images_of(run, role) for each in sets for role in (each.train, each.test)}
+    inputs |= code
+    for name in own_models(run):
         if name != "random":
-            stage = f"baseline_{name}"
-            inputs[name] = made_by(run, stage, f"the weights of {stage}")
+            stage = _stage_of(name)
+            inputs[name] = made_by(run, stage, f"the weights of {_named(stage)}")
+    inputs |= {f"model {name}": model_input(config, name) for name in config.evaluate.models}
+    # Stored probes hold the content of the images and files that they belong to.
+    varying = {*_CHOICES, "transfer", "pretext", "labels", "train", "test"}
+    varying |= {"*.train", "*.test", "model *"}
     defaults = {
         "seed": DEFAULTS.seed,
         **DEFAULTS.evaluate.model_dump(mode="json"),
         "pretext": {"task": DEFAULTS.pretext.task},
     }
-    return Question("evaluate", settings, inputs, defaults)
+    return Question("evaluate", settings, inputs, defaults, frozenset(varying))
+
+
+def _stage_of(model: str) -> str:
+    """Name the stage that trains one of the run's own networks."""
+    return model if model == "transfer" else f"baseline_{model}"
+
+
+def _named(stage: str) -> str:
+    return "the stage transfer" if stage == "transfer" else stage
+
+
+def _of_untrained_clusters(config: Config) -> dict[str, Any]:
+    """Give the options on which the clusters of an untrained network depend."""
+    return {
+        "pretext": _select(result_options(config.pretext), ("task", "trunk", *_TRUNK_OPTIONS)),
+        "features": _untrained_features(config),
+        "cluster": result_options(config.cluster),
+    }
+
+
+def untrained_question(run: RunFolder) -> dict[str, Any]:
+    """Give everything on which the clusters of an untrained network depend, as JSON values."""
+    inputs = {"images": images_of(run, "transfer"), **task_inputs(run.config)}
+    return {
+        "seed": run.config.seed,
+        **_of_untrained_clusters(run.config),
+        "cluster images": images_of(run, "cluster").fingerprint,
+        **{name: found.fingerprint for name, found in inputs.items()},
+    }
 
 
 def unlabelled_question(run: RunFolder) -> Question:
@@ -280,24 +313,50 @@ def unlabelled_question(run: RunFolder) -> Question:
     return Question("evaluate", settings, inputs, defaults)
 
 
-def probe_question(run: RunFolder, name: str) -> dict[str, Any]:
-    """Give everything on which the probes of a baseline depend, as JSON values."""
+def probe_question(run: RunFolder, name: str, images: LabelledSet) -> dict[str, Any]:
+    """Give everything on which the probes of a network on a labelled set depend, as JSON values.
+
+    Layers, shares of the labels and draws are left out: each of them has probes of its own.
+    """
     config = run.config
-    evaluate = result_options(config.evaluate)
-    stage = f"baseline_{name}"
+    asked = {
+        "seed": config.seed,
+        "evaluate": _select(result_options(config.evaluate), _OF_PROBES),
+        "train": images_of(run, images.train).fingerprint,
+        "test": images_of(run, images.test).fingerprint,
+    }
+    if name in config.evaluate.models:
+        return {**asked, "network": model_key(config, name)}
+    student = _select(
+        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
+    )
+    return {**asked, "model": name, "weights": _weights_of(run, name), "transfer": student}
+
+
+def retrain_question(run: RunFolder, name: str) -> dict[str, Any]:
+    """Give everything on which the trainings above a layer of a network depend, as JSON values."""
+    config = run.config
     return {
         "model": name,
         "seed": config.seed,
-        "weights": made_by(run, stage, "").fingerprint if name != "random" else "",
+        "weights": _weights_of(run, name),
         "transfer": _without(result_options(config.transfer), _OF_OBJECTIVE),
-        "evaluate": {key: value for key, value in evaluate.items() if key not in _NOT_OF_PROBES},
+        "epochs": config.evaluate.retrain_epochs or config.transfer.training.epochs,
         "train": images_of(run, "train").fingerprint,
         "test": images_of(run, "test").fingerprint,
     }
 
 
-def rates_untrained_clusters(config: Config) -> bool:
+def _weights_of(run: RunFolder, name: str) -> str:
+    """Give the fingerprint of the weights of one of the run's own networks."""
+    return "" if name == "random" else made_by(run, _stage_of(name), "").fingerprint
+
+
+def rates_untrained_clusters(run: RunFolder) -> bool:
     """Say whether the report shows untrained clusters beside those that the target learns."""
+    config = run.config
+    if stands_alone(run) or config.data.test is None:
+        return False
     return config.transfer.objective == "clusters" and clusters_untrained_features(config)
 
 

@@ -10,10 +10,12 @@ import torch
 
 from ktfast.evaluation.results import RetrainedScores
 from ktfast.models import TargetNetwork, load_weights
+from ktfast.models.weight_files import read_state
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
-from ktfast.pipeline.steps.networks import target_network
-from ktfast.pipeline.steps.probe_layers import labels_of, load_model
+from ktfast.pipeline.steps.labelled_sets import labels_of
+from ktfast.pipeline.steps.networks import WEIGHTS, target_network
+from ktfast.pipeline.steps.probed_models import load_model
 from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.classification import ClassificationTask, classification_scores
 
@@ -41,6 +43,8 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> Retrai
     epochs = run.config.evaluate.retrain_epochs or config.training.epochs
     training = config.training.model_copy(update={"epochs": epochs})
     trunk, normalization = load_model(run, name)
+    if layer not in trunk.layers:
+        trunk = _with_hidden_layers(run, name)
     torch.manual_seed(run.config.seed)
     model = frozen_network(trunk, layer, target_network(config, len(images.classes)))
     task = ClassificationTask(
@@ -70,6 +74,21 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> Retrai
         steps=summary.steps,
         protocol={"epochs": epochs, "epoch_reported": "last", "crops": 1},
     )
+
+
+def _with_hidden_layers(run: RunFolder, name: str) -> TargetNetwork:
+    """Build a model of the run with its own fully connected layers, on the CPU."""
+    stage = name if name == "transfer" else f"baseline_{name}"
+    state = {} if name == "random" else read_state(run.artifact(stage, WEIGHTS))
+    heads = {
+        int(key.split(".")[1]): item for key, item in state.items() if key[:10] == "classifier"
+    }
+    outputs = heads[max(heads)].shape[0] if heads else 2
+    torch.manual_seed(run.config.seed)
+    network = target_network(run.config.transfer, outputs)
+    if state:
+        load_weights(network, state)
+    return network
 
 
 def frozen_network(trunk: TargetNetwork, layer: str, network: TargetNetwork) -> TargetNetwork:

@@ -34,7 +34,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images
 from ktfast.pipeline.steps.image_sets import open_set
-from ktfast.pipeline.steps.probe_layers import load_model
+from ktfast.pipeline.steps.probed_models import load_model
 from ktfast.pipeline.steps.questions import (
     clusters_untrained_features,
     feature_folders,

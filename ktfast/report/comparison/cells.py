@@ -6,7 +6,7 @@ networks whose options and inputs are equal, except for the seed, belong to one 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ MEASURES = {
 _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
 # Options of the stage evaluate that choose what is probed. They do not change any accuracy.
 _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions", "retrain"}
+_CHOICES |= {"label_counts", "label_draws", "protocols"}
 _CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
 
 
@@ -182,7 +183,7 @@ def _cell(
     transfer = run.result("transfer")
     student = {} if transfer is None else transfer.settings
     seen = {f"transfer.{key}": student[key] for key in _STUDENT if key in student}
-    times, cell = list(chain.seconds.values()), _grid_cell(run)
+    cell = _grid_cell(run)
     scores = {measure: getattr(evaluation, measure).get(model, {}) for measure in MEASURES}
     result = run.result("evaluate")
     summary = mapping(None if result is None else result.summary)
@@ -190,21 +191,30 @@ def _cell(
         measure: by_model(summary.get(f"{measure.partition('_')[0]}_held_out")).get(model, {})
         for measure in MEASURES
     }
+    inputs, given = chain.inputs, None if result is None else result.inputs.get(f"model {model}")
+    if given is not None:  # a file of evaluate.models
+        seen, inputs = {}, {"evaluate.models": given}
     return Cell(
         run=run,
         model=model,
         seed=seed if isinstance(seed, int) else None,
         settings={**chain.settings, **seen},
-        inputs=chain.inputs,
+        inputs=inputs,
         names=mapping(cell.get("names")),
         control=model == "transfer" and cell.get("control") is True,
         protocol=protocol,
         scores={measure: layers for measure, layers in scores.items() if layers},
         held_out={measure: layers for measure, layers in held_out.items() if layers},
-        seconds=None if None in times else float(sum(t for t in times if t is not None)),
-        parameters=_parameters(run),
+        seconds=_total(chain.seconds.values()) if given is None else None,
+        parameters=_parameters(run) if given is None else None,
         stale=run.stale().get("evaluate", ""),
     )
+
+
+def _total(times: Iterable[float | None]) -> float | None:
+    """Sum of times; None if one of them is unknown."""
+    known = list(times)
+    return None if None in known else float(sum(time for time in known if time is not None))
 
 
 def _grid_cell(run: RunReader) -> dict[str, Any]:
