@@ -65,7 +65,7 @@ def ways_of(index: ImageIndex) -> dict[str, Callable[[int], object]]:
         return image
 
     def with_pillow(row: int) -> None:
-        with unittest.mock.patch.object(resize, "_gives_pixels_of_pillow", lambda: False):
+        with unittest.mock.patch.object(resize, "_gives_pixels_of_pillow", return_value=False):
             source.square(row, short_side=SHORT_SIDE, size=SIZE)
 
     return {
