@@ -2,6 +2,7 @@
 // runtime.
 #include <pybind11/pybind11.h>
 
+#include "bindings/bind_image_resize.h"
 #include "bindings/bind_jigsaw_tiles.h"
 #include "bindings/bind_kmeans_cpu.h"
 #include "bindings/bind_kmeans_sums.h"
@@ -41,6 +42,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("jigsaw_tiles", [](const py::kwargs& a) {
     with_jigsaw_tiles_workspace(a, [](const JigsawTilesParams& p) { cpu::jigsaw_tiles(p); });
   });
+
+  m.def("image_resize_is_fast", &cpu::image_resize_is_fast,
+        "Whether image_resize has a kernel for this processor.");
+  m.def("image_resize", &bind_image_resize);
 
   export_kmeans_constants(m);
   m.def("kmeans_assign_costs", &kmeans_assign_costs,

@@ -15,10 +15,12 @@ void with_kmeans_move(Arguments& a, int64_t (*workspace_size)(int64_t, int64_t),
   set_rows(a, p);
   p.before = a.optional_array<const int32_t>("before", {p.n_rows});
   p.after = a.array<const int32_t>("after", {p.n_rows});
+  p.sample_weight = a.optional_array<const double>("sample_weight", {p.n_rows});
   p.scale = a.array<const double>("scale", {p.n_features});
   const auto sums = a.checked<int64_t>("sums", {-1, p.n_features});
   p.n_clusters = sums.shape(0);
   p.sums = sums.data();
+  p.low = a.optional_array<int64_t>("low", {p.n_clusters, p.n_features});
   p.counts = a.array<int64_t>("counts", {p.n_clusters});
   p.workspace = a.buffer<int64_t>("workspace", workspace_size(p.n_rows, p.n_clusters));
   const py::gil_scoped_release release;
@@ -41,7 +43,10 @@ void with_kmeans_means(Arguments& a, Run run) {
   p.n_clusters = sums.shape(0);
   p.n_features = sums.shape(1);
   p.sums = sums.data();
+  p.low = a.optional_array<const int64_t>("low", {p.n_clusters, p.n_features});
   p.counts = a.array<const int64_t>("counts", {p.n_clusters});
+  p.weights = a.optional_array<const double>("weights", {p.n_clusters});
+  p.narrow = a.value<bool>("narrow");
   p.step = a.array<const double>("step", {p.n_features});
   p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
   p.centers = a.array<double>("centers", {p.n_clusters, p.n_features});

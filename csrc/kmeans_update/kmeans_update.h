@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
+#include "common/check.h"
 #include "common/element.h"
+#include "kmeans_update/sum_math.h"
 
 struct CUstream_st;
 
@@ -31,20 +33,30 @@ struct KmeansUpdateParams {
 // of a power of two per feature. Integer sums do not depend on the order of additions. So
 // subtracting the rows that left and adding the rows that joined gives the bits of a new sum, on
 // the CPU and on the GPU. Only the rows that changed their cluster are read.
+//
+// A sum has one limb (64 bits) or two; see Limbs in sum_math.h. With two limbs, the low limbs are
+// in 0 .. 2^kLowBits - 1 before and after a call, so equal sums have equal limbs.
 struct KmeansMoveParams {
   int64_t n_rows;
   int64_t n_clusters;
   int64_t n_features;
   const void* x;  // [n_rows, n_features] of x_type
   ElementType x_type;
-  const int32_t* before;  // [n_rows]; nullptr: the rows were in no cluster
-  const int32_t* after;   // [n_rows]; labels out of range as in KmeansUpdateParams
-  const double* scale;    // [n_features] powers of two; |x| scale < 2^51
-  int64_t* workspace;     // [kmeans_move_workspace_size()]
-  int64_t* sums;          // [n_clusters, n_features], changed
-  int64_t* counts;        // [n_clusters], changed
-  int n_threads;          // CPU only
+  const int32_t* before;        // [n_rows]; nullptr: the rows were in no cluster
+  const int32_t* after;         // [n_rows]; labels out of range as in KmeansUpdateParams
+  const double* sample_weight;  // [n_rows], or nullptr: all 1; weights need two limbs
+  const double* scale;          // [n_features] powers of two; |weight x| scale < 2^51
+  int64_t* workspace;           // [kmeans_move_workspace_size()]
+  int64_t* sums;    // [n_clusters, n_features], changed; the high limbs if there are two
+  int64_t* low;     // [n_clusters, n_features], changed; nullptr: one limb
+  int64_t* counts;  // [n_clusters], changed
+  int n_threads;    // CPU only
 };
+
+inline void check_limbs(const KmeansMoveParams& p) {
+  KTFAST_CHECK(p.sample_weight == nullptr || p.low != nullptr, "sample_weight needs low");
+  KTFAST_CHECK(p.low == nullptr || p.n_rows <= kLimbRows, "low limbs hold at most 2^18 rows");
+}
 
 // Computes the largest magnitude of every feature; infinite if a number is not finite.
 struct KmeansRangeParams {
@@ -60,11 +72,14 @@ struct KmeansRangeParams {
 struct KmeansMeansParams {
   int64_t n_clusters;
   int64_t n_features;
-  const int64_t* sums;     // [n_clusters, n_features]
+  const int64_t* sums;     // [n_clusters, n_features]; the high limbs if there are two
+  const int64_t* low;      // [n_clusters, n_features]; nullptr: one limb
   const int64_t* counts;   // [n_clusters]
-  const double* step;      // [n_features], 1 / scale
+  const double* weights;   // [n_clusters] total weights; nullptr: the counts
+  const double* step;      // [n_features], value of the last bit of a sum
   const double* previous;  // [n_clusters, n_features]
-  double* centers;         // [n_clusters, n_features], rounded to float32
+  bool narrow;             // whether to round the centres to float32
+  double* centers;         // [n_clusters, n_features]
   double* shifts;          // [n_clusters], squared distance to the previous centre
   int n_threads;           // CPU only
 };

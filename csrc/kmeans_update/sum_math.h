@@ -35,6 +35,14 @@ KTFAST_HD double multiply(double a, double b) {
 #endif
 }
 
+// A fixed-point number of two limbs is high + low / 2^kLowBits. The limbs of a row are added
+// separately: |low| is at most 2^(kLowBits - 1) for one row, so int64 holds the low limbs of
+// kLimbRows rows and of a sum. Then `carry` moves all but the last kLowBits bits of the low limb to
+// the high limb.
+constexpr int kLowBits = 44;
+constexpr int64_t kLowUnits = int64_t{1} << kLowBits;
+constexpr int64_t kLimbRows = int64_t{1} << 18;
+
 // x * scale rounded to an integer. The last bit of a double near 1.5 x 2^52 has the value 1. So
 // adding 1.5 x 2^52 rounds the product to an integer, which is the difference between the bits of
 // the sum and the bits of 1.5 x 2^52.
@@ -49,17 +57,44 @@ KTFAST_HD int64_t fixed_point(double value, double scale) {
   return bits - zero;
 }
 
+struct Limbs {
+  int64_t high, low;
+};
+
+// value * scale rounded to a multiple of 2^-kLowBits. The limbs of -value are the negative limbs.
+KTFAST_HD Limbs limbs_of(double value, double scale) {
+  constexpr double kOnes = 6755399441055744.0;  // as in fixed_point
+  const double product = multiply(value, scale);
+  const double whole = add(add(product, kOnes), -kOnes);
+  const double rest = add(product, -whole);  // exact: at most 1/2, and in the bits of the product
+  return {fixed_point(value, scale), fixed_point(rest, static_cast<double>(kLowUnits))};
+}
+
+// Moves bits from the low limb of a sum to the high limb until 0 <= low < 2^kLowBits.
+KTFAST_HD void carry(int64_t& high, int64_t& low) {
+  high += low >> kLowBits;
+  low &= kLowUnits - 1;
+}
+
+// A sum of two limbs in units of 2^-kLowBits, rounded once.
+KTFAST_HD double sum_of(int64_t high, int64_t low) {
+  const double top = static_cast<double>(high);
+  const int64_t dropped = high - static_cast<int64_t>(top);  // below 2^9, because |high| < 2^62
+  return add(multiply(top, static_cast<double>(kLowUnits)),
+             static_cast<double>(dropped * kLowUnits + low));
+}
+
 // The magnitude of a number; infinite for NaN.
 KTFAST_HD double magnitude(double value) {
   const double size = fabs(value);
   return size < HUGE_VAL ? size : HUGE_VAL;  // a NaN compares as false
 }
 
-// The mean of an integer sum in float32, or the previous value if the cluster is empty.
-KTFAST_HD double mean_of(int64_t sum, int64_t count, double step, double previous) {
-  if (count <= 0) return previous;
-  const double mean = multiply(static_cast<double>(sum), step) / static_cast<double>(count);
-  return static_cast<double>(static_cast<float>(mean));
+// The mean of a sum, or the previous value if the cluster has no weight.
+KTFAST_HD double mean_of(double sum, double weight, double step, double previous, bool narrow) {
+  if (!(weight > 0)) return previous;
+  const double mean = multiply(sum, step) / weight;
+  return narrow ? static_cast<double>(static_cast<float>(mean)) : mean;
 }
 
 // The square that a feature adds to the squared movement of its centre.

@@ -9,15 +9,8 @@ from ktfast.kmeans.data.passes import cluster_sums
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.distributed.communicator import CommunicationError
-from ktfast.kmeans.distributed.leader import led
+from ktfast.kmeans.limbs import LimbSums, Units, units_of
 from ktfast.kmeans.relocation import relocate_empty
-from ktfast.ops.kmeans_sums import kmeans_means, kmeans_move, kmeans_ranges
-
-# Most bits of a feature value as an integer. float64 holds every integer of 50 bits exactly.
-_BITS = 50
-# At least half of a feature's nonzero numbers must keep this many bits.
-_LEAST_BITS = 30
-_SAMPLE = 256
 
 
 class Sums(Protocol):
@@ -64,11 +57,10 @@ class Sums(Protocol):
 
 def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
     """Choose integer sums if integers hold the rows precisely enough, else float64 sums."""
-    if weight is None and rows.center_dtype == "float32":
-        scale = _scale(rows)
-        if scale is not None:
-            return FollowingSums(rows, n_clusters, scale)
-    return FreshSums(rows, n_clusters, weight)
+    units = units_of(rows, weight)
+    if units is None:
+        return FreshSums(rows, n_clusters, weight)
+    return FollowingSums(rows, n_clusters, weight, *units)
 
 
 class FreshSums:
@@ -103,9 +95,9 @@ class FreshSums:
 class FollowingSums:
     """Corrects the sums of the last iteration for the rows that changed cluster; see `Sums`.
 
-    The sums are integers in units of one power of two per feature. Integer sums are exact, so the
-    sums depend only on the rows and their present labels. Earlier labels, the device and the number
-    of processes do not matter.
+    The sums are integers; see `ktfast.kmeans.limbs`. Integer sums are exact, so the sums depend
+    only on the rows, their weights and their present labels. Earlier labels, the device and the
+    number of processes do not matter.
 
     Parameters
     ----------
@@ -113,32 +105,39 @@ class FollowingSums:
         The data [n, d].
     n_clusters : int
         Number of clusters k.
-    scale : array, float64 [d]
-        Power of two by which each feature is multiplied before rounding to an integer.
+    weight : array, float64 [n], optional
+        Weights of the rows. None means that all weights are 1.
+    units : Units
+        Units of the sums of the weighted rows.
+    weight_units : Units, optional
+        Units of the sums of the weights, if there are weights.
     """
 
-    def __init__(self, rows: Rows, n_clusters: int, scale: Float64) -> None:
-        to_device = rows.workspace.to_device
+    def __init__(
+        self,
+        rows: Rows,
+        n_clusters: int,
+        weight: Float64 | None,
+        units: Units,
+        weight_units: Units | None,
+    ) -> None:
         self._rows = rows
-        self._scale = to_device(scale)
-        self._step = to_device(1 / scale)
-        self._sums = to_device(np.zeros((n_clusters, rows.d), np.int64))
-        self._counts = to_device(np.zeros(n_clusters, np.int64))
+        self._weight = weight
+        given = [units, *([] if weight_units is None else [weight_units])]
+        self._sums = [LimbSums(rows.workspace, each, n_clusters) for each in given]
         self._labels: Any = None
-        # Sum over all clusters [d + 1] of the first iteration, if there are several processes.
+        # Sum over all clusters of the first iteration, if there are several processes.
         self._constant: Int64 | None = None
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
         """See `Sums`."""
-        kmeans_move(
-            part,
-            None if self._labels is None else self._labels[place],
-            labels[place],
-            self._scale,
-            self._sums,
-            self._counts,
-            n_threads=self._rows.n_threads,
-        )
+        before = None if self._labels is None else self._labels[place]
+        after, threads = labels[place], self._rows.n_threads
+        weights = self._rows.workspace.weights(self._weight)
+        weight = None if weights is None else weights[place]
+        self._sums[0].move(part, before, after, weight, threads)
+        if weight is not None:
+            self._sums[1].move(weight.reshape(-1, 1), before, after, None, threads)
         if place.stop == self._rows.n:
             self._labels = labels
 
@@ -147,37 +146,42 @@ class FollowingSums:
         if self._labels is not labels:
             for place, part in self._rows.parts():
                 self.follow(place, part, labels)
-        total, number = self._of_all_processes()
-        counts = to_host(number)
-        if not (self._rows.plain_means and counts.all()):
-            sums = to_host(total) * to_host(self._step)
-            weights = counts.astype(np.float64)
-            return _next_centers(self._rows, labels, distances, None, sums, weights, previous)
-        centers, shifts = kmeans_means(
-            total, number, self._step, previous, n_threads=self._rows.n_threads
+        rows = self._rows
+        sums = self._of_all_processes()
+        is_plain = self._weight is None
+        weights = to_host(sums[0].counts).astype(np.float64) if is_plain else sums[1].values()[:, 0]
+        if not (rows.plain_means and (weights > 0).all()):
+            values = sums[0].values()
+            return _next_centers(rows, labels, distances, self._weight, values, weights, previous)
+        centers, shifts = sums[0].means(
+            previous,
+            None if is_plain else rows.workspace.to_device(weights),
+            narrow=rows.center_dtype == "float32",
+            n_threads=rows.n_threads,
         )
-        shift = float(to_host(shifts).sum())
-        return centers, self._rows.ranks.broadcast(shift), 0
+        return centers, rows.ranks.broadcast(float(to_host(shifts).sum())), 0
 
-    def _of_all_processes(self) -> tuple[Any, Any]:
-        """Sums int64 [k, d] and counts int64 [k] of the clusters over all processes.
+    def _of_all_processes(self) -> list[LimbSums]:
+        """Sums over all processes.
 
         Rows only move between clusters, so the sum over all clusters never changes. A change means
         that a process lost rows, or that bits flipped in its memory.
         """
         ranks = self._rows.ranks
         if ranks.size == 1:
-            return self._sums, self._counts
-        local = np.column_stack([to_host(self._sums), to_host(self._counts)])
+            return self._sums
+        tables = [each.table() for each in self._sums]
+        local = np.concatenate(tables, axis=1)
         total = ranks.sum(local.ravel()).reshape(local.shape)
-        constant = total.sum(axis=0)
+        parts = np.split(total, np.cumsum([table.shape[1] for table in tables])[:-1], axis=1)
+        sums = [own.with_table(part) for own, part in zip(self._sums, parts, strict=True)]
+        constant = np.concatenate([each.constant() for each in sums])
         if self._constant is None:
             self._constant = constant
         if (constant != self._constant).any() or constant[-1] != self._rows.total:
             # All processes see the same total, so all of them raise the error.
             raise ranks.agreed_on(_changed_rows())
-        to_device = self._rows.workspace.to_device
-        return to_device(np.ascontiguousarray(total[:, :-1])), to_device(total[:, -1].copy())
+        return sums
 
 
 def _changed_rows() -> CommunicationError:
@@ -202,27 +206,3 @@ def _next_centers(
     centers = rows.centers_of(sums, counts, former)
     shift = rows.ranks.broadcast(float(((centers - former) ** 2).sum()))
     return rows.workspace.to_device(centers), shift, relocated
-
-
-def _scale(rows: Rows) -> Float64 | None:
-    """Choose the powers of two [d] that turn features into integers.
-
-    Returns
-    -------
-    scale : array, float64 [d], or None
-        The powers of two. None if integers would lose too many bits, because most numbers of a
-        feature are tiny beside its largest number.
-    """
-    ranges = rows.workspace.to_device(np.zeros(rows.d))
-    for _, part in rows.parts():
-        kmeans_ranges(part, ranges, n_threads=rows.n_threads)
-    largest = np.max(rows.ranks.gather_to_all(to_host(ranges)), axis=0)
-    bits = min(_BITS, 62 - int(rows.total).bit_length())
-    scale = np.exp2(bits - np.frexp(largest)[1].astype(np.float64))
-
-    def choose(every: Rows, _: Any) -> Float64 | None:
-        sample = np.abs(every.take(np.arange(0, every.n, -(-every.n // _SAMPLE))))
-        kept, given = (sample * scale >= 2.0**_LEAST_BITS).sum(axis=0), (sample > 0).sum(axis=0)
-        return scale if (2 * kept >= given).all() else None
-
-    return led(rows, None, choose)

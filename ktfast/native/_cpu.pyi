@@ -15,6 +15,8 @@ KMEANS_TENSOR_MOST_FEATURES: int
 def simd_level() -> str: ...
 def x86_features() -> dict[str, bool]: ...
 def thread_limit() -> int: ...
+def image_resize_is_fast() -> bool: ...
+def image_resize(*, image: Any, box: Any, out: Any) -> None: ...
 def jigsaw_tiles_workspace_size(*, tile_size: int, n_threads: int) -> int: ...
 def jigsaw_tiles(
     *,
@@ -145,9 +147,11 @@ def kmeans_move(
     x: Any,
     before: Any | None,
     after: Any,
+    sample_weight: Any | None,
     scale: Any,
     workspace: Any,
     sums: Any,
+    low: Any | None,
     counts: Any,
     n_threads: int,
 ) -> None: ...
@@ -155,9 +159,12 @@ def kmeans_ranges(*, x: Any, largest: Any, n_threads: int) -> None: ...
 def kmeans_means(
     *,
     sums: Any,
+    low: Any | None,
     counts: Any,
+    weights: Any | None,
     step: Any,
     previous: Any,
+    narrow: bool,
     centers: Any,
     shifts: Any,
     n_threads: int,

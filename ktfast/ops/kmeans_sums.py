@@ -14,6 +14,7 @@ from ktfast.native.modules import native_of
 from ktfast.ops.vectors import execution, gpu_row_blocks
 
 __all__ = [
+    "LOW_BITS",
     "TOTAL_LANES",
     "TOTAL_ROWS",
     "kmeans_means",
@@ -26,8 +27,13 @@ __all__ = [
 TOTAL_LANES, TOTAL_ROWS = 256, 4096
 """Partial sums, and rows of a part, as `csrc/kmeans_update/sum_math.h` defines them."""
 
+LOW_BITS = 44
+"""Bits of the second limb of a sum, as `csrc/kmeans_update/sum_math.h` defines them."""
+
 # Rows of one call. They bound the workspace, which is 16 bytes per row.
 _CALL_ROWS = 1 << 22
+# Rows of one call if sums have two limbs; `kLimbRows` of `csrc/kmeans_update/sum_math.h`.
+_LIMB_ROWS = 1 << 18
 
 
 def kmeans_ranges(x: Any, largest: Any, *, n_threads: int | None = None) -> None:
@@ -57,6 +63,8 @@ def kmeans_move(
     sums: Any,
     counts: Any,
     *,
+    low: Any | None = None,
+    sample_weight: Any | None = None,
     n_threads: int | None = None,
 ) -> None:
     """Change the sums of the clusters from labels `before` to labels `after`.
@@ -72,11 +80,17 @@ def kmeans_move(
     after : array, int32 [n]
         Labels by which the sums will contain the rows.
     scale : array, float64 [d]
-        Powers of two with ``abs(x) * scale < 2**51``.
+        Powers of two with ``abs(sample_weight * x) * scale < 2**51``.
     sums : array, int64 [k, d]
         Sums in units of ``1 / scale``. The call changes them.
     counts : array, int64 [k]
         Number of rows of each cluster. The call changes them.
+    low : array, int64 [k, d], optional
+        Second limbs of the sums, in units of ``2**-44 / scale``: a sum is ``sums / scale + low *
+        2**-44 / scale``. The call changes them, and leaves them in ``0 .. 2**44 - 1``. Without
+        them, every number is rounded to a multiple of ``1 / scale``.
+    sample_weight : array, float64 [n], optional
+        Weights on the device of `x`. They need `low`. None: every weight is 1.
     n_threads : int, optional
         Number of CPU threads; see `ktfast.native.threads.n_threads`.
 
@@ -88,7 +102,7 @@ def kmeans_move(
     native = native_of(x)
     workspace: Any = None
     with on_device(x):
-        for rows, block in gpu_row_blocks(x, _CALL_ROWS):
+        for rows, block in gpu_row_blocks(x, _CALL_ROWS if low is None else _LIMB_ROWS):
             if workspace is None:  # the first block is the largest
                 size = native.kmeans_move_workspace_size(n_rows=len(block), n_clusters=len(counts))
                 workspace = empty((size,), "int64", like=x)
@@ -96,18 +110,28 @@ def kmeans_move(
                 x=block,
                 before=None if before is None else before[rows],
                 after=after[rows],
+                sample_weight=None if sample_weight is None else sample_weight[rows],
                 scale=scale,
                 workspace=workspace,
                 sums=sums,
+                low=low,
                 counts=counts,
                 **execution(x, n_threads),
             )
 
 
 def kmeans_means(
-    sums: Any, counts: Any, step: Any, previous: Any, *, n_threads: int | None = None
+    sums: Any,
+    counts: Any,
+    step: Any,
+    previous: Any,
+    *,
+    low: Any | None = None,
+    weights: Any | None = None,
+    narrow: bool = True,
+    n_threads: int | None = None,
 ) -> tuple[Any, Any]:
-    """Divide integer sums by the counts; a cluster without rows keeps its previous centre.
+    """Divide integer sums by counts or weights; a cluster of weight zero keeps its former centre.
 
     Parameters
     ----------
@@ -116,16 +140,23 @@ def kmeans_means(
     counts : array, int64 [k]
         Counts of `kmeans_move`.
     step : array, float64 [d]
-        ``1 / scale`` of `kmeans_move`.
+        Value of the last bit of a sum: ``1 / scale`` of `kmeans_move`, or ``2**-44 / scale`` if
+        there are second limbs.
     previous : array, float64 [k, d]
         Centres of the previous iteration.
+    low : array, int64 [k, d], optional
+        Second limbs of `kmeans_move`.
+    weights : array, float64 [k], optional
+        Total weights of the clusters. None: the counts.
+    narrow : bool, default True
+        Whether to round the centres to float32.
     n_threads : int, optional
         Number of CPU threads; see `ktfast.native.threads.n_threads`.
 
     Returns
     -------
     centers : array, float64 [k, d]
-        Centres, rounded to float32.
+        The centres.
     shifts : array, float64 [k]
         Squared distance of each centre to its previous one.
     """
@@ -134,9 +165,12 @@ def kmeans_means(
         shifts = empty((len(previous),), "float64", like=sums)
         native_of(sums).kmeans_means(
             sums=sums,
+            low=low,
             counts=counts,
+            weights=weights,
             step=step,
             previous=previous,
+            narrow=narrow,
             centers=centers,
             shifts=shifts,
             **execution(sums, n_threads),

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from ktfast import KMeans
 from ktfast.errors import InputError
-from ktfast.kmeans import sums
+from ktfast.kmeans import limbs, sums
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.distributed import CommunicationError, ThreadCommunicator
 from ktfast.kmeans.distributed.communicator import Alone, Communicator
@@ -268,7 +268,7 @@ def test_a_flipped_bit_in_the_memory_of_one_process_is_an_error(monkeypatch):
 
     def centers(self, *arguments):
         if self._rows.ranks.rank == 1 and self._constant is not None:
-            self._sums[3, 2] ^= 1 << 12
+            self._sums[0]._high[3, 2] ^= 1 << 12
         return compute(self, *arguments)
 
     monkeypatch.setattr(FollowingSums, "centers", centers)
@@ -305,13 +305,22 @@ def test_torch_without_torchrun_is_an_error_that_says_so(monkeypatch):
         KMeans(2, distributed="torch").fit(np.eye(3))
 
 
-@pytest.mark.parametrize("name", ["float32", "empty clusters", "uint8"])
-def test_rows_too_many_for_integer_sums(name, monkeypatch):
-    # From about 2^27 rows on, integers of 62 bits hold too few bits of each row.
-    plain = Rows([CASES[name][0]()])
-    plain.total = 1 << 30
-    assert sums._scale(plain) is None
-    monkeypatch.setattr(sums, "_scale", lambda rows: None)
+@pytest.mark.parametrize("name", ["float32", "empty clusters", "weights"])
+def test_float64_sums_where_integers_lose_too_many_bits(name, monkeypatch):
+    monkeypatch.setattr(sums, "units_of", lambda rows, weight: None)
     models, errors = spread(name, 3)
     assert errors == [None] * 3
     assert digest(models) == digest([fit_part(name, None, slice(None))])
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "uint8", "weights", "empty clusters"])
+def test_a_billion_rows_keep_integer_sums(name, monkeypatch):
+    # A limb of 62 bits holds 31 bits of each of 2^30 rows, so sums of most rows have two limbs.
+    bits_of = limbs._bits_of
+    monkeypatch.setattr(limbs, "_bits_of", lambda n: bits_of(1 << 30))
+    models, errors = spread(name, 3)
+    assert errors == [None] * 3
+    assert digest(models) == digest([fit_part(name, None, slice(None))])
+    weight = spread_fits.weights() if name == "weights" else None
+    units, _ = limbs.units_of(Rows([CASES[name][0]()]), weight)
+    assert units.has_low == (name != "uint8")

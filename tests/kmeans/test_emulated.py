@@ -31,11 +31,8 @@ def test_fits(emulated_gpu, dtype, weighted):
             row["moved"] for row in expected.history_
         ]
     np.testing.assert_array_equal(model.predict(x), expected.labels_)
-    follows = not weighted and dtype != "float64"
     assert {"kmeans_assign", "kmeans_update", "kmeans_totals"} < emulated_gpu.called
-    assert (
-        ("kmeans_move" in emulated_gpu.called) == ("kmeans_means" in emulated_gpu.called) == follows
-    )
+    assert {"kmeans_move", "kmeans_means"} < emulated_gpu.called
 
 
 @pytest.mark.emulated_gpu

@@ -23,15 +23,17 @@ def example(n, d, k, dtype, seed=0):
     return x, *labels, np.full(d, 2.0**30)
 
 
-def move(native, x, before, after, scale, sums, counts):
+def move(native, x, before, after, scale, sums, counts, *, low=None, sample_weight=None):
     size = native.kmeans_move_workspace_size(n_rows=len(x), n_clusters=len(sums))
     native.kmeans_move(
         x=x,
         before=before,
         after=after,
+        sample_weight=sample_weight,
         scale=scale,
         workspace=np.full(size, -7, np.int64),
         sums=sums,
+        low=low,
         counts=counts,
         n_threads=2,
     )
@@ -58,6 +60,49 @@ def test_moves(on_gpu, n, d, k, dtype):
         for sums, counts in (results[i], results[i + 2]):
             np.testing.assert_array_equal(sums, exact)
             np.testing.assert_array_equal(counts, np.bincount(labels, minlength=k))
+
+
+def exact_sums(x, weight, labels, scale, k):
+    """Sums in units of ``2**-44 / scale``, as integers of Python."""
+    values = weight[:, None] * x.astype(np.float64) * scale
+    whole = np.rint(values)
+    parts = np.zeros((2, k, x.shape[1]), np.int64)
+    for part, numbers in zip(parts, (whole, np.rint((values - whole) * 2.0**44)), strict=True):
+        np.add.at(part, labels, numbers.astype(np.int64))
+    return parts[0].astype(object) * 2**44 + parts[1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weighted"), [("float32", True), ("float64", False), ("uint8", True)]
+)
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (90, 130, 100), (300, 5, 40), (60, 2, 500)])
+def test_moves_with_two_limbs(on_gpu, n, d, k, dtype, weighted):
+    x, first, second, _ = example(n, d, k, dtype)
+    scale = 2.0 ** np.arange(20 - d % 7, 20 + d)[:d].clip(max=36)
+    weight = np.random.default_rng(3).exponential(size=n) if weighted else np.ones(n)
+    for native in (cpu, on_gpu):
+        sums, low = np.zeros((2, k, d), np.int64)
+        counts = np.zeros(k, np.int64)
+        given = {"low": low, "sample_weight": weight if weighted else None}
+        for before, after in ((None, first), (first, second)):
+            move(native, x, before, after, scale, sums, counts, **given)
+            np.testing.assert_array_equal(counts, np.bincount(after, minlength=k))
+            assert low.min() >= 0
+            assert low.max() < 2**44
+            whole = sums.astype(object) * 2**44 + low
+            np.testing.assert_array_equal(whole, exact_sums(x, weight, after, scale, k))
+
+
+def test_weights_need_two_limbs_and_limbs_hold_few_rows(on_gpu):
+    x, first, _, scale = example(50, 3, 4, "float32")
+    many, zeros = np.zeros((2**18 + 1, 1), np.uint8), np.zeros(2**18 + 1, np.int32)
+    sums, column = np.zeros((4, 3), np.int64), np.zeros((4, 1), np.int64)
+    counts = np.zeros(4, np.int64)
+    for native in (cpu, on_gpu):
+        with pytest.raises((ValueError, RuntimeError), match="sample_weight needs low"):
+            move(native, x, None, first, scale, sums, counts, sample_weight=np.ones(50))
+        with pytest.raises((ValueError, RuntimeError), match="at most 2"):
+            move(native, many, None, zeros, scale[:1], column, counts, low=column.copy())
 
 
 def test_a_whole_block_finds_where_the_clusters_begin(on_gpu):
@@ -98,6 +143,42 @@ def test_ranges(on_gpu, n, d, dtype):
         np.testing.assert_array_equal(largest, expected)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (9, 33), (40, 5), (3, 100)])
+def test_means_of_two_limbs(on_gpu, k, d, narrow):
+    generator = np.random.default_rng(0)
+    sums = generator.integers(-(2**61), 2**61, size=(k, d)) >> generator.integers(0, 60, (k, d))
+    low = generator.integers(0, 2**44, size=(k, d))
+    weights = generator.exponential(size=k) * (generator.random(k) < 0.8)
+    previous = generator.normal(size=(k, d))
+    step = 2.0 ** -generator.integers(60, 90, size=d).astype(np.float64)
+    results = []
+    for native in (cpu, on_gpu):
+        centers, shifts = np.empty((k, d)), np.empty(k)
+        native.kmeans_means(
+            sums=sums,
+            low=low,
+            counts=np.zeros(k, np.int64),
+            weights=weights,
+            step=step,
+            previous=previous,
+            narrow=narrow,
+            centers=centers,
+            shifts=shifts,
+            n_threads=2,
+        )
+        results.append((centers, shifts))
+    whole = (sums.astype(object) * 2**44 + low).astype(np.float64)  # rounded once
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = whole * step / weights[:, None]
+    exact = exact.astype(np.float32 if narrow else np.float64)
+    exact = np.where(weights[:, None] > 0, exact, previous)
+    for centers, shifts in results:
+        np.testing.assert_array_equal(centers, exact)
+        np.testing.assert_allclose(shifts, ((exact - previous) ** 2).sum(axis=1), rtol=1e-13)
+    assert results[0][1].tobytes() == results[1][1].tobytes()
+
+
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (9, 33), (40, 5), (3, 100)])
 def test_means(on_gpu, k, d):
     generator = np.random.default_rng(0)
@@ -110,9 +191,12 @@ def test_means(on_gpu, k, d):
         centers, shifts = np.empty((k, d)), np.empty(k)
         native.kmeans_means(
             sums=sums,
+            low=None,
             counts=counts,
+            weights=None,
             step=step,
             previous=previous,
+            narrow=True,
             centers=centers,
             shifts=shifts,
             n_threads=2,

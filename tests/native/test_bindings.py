@@ -188,17 +188,22 @@ def kmeans_arguments():
             "x": x,
             "before": np.ones(4, np.int32),
             "after": labels,
+            "sample_weight": np.ones(4),
             "scale": np.ones(3),
             "workspace": np.empty(cpu.kmeans_move_workspace_size(n_rows=4, n_clusters=2), np.int64),
             "sums": np.zeros((2, 3), np.int64),
+            "low": np.zeros((2, 3), np.int64),
             "counts": np.zeros(2, np.int64),
             "n_threads": 1,
         },
         "kmeans_means": {
             "sums": np.zeros((2, 3), np.int64),
+            "low": np.zeros((2, 3), np.int64),
             "counts": np.zeros(2, np.int64),
+            "weights": np.ones(2),
             "step": np.ones(3),
             "previous": np.zeros((2, 3)),
+            "narrow": True,
             "centers": np.zeros((2, 3)),
             "shifts": np.zeros(2),
             "n_threads": 1,
@@ -232,7 +237,9 @@ def kmeans_arguments():
         *(("kmeans_update", name) for name in ("labels", "sample_weight", "sums", "counts")),
         ("kmeans_update", "workspace"),
         *(("kmeans_move", name) for name in ("before", "after", "scale", "sums", "workspace")),
+        *(("kmeans_move", name) for name in ("sample_weight", "low")),
         *(("kmeans_means", name) for name in ("counts", "step", "previous", "centers", "shifts")),
+        *(("kmeans_means", name) for name in ("low", "weights")),
         *(("kmeans_totals", name) for name in ("sample_weight", "before", "after", "totals")),
     ],
 )
@@ -257,6 +264,8 @@ def test_no_clusters_are_refused():
         ("kmeans_move", {"before": np.full(4, -1, np.int32)}, "labels must lie between 0"),
         ("kmeans_move", {"workspace": np.zeros(3, np.int64)}, "workspace must hold at least"),
         ("kmeans_move", {"scale": np.ones(2)}, "scale must have shape"),
+        ("kmeans_move", {"low": np.zeros((2, 4), np.int64)}, "low must have shape"),
+        ("kmeans_means", {"weights": np.ones(3)}, "weights must have shape"),
         ("kmeans_means", {"previous": np.ones((2, 4))}, "previous must have shape"),
         ("kmeans_totals", {"after": np.ones(3, np.int32)}, "after must have shape"),
         ("kmeans_totals", {"n_threads": 0}, "n_threads must be at least 1"),
@@ -266,7 +275,7 @@ def test_unusable_arguments_of_sums(function, change, message):
     given = {**kmeans_arguments()[function], **change}
     with pytest.raises(ValueError, match=message):
         getattr(modules.cpu, function)(**given)
-    for name in ("sums", "counts", "totals"):
+    for name in ("sums", "low", "counts", "totals"):
         assert not given.get(name, np.zeros(1)).any()
 
 

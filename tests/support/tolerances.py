@@ -14,6 +14,9 @@ SUM_ORDER_FLOAT64 = 1e-12
 FLOAT32_CENTERS = 1e-5
 """Relative: scikit-learn adds up centres in float32, or one side rounds centres to float32."""
 
+FLOAT64_CENTERS = 1e-15
+"""Relative: a sum, a total weight and their quotient are rounded to float64 once each."""
+
 GRADIENT_ORDER = 1e-4
 """Relative and absolute: float32 gradients of the parts of a batch are added in another order; the
 tests compare weights after a few steps of SGD."""

@@ -54,40 +54,48 @@ void sort_by_cluster(const KmeansMoveParams& p, int64_t* starts, int64_t* order)
 
 // With few sums, each thread adds its share of the rows, in their order, to its own sums.
 struct Shares {
-  int64_t threads, stride;  // stride: the length of a thread's sums and counts
+  int64_t threads, n_sums, stride;  // stride: the length of a thread's sums, low limbs and counts
 
   explicit Shares(const KmeansMoveParams& p)
       : threads(std::clamp<int64_t>(p.n_rows / kThreadRows, 1, p.n_threads)),
-        stride((Size(p.n_clusters) * (Size(p.n_features) + 1)).value()) {}
+        n_sums((Size(p.n_clusters) * p.n_features).value()),
+        stride((Size(n_sums) * (p.low == nullptr ? 1 : 2) + p.n_clusters).value()) {}
 
   bool fit(const KmeansMoveParams& p) const {
-    return stride - p.n_clusters <= kFewSums &&
+    return n_sums <= kFewSums &&
            (Size(threads) * stride).value() <= kmeans_move_workspace_size(p.n_rows, p.n_clusters);
   }
 };
 
-// Rows first .. last - 1.
+// Calls visit(row, before, after) for each of the rows first .. last - 1 that changes its cluster.
+template <class Visit>
+void each_change(const KmeansMoveParams& p, int64_t first, int64_t last, Visit visit) {
+  const int64_t d = p.n_features;
+  const int64_t row_bytes = std::min(d * element_size(p.x_type), kPrefetchBytes);
+  const auto before = [&](int64_t row) { return p.before == nullptr ? -1 : p.before[row]; };
+  for (int64_t row = first; row < last; ++row) {
+    const int64_t ahead = row + kRowsAhead;
+    if (ahead < last && before(ahead) != p.after[ahead]) {
+      const char* next = place(p.x, p.x_type, d, ahead, 0);
+      for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(next + i);
+    }
+    if (before(row) != p.after[row]) visit(row, before(row), p.after[row]);
+  }
+}
+
+// Adds a share of the rows to sums of one limb.
 template <class T>
 void move_in_order(const KmeansMoveParams& p, int64_t first, int64_t last, int64_t* sums,
                    int64_t* counts) {
   const int64_t d = p.n_features;
   const double* scale = p.scale;
-  const int64_t row_bytes = std::min(d * static_cast<int64_t>(sizeof(T)), kPrefetchBytes);
-  const auto before = [&](int64_t row) { return p.before == nullptr ? -1 : p.before[row]; };
-  for (int64_t row = first; row < last; ++row) {
-    const int64_t ahead = row + kRowsAhead;
-    if (ahead < last && before(ahead) != p.after[ahead]) {
-      const char* next = reinterpret_cast<const char*>(static_cast<const T*>(p.x) + ahead * d);
-      for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(next + i);
-    }
-    const int32_t from = before(row), to = p.after[row];
-    if (from == to) continue;
+  each_change(p, first, last, [&](int64_t row, int32_t from, int32_t to) {
     const T* values = static_cast<const T*>(p.x) + row * d;
     int64_t* __restrict__ joined = sums + to * d;
     ++counts[to];
     if (from < 0) {
       for (int64_t f = 0; f < d; ++f) joined[f] += fixed_point(to_double(values[f]), scale[f]);
-      continue;
+      return;
     }
     int64_t* __restrict__ left = sums + from * d;
     --counts[from];
@@ -96,7 +104,29 @@ void move_in_order(const KmeansMoveParams& p, int64_t first, int64_t last, int64
       joined[f] += value;
       left[f] -= value;
     }
-  }
+  });
+}
+
+double weight_of(const KmeansMoveParams& p, int64_t row) {
+  return p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
+}
+
+// Adds a share of the rows to sums of two limbs, without a carry.
+void move_limbs_in_order(const KmeansMoveParams& p, int64_t first, int64_t last, int64_t* high,
+                         int64_t* low, int64_t* counts) {
+  const SumKernels kernels = sum_kernels();
+  const int64_t d = p.n_features;
+  each_change(p, first, last, [&](int64_t row, int32_t from, int32_t to) {
+    const auto add = [&](int32_t cluster, double weight) {
+      kernels.add_limbs(place(p.x, p.x_type, d, row, 0), p.x_type, weight, p.scale, d,
+                        high + cluster * d, low + cluster * d);
+    };
+    ++counts[to];
+    add(to, weight_of(p, row));
+    if (from < 0) return;
+    --counts[from];
+    add(from, -weight_of(p, row));
+  });
 }
 
 void check_labels(const KmeansMoveParams& p) {
@@ -109,22 +139,49 @@ void check_labels(const KmeansMoveParams& p) {
 
 void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
   check_labels(p);
-  const int64_t n_sums = p.n_clusters * p.n_features;
+  const int64_t n_sums = shares.n_sums;
   const int64_t share = (p.n_rows + shares.threads - 1) / shares.threads;
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    in_threads(static_cast<int>(shares.threads), [&](int part) {
-      const DefaultFloatEnvironment environment;
-      int64_t* sums = p.workspace + part * shares.stride;
-      std::fill_n(sums, shares.stride, 0);
-      move_in_order<T>(p, std::min(part * share, p.n_rows), std::min((part + 1) * share, p.n_rows),
-                       sums, sums + n_sums);
+  in_threads(static_cast<int>(shares.threads), [&](int part) {
+    const DefaultFloatEnvironment environment;
+    int64_t* sums = p.workspace + part * shares.stride;
+    int64_t* counts = sums + shares.stride - p.n_clusters;
+    std::fill_n(sums, shares.stride, 0);
+    const int64_t first = std::min(part * share, p.n_rows);
+    const int64_t last = std::min((part + 1) * share, p.n_rows);
+    if (p.low != nullptr) return move_limbs_in_order(p, first, last, sums, sums + n_sums, counts);
+    with_element(p.x_type, [&](auto* type) {
+      using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+      move_in_order<T>(p, first, last, sums, counts);
     });
   });
   for (int64_t part = 0; part < shares.threads; ++part) {
     const int64_t* sums = p.workspace + part * shares.stride;
+    const int64_t* counts = sums + shares.stride - p.n_clusters;
     for (int64_t i = 0; i < n_sums; ++i) p.sums[i] += sums[i];
-    for (int64_t k = 0; k < p.n_clusters; ++k) p.counts[k] += sums[n_sums + k];
+    for (int64_t i = 0; p.low != nullptr && i < n_sums; ++i) p.low[i] += sums[n_sums + i];
+    for (int64_t k = 0; k < p.n_clusters; ++k) p.counts[k] += counts[k];
+  }
+  if (p.low != nullptr) sum_kernels().carry(n_sums, p.sums, p.low);
+}
+
+// Features start .. start + length - 1 of the sums of cluster k, whose entries are sorted.
+void move_cluster(const KmeansMoveParams& p, const SumKernels& kernels, const int64_t* starts,
+                  const int64_t* order, int64_t k, int64_t start) {
+  const int64_t length = std::min(kTaskFeatures, p.n_features - start);
+  const int64_t at = k * p.n_features + start;
+  for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
+    const int64_t row = order[i] / 2;
+    const bool leaves = order[i] % 2 != 0;
+    const char* values = place(p.x, p.x_type, p.n_features, row, start);
+    if (p.low == nullptr) {
+      kernels.add(values, p.x_type, p.scale + start, length, leaves, p.sums + at);
+    } else {
+      const double weight = leaves ? -weight_of(p, row) : weight_of(p, row);
+      kernels.add_limbs(values, p.x_type, weight, p.scale + start, length, p.sums + at, p.low + at);
+    }
+  }
+  if (p.low != nullptr && starts[k] < starts[k + 1]) {
+    kernels.carry(length, p.sums + at, p.low + at);
   }
 }
 
@@ -145,6 +202,7 @@ int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
 void kmeans_move(const KmeansMoveParams& p) {
   if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
+  check_limbs(p);
   const Shares shares(p);
   if (shares.fit(p)) return move_in_shares(p, shares);
   int64_t* starts = p.workspace;
@@ -156,13 +214,7 @@ void kmeans_move(const KmeansMoveParams& p) {
   for_ranges(n_threads, p.n_clusters * slices, [&](int64_t first, int64_t last, int) {
     const DefaultFloatEnvironment environment;
     for (int64_t task = first; task < last; ++task) {
-      const int64_t k = task / slices;
-      const int64_t start = task % slices * kTaskFeatures;
-      for (int64_t i = starts[k]; i < starts[k + 1]; ++i) {
-        kernels.add(place(p.x, p.x_type, p.n_features, order[i] / 2, start), p.x_type,
-                    p.scale + start, std::min(kTaskFeatures, p.n_features - start),
-                    order[i] % 2 != 0, p.sums + k * p.n_features + start);
-      }
+      move_cluster(p, kernels, starts, order, task / slices, task % slices * kTaskFeatures);
     }
   });
 }
@@ -196,11 +248,7 @@ void kmeans_means(const KmeansMeansParams& p) {
   const int n_threads = worthwhile_threads(p.n_threads, p.n_clusters * p.n_features);
   for_ranges(n_threads, p.n_clusters, [&](int64_t first_k, int64_t last_k, int) {
     const DefaultFloatEnvironment environment;
-    for (int64_t k = first_k; k < last_k; ++k) {
-      const int64_t first = k * p.n_features;
-      p.shifts[k] = kernels.mean(p.sums + first, p.counts[k], p.step, p.previous + first,
-                                 p.n_features, p.centers + first);
-    }
+    for (int64_t k = first_k; k < last_k; ++k) p.shifts[k] = kernels.mean(p, k);
   });
 }
 

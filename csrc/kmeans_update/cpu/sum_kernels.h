@@ -2,6 +2,8 @@
 // compiles sum_loops.h, so all give the same bits.
 #pragma once
 
+#include "kmeans_update/kmeans_update.h"
+
 #include <cstdint>
 
 #include "common/element.h"
@@ -12,15 +14,19 @@ struct SumKernels {
   // Adds values[f] * scale[f] to sums[f], or subtracts it, in fixed point.
   void (*add)(const void* values, ElementType type, const double* scale, int64_t length,
               bool leaves, int64_t* sums);
+  // Adds weight * values[f] * scale[f] to the sum of two limbs high[f], low[f], without a carry.
+  void (*add_limbs)(const void* values, ElementType type, double weight, const double* scale,
+                    int64_t length, int64_t* high, int64_t* low);
+  // Carries from low[f] to high[f].
+  void (*carry)(int64_t length, int64_t* high, int64_t* low);
   // Adds weight * values[f] to sums[f].
   void (*add_weighted)(const void* values, ElementType type, double weight, int64_t length,
                        double* sums);
   // Raises largest[f] to the largest magnitude of values[r, f].
   void (*range)(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
                 double* largest);
-  // Computes one centre and returns its squared movement.
-  double (*mean)(const int64_t* sums, int64_t count, const double* step, const double* previous,
-                 int64_t length, double* center);
+  // Computes the centre of a cluster and returns its squared movement.
+  double (*mean)(const KmeansMeansParams& p, int64_t cluster);
 };
 
 // The address of a feature of a row.

@@ -21,6 +21,23 @@ void add(const void* values, ElementType type, const double* __restrict__ scale,
   });
 }
 
+void add_limbs(const void* values, ElementType type, double weight,
+               const double* __restrict__ scale, int64_t length, int64_t* __restrict__ high,
+               int64_t* __restrict__ low) {
+  with_element(type, [&](auto* element) {
+    const auto* x = static_cast<decltype(element)>(values);
+    for (int64_t f = 0; f < length; ++f) {
+      const Limbs limbs = limbs_of(multiply(weight, to_double(x[f])), scale[f]);
+      high[f] += limbs.high;
+      low[f] += limbs.low;
+    }
+  });
+}
+
+void carry_limbs(int64_t length, int64_t* __restrict__ high, int64_t* __restrict__ low) {
+  for (int64_t f = 0; f < length; ++f) carry(high[f], low[f]);
+}
+
 void add_weighted(const void* values, ElementType type, double weight, int64_t length,
                   double* __restrict__ sums) {
   with_element(type, [&](auto* element) {
@@ -42,14 +59,18 @@ void range(const void* values, ElementType type, int64_t rows, int64_t stride, i
   });
 }
 
-double mean(const int64_t* sums, int64_t count, const double* step, const double* previous,
-            int64_t length, double* __restrict__ center) {
+template <bool kNarrow, class Sum>
+double mean_of_sums(const KmeansMeansParams& p, int64_t cluster, Sum sum) {
+  const double weight =
+      p.weights == nullptr ? static_cast<double>(p.counts[cluster]) : p.weights[cluster];
+  const double* previous = p.previous + cluster * p.n_features;
+  double* __restrict__ center = p.centers + cluster * p.n_features;
   double lanes[kShiftLanes] = {};
-  for (int64_t f = 0; f < length; f += kShiftLanes) {
-    const int64_t width = length - f < kShiftLanes ? length - f : kShiftLanes;
+  for (int64_t f = 0; f < p.n_features; f += kShiftLanes) {
+    const int64_t width = p.n_features - f < kShiftLanes ? p.n_features - f : kShiftLanes;
     for (int64_t lane = 0; lane < width; ++lane) {
       const double before = previous[f + lane];
-      const double after = mean_of(sums[f + lane], count, step[f + lane], before);
+      const double after = mean_of(sum(f + lane), weight, p.step[f + lane], before, kNarrow);
       center[f + lane] = after;
       lanes[lane] += squared_move(after, before);
     }
@@ -57,7 +78,18 @@ double mean(const int64_t* sums, int64_t count, const double* step, const double
   return tree_sum(lanes);
 }
 
-constexpr SumKernels kSumKernels{add, add_weighted, range, mean};
+double mean(const KmeansMeansParams& p, int64_t cluster) {
+  const int64_t* sums = p.sums + cluster * p.n_features;
+  const auto one = [=](int64_t f) { return static_cast<double>(sums[f]); };
+  if (p.low == nullptr) {
+    return p.narrow ? mean_of_sums<true>(p, cluster, one) : mean_of_sums<false>(p, cluster, one);
+  }
+  const int64_t* low = p.low + cluster * p.n_features;
+  const auto two = [=](int64_t f) { return sum_of(sums[f], low[f]); };
+  return p.narrow ? mean_of_sums<true>(p, cluster, two) : mean_of_sums<false>(p, cluster, two);
+}
+
+constexpr SumKernels kSumKernels{add, add_limbs, carry_limbs, add_weighted, range, mean};
 
 }  // namespace
 }  // namespace ktfast::cpu

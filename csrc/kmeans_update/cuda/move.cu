@@ -68,40 +68,62 @@ struct Slice {
   int32_t cluster[kSliceEntries];
 };
 
-// A thread adds its feature of a slice's rows in a register, and adds the register to the sums at
+// The value of a feature of an entry in fixed point. Without a second limb, low is zero.
+template <class T, bool kTwoLimbs>
+__device__ Limbs value_of(const KmeansMoveParams& p, const T* x, int64_t entry, double scale) {
+  double value = to_double(x[entry / 2 * p.n_features]);
+  if (kTwoLimbs && p.sample_weight != nullptr) {
+    value = multiply(p.sample_weight[entry / 2], value);
+  }
+  if (entry % 2 != 0) value = -value;
+  if (kTwoLimbs) return limbs_of(value, scale);
+  return {fixed_point(value, scale), 0};
+}
+
+template <bool kTwoLimbs>
+__device__ void add_sum(const KmeansMoveParams& p, int64_t at, Limbs& sum) {
+  add_integer(p.sums + at, sum.high);
+  if (kTwoLimbs) add_integer(p.low + at, sum.low);
+  sum = {0, 0};
+}
+
+// A thread adds its feature of a slice's rows in registers, and adds the registers to the sums at
 // the end of each cluster.
-template <class T>
+template <class T, bool kTwoLimbs>
 __device__ void add_slice(const KmeansMoveParams& p, const Slice& slice, int length,
                           int64_t feature, double scale) {
   const T* x = static_cast<const T*>(p.x) + feature;
   int32_t cluster = slice.cluster[0];
-  int64_t sum = 0;
+  Limbs sum{0, 0};
   for (int start = 0; start < length; start += kAhead) {
-    int64_t value[kAhead];
+    Limbs value[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      value[i] = 0;
+      value[i] = {0, 0};
       if (start + i >= length) continue;
-      const int64_t entry = slice.entry[start + i];
-      value[i] = fixed_point(to_double(x[entry / 2 * p.n_features]), scale);
-      if (entry % 2 != 0) value[i] = -value[i];
+      value[i] = value_of<T, kTwoLimbs>(p, x, slice.entry[start + i], scale);
     }
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (start + i >= length) continue;
       if (slice.cluster[start + i] != cluster) {
-        add_integer(p.sums + cluster * p.n_features + feature, sum);
+        add_sum<kTwoLimbs>(p, cluster * p.n_features + feature, sum);
         cluster = slice.cluster[start + i];
-        sum = 0;
       }
-      sum += value[i];
+      sum.high += value[i].high;
+      if (kTwoLimbs) sum.low += value[i].low;
     }
   }
-  add_integer(p.sums + cluster * p.n_features + feature, sum);
+  add_sum<kTwoLimbs>(p, cluster * p.n_features + feature, sum);
+}
+
+__global__ void __launch_bounds__(kThreads) carry_kernel(const KmeansMoveParams p) {
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (at < p.n_clusters * p.n_features) carry(p.sums[at], p.low[at]);
 }
 
 // The grid has slices by groups of features.
-template <class T>
+template <class T, bool kTwoLimbs>
 __global__ void __launch_bounds__(kMoveThreads) add_changes_kernel(const KmeansMoveParams p) {
   __shared__ Slice slice;
   const Layout at(p.n_rows, p.n_clusters);
@@ -120,7 +142,7 @@ __global__ void __launch_bounds__(kMoveThreads) add_changes_kernel(const KmeansM
       slice.cluster[i] = entry % 2 == 0 ? p.after[entry / 2] : p.before[entry / 2];
     }
     __syncthreads();
-    if (owns) add_slice<T>(p, slice, length, feature, scale);
+    if (owns) add_slice<T, kTwoLimbs>(p, slice, length, feature, scale);
   }
 }
 
@@ -150,12 +172,14 @@ __global__ void __launch_bounds__(kThreads) means_kernel(const KmeansMeansParams
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (k >= p.n_clusters) return;
   const int lane = static_cast<int>(threadIdx.x) % kShiftLanes;
-  const int64_t count = p.counts[k];
+  const double weight = p.weights == nullptr ? static_cast<double>(p.counts[k]) : p.weights[k];
   double shift = 0;
   for (int64_t f = lane; f < p.n_features; f += kShiftLanes) {
     const int64_t at = k * p.n_features + f;
     const double before = p.previous[at];
-    const double center = mean_of(p.sums[at], count, p.step[f], before);
+    const double sum =
+        p.low == nullptr ? static_cast<double>(p.sums[at]) : sum_of(p.sums[at], p.low[at]);
+    const double center = mean_of(sum, weight, p.step[f], before, p.narrow);
     p.centers[at] = center;
     shift = add(shift, squared_move(center, before));
   }
@@ -223,6 +247,7 @@ int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters) {
 void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream) {
   if (p.n_rows == 0) return;
   KTFAST_CHECK(p.n_clusters > 0, "sums must hold at least one row");
+  check_limbs(p);
   const Layout at(p.n_rows, p.n_clusters);
   const unsigned groups = feature_blocks(p.n_features, kMoveThreads);
   KTFAST_CUDA_CHECK(
@@ -235,8 +260,13 @@ void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream) {
   const dim3 grid(grid_size(slices < kMoveBlocks ? slices : kMoveBlocks, 1), groups);
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    launch(add_changes_kernel<T>, grid, kMoveThreads, 0, stream, p);
+    const auto kernel =
+        p.low == nullptr ? add_changes_kernel<T, false> : add_changes_kernel<T, true>;
+    launch(kernel, grid, kMoveThreads, 0, stream, p);
   });
+  if (p.low != nullptr) {
+    launch(carry_kernel, grid_size(p.n_clusters * p.n_features, kThreads), kThreads, 0, stream, p);
+  }
 }
 
 void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream) {

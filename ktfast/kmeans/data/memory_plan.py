@@ -18,8 +18,9 @@ _WORK_BYTES = 320
 # GPU bytes per feature of a code. The number of features is rounded up to a multiple of 128. A code
 # takes 16 more bytes per row, which `_WORK_BYTES` includes.
 _CODE_BYTES = 2
-# GPU bytes per element of the centres: three float64 copies, prepared centres, integer sums.
-_CENTER_BYTES = 40
+# GPU bytes per element of the centres: three float64 copies, prepared centres, integer sums of two
+# limbs.
+_CENTER_BYTES = 48
 # Share of the free GPU memory that a fit uses if the user gives no budget.
 _BUDGET_SHARE = 0.8
 

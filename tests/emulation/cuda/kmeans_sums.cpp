@@ -9,8 +9,9 @@ EXPORT int64_t emulated_kmeans_move_workspace_size(int64_t n_rows, int64_t n_clu
 
 EXPORT const char* emulated_kmeans_move(int64_t n_rows, int64_t n_clusters, int64_t n_features,
                                         const void* x, int64_t x_type, const int32_t* before,
-                                        const int32_t* after, const double* scale,
-                                        int64_t* workspace, int64_t* sums, int64_t* counts) {
+                                        const int32_t* after, const double* sample_weight,
+                                        const double* scale, int64_t* workspace, int64_t* sums,
+                                        int64_t* low, int64_t* counts) {
   ktfast::KmeansMoveParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
@@ -19,9 +20,11 @@ EXPORT const char* emulated_kmeans_move(int64_t n_rows, int64_t n_clusters, int6
   p.x_type = static_cast<ktfast::ElementType>(x_type);
   p.before = before;
   p.after = after;
+  p.sample_weight = sample_weight;
   p.scale = scale;
   p.workspace = workspace;
   p.sums = sums;
+  p.low = low;
   p.counts = counts;
   return attempt([&] { ktfast::cuda::kmeans_move(p, nullptr); });
 }
@@ -38,16 +41,20 @@ EXPORT const char* emulated_kmeans_ranges(int64_t n_rows, int64_t n_features, co
 }
 
 EXPORT const char* emulated_kmeans_means(int64_t n_clusters, int64_t n_features,
-                                         const int64_t* sums, const int64_t* counts,
+                                         const int64_t* sums, const int64_t* low,
+                                         const int64_t* counts, const double* weights,
                                          const double* step, const double* previous,
-                                         double* centers, double* shifts) {
+                                         int64_t narrow, double* centers, double* shifts) {
   ktfast::KmeansMeansParams p{};
   p.n_clusters = n_clusters;
   p.n_features = n_features;
   p.sums = sums;
+  p.low = low;
   p.counts = counts;
+  p.weights = weights;
   p.step = step;
   p.previous = previous;
+  p.narrow = narrow != 0;
   p.centers = centers;
   p.shifts = shifts;
   return attempt([&] { ktfast::cuda::kmeans_means(p, nullptr); });

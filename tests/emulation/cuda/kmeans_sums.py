@@ -15,19 +15,24 @@ class EmulatedSums:
     def kmeans_totals_workspace_size(self, *, n_rows):
         return self.cuda.size("emulated_kmeans_totals_workspace_size", n_rows)
 
-    def kmeans_move(self, *, x, before, after, scale, workspace, sums, counts, **_):
+    def kmeans_move(
+        self, *, x, before, after, sample_weight, scale, workspace, sums, low, counts, **_
+    ):
         n, d = x.shape
         self.cuda.call(
             "emulated_kmeans_move",
-            *(n, len(sums), d, x, element_of(x), before, after, scale, workspace, sums, counts),
+            *(n, len(sums), d, x, element_of(x), before, after, sample_weight, scale),
+            *(workspace, sums, low, counts),
         )
 
     def kmeans_ranges(self, *, x, largest, **_):
         self.cuda.call("emulated_kmeans_ranges", *x.shape, x, element_of(x), largest)
 
-    def kmeans_means(self, *, sums, counts, step, previous, centers, shifts, **_):
-        arguments = (*sums.shape, sums, counts, step, previous, centers, shifts)
-        self.cuda.call("emulated_kmeans_means", *arguments)
+    def kmeans_means(
+        self, *, sums, low, counts, weights, step, previous, narrow, centers, shifts, **_
+    ):
+        arguments = (*sums.shape, sums, low, counts, weights, step, previous)
+        self.cuda.call("emulated_kmeans_means", *arguments, int(narrow), centers, shifts)
 
     def kmeans_totals(self, *, distances, sample_weight, before, after, workspace, totals, **_):
         arguments = (len(distances), distances, sample_weight, before, after, workspace, totals)
