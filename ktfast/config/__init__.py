@@ -4,15 +4,11 @@ Every option carries its description, from which the command line makes its help
 option is the paper's value where the paper gives one.
 """
 
-from ktfast.config.pipeline import (
-    ROLES,
-    ClusterConfig,
-    DataConfig,
-    EvaluateConfig,
-    FeaturesConfig,
-    PretextConfig,
-    TransferConfig,
-)
+from ktfast.config.cluster import ClusterConfig
+from ktfast.config.data import ROLES, DataConfig
+from ktfast.config.evaluate import EvaluateConfig
+from ktfast.config.features import FeaturesConfig
+from ktfast.config.pretext import PretextConfig
 from ktfast.config.run import Config, load_config, options, parse_config
 from ktfast.config.section import (
     Section,
@@ -21,6 +17,7 @@ from ktfast.config.section import (
     result_options,
     spell_path,
 )
+from ktfast.config.transfer import TransferConfig
 from ktfast.config.voc import VocConfig, VocDetectionConfig, VocSection
 
 __all__ = [

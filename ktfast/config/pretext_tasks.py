@@ -11,7 +11,9 @@ _TILES = {
     "tile_size", "chroma_shift", "gray_probability", "projection_probability", "statistics",
     "tile_features",
 }  # fmt: skip
-_PERMUTATIONS = {"grid", "permutations", "min_distance", "permutation_file", "cell_loss"}
+_PERMUTATIONS = {
+    "grid", "permutations", "min_distance", "permutation_file", "cell_loss", "puzzles_per_image",
+}  # fmt: skip
 
 USED: dict[str, set[str]] = {
     "jigsaw++": {*_EVERY, *_TILES, *_PERMUTATIONS, "max_occluders", "donor_color"},

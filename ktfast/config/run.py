@@ -11,15 +11,13 @@ from typing import Any, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ktfast.config.pipeline import (
-    ClusterConfig,
-    DataConfig,
-    EvaluateConfig,
-    FeaturesConfig,
-    PretextConfig,
-    TransferConfig,
-)
+from ktfast.config.cluster import ClusterConfig
+from ktfast.config.data import DataConfig
+from ktfast.config.evaluate import EvaluateConfig
+from ktfast.config.features import FeaturesConfig
+from ktfast.config.pretext import PretextConfig
 from ktfast.config.section import Section
+from ktfast.config.transfer import TransferConfig
 from ktfast.config.voc import VocConfig
 from ktfast.errors import ConfigError, DataError, reading, shown
 from ktfast.readers import read_text

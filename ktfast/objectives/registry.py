@@ -1,7 +1,7 @@
 """The registry of objectives on the teacher's features: values of `transfer.objective`.
 
 To add an objective, write a subclass of `ktfast.objectives.protocol.Objective`, give it a name
-here, and add the name to the option `transfer.objective` in `ktfast.config.pipeline`.
+here, and add the name to the option `transfer.objective` in `ktfast.config.transfer`.
 """
 
 import numpy as np

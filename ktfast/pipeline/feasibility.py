@@ -158,6 +158,7 @@ def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
         images=sets["pretext"].n,
         epochs=config.pretext.training.epochs,
         permutations=config.pretext.permutations,
+        puzzles_per_image=config.pretext.puzzles_per_image,
         cell_loss=config.pretext.cell_loss,
     )
     if sentence is not None and "puzzles" not in run.warned:

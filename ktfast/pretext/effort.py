@@ -11,12 +11,12 @@ permutation. A training with fewer than 20 puzzles per permutation will hardly l
 
 
 def too_few_puzzles(
-    *, images: int, epochs: float, permutations: int, cell_loss: float
+    *, images: int, epochs: float, permutations: int, puzzles_per_image: int, cell_loss: float
 ) -> str | None:
     """Say that a training shows too few puzzles, and what to change.
 
-    Every image is one puzzle per epoch. A network has to see each permutation many times before it
-    tells the permutations apart.
+    Every image is `puzzles_per_image` puzzles per epoch. A network has to see each permutation many
+    times before it tells the permutations apart.
 
     Parameters
     ----------
@@ -26,6 +26,8 @@ def too_few_puzzles(
         Number of passes over the images.
     permutations : int
         Size of the permutation set.
+    puzzles_per_image : int
+        Number of permutations in which a training step shows each image.
     cell_loss : float
         Weight of the loss of the cells; 0 means that the network does not name cells.
 
@@ -34,13 +36,17 @@ def too_few_puzzles(
     sentence : str or None
         The warning. None if the puzzles may be enough.
     """
-    views = images * epochs / permutations
+    puzzles = images * puzzles_per_image
+    views = puzzles * epochs / permutations
     if views >= LEAST_VIEWS:
         return None
-    fewer = math.floor(images * epochs / LEAST_VIEWS)
+    fewer = math.floor(puzzles * epochs / LEAST_VIEWS)
+    more = math.ceil(LEAST_VIEWS * permutations / (images * epochs))
     remedies = [
-        f"raise pretext.training.epochs to {math.ceil(LEAST_VIEWS * permutations / images)}"
+        f"raise pretext.training.epochs to {math.ceil(LEAST_VIEWS * permutations / puzzles)}"
     ]
+    if more <= permutations:
+        remedies.insert(0, f"raise pretext.puzzles_per_image to {more}")
     if fewer >= 2:
         remedies.append(f"lower pretext.permutations to {fewer}")
     remedies.append("give more images in data.pretext")

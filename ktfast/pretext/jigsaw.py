@@ -105,8 +105,9 @@ class Jigsaw(TilePretext):
         "the network sees them, normalised. The network must recognise the permutation."
     )
     remedy = (
-        "Its features are little better than those of random weights. Set pretext.cell_loss to 1, "
-        "lower pretext.training.learning_rate or pretext.permutations, or raise "
+        "Its features are little better than those of random weights. Raise "
+        "pretext.puzzles_per_image, set pretext.cell_loss to 1, lower "
+        "pretext.training.learning_rate or pretext.permutations, or raise "
         "pretext.training.epochs. pretext.stop_at_chance ends such a training"
     )
 
@@ -152,7 +153,11 @@ class Jigsaw(TilePretext):
         )
 
     def _losses(self) -> dict[str, Any]:
-        return {"cell_loss": self.options.cell_loss}
+        options = self.options
+        return {
+            "cell_loss": options.cell_loss,
+            "puzzles_per_image": options.puzzles_per_image,
+        }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Give the permutation set."""

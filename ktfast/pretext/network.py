@@ -83,16 +83,36 @@ class JigsawNet(nn.Module):
             nn.Linear(hidden, n_permutations + (n_tiles**2 if names_cells else 0)),
         )
 
-    def forward(self, tiles: Tensor) -> Tensor:
-        """Logits of tiles [B, n_tiles, 3, t, t]: [B, n_permutations], then those of the cells."""
+    def forward(self, tiles: Tensor, orders: Tensor | None = None) -> Tensor:
+        """Logits of puzzles: those of the permutations, then those of the cells.
+
+        Parameters
+        ----------
+        tiles : Tensor [B, n_tiles, 3, t, t]
+            Normalised tiles of B puzzles.
+        orders : Tensor, int64 [B, K, n_tiles], optional
+            Orders in which the classifier sees the tiles of each puzzle. Row k of a puzzle names
+            the tiles of the k-th order. The trunk and the tile encoder run once per tile for all
+            orders. None: the one order of `tiles`.
+
+        Returns
+        -------
+        logits : Tensor [B, n_permutations (+ n_tiles**2)], or [B * K, ...] with orders
+            Logits; the K orders of a puzzle stand one after another.
+        """
         if tiles.ndim != 5 or tiles.shape[1] != self.n_tiles:
             raise InputError(
                 f"tiles must have shape [B, {self.n_tiles}, 3, t, t], got {tuple(tiles.shape)}"
             )
         puzzles = tiles.shape[0]
         maps = self._pool(self.trunk.features(tiles.flatten(0, 1)))
-        encoded = self.tile_encoder(torch.flatten(maps, 1))
-        logits: Tensor = self.classifier(encoded.view(puzzles, -1))
+        encoded = self.tile_encoder(torch.flatten(maps, 1)).view(puzzles, self.n_tiles, -1)
+        if orders is not None:
+            # A product with zeros and ones copies the values exactly. Its gradient adds in a fixed
+            # order on a GPU; the gradient of indexing does not.
+            chosen = functional.one_hot(orders.flatten(1), self.n_tiles).to(encoded.dtype)
+            encoded = torch.bmm(chosen, encoded).view(-1, self.n_tiles, encoded.shape[2])
+        logits: Tensor = self.classifier(encoded.flatten(1))
         return logits
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -44,6 +44,9 @@ class Puzzles(NamedTuple):
     cells: Tensor
 
 
+_ORDERS = 0x70757A7A
+"""Makes the random numbers of the orders differ from others of the same seed and epoch."""
+
 OCCLUDED = -1
 """Cell of an occluded slot in `Puzzles.cells`."""
 
@@ -52,8 +55,12 @@ class JigsawTask:
     """Name the permutation that shuffled the tiles of an image (Jigsaw++).
 
     A network that learns from the loss of the permutation alone can stay at chance for its whole
-    training. `cell_loss` adds the cross-entropy of the cell that each slot shows. Noroozi et al.
-    2018 do not use this loss.
+    training. Two options help; Noroozi et al. 2018 use neither.
+
+    - `puzzles_per_image`: a step shows the tiles of each image in several orders. The trunk and the
+      tile encoder, which take nearly all the time, run once per tile for all orders. The tiles and
+      the occluders are the same in all orders of an image.
+    - `cell_loss` adds the cross-entropy of the cell that each slot shows.
 
     Parameters
     ----------
@@ -65,6 +72,8 @@ class JigsawTask:
         Seed of all random choices of the puzzles.
     cell_loss : float, default 0
         Weight of the loss of naming the cell of each slot. Above 0, the network must name cells.
+    puzzles_per_image : int, default 1
+        Number of permutations in which a step shows the tiles of each image.
     slots : int, optional
         Number of slots, counted from the first one, that the network sees. None: all.
     **options : Any
@@ -73,8 +82,9 @@ class JigsawTask:
     Raises
     ------
     InputError
-        An option is given that the task takes from the batch or the network, or `cell_loss` is
-        given for a network that does not name cells.
+        An option is given that the task takes from the batch or the network; `cell_loss` is given
+        for a network that does not name cells; or `puzzles_per_image` is not between 1 and the
+        number of permutations.
     """
 
     def __init__(
@@ -84,6 +94,7 @@ class JigsawTask:
         *,
         seed: int,
         cell_loss: float = 0.0,
+        puzzles_per_image: int = 1,
         slots: int | None = None,
         **options: Any,
     ) -> None:
@@ -95,6 +106,12 @@ class JigsawTask:
         self.cell_loss = cell_loss
         self.model = model
         self.permutations = torch.as_tensor(np.asarray(permutations))
+        if not 1 <= puzzles_per_image <= len(self.permutations):
+            raise InputError(
+                f"puzzles_per_image must lie between 1 and the number of permutations "
+                f"({len(self.permutations)}), got {puzzles_per_image}"
+            )
+        self.puzzles_per_image = puzzles_per_image
         self.seed = seed
         self.slots = slots
         self.options = options
@@ -111,7 +128,13 @@ class JigsawTask:
         before the next step; otherwise autograd raises a RuntimeError.
         """
         tiles, labels, cells = self.puzzles(batch, epoch, reuse=True)
-        permutations, named = self.model.split(self.model(tiles))
+        if self.puzzles_per_image == 1:
+            logits = self.model(tiles)
+        else:
+            orders, labels = self._reordered(labels, epoch)
+            logits = self.model(tiles, orders)
+            cells = cells.unsqueeze(1).expand_as(orders).gather(2, orders).flatten(0, 1)
+        permutations, named = self.model.split(logits)
         output = label_loss(permutations, labels)
         if named is None:
             return output
@@ -126,6 +149,37 @@ class JigsawTask:
             output.loss + self.cell_loss * loss / cells.numel(),
             {**output.metrics, "cell_accuracy": right},
         )
+
+    def _reordered(self, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Show each puzzle of a batch in several orders.
+
+        The first order is that of the puzzle. The permutation of every further order is that of
+        the puzzle plus an offset that is drawn for the epoch. So the permutations of an image
+        differ, each is equally likely, and they do not depend on the other images of the batch.
+
+        Parameters
+        ----------
+        labels : Tensor, int64 [B]
+            Permutation of each puzzle.
+        epoch : int
+            Epoch of the random choices.
+
+        Returns
+        -------
+        orders : Tensor, int64 [B, K, n_tiles]
+            Slots of the puzzle whose tiles the slots of each order show.
+        labels : Tensor, int64 [B * K]
+            Permutation of each order.
+        """
+        n = len(self.permutations)
+        generator = np.random.default_rng([self.seed, epoch, _ORDERS])
+        drawn = 1 + generator.choice(n - 1, self.puzzles_per_image - 1, replace=False)
+        offsets = torch.tensor([0, *drawn], device=labels.device)
+        shown = (labels.unsqueeze(1) + offsets) % n
+        permutations = self.permutations.long()
+        slot_of_cell = permutations.argsort(1)[labels]
+        orders = slot_of_cell.unsqueeze(1).expand(-1, len(offsets), -1)
+        return orders.gather(2, permutations[shown]), shown.flatten()
 
     def measure(self, batch: Batch, epoch: int) -> Tensor:
         """Whether the network names the permutation of each puzzle, bool [B]."""

@@ -161,7 +161,7 @@ class FastForward:
     Parameters
     ----------
     model : nn.Module
-        Model whose forward takes one tensor.
+        Model whose forward takes tensors.
     way : str
         COMPILED, GRAPHS or COMPILED_GRAPHS.
     device : torch.device
@@ -170,36 +170,37 @@ class FastForward:
 
     def __init__(self, model: nn.Module, way: str, device: torch.device) -> None:
         self._model = model
-        self._plain: Callable[[Tensor], Tensor] = model.forward
+        self._plain: Callable[..., Tensor] = model.forward
         self._way = way
         self._device = device
-        self._fast: Callable[[Tensor], Tensor] | None = None
-        self._shape = torch.Size()
+        self._fast: Callable[..., Tensor] | None = None
+        self._shapes: list[torch.Size] = []
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Output of the model for x."""
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Output of the model for its inputs."""
         if not self._model.training:
-            return self._plain(x)
+            return self._plain(*inputs)
+        shapes = [x.shape for x in inputs]
         if self._fast is None:
-            self._fast, self._shape = self._build(x), x.shape
-        return self._fast(x) if x.shape == self._shape else self._plain(x)
+            self._fast, self._shapes = self._build(*inputs), shapes
+        return self._fast(*inputs) if shapes == self._shapes else self._plain(*inputs)
 
-    def _build(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The fast forward for tensors of the shape of x."""
+    def _build(self, *inputs: Tensor) -> Callable[..., Tensor]:
+        """The fast forward for inputs of these shapes."""
         if self._way == GRAPHS:
-            return self._capture(x)
+            return self._capture(*inputs)
         options: dict[str, Any] = {"backend": BACKEND, "dynamic": False}
         if self._way == COMPILED_GRAPHS:
             options = {"mode": "reduce-overhead", "dynamic": False}
-        compiled: Callable[[Tensor], Tensor] = torch.compile(self._plain, **options)
+        compiled: Callable[..., Tensor] = torch.compile(self._plain, **options)
         return compiled
 
-    def _capture(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def _capture(self, *inputs: Tensor) -> Callable[..., Tensor]:
         """Forward and backward as CUDA graphs; leaves random generators and buffers unchanged."""
         before = Remembered(self._model, self._device)
         del self._model.forward  # the capture must run the network, not this object
-        torch.cuda.make_graphed_callables(self._model, (x.clone(),))
-        graphed: Callable[[Tensor], Tensor] = self._model.forward
+        torch.cuda.make_graphed_callables(self._model, tuple(x.clone() for x in inputs))
+        graphed: Callable[..., Tensor] = self._model.forward
         self._model.forward = self
         before.restore()
         return graphed

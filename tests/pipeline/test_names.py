@@ -15,7 +15,7 @@ from PIL import Image
 
 from ktfast.cli.main import main
 from ktfast.config import Config, load_config
-from ktfast.config.pipeline import DataConfig
+from ktfast.config.data import DataConfig
 from ktfast.errors import DataError, ShownFormatter, shown
 from ktfast.models.weights import load_weights, save_weights
 from ktfast.pipeline.run_folder import to_toml

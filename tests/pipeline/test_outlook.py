@@ -23,7 +23,7 @@ def prepared(tmp_path_factory):
     place = tmp_path_factory.mktemp("outlook")
     (place / "small.toml").write_text(RECIPE)
     images = str(photo_folder(place / "images", 24, height=96, width=110))
-    options = {"data.pretext": images, "data.test": images}
+    options = {"data.pretext": images, "data.test": images, "pretext.puzzles_per_image": "3"}
     flags = [f"--{name}={value}" for name, value in options.items()]
     assert main(["prepare", "--run", f"{place}/run", f"--config={place}/small.toml", *flags]) == 0
     return RunFolder(place / "run", load_config(place / "small.toml", options))

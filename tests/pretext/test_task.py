@@ -88,6 +88,54 @@ def test_the_loss_of_the_cells_leaves_out_occluded_slots():
         JigsawTask(puzzle_task().model, task.permutations, seed=0, cell_loss=1.0)
 
 
+def test_an_image_is_shown_in_several_orders():
+    """The loss and the gradient are those of the tiles laid out anew and encoded once more."""
+    task = puzzle_task(cell_loss=1.0, max_occluders=2, puzzles_per_image=4)
+    batch = next(iter(MemoryFeed(squares(16, 40), 16).epoch(0)))
+    tiles, labels, cells = task.puzzles(batch, 0)
+    orders, shown = task._reordered(labels, 0)
+    shown_in = shown.view(16, 4)
+    assert torch.equal(shown_in[:, 0], labels)
+    assert all(len(set(row)) == 4 for row in shown_in.tolist())
+    laid_out = torch.stack([
+        torch.stack([tiles[puzzle, order[slot]] for slot in range(4)])
+        for puzzle in range(16)
+        for order in orders[puzzle]
+    ])  # fmt: skip
+    permutations, named = task.model.split(task.model(laid_out))
+    expected_cells = task.permutations[shown].long()
+    hidden = cells.unsqueeze(1).expand_as(orders).gather(2, orders).flatten(0, 1) == OCCLUDED
+    expected_cells[hidden] = OCCLUDED
+    loss = nn.functional.cross_entropy(permutations, shown)
+    by_cell = nn.functional.cross_entropy(
+        named.flatten(0, 1), expected_cells.flatten(), ignore_index=OCCLUDED, reduction="sum"
+    )
+    expected = loss + by_cell / expected_cells.numel()
+    output = task.step(batch, 0)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=0)
+
+    def gradients(loss):
+        task.model.zero_grad()
+        loss.backward()
+        return [parameter.grad.clone() for parameter in task.model.parameters()]
+
+    for pair in zip(gradients(output.loss), gradients(expected), strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-7)
+
+
+def test_the_orders_of_an_image_do_not_depend_on_its_batch_and_change_with_the_epoch():
+    task = puzzle_task(puzzles_per_image=3)
+    labels = torch.tensor([4, 1, 5])
+    together = task._reordered(labels, 7)
+    alone = task._reordered(labels[1:2], 7)
+    assert torch.equal(together[0][1:2], alone[0])
+    assert torch.equal(together[1].view(3, 3)[1], alone[1])
+    epochs = {tuple(task._reordered(labels[:1], epoch)[1].tolist()) for epoch in range(20)}
+    assert len(epochs) > 5
+    with pytest.raises(InputError, match="between 1 and the number of permutations"):
+        puzzle_task(puzzles_per_image=7)
+
+
 def test_steps_share_the_memory_of_their_tiles():
     """Gradients equal those of tiles in separate memory, also for the last, smaller batch."""
     batches = list(MemoryFeed(squares(20, 40), 8).epoch(0))

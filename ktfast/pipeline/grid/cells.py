@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.config import Config, FeaturesConfig, TransferConfig, load_config, options
-from ktfast.config.pipeline import unused_by_objective
+from ktfast.config.transfer import unused_by_objective
 from ktfast.errors import ConfigError, reading, shown
 from ktfast.readers import read_text
 

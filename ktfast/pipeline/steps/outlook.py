@@ -137,7 +137,9 @@ def _plans(run: RunFolder, stages: Collection[str], redo: Collection[str]) -> It
 def _pretext(run: RunFolder, name: str) -> Plan:
     """Plan a training on the pretext task: the stage pretext, or the baseline of that name."""
     config = run.config
-    options = config.pretext.model_copy(update={"permutations": 2})  # the number costs little
+    # The number of permutations costs little, and a large set takes long to compute.
+    few = {"permutations": max(2, config.pretext.puzzles_per_image)}
+    options = config.pretext.model_copy(update=few)
 
     def task() -> Task:
         whole = name == "baseline_pretext"
