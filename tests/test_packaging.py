@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+SECTIONS = ("Added", "Changed", "Fixed", "Performance")  # of a version in CHANGELOG.md
 RELATIVE_LINK = re.compile(r"\]\((?!https?://)[^)]*\)")
 
 
@@ -35,8 +36,8 @@ def test_the_version_stands_in_one_place():
 def test_the_page_of_a_package_index_has_no_relative_link():
     """Links to files of the checkout would lead nowhere there."""
     hook = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
-    [fragment] = hook["fragments"]
-    page = readme = (ROOT / fragment["path"]).read_text(encoding="utf-8")
+    readme = (ROOT / hook["fragments"][0]["path"]).read_text(encoding="utf-8")
+    page = readme + "".join(fragment["text"] for fragment in hook["fragments"][1:])
     assert RELATIVE_LINK.search(page)
     for substitution in hook["substitutions"]:
         page = re.sub(substitution["pattern"], substitution["replacement"], page)
@@ -44,6 +45,7 @@ def test_the_page_of_a_package_index_has_no_relative_link():
     assert "![" not in page
     assert page.count("](http") == readme.count("](http") > 0
     assert "On a GPU" in page  # the text of a link stays
+    assert "source distribution contains the pages" in page  # where the linked pages are
 
 
 def test_every_python_of_the_wheels_is_promised():
@@ -55,6 +57,16 @@ def test_every_python_of_the_wheels_is_promised():
     ]
     assert built == promised
     assert PROJECT["requires-python"] == f">=3.{min(map(int, built))}"
+
+
+def test_the_changelog_describes_the_version_in_four_sections():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert any(part.startswith(f"[{ktfast.__version__}] - ") for part in versions)
+    for part in versions:
+        sections = re.findall(r"^### (.*)$", part, re.MULTILINE)
+        assert sections == [name for name in SECTIONS if name in sections]
+        assert not re.search(r"^####", part, re.MULTILINE)
 
 
 def test_the_light_extra_is_the_whole_one_without_dali():

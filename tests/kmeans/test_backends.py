@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ktfast import KMeans
@@ -10,6 +9,7 @@ from ktfast.errors import InputError
 from ktfast.kmeans.data import spherical as kmeans_spherical
 from ktfast.kmeans.data.spherical import SphericalRows
 from support.kmeans_cases import assert_consistent, assert_same, fewer, least_budget, mixture
+from support.optional import torch
 
 
 def on_host(model):

@@ -5,10 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast import KMeans
 from support.kmeans_cases import assert_same, mixture
+from support.optional import torch
 from support.tolerances import FLOAT32_CENTERS
 
 

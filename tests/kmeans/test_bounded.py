@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.optimize import linear_sum_assignment
 
 import ktfast
@@ -19,6 +18,7 @@ from ktfast.kmeans import balance
 from ktfast.kmeans.balance import Bounds, bounded_labels
 from ktfast.kmeans.data.rows import Rows
 from support.kmeans_cases import mixture
+from support.optional import torch
 
 
 @pytest.fixture(scope="module")

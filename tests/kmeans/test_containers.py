@@ -5,12 +5,12 @@ import functools
 import numpy as np
 import pytest
 import scipy.sparse
-import torch
 
 from ktfast import KMeans, faiss_compat
 from ktfast.errors import InputError
 from ktfast.kmeans.containers import matrices_of
 from support.kmeans_cases import mixture
+from support.optional import torch
 
 D, K = 6, 4
 DTYPES = (

@@ -5,14 +5,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
-from emulation.cuda.fake_torch import CudaTensor, memory
 from ktfast import KMeans
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.lloyd import lloyd
 from ktfast.ops.kmeans_tensor import TensorScreen
 from support.kmeans_cases import assert_same, least_budget, mixture
+from support.optional import torch
+
+fake_torch = pytest.importorskip("emulation.cuda.fake_torch", reason="torch is not installed")
+CudaTensor, memory = fake_torch.CudaTensor, fake_torch.memory
 
 
 @pytest.mark.parametrize(

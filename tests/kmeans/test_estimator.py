@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.exceptions import ConvergenceWarning
@@ -18,6 +17,7 @@ from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.relocation import relocate_empty
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_consistent, assert_same, fewer, mixture
+from support.optional import torch
 from support.tolerances import FLOAT32_CENTERS
 
 

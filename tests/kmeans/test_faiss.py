@@ -5,12 +5,12 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast.errors import InputError
 from ktfast.kmeans import faiss as faiss_compat
 from ktfast.native import modules
 from support.kmeans_cases import fewer, mixture
+from support.optional import torch
 from support.tolerances import FAISS_FLOAT32
 
 

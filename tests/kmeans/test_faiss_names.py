@@ -6,12 +6,12 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast import faiss_compat as faiss
 from ktfast.errors import DataError, InputError
 from ktfast.native import modules
 from support.kmeans_cases import mixture
+from support.optional import torch
 
 D, K = 8, 5
 

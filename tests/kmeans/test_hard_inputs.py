@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
@@ -16,6 +15,7 @@ import ktfast
 from ktfast import KMeans
 from ktfast.errors import InputError
 from support.kmeans_cases import assert_consistent, assert_same, fewer, mixture
+from support.optional import torch
 
 INITS = ("k-means||", "k-means++", "random")
 
@@ -140,9 +140,17 @@ def test_layouts_change_no_bit(change, device):
 
 @pytest.mark.emulated_gpu
 @pytest.mark.parametrize(
-    "empty", [np.zeros((0, 3)), np.zeros((5, 0)), torch.zeros(0, 3), torch.zeros(5, 0), []]
+    "make",
+    [
+        lambda: np.zeros((0, 3)),
+        lambda: np.zeros((5, 0)),
+        lambda: torch.zeros(0, 3),
+        lambda: torch.zeros(5, 0),
+        list,
+    ],
 )
-def test_nothing_to_cluster(empty, device):
+def test_nothing_to_cluster(make, device):
+    empty = make()
     with pytest.raises(ValueError, match=r"minimum of 1|Expected 2D array"):
         fit(empty, device=device)
 

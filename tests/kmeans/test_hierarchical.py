@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -18,6 +17,7 @@ from ktfast.kmeans.hierarchical.resampling import closest_rows
 from ktfast.kmeans.hierarchical.sampling import allotted
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import mixture
+from support.optional import torch
 from support.tolerances import SUM_ORDER_FLOAT64
 
 LEVELS = (60, 12, 3)

@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -13,6 +12,7 @@ from ktfast import KMeans
 from ktfast.errors import InputError
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_same, fewer, mixture
+from support.optional import torch
 from support.tolerances import FLOAT32_CENTERS, SUM_ORDER_FLOAT64
 
 

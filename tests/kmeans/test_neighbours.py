@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast import KMeans, faiss_compat
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.transform import squared_distances
 from ktfast.ops import kmeans_assign
 from support.kmeans_cases import fewer
+from support.optional import torch
 
 INPUTS = ("plain", "far", "ties", "equal centres", "tiny", "nearly equal", "one feature")
 

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -12,6 +11,7 @@ import ktfast
 from ktfast import KMeans
 from ktfast.errors import InputError
 from support.kmeans_cases import mixture
+from support.optional import torch
 
 BAD = {
     "n_clusters": [None, "2", 2.0, True, 0],

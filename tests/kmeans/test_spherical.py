@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import ktfast.kmeans.inputs
 from ktfast import KMeans
@@ -10,6 +9,7 @@ from ktfast.errors import InputError
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.spherical import SphericalRows
 from support.kmeans_cases import assert_same, fewer, mixture
+from support.optional import torch
 from support.tolerances import FLOAT32_CENTERS
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import ktfast.kmeans.inputs
 from ktfast import KMeans
@@ -14,6 +13,7 @@ from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.lloyd import lloyd
 from support.fake_device import FakeDevice
 from support.kmeans_cases import assert_consistent, assert_same, least_budget, mixture
+from support.optional import torch
 
 
 @pytest.fixture

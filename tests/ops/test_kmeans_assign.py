@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast.native import modules
 from ktfast.ops import PreparedCenters, kmeans_assign
 from ktfast.ops.kmeans_screen import Screen
 from ktfast.ops.vectors import row_blocks
 from ktfast.reference import kmeans as reference
+from support.optional import torch
 from support.simd_levels import LEVELS, available
 from support.tolerances import SUM_ORDER_FLOAT64
 

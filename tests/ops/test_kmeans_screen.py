@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ktfast import KMeans
@@ -21,6 +20,7 @@ from ktfast.ops.kmeans_rows import NEAR_CENTERS, DistanceBounds
 from ktfast.ops.kmeans_screen import CODES, Screen
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import assert_consistent, assert_same, hard_case, mixture
+from support.optional import torch
 from support.simd_levels import LEVELS, available
 from support.tolerances import SUM_ORDER_FLOAT64
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ktfast.ops import kmeans_update
 from ktfast.reference import kmeans as reference
 from support.kmeans_cases import fewer
+from support.optional import torch
 
 
 def example(n, d, k, dtype="float32", seed=0):

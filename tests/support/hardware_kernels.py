@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from support.optional import torch
 
 MODULES = "KTFAST_TEST_CUDA_MODULES"  # a folder with the modules of other builds, such as jit80
 PLACES = ("fastest", "mma", "jit80", "jit75")

@@ -209,7 +209,6 @@ DEFINITIONS = {
     "cvtpd_ps": ("f4x8", [DOUBLES], kept),
     "cvtph_ps": (FLOATS, ["f2x16"], kept),
     "cvtps_ph": ("f2x16", [FLOATS], kept),
-    "cvtsi512_si32": ("i4", [INTS], lambda v: v[:, :1]),
     "cvtss_f32": ("f4", [FLOATS], lambda v: v[:, :1]),
     "add_ps": (FLOATS, [FLOATS] * 2, np.add),
     "sub_ps": (FLOATS, [FLOATS] * 2, np.subtract),

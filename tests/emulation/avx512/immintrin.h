@@ -44,7 +44,6 @@
 #define _mm512_cvtps_epi32 avx512_emulation::cvtps_epi32
 #define _mm512_cvtps_pd avx512_emulation::cvtps_pd
 #define _mm512_cvtps_ph(v, rounding) avx512_emulation::cvtps_ph<rounding>(v)
-#define _mm512_cvtsi512_si32 avx512_emulation::cvtsi512_si32
 #define _mm512_cvtss_f32 avx512_emulation::cvtss_f32
 #define _mm512_dpbf16_ps avx512_emulation::dpbf16_ps
 #define _mm512_dpbusd_epi32 avx512_emulation::dpbusd_epi32

@@ -21,7 +21,6 @@ inline __m512i setzero_si512() { return both(_mm256_setzero_si256()); }
 inline __m512i set1_epi8(char value) { return both(_mm256_set1_epi8(value)); }
 inline __m512i set1_epi16(short value) { return both(_mm256_set1_epi16(value)); }
 inline __m512i set1_epi32(int value) { return both(_mm256_set1_epi32(value)); }
-inline int cvtsi512_si32(__m512i v) { return Lanes<int32_t>(v)[0]; }
 
 inline __m512i and_si512(__m512i a, __m512i b) {
   return Integers(_mm256_and_si256(Integers(a).low, Integers(b).low),

@@ -62,7 +62,9 @@ float peak_int8_avx512(int64_t rounds) {
   }
   const __m512i others[] = {s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11};
   for (const auto& sum : others) s0 = _mm512_add_epi32(s0, sum);
-  return static_cast<float>(_mm512_cvtsi512_si32(s0));
+  // gcc 10 has no intrinsic that reads an integer of 512 bits at once.
+  const __m128i lowest = _mm256_castsi256_si128(_mm512_castsi512_si256(s0));
+  return static_cast<float>(_mm_cvtsi128_si32(lowest));
 }
 
 }  // namespace ktfast::cpu
