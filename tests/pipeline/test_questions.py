@@ -287,10 +287,10 @@ def test_photographs_and_masks_of_voc_are_compared_by_content(tmp_path, monkeypa
         done.append(arguments)
         return VocRow(score=0.5, classes={}, more={}, steps=1, protocol={})
 
-    monkeypatch.setattr(voc, "PROTOCOLS", {"segmentation": score})
+    monkeypatch.setattr(voc, "METHODS", {"segmentation": score})
     folder, run = voc_folder(tmp_path / "voc"), tmp_path / "run"
     asked = options(images(tmp_path / "photos"), **{"voc.models": ["random"]})
-    asked |= {f"voc.segmentation.{k}": "few" for k in ("train", "test")}
+    asked |= {"voc.segmentation.train": "few", "voc.segmentation.test": "other"}
     asked |= {"voc.segmentation.folder": str(folder)}
 
     def again():
@@ -303,8 +303,10 @@ def test_photographs_and_masks_of_voc_are_compared_by_content(tmp_path, monkeypa
     # An earlier version recorded sizes instead of content.
     begun = run / "voc/segmentation/begun.json"
     record = read_json(begun)
-    old = VocSet(folder, "few", "Segmentation").fingerprint_by_size
-    write_json(begun, {**record, "inputs": {"train": old, "test": old}})
+    lists = {"train": "few", "test": "other"}
+    old = {half: VocSet(folder, name, "Segmentation") for half, name in lists.items()}
+    sizes = {half: found.fingerprint_by_size for half, found in old.items()}
+    write_json(begun, {**record, "inputs": sizes})
     again()
     assert read_json(begun) == record
     content = mask.read_bytes()

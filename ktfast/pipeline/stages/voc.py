@@ -1,8 +1,8 @@
 """Stage 7: fine-tune the target network and baselines on PASCAL VOC.
 
 The protocols are classification, detection, segmentation, and support vector machines on a frozen
-layer. Each protocol with a configured folder
-is a stage of its own, so that one protocol can be repeated without the others.
+layer. Each protocol with a configured folder is a stage of its own, so that one protocol can be
+repeated without the others.
 """
 
 import logging
