@@ -23,10 +23,12 @@ from ktfast.kmeans.assignment.screen import Outlook
 from ktfast.native import modules
 from support.shared_build import built_once
 
-# A process that a shell starts in the background ignores Ctrl-C, and so do its children. Tests that
-# send Ctrl-C need Python's own handler.
+# A process that a shell starts in the background ignores Ctrl-C, nohup ignores SIGHUP, and so do
+# their children. Tests that send these signals need Python's own handlers.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
