@@ -37,8 +37,9 @@ class Guessing:
     def at_chance(self, metrics: Mapping[str, float]) -> bool:
         """Whether the accuracy of recent training steps is no better than guessing."""
         found = metrics.get("accuracy")
-        # With few answers, the multiple is above 1. Then the limit lies halfway to 1.
-        limit = min(BETTER * self.accuracy, (1 + self.accuracy) / 2)
+        # With few answers, the multiple is close to 1 or above 1. Then a quarter of the way to 1
+        # counts.
+        limit = min(BETTER * self.accuracy, self.accuracy + (1 - self.accuracy) / 4)
         return found is not None and found < limit
 
     def sentence(self, name: str, metrics: Mapping[str, float], step: int, total: int) -> str:

@@ -13,9 +13,9 @@ REMEDY = "Train longer"
 
 @pytest.mark.parametrize(
     ("chance", "accuracy", "at_chance"),
-    [(0.01, 0.029, True), (0.01, 0.031, False), (0.5, 0.74, True), (0.5, 0.76, False)],
+    [(0.01, 0.029, True), (0.01, 0.031, False), (0.5, 0.62, True), (0.5, 0.63, False)],
 )
-def test_three_times_the_accuracy_of_guessing_is_better_than_guessing(chance, accuracy, at_chance):
+def test_three_times_or_a_quarter_of_the_way_is_better_than_guessing(chance, accuracy, at_chance):
     assert Guessing(chance, REMEDY).at_chance({"accuracy": accuracy}) is at_chance
 
 

@@ -43,8 +43,8 @@ EXPORT const char* emulated_kmeans_ranges(int64_t n_rows, int64_t n_features, co
 EXPORT const char* emulated_kmeans_means(int64_t n_clusters, int64_t n_features,
                                          const int64_t* sums, const int64_t* low,
                                          const int64_t* counts, const double* weights,
-                                         const double* step, const double* previous,
-                                         int64_t narrow, double* centers, double* shifts) {
+                                         const double* step, const double* previous, int64_t narrow,
+                                         double* centers, double* shifts) {
   ktfast::KmeansMeansParams p{};
   p.n_clusters = n_clusters;
   p.n_features = n_features;
