@@ -104,7 +104,7 @@ class PretextConfig(Section):
         1,
         ge=1,
         description="number of permutations in which a training step shows the tiles of each "
-        "image; the trunk sees each tile once, so that more puzzles take hardly more time; 1: as "
+        "image; the trunk sees each tile once, so that more puzzles take little more time; 1: as "
         "in the paper; with 8, networks learn the puzzle in fewer steps",
     )
     stop_at_chance: bool = side_option(
