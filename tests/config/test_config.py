@@ -310,7 +310,7 @@ def test_options_without_effect_are_refused(options, message):
             {"transfer.target": "torchvision:resnet18"},
             "transfer.batch_norm, transfer.width",
         ),
-        ({"pretext.task": "rotation"}, "pretext.permutations, pretext.tile_features, pretext.tile"),
+        ({"pretext.task": "rotation"}, "pretext.permutations, pretext.puzzles_per_image"),
     ],
 )
 def test_an_override_frees_from_the_options_of_a_recipe(given, left_out, caplog):
