@@ -133,12 +133,20 @@ def test_imports_of_every_form_are_seen(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-def test_importing_ktfast_is_light(tmp_path):
-    code = (
-        "import sys, ktfast, ktfast.ops; ktfast.KMeans;"
-        "heavy = ('torch', 'cupy', 'pydantic', 'PIL', 'sklearn.metrics');"
-        "print([m for m in heavy if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import ktfast.ops; ktfast.KMeans", "torch cupy pydantic PIL sklearn.metrics"),
+        # Everything that a finished run needs before its report is written.
+        (
+            "import ktfast.pipeline.chain, ktfast.pipeline.runner",
+            "sklearn scipy.stats torchvision torch._dynamo matplotlib pandas",
+        ),
+    ],
+    ids=["ktfast", "pipeline"],
+)
+def test_importing_ktfast_is_light(tmp_path, code, heavy):
+    code += f"; import sys; print([m for m in {heavy.split()} if m in sys.modules])"
     folder = Path(ktfast.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from ktfast.errors import InputError
 
@@ -67,6 +66,8 @@ def classification_precisions(
     InputError
         The shapes differ, or a score is NaN.
     """
+    from sklearn.metrics import average_precision_score  # slow to import
+
     scores, presence = np.asarray(scores), np.asarray(presence)
     if scores.ndim != 2 or scores.shape != presence.shape:
         raise InputError(

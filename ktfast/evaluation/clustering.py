@@ -5,8 +5,6 @@ Images whose class is unknown (label -1) are left out.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import metrics
-from sklearn.metrics.cluster import contingency_matrix
 
 from ktfast.errors import InputError
 
@@ -35,6 +33,8 @@ def normalized_mutual_information(labels: ArrayLike, clusters: ArrayLike) -> flo
         An argument is no vector of integers, the lengths differ, or no class is known.
     """
     known, groups = _known(labels, clusters)
+    from sklearn import metrics  # slow to import
+
     return float(metrics.normalized_mutual_info_score(known, groups))
 
 
@@ -59,6 +59,8 @@ def purity(labels: ArrayLike, clusters: ArrayLike) -> float:
         An argument is no vector of integers, the lengths differ, or no class is known.
     """
     known, groups = _known(labels, clusters)
+    from sklearn.metrics.cluster import contingency_matrix  # slow to import
+
     table = contingency_matrix(known, groups, sparse=True)
     return float(table.max(axis=0).sum() / len(known))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from ktfast.errors import InputError
 
@@ -64,7 +64,7 @@ def by_seeds(differences: Sequence[float]) -> Interval | None:
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     if spread <= 1e-12 < abs(mean):
         return None
-    half = float(student_t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half, "seeds", len(values))
 
 
@@ -118,5 +118,5 @@ def by_images(
     mean = float(means.mean())
     error = math.sqrt(float((variances / counts).sum())) / len(counts)
     freedom = max(1, len(labels) - int(len(counts) - single.sum()) - 1)
-    half = float(student_t.ppf((1 + LEVEL) / 2, freedom)) * error
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     return Interval(mean, mean - half, mean + half, "images", len(labels))

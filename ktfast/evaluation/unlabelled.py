@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from ktfast.errors import InputError
@@ -54,6 +53,8 @@ def adjusted_rand_index(first: ArrayLike, second: ArrayLike) -> float:
         raise InputError(
             f"both clusterings must name a cluster for each image, got {len(a)} and {len(b)}"
         )
+    from sklearn.metrics import adjusted_rand_score  # slow to import
+
     return float(adjusted_rand_score(a, b))
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from ktfast.errors import ConfigError
@@ -108,6 +107,8 @@ class Covariance:
         ConfigError
             The number of rows or the length of a row is less than `dim`.
         """
+        from sklearn.utils.extmath import randomized_svd  # slow to import
+
         if dim > min(self.n, self.d):
             raise ConfigError(
                 f"cluster.pca {dim} is more than the {min(self.n, self.d)} axes that features of"

@@ -19,11 +19,30 @@ of `faiss.Kmeans`. The other modules are internal. Read them in this order:
 - `progress` writes the log.
 """
 
-from ktfast.kmeans.estimator import KMeans
-from ktfast.kmeans.hierarchical.estimator import HierarchicalKMeans
-from ktfast.kmeans.hierarchical.sizes import size_balance
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ktfast.kmeans.estimator import KMeans
+    from ktfast.kmeans.hierarchical.estimator import HierarchicalKMeans
+    from ktfast.kmeans.hierarchical.sizes import size_balance
 
 __all__ = ["HierarchicalKMeans", "KMeans", "size_balance"]
+
+_HOMES = {
+    "HierarchicalKMeans": "ktfast.kmeans.hierarchical.estimator",
+    "KMeans": "ktfast.kmeans.estimator",
+    "size_balance": "ktfast.kmeans.hierarchical.sizes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's module on first use (PEP 562): scikit-learn is slow to import."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

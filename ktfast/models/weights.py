@@ -33,6 +33,8 @@ def initialize(model: nn.Module) -> None:
     model : nn.Module
         The network.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return  # no memory for weights, and drawing on the meta device is slow to import
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

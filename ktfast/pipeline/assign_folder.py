@@ -16,7 +16,6 @@ from ktfast.features.transform import FeatureTransform
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
-from ktfast.kmeans.estimator import KMeans
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
 from ktfast.pipeline.steps.extract_features import then_transform, write_features
@@ -150,6 +149,8 @@ def _nearest(
     store = FeatureStore.open(scratch / "features")
     budget = int(config.data.memory_budget_gb * 1e9)
     rows = store.shards if stored else transform.apply_store(store, scratch, budget)
+    from ktfast.kmeans import KMeans  # slow to import
+
     kmeans = KMeans(len(centers), n_threads=threads)
     kmeans.cluster_centers_, kmeans.n_features_in_ = centers, centers.shape[1]
     labels, distances = kmeans.assign(rows)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 Boxes = npt.NDArray[np.float32]
 """Boxes of one photograph, float32 [m, 4]."""
@@ -35,6 +34,8 @@ def overlaps(a: Boxes, b: Boxes) -> Boxes:
     array, float32 [m, n]
         Overlap of each box of `a` with each box of `b`, in [0, 1].
     """
+    from torchvision.ops import box_iou  # slow to import
+
     shared: Boxes = box_iou(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     return shared
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import batched_nms
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, eleven_points
@@ -248,6 +247,8 @@ def _answers(
 
 def _kept(parts: Sequence[tuple[Boxes, Tensor, Tensor]], height: int, width: int) -> Detections:
     """Correct the regions of a photograph, then drop low scores and repeated objects."""
+    from torchvision.ops import batched_nms  # slow to import
+
     scores = torch.cat([part[1] for part in parts])[:, 1:]
     moves = torch.cat([part[2] for part in parts])[:, 1:]
     regions = torch.from_numpy(np.concatenate([part[0] for part in parts])).to(scores.device)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
 
 from ktfast.errors import ConfigError
 from ktfast.models.trunk import LayerStack, Trunk
@@ -89,6 +88,8 @@ class FastRCNN(FixedNorms):
 
     def heads(self, maps: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `forward` does, but take convolution maps instead of images."""
+        from torchvision.ops import roi_pool  # slow to import
+
         # torchvision's pooling follows Caffe's: it wants pixel indices, the last one inclusive.
         corners = regions.float() - regions.new_tensor([0, 0, 0, 1, 1])
         pooled = roi_pool(maps.float(), corners, self.grid, 1 / self.stride)

@@ -6,7 +6,7 @@ The stage cluster uses the run's features. The stage evaluate uses those of an u
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,14 @@ from ktfast.features.matching import SelectedRows, align, match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import BLOCK_ROWS, FeatureTransform
 from ktfast.images.source import PreparedSet
-from ktfast.kmeans.checkpoint import discard_damaged
-from ktfast.kmeans.estimator import KMeans
 from ktfast.native.modules import cuda
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.shared_work import call_helpers
+
+if TYPE_CHECKING:
+    from ktfast.kmeans import KMeans
 
 CHECKPOINT = "checkpoint-kmeans.npz"
 """Name of the checkpoint of a fit in the folder of a stage."""
@@ -49,7 +50,7 @@ class Clusters:
     """
 
     transform: FeatureTransform
-    kmeans: KMeans
+    kmeans: "KMeans"
     labels: npt.NDArray[Any]
     distances: npt.NDArray[np.float32]
 
@@ -92,6 +93,8 @@ def cluster_images(
     DataError
         The features do not belong to the images, or their order is ambiguous.
     """
+    from ktfast.kmeans.checkpoint import discard_damaged  # slow to import
+
     config = run.config.cluster
     store = _store(run, to_fit, to_label, images)
     if store.n < config.n_clusters:
@@ -159,7 +162,7 @@ def _store(run: RunFolder, to_fit: Path, to_label: Path, images: PreparedSet) ->
 
 def _fit_and_label(
     run: RunFolder, work: Work, store: FeatureStore
-) -> tuple[KMeans, list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
+) -> tuple["KMeans", list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
     """Fit K-means, and label images: each process works on a range of the rows.
 
     Returns
@@ -169,6 +172,8 @@ def _fit_and_label(
     parts : list of (array, array)
         On rank 0, labels and distances of the rows of each process. On other ranks an empty list.
     """
+    from ktfast.kmeans import KMeans  # slow to import
+
     config, ranks = run.config.cluster, run.team.ranks
     rows = _rows(run, store, work.transform, work.scratch)
     kmeans = KMeans(
@@ -193,7 +198,7 @@ def _fit_and_label(
 
 
 def _assigned(
-    kmeans: KMeans, rows: list[npt.NDArray[Any]]
+    kmeans: "KMeans", rows: list[npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Label the rows of this process, of which there may be none."""
     if not any(map(len, rows)):

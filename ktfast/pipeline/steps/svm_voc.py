@@ -11,7 +11,6 @@ from torch import Tensor
 from ktfast.config import Config
 from ktfast.errors import ConfigError
 from ktfast.evaluation.pooling import conv_features
-from ktfast.evaluation.svm import low_shot_svm, svm_precisions
 from ktfast.evaluation.voc_results import VocRow
 from ktfast.images.augment import center_crop, normalize_images
 from ktfast.models import TargetNetwork
@@ -68,6 +67,8 @@ def train_svm(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
     VocRow
         Average precisions with all photographs, and with few photographs of each class.
     """
+    from ktfast.evaluation.svm import low_shot_svm, svm_precisions  # slow to import
+
     config, (train, test) = run.config.voc.svm, (sets.train, sets.test)
     model, normalization = load_model(run, name)
     layer = svm_layer(run.config, model)
