@@ -52,17 +52,27 @@ def assign(screen, x, centers, **options):
     return labels, distances
 
 
+@functools.cache
+def hard_cases(code):
+    """400 cases of a code: rows, centres, a guess, and the exact labels and distances."""
+    generator = np.random.default_rng(CODES.index(code))
+    cases = []
+    for seed in range(400):
+        x, centers = hard_case(generator, seed)
+        guess = generator.integers(0, len(centers), len(x)).astype(np.int32)
+        cases.append((x, centers, guess, *reference.assign(x, centers)))
+    return cases
+
+
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("with_basis", [False, True])
 def test_thousands_of_hard_cases(level, code, with_basis):
-    generator = np.random.default_rng(CODES.index(code))
-    for seed in range(60 if level == "scalar" else 400):
-        x, centers = hard_case(generator, seed)
+    generator = np.random.default_rng(0)
+    cases = hard_cases(code)[: 60 if level == "scalar" else 400]
+    for seed, (x, centers, guess, expected, nearest) in enumerate(cases):
         d = x.shape[1]
         basis = basis_of(d, int(generator.integers(1, d + 1)), seed) if with_basis else None
         screen = Screen(x.mean(axis=0), code, basis, n_threads=1)
-        expected, nearest = reference.assign(x, centers)
-        guess = generator.integers(0, len(centers), len(x)).astype(np.int32)
         for options in ({}, {"guessed": True, "guess": guess}):
             labels, distances = assign(screen, x, centers, **options)
             assert labels.tolist() == expected.tolist(), (seed, code)
@@ -184,21 +194,34 @@ def test_codes_are_the_nearest_numbers(level, d):
 @pytest.mark.parametrize(("n", "d", "k"), [(700, 256, 150), (300, 1764, 70), (2000, 77, 37)])
 def test_every_level_fits_with_the_same_bits(level, precision, n, d, k, monkeypatch):
     x = mixture(n, d, k)
+    model = short_fit(x, k, precision)
+    assert_consistent(model, x)
+    monkeypatch.setenv("KTFAST_SIMD", "scalar")
+    assert_same(model, scalar_fit(n, d, k))
+
+
+def short_fit(x, k, precision):
     options = {"init": "random", "n_init": 1, "random_state": 0, "max_iter": 4, "tol": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(k, precision=precision, **options).fit(x)
-        assert_consistent(model, x)
-        monkeypatch.setenv("KTFAST_SIMD", "scalar")
-        assert_same(model, KMeans(k, precision="float32", **options).fit(x))
+        return KMeans(k, precision=precision, **options).fit(x)
+
+
+@functools.cache
+def scalar_fit(n, d, k):
+    """A fit that every level repeats. KTFAST_SIMD must be "scalar"."""
+    return short_fit(mixture(n, d, k), k, "float32")
 
 
 def steps(generator, x, k, n_steps):
-    """Centres as a fit has them, and some that a fit has not: jumps, standstills, returns."""
+    """Centres as a fit has them, and some that a fit has not: jumps, standstills, returns.
+
+    With the centres come the exact labels and distances.
+    """
     centers = x[generator.choice(len(x), k, replace=False)].astype(np.float64)
-    yield centers
-    for step in range(n_steps):
-        labels, _ = reference.assign(x, centers)
+    for step in range(n_steps + 1):
+        labels, nearest = reference.assign(x, centers)
+        yield centers, labels, nearest
         following = centers.copy()
         for cluster in np.unique(labels):
             following[cluster] = x[labels == cluster].mean(axis=0, dtype=np.float64)
@@ -207,23 +230,28 @@ def steps(generator, x, k, n_steps):
         if step % 4 == 3:
             following = centers.copy()
         centers = following.astype(np.float32).astype(np.float64)
-        yield centers
+
+
+@functools.cache
+def passes_of_a_fit(case):
+    """Rows, and 13 passes of `steps`."""
+    generator = np.random.default_rng(case)
+    n, d, k = [(700, 8, 80), (900, 40, 150), (600, 3, 90), (1500, 70, 140)][case]
+    x = generator.normal(size=(n, d)) + 3 * generator.normal(size=(30, d))[np.arange(n) % 30]
+    x = x.astype(["float32", "float64", "float16", "float32"][case])
+    return x, list(steps(generator, x, k, 12))
 
 
 @pytest.mark.usefixtures("early_bounds")
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("case", range(4))
 def test_assignments_that_follow_one_another(level, code, case):
-    generator = np.random.default_rng(case)
-    n, d, k = [(700, 8, 80), (900, 40, 150), (600, 3, 90), (1500, 70, 140)][case]
-    x = generator.normal(size=(n, d)) + 3 * generator.normal(size=(30, d))[np.arange(n) % 30]
-    x = x.astype(["float32", "float64", "float16", "float32"][case])
+    x, passes = passes_of_a_fit(case)
     rows = Rows([x[:200], x[200:]], n_threads=2)
     assigner = BoundedAssigner(rows, x.mean(axis=0, dtype=np.float64), code)
     skipped = []
-    for centers in steps(generator, x, k, 12):
+    for centers, expected, nearest in passes:
         labels, distances = assigner.assign(centers)
-        expected, nearest = reference.assign(x, centers)
         np.testing.assert_array_equal(labels, expected)
         np.testing.assert_allclose(distances, nearest, rtol=SUM_ORDER_FLOAT64)
         skipped.append(assigner.skipped)
@@ -239,9 +267,9 @@ def test_snapshots_are_replaced_when_they_run_out(monkeypatch):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1000, 12)).astype(np.float32)
     assigner = BoundedAssigner(Rows([x], n_threads=1), x.mean(axis=0), "float32")
-    for centers in steps(generator, x, 70, 15):
+    for centers, expected, _ in steps(generator, x, 70, 15):
         labels, _ = assigner.assign(centers)
-        np.testing.assert_array_equal(labels, reference.assign(x, centers)[0])
+        np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.parametrize(

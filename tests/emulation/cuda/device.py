@@ -45,7 +45,7 @@ def build(folder):
     def compile_one(source):
         target = folder / "_".join(source.relative_to(ROOT).with_suffix(".o").parts)
         kernels = source.suffix == ".cu"
-        flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O1"])]
+        flags = [*FLAGS, *(KERNEL_FLAGS if kernels else ["-O2"])]
         command = [compiler, "-x", "c++", *flags, "-c", source, "-o", target]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -24,9 +24,10 @@ constexpr unsigned kEagerness[] = {0, 1, 128};
 
 void Machine::poison(void* memory, size_t bytes) const {
   auto* to = static_cast<unsigned char*>(memory);
-  for (size_t i = 0; i < bytes; ++i) {
-    to[i] = static_cast<unsigned char>(poison_ >> (i % 2 * 8));
-  }
+  const auto low = static_cast<unsigned char>(poison_),
+             high = static_cast<unsigned char>(poison_ >> 8);
+  for (size_t i = 0; i + 1 < bytes; i += 2) to[i] = low, to[i + 1] = high;
+  if (bytes % 2 != 0) to[bytes - 1] = low;
 }
 
 std::string Machine::place() const {
