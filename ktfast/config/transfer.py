@@ -123,6 +123,12 @@ class TransferConfig(Section):
                     "of a batch: it compares all images of a batch with each other; leave "
                     f"transfer.training.{name} out, or lower transfer.training.batch_size"
                 )
+        if self.training.ddp:
+            raise ValueError(
+                "training.ddp is set, but the objective similarity compares all images of a batch "
+                "with each other, so processes cannot share a batch; leave transfer.training.ddp "
+                "out"
+            )
         return self
 
     @field_validator("area")
