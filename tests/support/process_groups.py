@@ -44,6 +44,7 @@ class Groups:
                 **{name: value for name, value in os.environ.items() if "PYTEST" not in name},
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "OMP_NUM_THREADS": "1",
+                "KTFAST_PROCESS_TIMEOUT": "2",
             },
         )
         if self.process.stdout.readline() != "ready\n":
@@ -72,7 +73,7 @@ class Groups:
 def _fail(fault: str) -> None:
     """Let the next shared work of this process fail."""
     from ktfast.errors import InputError
-    from ktfast.pipeline.steps import shared_work
+    from ktfast.pipeline.steps import probe_layers, shared_work
 
     def failing(*_):
         if fault != "error":
@@ -80,6 +81,7 @@ def _fail(fault: str) -> None:
         raise InputError("the helper cannot help")
 
     shared_work.FeedOrder.open = failing
+    probe_layers.knn_accuracy = failing
 
 
 def _child(order: dict, rank: int, port: int) -> int:
@@ -119,7 +121,7 @@ def _serve(run: str, arguments: list[str]) -> None:
 
     from ktfast.cli import main as command
     from ktfast.features import transform, writer
-    from ktfast.pipeline import team
+    from ktfast.pipeline import team, team_watch
     from ktfast.pipeline.steps import fit_clusters
     from ktfast.report import plots
     from ktfast.training import speed
@@ -129,6 +131,7 @@ def _serve(run: str, arguments: list[str]) -> None:
     plots._svg = lambda *_: ""  # the drawings take most of a run's time
     speed.FEED_SECONDS = speed.PEAK_SECONDS = speed.TRIAL_SECONDS = 1e-3
     team.PATIENCE_SECONDS = 3.0
+    team_watch.GRACE_SECONDS = 0.5
     # Several shards, and several blocks of rows, of few images.
     writer.SHARD_BYTES = 1 << 10
     transform.BLOCK_ROWS = fit_clusters.BLOCK_ROWS = 14
@@ -153,6 +156,9 @@ def _serve(run: str, arguments: list[str]) -> None:
                 finally:
                     os._exit(code)
             children.append(child)
+        if order.get("fault") == "SIGSTOP":  # the others end without the stopped process
+            os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOWAIT)
+            os.kill(children[1], signal.SIGKILL)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(codes), flush=True)
 
