@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 
@@ -12,6 +13,9 @@ from support.process_groups import LANES, Groups
 from support.small_pipeline import leftovers, results, write_inputs
 from support.toy_training import lasting, rows
 from support.voc_folder import voc_folder
+
+EXCHANGES = 100
+"""Exchanges of data between two processes in the first three quarters of the small run."""
 
 
 def contents(run):
@@ -145,6 +149,31 @@ def test_a_helper_that_hangs_ends_the_others_in_the_time_limit(groups, inputs, t
     assert codes == [1, -signal.SIGKILL]
     assert "ktfast: process 1 has given no sign of life for 2 s" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_a_run_goes_on_from_a_kill_at_any_moment_with_another_number_of_processes(
+    groups, inputs, whole, tmp_path
+):
+    """KTFAST_TEST_KILLS sets the number of moments, for a thorough trial."""
+    moments, log = int(os.environ.get("KTFAST_TEST_KILLS", "2")), tmp_path / "log"
+    exchanges = EXCHANGES
+    if moments > 2:
+        counting = {"rank": 1, "exchange": 0, "delay": 0, "count": tmp_path / "count"}
+        command = ["run", "--run", str(tmp_path / "counted"), *inputs]
+        assert groups.run(2, command, log, **counting) == [0, 0], log.read_text()
+        exchanges = int((tmp_path / "count").read_text())
+    for moment in range(moments):
+        run, killed = tmp_path / f"run{moment}", moment % 2
+        kill = {"rank": killed, "exchange": 1 + exchanges * moment // moments}
+        command = ["run", "--run", str(run), *inputs]
+        codes = groups.run(2, command, log, delay=0.02 * (moment % 5), **kill)
+        assert codes[killed] == -signal.SIGKILL
+        assert codes[1 - killed] == 1, log.read_text()
+        size = 1 + moment // 2 % 2
+        assert groups.run(size, command, log) == [0] * size, log.read_text()
+        assert results(run) == results(whole)
+        assert leftovers(run) == []
+        shutil.rmtree(run)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,16 @@ class Groups:
             self.close()
             raise RuntimeError(f"the run on one process failed; its log is {whole}/log.txt")
 
-    def run(self, size: int, arguments: list[str], log: Path, fault: str = "") -> list[int]:
-        """Run a command on `size` processes; return their exit codes. `log` gets the output."""
-        return self._order(size, arguments=arguments, log=log, fault=fault)
+    def run(
+        self, size: int, arguments: list[str], log: Path, fault: str = "", **kill: Any
+    ) -> list[int]:
+        """Run a command on `size` processes; return their exit codes. `log` gets the output.
+
+        `kill` is empty, or gives the `rank` that kills itself with SIGKILL, the number of the
+        `exchange` before which it does so, and a `delay` in seconds. Exchange 0 is none: the
+        process writes the number of its exchanges into the file `count`.
+        """
+        return self._order(size, arguments=arguments, log=log, fault=fault, kill=kill)
 
     def train(self, size: int, *trainings: dict) -> list[int]:
         """Run trainings with lanes, one after the other; see `lane_training`."""
@@ -84,6 +92,24 @@ def _fail(fault: str) -> None:
     probe_layers.knn_accuracy = failing
 
 
+def _kill(rank: int, exchange: int, delay: float, count: str = "") -> None:
+    """Let this process kill itself before an exchange of data, or a little later."""
+    from ktfast.kmeans.distributed import TorchCommunicator
+
+    wait, done = TorchCommunicator._wait, 0
+
+    def counted(self, begin):
+        nonlocal done
+        done += 1
+        if count:
+            Path(count).write_text(str(done))
+        if done == exchange:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        wait(self, begin)
+
+    TorchCommunicator._wait = counted
+
+
 def _child(order: dict, rank: int, port: int) -> int:
     os.environ |= {
         **{"RANK": str(rank), "WORLD_SIZE": str(order["size"])},
@@ -100,6 +126,8 @@ def _run(order: dict, rank: int) -> int:
     os.dup2(log, 2)
     if order["fault"] and rank == 1:
         _fail(order["fault"])
+    if order["kill"] and rank == order["kill"]["rank"]:
+        _kill(**order["kill"])
     return main(order["arguments"])
 
 
