@@ -302,8 +302,8 @@ class TrainingConfig(Section):
         for name in ("accumulate", "lanes"):
             if self.ddp and (parts := getattr(self, name)) > 1:
                 raise ValueError(
-                    f"{name} is {parts}, but with ddp each process computes its part of a batch at "
-                    f"once; leave {name} at 1, or leave ddp out"
+                    f"{name} is {parts}, but a training with ddp does not use {name}: each process "
+                    f"computes its part of a batch at once; leave {name} at 1, or leave ddp out"
                 )
         return self
 

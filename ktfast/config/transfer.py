@@ -125,9 +125,8 @@ class TransferConfig(Section):
                 )
         if self.training.ddp:
             raise ValueError(
-                "training.ddp is set, but the objective similarity compares all images of a batch "
-                "with each other, so processes cannot share a batch; leave transfer.training.ddp "
-                "out"
+                "training.ddp is set, but the objective similarity does not use parts of a batch: "
+                "it compares all images of a batch with each other; leave transfer.training.ddp out"
             )
         return self
 

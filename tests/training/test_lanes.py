@@ -83,7 +83,7 @@ def test_lanes_of_one_image_train_a_network_that_ends_in_one_pixel(tmp_path):
 
 @pytest.mark.parametrize(("name", "parts"), [("lanes", 2), ("accumulate", 3)])
 def test_ddp_with_parts_of_a_batch_is_refused(name, parts):
-    with pytest.raises(ValidationError, match=f"{name} is {parts}, but with ddp"):
+    with pytest.raises(ValidationError, match=f"{name} is {parts}, but a training with ddp"):
         TrainingConfig(ddp=True, **{name: parts})
 
 
