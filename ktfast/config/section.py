@@ -188,6 +188,12 @@ class TrainingConfig(Section):
         "have the same bits for every number of processes that divides lanes; 1: one process "
         "trains",
     )
+    ddp: bool = Field(
+        False,
+        description="let processes share each batch by torch's DistributedDataParallel, which is "
+        "faster than lanes; the number of processes is then part of the result, and the result of "
+        "the stage names the number",
+    )
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate of the weights")
     bias_rate: float = Field(
         2.0, gt=0, description="learning rate of biases, as a multiple of learning_rate"
@@ -282,7 +288,24 @@ class TrainingConfig(Section):
     def unused(self) -> Collection[str]:
         """Name the options of the schedule "step" and of the optimiser that are not in use."""
         adamw = () if self.optimizer == "adamw" else ("beta2", "epsilon")
-        return (*adamw, *(() if self.schedule == "step" else ("drop_at", "drop_factor")))
+        drops = () if self.schedule == "step" else ("drop_at", "drop_factor")
+        # A training without ddp has the question of earlier versions, which lacked the option.
+        return (*adamw, *drops, *(() if self.ddp else ("ddp",)))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes share each batch."""
+        return self.lanes > 1 or self.ddp
+
+    @model_validator(mode="after")
+    def _ddp_fits(self) -> "TrainingConfig":
+        for name in ("accumulate", "lanes"):
+            if self.ddp and (parts := getattr(self, name)) > 1:
+                raise ValueError(
+                    f"{name} is {parts}, but a training with ddp does not use {name}: each process "
+                    f"computes its part of a batch at once; leave {name} at 1, or leave ddp out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _lanes_fit(self) -> "TrainingConfig":

@@ -123,6 +123,11 @@ class TransferConfig(Section):
                     "of a batch: it compares all images of a batch with each other; leave "
                     f"transfer.training.{name} out, or lower transfer.training.batch_size"
                 )
+        if self.training.ddp:
+            raise ValueError(
+                "training.ddp is set, but the objective similarity does not use parts of a batch: "
+                "it compares all images of a batch with each other; leave transfer.training.ddp out"
+            )
         return self
 
     @field_validator("area")

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ktfast.config.section import Section, TrainingConfig, side_option
 
@@ -21,6 +21,16 @@ class VocSection(Section):
         "trainval", description="image set of PASCAL VOC whose photographs are trained on"
     )
     test: str = Field("test", description="image set of PASCAL VOC whose photographs are tested on")
+
+    @model_validator(mode="after")
+    def _one_process_trains(self) -> "VocSection":
+        training = getattr(self, "training", None)
+        if isinstance(training, TrainingConfig) and training.ddp:
+            raise ValueError(
+                "training.ddp is set, but a training on PASCAL VOC does not use several processes: "
+                "the processes of a run train different networks at a time; leave training.ddp out"
+            )
+        return self
 
 
 class VocClassificationConfig(VocSection):

@@ -22,6 +22,7 @@ from ktfast.errors import DataError, InputError, ShownFormatter, shown
 from ktfast.images.index import ImageIndex
 from ktfast.manifest import read_result, verified
 from ktfast.pipeline.environment import describe_environment
+from ktfast.pipeline.job_metrics import METRICS, append_all_rows
 from ktfast.pipeline.places import check_places
 from ktfast.pipeline.team import ONE, Team
 
@@ -51,6 +52,8 @@ class RunFolder:
         Warnings that the checks before the stages have given. The checks run twice.
     redone : set of str
         Stages, and parts of stages, that are computed anew. Shared results do not stand for them.
+    own_metrics : Path or None
+        File of the metrics of a job (`ktfast.pipeline.jobs`). None: `metrics.jsonl`.
     """
 
     folder: Path
@@ -63,6 +66,7 @@ class RunFolder:
     )
     warned: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
     redone: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+    own_metrics: Path | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage, such as "cluster" or "prepare/pretext"."""
@@ -71,7 +75,7 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """The file of training metrics, one JSON object per line."""
-        return self.folder / "metrics.jsonl"
+        return self.own_metrics or self.folder / METRICS
 
     def result(self, name: str) -> dict[str, Any]:
         """Read the result of a finished stage.
@@ -192,6 +196,7 @@ def open_run(
         raise InputError(f"{folder} is a file; give a folder for the run") from error
     with _locked(folder), _logged(folder):
         remove_leftovers(folder, deep=True)
+        append_all_rows(folder)
         yield RunFolder(folder, config, trust_source, shared, team)
 
 

@@ -18,7 +18,9 @@ from typing import Any
 
 from ktfast.errors import ConfigError
 from ktfast.kmeans.distributed.communicator import CommunicationError, Communicator
+from ktfast.kmeans.distributed.pulse import limit_seconds
 from ktfast.kmeans.distributed.ranks import ALONE, Ranks, portable
+from ktfast.pipeline.team_watch import TeamWatch
 from ktfast.training.signals import Interrupted
 
 POLL_SECONDS = 0.05
@@ -78,6 +80,22 @@ class Team:
         """Choose the device of this process, given the device of the run."""
         return device
 
+    def board(self) -> str:
+        """Give the name of a new list of jobs; only rank 0 calls this method."""
+        return ""
+
+    def take(self, board: str) -> int:
+        """Take the next job of a list: 0, 1, 2, ... on whichever process asks."""
+        raise NotImplementedError
+
+    def put(self, board: str, job: int, result: Any) -> None:
+        """Send the result of a job to rank 0."""
+        raise NotImplementedError
+
+    def wait_for(self, board: str, job: int) -> Any:
+        """Wait for the result of a job of a helper; only rank 0 calls this method."""
+        raise NotImplementedError
+
     def dismiss(self, status: int) -> None:
         """Let the helpers end with an exit status; only rank 0 calls this method."""
 
@@ -100,7 +118,19 @@ class TorchTeam(Team):
         distributed: Any = torch.distributed
         default = distributed.distributed_c10d._get_default_store()
         self._store: Any = distributed.PrefixStore(prefix, default)
-        self._calls = 0
+        self._calls = self._boards = 0
+        self._watch = TeamWatch(self._problem, limit_seconds())
+
+    def _problem(self) -> str:
+        """Say why this process must end although it works alone; empty if it need not."""
+        try:
+            self._communicator.check()
+            news = _FAILURE if self.leads else _END
+            return "another process has failed" if self._store.check([news]) else ""
+        except CommunicationError as error:
+            return str(error)
+        except RuntimeError as error:  # the store of a dead process
+            return f"process 0 has stopped or cannot be reached ({error})"
 
     @property
     def communicator(self) -> Communicator:
@@ -147,6 +177,8 @@ class TorchTeam(Team):
                 f"process 0 has stopped or cannot be reached ({error}); start all processes again"
             ) from error
         except KeyboardInterrupt as stop:
+            if reason := self._watch.reason:
+                return self._last_status(reason)
             self._tell(int(getattr(stop, "signal", signal.SIGINT)))
             self._go()
             raise
@@ -155,11 +187,22 @@ class TorchTeam(Team):
         """Wait for a call, or for the end, whose status is returned."""
         while not self._store.check([call]):
             if self._store.check([_END]):
+                return self._last_status("")
+            self._communicator.check()
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _last_status(self, reason: str) -> int:
+        """Give the exit status of rank 0; raise `CommunicationError` if rank 0 is lost."""
+        self._watch.stop()
+        try:
+            if self._store.check([_END]):
                 status = int(self._store.get(_END))
                 self._go()
                 return status
-            time.sleep(POLL_SECONDS)
-        return None
+        except RuntimeError as error:
+            reason = reason or str(error)
+        raise CommunicationError(f"{reason}; start all processes again")
 
     def _help(self) -> None:
         """Run the function that rank 0 calls. Rank 0 tells of an error of this function."""
@@ -184,6 +227,7 @@ class TorchTeam(Team):
 
     def _go(self) -> None:
         """Tell rank 0 that this helper needs the store no more."""
+        self._watch.stop()
         with contextlib.suppress(RuntimeError):
             self._store.set(f"gone/{self.ranks.rank}", "")
 
@@ -192,11 +236,16 @@ class TorchTeam(Team):
         """See `Team`."""
         try:
             yield
-        except CommunicationError as error:
+        except (CommunicationError, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and not self._watch.reason:
+                raise
+            self._watch.stop()  # this process ends by itself
             until = time.monotonic() + PATIENCE_SECONDS
             while not self._store.check([_FAILURE]):
                 if time.monotonic() > until:
-                    raise
+                    if isinstance(error, CommunicationError):
+                        raise
+                    raise CommunicationError(self._watch.reason) from error
                 time.sleep(POLL_SECONDS)
             rank, failure = pickle.loads(self._store.get(_FAILURE))
             if not isinstance(failure, Exception):
@@ -218,8 +267,31 @@ class TorchTeam(Team):
         local = int(os.environ.get("LOCAL_RANK", self.ranks.rank))
         return f"cuda:{local % torch.cuda.device_count()}"
 
+    def board(self) -> str:
+        """See `Team`."""
+        self._boards += 1
+        return f"jobs/{self._boards}"
+
+    def take(self, board: str) -> int:
+        """See `Team`."""
+        return int(self._store.add(board, 1)) - 1
+
+    def put(self, board: str, job: int, result: Any) -> None:
+        """See `Team`."""
+        self._store.set(f"{board}/{job}", pickle.dumps(result))
+
+    def wait_for(self, board: str, job: int) -> Any:
+        """See `Team`."""
+        while not self._store.check([f"{board}/{job}"]):
+            if self._store.check([_FAILURE]):
+                raise CommunicationError("another process has failed")
+            self._communicator.check()
+            time.sleep(POLL_SECONDS)
+        return pickle.loads(self._store.get(f"{board}/{job}"))
+
     def dismiss(self, status: int) -> None:
         """See `Team`."""
+        self._watch.stop()
         # torchrun sends SIGTERM to this process if a helper ends first.
         with contextlib.suppress(RuntimeError, KeyboardInterrupt):
             self._store.set(_END, str(status))
@@ -237,3 +309,8 @@ ONE = Team()
 def started_by_launcher() -> bool:
     """Whether a launcher such as torchrun has started this process as one of several."""
     return os.environ.keys() >= _VARIABLES and os.environ["WORLD_SIZE"] != "1"
+
+
+def processes_here() -> int:
+    """Give the number of processes that a launcher has started on this machine."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

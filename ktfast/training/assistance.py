@@ -34,7 +34,7 @@ def assist(
     device: str | torch.device,
     ranks: Ranks,
 ) -> None:
-    """Compute lanes of a training that rank 0 runs with `train`, until the training ends.
+    """Do a part of each step of a training that rank 0 runs with `train`, until the training ends.
 
     The function returns as well if the training stops because of a signal. Rank 0 sends weights and
     state, and writes everything.
@@ -77,9 +77,10 @@ def assist(
         state = TrainingState(task, config, device, ranks=ranks, seed=own_seed)
         facts = given.facts
         state.restore(given, facts["question"], facts["circumstances"], Path(name))
+        state.gradients.takes_one = takes_one
         # Rank 0 has tried whether the network takes one image. The batches follow from the answer.
         batches = deliver(feed, state.step, total, device, lone=takes_one is not False)
-        with running(task.model, state.way, device):
+        with running(task.model, state.way, device), state.connected():
             while True:
                 epoch, batch = next(batches)
                 state.set_rate(learning_rate_factor(config, state.step, total))

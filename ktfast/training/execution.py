@@ -37,12 +37,12 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
 
     On a CPU "auto" means off, because compiled networks trained more slowly than plain ones in
     every trial on CPUs. In deterministic mode "auto" means off, because the outcome of a trial is
-    not deterministic. With lanes "auto" means off, too.
+    not deterministic. With lanes or ddp "auto" means off, too.
 
     Parameters
     ----------
     config : TrainingConfig
-        Options `compile`, `cuda_graphs`, `deterministic`, `accumulate` and `lanes`.
+        Options `compile`, `cuda_graphs`, `deterministic`, `accumulate`, `lanes` and `ddp`.
     device : torch.device
         Device on which the model is trained.
 
@@ -56,16 +56,17 @@ def ways(config: TrainingConfig, device: torch.device) -> list[str]:
     ConfigError
         The options ask for CUDA graphs on a CPU, or together with accumulated gradients or lanes.
     """
-    on_gpu, whole = device.type == "cuda", config.accumulate == config.lanes == 1
+    on_gpu = device.type == "cuda"
+    whole = config.accumulate == 1 and not config.is_shared
     if config.cuda_graphs is True and not on_gpu:
         raise ConfigError("cuda_graphs needs a GPU; leave cuda_graphs at auto, or give false")
     if config.cuda_graphs is True and not whole:
         raise ConfigError(
-            "cuda_graphs needs accumulate = 1 and lanes = 1, because a graph overwrites its"
-            " gradients; leave cuda_graphs at auto, or give accumulate = 1 and lanes = 1"
+            "cuda_graphs needs accumulate = 1, lanes = 1 and no ddp, because a graph overwrites"
+            " its gradients; leave cuda_graphs at auto, or give accumulate = 1 and lanes = 1"
         )
-    # With lanes, several processes must run the network in the same way.
-    tried = on_gpu and not config.deterministic and config.lanes == 1
+    # Processes that share a batch must run the network in the same way.
+    tried = on_gpu and not config.deterministic and not config.is_shared
     choices = {
         "compile": _choices(config.compile, tried),
         "graphs": _choices(config.cuda_graphs, tried and whole),

@@ -41,6 +41,29 @@ def uneven(lanes: int, size: int) -> str:
     )
 
 
+def lane_bounds(n: int, lanes: int, *, lone: bool) -> list[int]:
+    """Cut a batch into lanes.
+
+    Parameters
+    ----------
+    n : int
+        Number of images of the batch.
+    lanes : int
+        Number of lanes.
+    lone : bool
+        Whether a lane may be one image. If not, a batch that gives some lane one image is cut into
+        fewer lanes, of two images or more, and the last lanes are empty.
+
+    Returns
+    -------
+    bounds : list of int
+        The first image of each lane, and `n`.
+    """
+    # The smallest lane has n // lanes images.
+    filled = lanes if lone or n // lanes > 1 else max(1, n // 2)
+    return [n * min(lane, filled) // filled for lane in range(lanes + 1)]
+
+
 def own_lanes(count: int, ranks: Ranks) -> Span:
     """Give the lanes of this process: the first one, and the one after the last one."""
     each = count // ranks.size

@@ -1,10 +1,11 @@
 """The gradient of a step as a sum over lanes, with the same bits for any number of processes.
 
 A lane is a fixed part of every batch: lane i of V lanes holds the images n * i // V to
-n * (i + 1) // V - 1 of a batch of n images. Each lane is computed alone, from the same weights and
-batch-norm statistics, with dropout that is seeded by (seed, step, lane). A fixed binary tree adds
-up the lanes. A process computes consecutive lanes and sends sums of whole subtrees, so that the
-additions, and therefore the bits, do not depend on the number of processes.
+n * (i + 1) // V - 1 of a batch of n images, see `ktfast.training.lane_tree.lane_bounds`. Each lane
+is computed alone, from the same weights and batch-norm statistics, with dropout that is seeded by
+(seed, step, lane). A fixed binary tree adds up the lanes. A process computes consecutive lanes and
+sends sums of whole subtrees, so that the additions, and therefore the bits, do not depend on the
+number of processes.
 """
 
 import hashlib
@@ -19,7 +20,16 @@ from ktfast.images.feeds.base import Batch
 from ktfast.kmeans.distributed.communicator import CommunicationError
 from ktfast.kmeans.distributed.ranks import Ranks
 from ktfast.training.gradients import Gradients
-from ktfast.training.lane_tree import Floats, Span, halves, own_lanes, subtrees, tree_sum, uneven
+from ktfast.training.lane_tree import (
+    Floats,
+    Span,
+    halves,
+    lane_bounds,
+    own_lanes,
+    subtrees,
+    tree_sum,
+    uneven,
+)
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -89,13 +99,15 @@ class Lanes:
         CommunicationError
             Another process has failed.
         """
+        lone = self._gradients.takes_one is not False
+        bounds = lane_bounds(len(batch), self._count, lone=lone)
         before = [each.clone() for each in self._buffers]
         values: list[Mapping[str, Tensor]] = []
 
         def compute(lane: int) -> list[Tensor]:
             _copy(before, self._buffers)
-            start, stop = (len(batch) * i // self._count for i in (lane, lane + 1))
-            torch.manual_seed(_dropout_seed(self._seed, step, lane))
+            start, stop = bounds[lane], bounds[lane + 1]
+            torch.manual_seed(dropout_seed(self._seed, step, lane))
             part, share = batch.part(start, stop), (stop - start) / len(batch)
             values.append(self._one(part, epoch, share) if len(part) else {})
             return self._taken(before, share)
@@ -168,17 +180,31 @@ class Lanes:
         return sums
 
 
-def weights_digest(model: nn.Module) -> int:
+def weights_digest(model: nn.Module, *, with_buffers: bool = True) -> int:
     """Sum the bits of all weights and buffers; the sum changes if one bit changes."""
     total = 0
-    for number, value in enumerate([*model.parameters(), *model.buffers()], 1):
+    buffers = model.buffers() if with_buffers else ()
+    for number, value in enumerate([*model.parameters(), *buffers], 1):
         bits = value.detach().contiguous().flatten().view(_INTEGERS[value.element_size()])
         total += number * int(bits.sum(dtype=torch.int64))
     return total
 
 
-def check_equal_weights(ranks: Ranks, model: nn.Module, step: int) -> None:
+def check_equal_weights(
+    ranks: Ranks, model: nn.Module, step: int, *, with_buffers: bool = True
+) -> None:
     """Refuse to go on if the weights of two processes differ.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        The processes.
+    model : nn.Module
+        The model of this process.
+    step : int
+        Number of steps done.
+    with_buffers : bool
+        Whether the statistics of batch-norm must be equal, too.
 
     Raises
     ------
@@ -187,7 +213,7 @@ def check_equal_weights(ranks: Ranks, model: nn.Module, step: int) -> None:
     """
     if ranks.size == 1:
         return
-    found = ranks.gather_to_all(weights_digest(model))
+    found = ranks.gather_to_all(weights_digest(model, with_buffers=with_buffers))
     for rank, digest in enumerate(found):
         if digest != found[0]:
             raise CommunicationError(
@@ -226,5 +252,6 @@ def _unflat(vector: Floats, like: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _dropout_seed(seed: int, step: int, lane: int) -> int:
+def dropout_seed(seed: int, step: int, lane: int) -> int:
+    """Seed of dropout in a lane of a step."""
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {lane}".encode()).digest()[:7], "little")

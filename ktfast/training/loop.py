@@ -117,8 +117,9 @@ def train(
     watch : Watch, optional
         A measure of the network, which becomes rows of metrics.jsonl of its own.
     ranks : Ranks, optional
-        The processes that share the lanes of every batch. Rank 0 calls this function, and the other
-        processes call `ktfast.training.assistance.assist`. The default is this process alone.
+        The processes that share every batch, by lanes or by ddp. Rank 0 calls this function, and
+        the other processes call `ktfast.training.assistance.assist`. The default is this process
+        alone.
 
     Returns
     -------
@@ -196,7 +197,7 @@ def train(
             copy = state.copy(question, circumstances, meter)
             ranks.broadcast((copy, last, state.gradients.takes_one))
             compare_circumstances(feed, device, ranks)
-        with running(task.model, state.way, device):
+        with running(task.model, state.way, device), state.connected():
             _run_steps(state, feed, config, recorder, signals, last, ranks)
         if signals.received is not None:
             raise Interrupted(signals.received)
@@ -247,7 +248,7 @@ def _prepare(
     gradients, steps_left = state.gradients, total - state.step
     epoch = state.step // feed.batches_per_epoch
     rate, batch = feed_rate(feed, epoch, batches=steps_left)
-    if ends_with_one(feed):
+    if ends_with_one(feed) or config.is_shared:
         gradients.learn_takes_one(batch.part(0, 1), epoch)
     ceilings = Ceilings(
         feed_rate=rate,

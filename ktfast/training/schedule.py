@@ -68,4 +68,5 @@ def compare_circumstances(feed: Feed, device: torch.device, ranks: Ranks) -> Non
 def check_weights(state: TrainingState, config: TrainingConfig, total: int, ranks: Ranks) -> None:
     """Compare the weights of all processes at every row of metrics."""
     if (total - state.step) % config.log_every == 0:
-        check_equal_weights(ranks, state.model, state.step)
+        # With ddp, the others get the statistics of process 0 at the begin of the next step.
+        check_equal_weights(ranks, state.model, state.step, with_buffers=not config.ddp)

@@ -15,6 +15,7 @@ from ktfast.errors import ConfigError, shown
 from ktfast.images.feeds.base import Batch
 from ktfast.kmeans.distributed.ranks import ALONE, Ranks
 from ktfast.training.checkpoint import Checkpoint
+from ktfast.training.ddp import Parallel
 from ktfast.training.gradients import Gradients, Task
 from ktfast.training.lanes import Lanes
 from ktfast.training.optimizer import make_optimizer, restore_values, stored_values
@@ -48,8 +49,9 @@ class TrainingState:
     ----------
     gradients : Gradients
         Computes the gradient of a batch or of a lane.
-    lanes : Lanes or None
-        Computes the gradient of a batch lane by lane. None: `training.lanes` is 1.
+    shared : Lanes, Parallel or None
+        Computes the gradient of a batch with the other processes: lane by lane, or with ddp. None:
+        `training.lanes` is 1, and `training.ddp` is not set.
     way : str
         How the network is run (`ktfast.training.execution`). Empty until the training chooses.
     step : int
@@ -61,6 +63,8 @@ class TrainingState:
         Values of the last row of metrics.
     throughput : float
         Images per second, the median over rows of metrics.
+    sizes : list of int
+        Numbers of processes that have shared the training, if the numbers are part of its result.
     bounds : dict
         What limited the speed (`ktfast.training.speed.SpeedBounds`) up to the last row of metrics.
     """
@@ -94,21 +98,24 @@ class TrainingState:
         self.throughput = 0.0
         self.waited = 0.0
         self.bounds: dict[str, float] = {}
+        self.sizes = [ranks.size] if config.ddp else []
 
     def _compute_in(self, dtype: torch.dtype, micro_batch: int) -> None:
         """Make the loss scaler, and what computes gradients, for a type and a micro-batch size."""
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.gradients = Gradients(self._task, self.device, dtype, self.scaler, micro_batch)
-        self.lanes: Lanes | None = None
-        if self._config.lanes > 1:
-            self.lanes = Lanes(self.gradients, self._config.lanes, self._ranks, self._seed)
+        self.shared: Lanes | Parallel | None = None
+        if self._config.ddp:
+            self.shared = Parallel(self.gradients, self._ranks, self._seed)
+        elif self._config.lanes > 1:
+            self.shared = Lanes(self.gradients, self._config.lanes, self._ranks, self._seed)
 
     def advance(self, batch: Batch, epoch: int) -> None:
         """Do one step of the optimiser on a batch."""
-        if self.lanes is None:
+        if self.shared is None:
             values = self.gradients.add(batch, epoch)
         else:
-            values = self.lanes.add(batch, epoch, self.step)
+            values = self.shared.add(batch, epoch, self.step)
         self.window.add(values, len(batch))
         if self._longest:
             self.scaler.unscale_(self.optimizer)
@@ -117,6 +124,15 @@ class TrainingState:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Connect the processes that share each batch, for the length of a block."""
+        if isinstance(self.shared, Parallel):
+            with self.shared.connected(self.device):
+                yield
+        else:
+            yield
 
     def set_rate(self, factor: float) -> None:
         """Multiply every group's initial learning rate by `factor`."""
@@ -152,6 +168,7 @@ class TrainingState:
             },
             "scaler": self.scaler.state_dict(),
             "window_steps": self.window.steps,
+            **({"sizes": self.sizes} if self.sizes else {}),
         }
 
     def copy(
@@ -212,6 +229,13 @@ class TrainingState:
         if self.scaler.is_enabled() and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         self._restore_sums(checkpoint)
+        if self.sizes and (before := facts.get("sizes", [])) != self.sizes:
+            self.sizes = sorted({*before, *self.sizes})
+            logger.warning(
+                "%s was begun by %s processes, and %d go on: with ddp, the number of processes is "
+                "part of the result",
+                *(shown(folder), " and ".join(map(str, before)), self._ranks.size),
+            )
         logger.info("resuming %s at step %d", shown(folder), self.step)
         _warn_of_other_circumstances(facts["circumstances"], circumstances, folder)
         return self.step

@@ -39,6 +39,9 @@ class TrainingSummary:
         Images per forward and backward pass.
     way : str
         How the network was run: plain, compiled, as CUDA graphs.
+    ddp_processes : list of int
+        Numbers of processes that have shared the training, over all sessions, if `training.ddp` is
+        set: the weights depend on the numbers. Else empty.
     """
 
     steps: int
@@ -53,11 +56,14 @@ class TrainingSummary:
     precision: str
     micro_batch: int
     way: str
+    ddp_processes: list[int] = dataclasses.field(default_factory=list)
 
     def speed(self) -> dict[str, Any]:
-        """The facts about speed that a stage's result holds, as JSON values."""
+        """The facts about speed and sharing that a stage's result holds, as JSON values."""
         bounds = self.bounds
+        shared = {"ddp_processes": self.ddp_processes} if self.ddp_processes else {}
         return {
+            **shared,
             "feed_wait": self.loader_wait,
             "precision": self.precision,
             "micro_batch": self.micro_batch,
@@ -88,4 +94,5 @@ def summarize(
         precision=str(state.gradients.dtype).removeprefix("torch."),
         micro_batch=state.gradients.micro_batch,
         way=state.way,
+        ddp_processes=list(state.sizes),
     )

@@ -1,9 +1,10 @@
-"""A small training with lanes, as each process of a group runs it."""
+"""A small training with lanes or with ddp, as each process of a group runs it."""
 
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,12 +15,16 @@ from support.toy_training import toy_config, toy_feed, toy_task, weights_hash
 LANES = 4
 
 
-def task_of(feed):
-    """A task with dropout and batch-norm."""
+def task_of(feed, plain=False):
+    """A task with dropout and batch-norm; `plain`: without them, and with an unused parameter."""
     task = toy_task(feed, width=0.03125)
     torch.manual_seed(1)
     stack = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.BatchNorm2d(4), nn.ReLU())
-    task.model = nn.Sequential(stack, nn.Flatten(), nn.Dropout(0.5), nn.Linear(324, 5))
+    if plain:
+        stack[1] = nn.Identity()
+        stack[1].unused = nn.Parameter(torch.ones(2))
+    dropout = nn.Identity() if plain else nn.Dropout(0.5)
+    task.model = nn.Sequential(stack, nn.Flatten(), dropout, nn.Linear(324, 5))
     return task
 
 
@@ -36,11 +41,15 @@ class Signalling:
         return self.task.step(batch, epoch)
 
 
-def lane_training(ranks, folder, stop_after=None, signalled=None):
-    """Train; every process writes the hash of its weights. `signalled` is the rank that stops."""
+def lane_training(ranks, folder, stop_after=None, signalled=None, ddp=None, plain=False):
+    """Train; every process writes its weights and their hash. `signalled` is the rank that stops.
+
+    `ddp` None means lanes, True ddp, and False a training on one process.
+    """
     feed = toy_feed()
-    task = task_of(feed)
-    config = toy_config(epochs=1.5, lanes=LANES, log_every=2)
+    task = task_of(feed, plain)
+    way = {"lanes": LANES} if ddp is None else {"ddp": ddp}
+    config = toy_config(epochs=1.5, log_every=2, **way)
     if signalled == ranks.rank:
         task = Signalling(task, 6)
     folder, stopped = Path(folder), None
@@ -50,9 +59,12 @@ def lane_training(ranks, folder, stop_after=None, signalled=None):
         try:
             metrics = folder / "metrics.jsonl"
             options = {"progress": False, "metrics_path": metrics, "stop_after": stop_after}
-            train(task, feed, config, folder, **given, **options)
+            summary = train(task, feed, config, folder, **given, **options)
+            (folder / "sizes").write_text(str(summary.ddp_processes))
         except Interrupted as stop:
             stopped = stop.signal
     else:
         assist(task, feed, config, **given)
+    weights = {name: value.detach().numpy() for name, value in task.model.named_parameters()}
+    np.savez(folder / f"parameters-{ranks.rank}.npz", **weights)
     (folder / f"weights-{ranks.rank}").write_text(f"{weights_hash(task.model)} {stopped}")

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,23 @@ class Groups:
                 **{name: value for name, value in os.environ.items() if "PYTEST" not in name},
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "OMP_NUM_THREADS": "1",
+                "KTFAST_PROCESS_TIMEOUT": "2",
             },
         )
         if self.process.stdout.readline() != "ready\n":
             self.close()
             raise RuntimeError(f"the run on one process failed; its log is {whole}/log.txt")
 
-    def run(self, size: int, arguments: list[str], log: Path, fault: str = "") -> list[int]:
-        """Run a command on `size` processes; return their exit codes. `log` gets the output."""
-        return self._order(size, arguments=arguments, log=log, fault=fault)
+    def run(
+        self, size: int, arguments: list[str], log: Path, fault: str = "", **kill: Any
+    ) -> list[int]:
+        """Run a command on `size` processes; return their exit codes. `log` gets the output.
+
+        `kill` is empty, or gives the `rank` that kills itself with SIGKILL, the number of the
+        `exchange` before which it does so, and a `delay` in seconds. Exchange 0 is none: the
+        process writes the number of its exchanges into the file `count`.
+        """
+        return self._order(size, arguments=arguments, log=log, fault=fault, kill=kill)
 
     def train(self, size: int, *trainings: dict) -> list[int]:
         """Run trainings with lanes, one after the other; see `lane_training`."""
@@ -72,7 +81,7 @@ class Groups:
 def _fail(fault: str) -> None:
     """Let the next shared work of this process fail."""
     from ktfast.errors import InputError
-    from ktfast.pipeline.steps import shared_work
+    from ktfast.pipeline.steps import probe_layers, shared_work
 
     def failing(*_):
         if fault != "error":
@@ -80,6 +89,25 @@ def _fail(fault: str) -> None:
         raise InputError("the helper cannot help")
 
     shared_work.FeedOrder.open = failing
+    probe_layers.knn_accuracy = failing
+
+
+def _kill(rank: int, exchange: int, delay: float, count: str = "") -> None:
+    """Let this process kill itself before an exchange of data, or a little later."""
+    from ktfast.kmeans.distributed import TorchCommunicator
+
+    wait, done = TorchCommunicator._wait, 0
+
+    def counted(self, begin):
+        nonlocal done
+        done += 1
+        if count:
+            Path(count).write_text(str(done))
+        if done == exchange:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        wait(self, begin)
+
+    TorchCommunicator._wait = counted
 
 
 def _child(order: dict, rank: int, port: int) -> int:
@@ -98,6 +126,8 @@ def _run(order: dict, rank: int) -> int:
     os.dup2(log, 2)
     if order["fault"] and rank == 1:
         _fail(order["fault"])
+    if order["kill"] and rank == order["kill"]["rank"]:
+        _kill(**order["kill"])
     return main(order["arguments"])
 
 
@@ -119,7 +149,7 @@ def _serve(run: str, arguments: list[str]) -> None:
 
     from ktfast.cli import main as command
     from ktfast.features import transform, writer
-    from ktfast.pipeline import team
+    from ktfast.pipeline import team, team_watch
     from ktfast.pipeline.steps import fit_clusters
     from ktfast.report import plots
     from ktfast.training import speed
@@ -129,6 +159,7 @@ def _serve(run: str, arguments: list[str]) -> None:
     plots._svg = lambda *_: ""  # the drawings take most of a run's time
     speed.FEED_SECONDS = speed.PEAK_SECONDS = speed.TRIAL_SECONDS = 1e-3
     team.PATIENCE_SECONDS = 3.0
+    team_watch.GRACE_SECONDS = 0.5
     # Several shards, and several blocks of rows, of few images.
     writer.SHARD_BYTES = 1 << 10
     transform.BLOCK_ROWS = fit_clusters.BLOCK_ROWS = 14
@@ -153,6 +184,9 @@ def _serve(run: str, arguments: list[str]) -> None:
                 finally:
                     os._exit(code)
             children.append(child)
+        if order.get("fault") == "SIGSTOP":  # the others end without the stopped process
+            os.waitid(os.P_PID, children[0], os.WEXITED | os.WNOWAIT)
+            os.kill(children[1], signal.SIGKILL)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(codes), flush=True)
 

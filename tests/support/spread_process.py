@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed
 
 from ktfast.kmeans import lloyd
-from ktfast.kmeans.distributed import CommunicationError
+from ktfast.kmeans.distributed import CommunicationError, torch_communicator
 from ktfast.kmeans.progress import Progress
 from support.spread_fits import CASES, cuts, fit_part
 
@@ -31,6 +31,7 @@ def own_place(name):
 
 
 def fit_cases(folder, *names):
+    torch_communicator._PIECE = 10_000  # most messages consist of several pieces
     for name in names:
         save(Path(folder) / name, fit_part(name, "torch", own_place(name)))
 

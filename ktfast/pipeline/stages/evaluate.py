@@ -25,6 +25,7 @@ from ktfast.evaluation.results import (
     VariantTable,
 )
 from ktfast.models.trunk import HIDDEN
+from ktfast.pipeline.jobs import spread
 from ktfast.pipeline.question import as_json
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
@@ -123,7 +124,8 @@ def _variant(
     run: RunFolder, folder: Path, variant: str, names: tuple[str, ...], images: LabelledSet
 ) -> VariantTable:
     """Probe every network by a named variant of the linear probe."""
-    rows = {name: stored_variant(run, folder, variant, name, images) for name in names}
+    found = spread(run, stored_variant, [(folder, variant, name, images) for name in names])
+    rows = dict(zip(names, found, strict=True))
     return VariantTable(
         {name: row.linear for name, row in rows.items()},
         {name: row.top1 for name, row in rows.items()},
@@ -135,17 +137,26 @@ def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining
     """Train the layers above each configured layer of every model anew, and test them."""
     mean_per_class: ByModel = {name: {} for name in names}
     top1: ByModel = {name: {} for name in names}
-    protocols = []
-    for name in names:
-        for layer in run.config.evaluate.retrain:
-            if name == "pretext" and layer in HIDDEN:
-                continue  # the pretext task has fully connected layers of its own
-            scores = _retrain_above(run, folder, name, layer)
-            mean_per_class[name][layer], top1[name][layer] = scores.mean_per_class, scores.top1
-            protocols.append(scores.protocol)
-            accuracy = 100 * scores.mean_per_class
-            logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
-    return Retraining(mean_per_class, top1, protocols[0])
+    # The pretext task has fully connected layers of its own.
+    pairs = [
+        (name, layer)
+        for name in names
+        for layer in run.config.evaluate.retrain
+        if not (name == "pretext" and layer in HIDDEN)
+    ]
+    # All processes share each training that has lanes. Other trainings run at the same time.
+    is_shared = run.config.transfer.training.is_shared
+    jobs = [(folder, *pair) for pair in pairs]
+    found = (
+        [_retrain_above(run, *job) for job in jobs]
+        if is_shared
+        else spread(run, _retrain_above, jobs)
+    )
+    for (name, layer), scores in zip(pairs, found, strict=True):
+        mean_per_class[name][layer], top1[name][layer] = scores.mean_per_class, scores.top1
+        accuracy = 100 * scores.mean_per_class
+        logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
+    return Retraining(mean_per_class, top1, found[0].protocol)
 
 
 def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> RetrainedScores:

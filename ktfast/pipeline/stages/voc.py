@@ -16,6 +16,7 @@ from ktfast.durable import sha256_json, write_sealed
 from ktfast.errors import ConfigError, shown
 from ktfast.evaluation.voc_results import VocRow, VocSummary
 from ktfast.images.file_records import FileHashes
+from ktfast.pipeline.jobs import spread
 from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
@@ -107,21 +108,26 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
 
 
 def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outcome:
-    models: dict[str, VocRow] = {}
-    for name in run.config.voc.models:
-        # Each row is stored at once, so that an interrupted call loses no finished model.
-        path, checkpoints = folder / f"{name}.json", folder / f"training-{name}"
-        stored = stored_row(path)
-        if stored is None:
-            logger.info("voc: %s, %s", protocol, name)
-            stored = METHODS[protocol](run, sets, name, checkpoints).to_json()
-            write_sealed(path, stored)
-        if checkpoints.exists():
-            shutil.rmtree(checkpoints)
-        models[name] = VocRow.from_json(stored)
-        score = models[name].score
-        shown = "not defined" if score is None else f"{100 * score:.1f} %"
+    names = run.config.voc.models
+    rows = spread(run, _stored_row, [(protocol, sets, name, folder) for name in names])
+    models: dict[str, VocRow] = dict(zip(names, rows, strict=True))
+    for name, row in models.items():
+        shown = "not defined" if row.score is None else f"{100 * row.score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)
     images = {"train": sets.train.n, "test": sets.test.n}
     summary = VocSummary(MEASURES[protocol], models, images).to_json()
     return Outcome(fingerprint=sha256_json(summary), outputs={"models": "*.json"}, summary=summary)
+
+
+def _stored_row(run: RunFolder, protocol: str, sets: Sets, name: str, folder: Path) -> VocRow:
+    """Fine-tune and test a model, or read the row that an interrupted call has stored."""
+    # Each row is stored at once, so that an interrupted call loses no finished model.
+    path, checkpoints = folder / f"{name}.json", folder / f"training-{name}"
+    stored = stored_row(path)
+    if stored is None:
+        logger.info("voc: %s, %s", protocol, name)
+        stored = METHODS[protocol](run, sets, name, checkpoints).to_json()
+        write_sealed(path, stored)
+    if checkpoints.exists():
+        shutil.rmtree(checkpoints)
+    return VocRow.from_json(stored)

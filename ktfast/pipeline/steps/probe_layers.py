@@ -24,16 +24,19 @@ from ktfast.evaluation.results import LowLabelRow, ProbeRow
 from ktfast.images.augment import center_crop
 from ktfast.models import TargetNetwork
 from ktfast.pipeline.environment import resolve_device
+from ktfast.pipeline.jobs import spread
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets, labels_of
 from ktfast.pipeline.steps.probed_models import ProbedNetwork, own_models, probed_network
+from ktfast.pipeline.team import processes_here
 
 logger = logging.getLogger(__name__)
 
 LEAST_BUDGET = 4 << 30
 """Bytes that probed features may take even if data.memory_budget_gb is smaller."""
 DTYPE = "float16"
+_BY_LAYER = ("linear", "linear_top1", "knn", "linear_held_out", "knn_held_out")
 
 
 def check_probe_memory(run: RunFolder, stages: Collection[str] = ()) -> None:
@@ -152,6 +155,29 @@ def probe_model(
     found = known or ProbedModel(ProbeRow({}, {}, {}, [], {}), {})
     if not missing:
         return found
+    layers, parts = tuple(missing), min(run.team.size, len(missing))
+    shares = [layers[part::parts] for part in range(parts)]
+    jobs = [(network.name, images, {k: missing[k] for k in share}) for share in shares]
+    probed = spread(run, _probe, jobs)
+    for number, layer in enumerate(layers):
+        found = _with_layer(found, probed[number % parts], layer)
+        if missing[layer].probes:
+            accuracies = 100 * found.row.linear[layer], 100 * found.row.knn[layer]
+            logger.info(
+                "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
+                images.file_of(network.name),
+                layer,
+                *accuracies,
+            )
+    return found
+
+
+def _probe(
+    run: RunFolder, name: str, images: LabelledSet, missing: dict[str, _Missing]
+) -> ProbedModel:
+    """Compute the missing probes of some layers of a network."""
+    network = probed_network(run, name)
+    found = ProbedModel(ProbeRow({}, {}, {}, [], {}), {})
     model = network.load(run)
     n_classes = len(open_set(run, images.train).classes)
     for layers in _passes(run, network, images, tuple(missing)):
@@ -167,15 +193,40 @@ def probe_model(
             }
             if missing[layer].probes:
                 found = _with_probes(run, found, layer, data, common)
-                accuracies = 100 * found.row.linear[layer], 100 * found.row.knn[layer]
-                logger.info(
-                    "evaluate: %s %s linear %.1f %%, k-NN %.1f %%",
-                    images.file_of(network.name),
-                    layer,
-                    *accuracies,
-                )
             found = _with_draws(run, found, layer, missing[layer].draws, data, common)
     return found
+
+
+def _with_layer(found: ProbedModel, new: ProbedModel, layer: str) -> ProbedModel:
+    """Add what another call has found out about a layer."""
+    row, own = found.row, new.row
+    by_layer: dict[str, Any] = {}
+    for name in _BY_LAYER:
+        values = getattr(own, name)
+        added = {layer: values[layer]} if layer in values else {}
+        by_layer[name] = {**getattr(row, name), **added}
+    few = {(each.fraction, each.count): each for each in row.low_label}
+    for each in own.low_label:
+        key = (each.fraction, each.count)
+        known = few.get(key) or replace(each, linear={}, draws={})
+        for accuracy in each.of_draws(layer):
+            few[key] = known = known.with_draw(layer, accuracy, each.protocol)
+    guesses = {
+        name: new.predictions[name]
+        for name in (f"linear_{layer}", f"knn_{layer}")
+        if name in new.predictions
+    }
+    truth = {"labels": new.predictions["labels"]} if guesses else {}
+    return ProbedModel(
+        replace(
+            row,
+            **by_layer,
+            low_label=list(few.values()),
+            protocol=own.protocol or row.protocol,
+            headline=own.headline or row.headline,
+        ),
+        {**truth, **found.predictions, **guesses},
+    )
 
 
 def _with_probes(
@@ -266,7 +317,7 @@ def _passes(
     taken = 0
     for layer in layers:
         needed = _layer_bytes(run, network, images, layer)
-        if group and taken + needed > _budget(run):
+        if group and taken + needed > _budget(run) // processes_here():
             yield group
             group, taken = (), 0
         group, taken = (*group, layer), taken + needed

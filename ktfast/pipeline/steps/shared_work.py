@@ -101,21 +101,21 @@ def ranks_of_training(run: RunFolder, feed: Feed, config: TrainingConfig) -> Ran
     feed : Feed
         Images. Only feeds over prepared images are shared.
     config : TrainingConfig
-        Number of lanes.
+        Whether processes share each batch, and how.
 
     Returns
     -------
     ranks : Ranks
         All processes, or rank 0 alone.
     """
-    is_shared = config.lanes > 1 and isinstance(feed.source, PreparedSet)
+    is_shared = config.is_shared and isinstance(feed.source, PreparedSet)
     return run.team.ranks if is_shared else ALONE
 
 
 def help_train(
     run: RunFolder, task: Task, order: FeedOrder, config: TrainingConfig, name: str
 ) -> None:
-    """Compute lanes of a training that rank 0 runs with `ktfast.training.loop.train`."""
+    """Do a part of each step of a training that rank 0 runs with `ktfast.training.loop.train`."""
     device = resolve_device(run.config.device)
     seed, ranks = run.config.seed, run.team.ranks
     with order.open(run) as feed:

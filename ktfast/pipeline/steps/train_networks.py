@@ -313,7 +313,7 @@ def train_task(
         logger.info(
             "%s: one process trains, because %s; the result has the same bits",
             name,
-            "training.lanes is 1" if config.lanes == 1 else "this stage cannot be shared",
+            "this stage cannot be shared" if config.is_shared else "training.lanes is 1",
         )
     return train(
         task,
