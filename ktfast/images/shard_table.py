@@ -31,11 +31,13 @@ class PathList(Sequence[str]):
     ----------
     names : array, uint8 [bytes]
         The paths as the file system spells them, each followed by a zero byte.
+    ends : array, int64 [n], optional
+        Place of each zero byte. None: the places are searched for.
     """
 
-    def __init__(self, names: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, names: npt.NDArray[np.uint8], ends: Int64 | None = None) -> None:
         self._names = names
-        self._ends = np.flatnonzero(names == 0)
+        self._ends = np.flatnonzero(names == 0) if ends is None else ends
         if names.size and names[-1] != 0:
             raise ValueError("the last path has no end")
 
@@ -49,7 +51,13 @@ class PathList(Sequence[str]):
         """Join lists in their order."""
         if len(lists) == 1:
             return lists[0]
-        return cls(np.concatenate([np.empty(0, np.uint8), *(each._names for each in lists)]))
+        first = np.cumsum([0, *(each._names.size for each in lists)])
+        ends = [each._ends + start for each, start in zip(lists, first, strict=False)]
+        names = [each._names for each in lists]
+        return cls(
+            np.concatenate([np.empty(0, np.uint8), *names]),
+            np.concatenate([np.empty(0, np.int64), *ends]),
+        )
 
     @property
     def names(self) -> npt.NDArray[np.uint8]:
@@ -96,19 +104,23 @@ class ShardTable:
     head : dict
         JSON values: "key" of the set, rows "first" and "next" of the index of images, the shard
         "tar", and the "skipped" images with their reasons.
-    columns : dict of str to array, int64 [n]
-        The numbers of `COLUMNS`.
+    numbers : array, int64 [6, n]
+        A row for each of `COLUMNS`.
     paths : PathList
         Path of each image.
     """
 
-    def __init__(self, head: dict[str, Any], columns: dict[str, Int64], paths: PathList) -> None:
+    def __init__(self, head: dict[str, Any], numbers: Int64, paths: PathList) -> None:
         self.head = head
-        self.columns = columns
+        self.numbers = numbers
         self.paths = paths
-        lengths = {name: len(column) for name, column in columns.items()}
-        if set(lengths.values()) != {len(paths)}:
-            raise ValueError(f"{len(paths)} paths and columns of the lengths {lengths}")
+        if numbers.shape != (len(COLUMNS), len(paths)):
+            raise ValueError(f"{len(paths)} paths and numbers of the shape {numbers.shape}")
+
+    def column(self, name: str) -> Int64:
+        """The column of this name in `COLUMNS`, int64 [n]."""
+        column: Int64 = self.numbers[COLUMNS.index(name)]
+        return column
 
     @classmethod
     def read(cls, path: Path) -> "ShardTable":
@@ -132,17 +144,17 @@ class ShardTable:
         with reading(path, "a table of prepared images", REMEDY):
             if path.suffix == ".json":
                 content = durable.read_json(path)
-                columns = {name: np.array(content.pop(name), np.int64) for name in COLUMNS}
-                return cls(content, columns, PathList.of(content.pop("paths")))
-            arrays = readers.read_npz(path, [*COLUMNS, "paths", "head"], remedy=REMEDY)
-            head = json.loads(arrays["head"].astype(np.uint8, casting="equiv").tobytes())
-            columns = {name: arrays[name].astype(np.int64, casting="equiv") for name in COLUMNS}
-            names = arrays["paths"].astype(np.uint8, casting="equiv")
-            return cls(dict(head), columns, PathList(names))
+                numbers = np.array([content.pop(name) for name in COLUMNS], np.int64)
+                return cls(content, numbers, PathList.of(content.pop("paths")))
+            arrays = readers.read_npz(path, ["head", "numbers", "paths"], remedy=REMEDY)
+            if [array.dtype for array in arrays.values()] != [np.uint8, np.int64, np.uint8]:
+                raise ValueError("its arrays have other types")
+            head = json.loads(arrays["head"].tobytes())
+            return cls(dict(head), arrays["numbers"], PathList(arrays["paths"]))
 
     def write(self, path: Path) -> None:
         """Write the table to a `.npz` file, whose bytes depend on the values only."""
         head = np.frombuffer(json.dumps(self.head).encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, head=head, paths=self.paths.names, **self.columns)  # type: ignore[arg-type]
-        durable.write_bytes(path, buffer.getbuffer())
+        np.savez(buffer, head=head, numbers=self.numbers, paths=self.paths.names)
+        durable.write_bytes(path, buffer.getvalue())

@@ -268,20 +268,19 @@ class Table:
         self.next_key = first_key
         self.paths: list[str] = []
         self.skipped: list[list[str]] = []
-        self._columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
+        self._numbers: list[tuple[int, ...]] = []
 
     def add(self, index: ImageIndex, row: int, offset: int, image: Encoded) -> None:
         """Append the image of a row, whose data begin at `offset` in the shard."""
         self.paths.append(index.paths[row])
         identity = int(index.sample_ids[row]), int(index.labels[row])
-        values = (*identity, offset, len(image.data), image.height, image.width)
-        for column, value in zip(self._columns.values(), values, strict=True):
-            column.append(value)
+        self._numbers.append((*identity, offset, len(image.data), image.height, image.width))
         self.next_key += 1
 
     def finished(self, head: dict[str, Any]) -> ShardTable:
         """Make the table with these facts about the shard, and the skipped images."""
-        columns = {name: np.array(column, np.int64) for name, column in self._columns.items()}
+        numbers = np.array(self._numbers, np.int64).reshape(-1, len(COLUMNS))
+        columns = np.ascontiguousarray(numbers.T)
         return ShardTable({**head, "skipped": self.skipped}, columns, PathList.of(self.paths))
 
 

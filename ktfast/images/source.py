@@ -368,7 +368,7 @@ class PreparedSet(ImageSource):
 
 
 def _column(tables: list[ShardTable], name: str) -> npt.NDArray[np.int64]:
-    return np.concatenate([np.empty(0, np.int64), *(table.columns[name] for table in tables)])
+    return np.concatenate([np.empty(0, np.int64), *(table.column(name) for table in tables)])
 
 
 def _close(descriptors: list[int]) -> None:
