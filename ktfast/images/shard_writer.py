@@ -17,9 +17,7 @@ from ktfast.errors import DataError
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import (
     UNREAD,
-    FileHashes,
     FileRecord,
-    read_recorded,
     read_records,
     write_records,
 )
@@ -162,7 +160,7 @@ class ShardWriter:
                 return False
             if not record.is_of(int(self.index.sizes[row]), int(self.index.mtimes_ns[row])):
                 touched.append((str(self.index.root / name), record))
-        now = FileHashes().sha256(name for name, _ in touched)
+        now = self.index.hashes().sha256(name for name, _ in touched)
         return now == [record.sha256 for _, record in touched]
 
     def _write(
@@ -203,9 +201,8 @@ class ShardWriter:
 
     def _encode(self, row: int) -> "EncodedRow":
         """The stored form of an image or the reason why it is skipped, and the file's record."""
-        path = self.source.name(row)
         try:
-            data, record = read_recorded(path)
+            data, record = self.index.read_recorded(row)
         except OSError as error:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
         try:

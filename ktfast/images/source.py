@@ -77,6 +77,11 @@ class ImageSource(ABC):
     def fingerprint(self) -> str:
         """SHA-256 that changes when the images change."""
 
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each shard, int64, in the order of the rows."""
+        return np.array([self.n], np.int64)
+
     @abstractmethod
     def name(self, row: int) -> str:
         """Name of the image in error messages."""
@@ -150,7 +155,7 @@ class ImageSource(ABC):
 
 
 class FolderSource(ImageSource):
-    """The original files of an `ImageIndex`.
+    """The original files of an `ImageIndex`, which may lie in tar files.
 
     Parameters
     ----------
@@ -192,9 +197,14 @@ class FolderSource(ImageSource):
         times = durable.sha256_json(self.index.mtimes_ns.tolist())
         return durable.sha256_json([self.index.fingerprint, times])
 
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each tar file, int64; one number for separate files."""
+        return self.index.shard_sizes
+
     def name(self, row: int) -> str:
         """Full path of the image."""
-        return str(self.index.root / self.paths[row])
+        return self.index.name(row)
 
     def read(self, row: int) -> bytes:
         """The bytes of the file.
@@ -204,11 +214,7 @@ class FolderSource(ImageSource):
         DataError
             The file does not exist any more or cannot be read.
         """
-        try:
-            with open(self.name(row), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DataError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+        return self.index.read(row)
 
     def image_for(self, row: int, short_side: int) -> DecodedImage:
         """The decoded image to be resized; see `ImageSource.image_for`."""
@@ -325,6 +331,11 @@ class PreparedSet(ImageSource):
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of all files of the set."""
         return self._fingerprint
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each shard, int64."""
+        return np.bincount(self._shard, minlength=len(self._names)).astype(np.int64)
 
     def name(self, row: int) -> str:
         """Original path of the image, its row and the folder of the set."""

@@ -1,0 +1,326 @@
+"""Images in tar files in the layout of WebDataset, here or in object storage.
+
+Files of a tar file whose names differ only after the first dot belong to one sample: `0042.jpg` is
+an image, and `0042.cls` holds the name or number of its class. The list of images holds the place
+of every image in its tar file, so that a reader fetches the bytes of one image in any order.
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ktfast.errors import DataError, reading, shown
+from ktfast.images.file_records import UNREAD, FileHashes, FileRecord
+from ktfast.images.index import ImageIndex, SkippedImage, sample_ids_of
+from ktfast.images.kinds import (
+    HEAD_BYTES,
+    NOT_AN_IMAGE,
+    OtherFiles,
+    claims_to_be_an_image,
+    never_an_image,
+    why_unread_bytes,
+)
+from ktfast.native.threads import usable_cores
+from ktfast.remote import LocalFile, StoredFile, is_pattern, local_path, stored_files, url_of
+
+SUFFIXES = (".tar",)
+CLASS_SUFFIX = "cls"
+_CLASS_BYTES = 4096
+_REMEDY = "write the tar file again"
+
+
+def holds_tars(place: str | os.PathLike[str]) -> bool:
+    """Whether a place stands for tar files: a tar file, a pattern, a URL, or a folder of tar files.
+
+    A folder that holds other folders, or files that may be images, is a folder of images.
+    """
+    if url_of(place) is not None:
+        return True
+    path = local_path(place)
+    if not path.is_dir():
+        return path.suffix == ".tar" or (not path.exists() and is_pattern(path))
+    with reading(path, "a folder of images"), os.scandir(path) as entries:
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+    tars = [entry for entry in seen if entry.name.endswith(SUFFIXES) and entry.is_file()]
+    others = (entry for entry in seen if entry not in tars)
+    return bool(tars) and all(each.is_file() and never_an_image(each.name) for each in others)
+
+
+def images_exist(place: str | os.PathLike[str]) -> bool:
+    """Whether a folder of images exists, or the tar files that a place stands for."""
+    if not holds_tars(place):
+        return Path(place).exists()
+    try:
+        return bool(stored_files(place, SUFFIXES))
+    except DataError:
+        return False
+
+
+def scan_images(
+    place: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+) -> ImageIndex:
+    """List the images of a folder, or those of tar files.
+
+    Parameters
+    ----------
+    place : path
+        A folder of images, see `ImageIndex.scan`. Or tar files: a file, a folder of tar files, a
+        pattern such as `shards/{0000..0010}.tar` or `shards/*.tar`, or a URL.
+    labels : {"folder", "none"}, default "folder"
+        "folder": the class of an image is its folder, or its file `.cls` in a tar file. "none": no
+        image has a class.
+
+    Returns
+    -------
+    index : ImageIndex
+        The images.
+
+    Raises
+    ------
+    DataError
+        There are no images, or a tar file is damaged.
+    """
+    if not holds_tars(place):
+        return ImageIndex.scan(place, labels=labels)
+    return TarIndex.scan(place, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class TarIndex(ImageIndex):
+    """The images of tar files, in the order of the files and of the images in them.
+
+    The path of an image is the path of its tar file below the common folder of the tar files,
+    followed by the image's name in the tar file.
+
+    Attributes
+    ----------
+    tars : tuple of StoredFile
+        The tar files.
+    tar_of : array, int64 [n]
+        Number of the tar file of each image.
+    offsets : array, int64 [n]
+        First byte of each image in its tar file.
+    """
+
+    tars: tuple[StoredFile, ...] = ()
+    tar_of: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def scan(
+        cls, folder: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+    ) -> "TarIndex":
+        """List the images of tar files; see `scan_images`."""
+        tars = stored_files(folder, SUFFIXES)
+        names = _below_common_folder([tar.name for tar in tars])
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            lists = list(pool.map(_list_members, tars, names))
+        found = [(number, each) for number, one in enumerate(lists) for each in one.images]
+        skipped = [each for one in lists for each in one.skipped]
+        others = OtherFiles()
+        for path in (path for one in lists for path in one.others):
+            others.add(path, NOT_AN_IMAGE)
+        if not found:
+            first = f"; the first is {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+            raise DataError(
+                f"the {len(tars)} tar files of {shown(folder)} hold no image that ktfast reads "
+                f"({len(skipped)} images were left out{first}); give tar files of images"
+            )
+        paths = tuple(image.path for _, image in found)
+        given = [image.label if labels == "folder" else "" for _, image in found]
+        classes = tuple(sorted(set(given) - {""}, key=_by_number))
+        number = {name: label for label, name in enumerate(classes)}
+        times = [_time(tar) for tar in tars]
+        return cls(
+            root=Path(folder),
+            paths=paths,
+            labels=np.array([number.get(name, -1) for name in given], np.int64),
+            classes=classes,
+            sample_ids=sample_ids_of(paths),
+            sizes=np.array([image.size for _, image in found], np.int64),
+            mtimes_ns=np.array([times[tar] for tar, _ in found], np.int64),
+            skipped=tuple(sorted(skipped, key=lambda image: image.path)),
+            others=others,
+            tars=tuple(tars),
+            tar_of=np.array([tar for tar, _ in found], np.int64),
+            offsets=np.array([image.offset for _, image in found], np.int64),
+        )
+
+    def name(self, row: int) -> str:
+        """Path or URL of the tar file, and name of the image in it."""
+        return f"{self.tars[self.tar_of[row]].name}: {self.paths[row].rpartition('.tar/')[2]}"
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image.
+
+        Raises
+        ------
+        DataError
+            The tar file cannot be read. The message names it.
+        """
+        return self.tars[self.tar_of[row]].read(int(self.offsets[row]), int(self.sizes[row]))
+
+    def read_recorded(self, row: int) -> tuple[bytes, FileRecord]:
+        """The bytes of an image, and their record."""
+        content = self.read(row)
+        sha256 = hashlib.sha256(content).hexdigest()
+        return content, FileRecord(len(content), int(self.mtimes_ns[row]), sha256)
+
+    def hashes(self, store: Path | None = None) -> FileHashes:
+        """Hashes of images by path; nothing is kept in the store."""
+        return _MemberHashes(self)
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each tar file, int64."""
+        return np.bincount(self.tar_of, minlength=len(self.tars)).astype(np.int64)
+
+    def take(self, rows: npt.NDArray[np.int64], skipped: Iterable[SkippedImage] = ()) -> "TarIndex":
+        """The index of some rows; `skipped` is added to the skipped images."""
+        plain = super().take(rows, skipped)
+        return TarIndex(
+            **vars(plain),
+            tars=self.tars,
+            tar_of=self.tar_of[rows],
+            offsets=self.offsets[rows],
+        )
+
+
+class _MemberHashes(FileHashes):
+    """Hashes of images in tar files."""
+
+    def __init__(self, index: TarIndex) -> None:
+        super().__init__()
+        self._index = index
+        self._rows = {os.fspath(index.root / path): row for row, path in enumerate(index.paths)}
+
+    def sha256(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return list(pool.map(self._hash_member, map(os.fspath, paths)))
+
+    def _hash_member(self, path: str) -> str:
+        try:
+            return hashlib.sha256(self._index.read(self._rows[path])).hexdigest()
+        except DataError:
+            return UNREAD
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An image of a tar file: path, name of the class ("": none), first byte and size."""
+
+    path: str
+    label: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Members:
+    """What a tar file holds."""
+
+    images: list[_Member]
+    skipped: list[SkippedImage]
+    others: list[str]
+
+
+def _list_members(tar: StoredFile, name: str) -> _Members:
+    """List the images of a tar file; read its headers and the files of classes only."""
+    images: list[tuple[tarfile.TarInfo, str]] = []
+    skipped: list[SkippedImage] = []
+    others: list[str] = []
+    classes: dict[str, str] = {}
+    with reading(tar.name, "a tar file", _REMEDY), tar.open() as stream:
+        for member in _members(stream, tar.size):
+            path = f"{name}/{member.name}"
+            key, suffix = _sample(member.name)
+            if suffix == CLASS_SUFFIX:
+                stream.seek(member.offset_data)
+                content = stream.read(min(member.size, _CLASS_BYTES))
+                classes[key] = os.fsdecode(content).strip()
+            elif never_an_image(member.name):
+                others.append(path)
+            elif (reason := _why_left_out(member, stream)) is None:
+                images.append((member, path))
+            elif reason == NOT_AN_IMAGE:
+                others.append(path)
+            else:
+                skipped.append(SkippedImage(path, reason))
+    found = []
+    for member, path in images:
+        key, _ = _sample(member.name)
+        label = classes.get(key, key.partition("/")[0] if "/" in key else "")
+        found.append(_Member(path, label, member.offset_data, member.size))
+    return _Members(found, skipped, others)
+
+
+def _members(stream: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar file. A damaged header is an error: `tarfile` would end the list there."""
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            if member.offset_data + (member.size if member.isreg() else 0) > size:
+                raise ValueError(f"it ends before the end of its file {member.name}")
+            archive.members = []  # the list of files that are passed would grow
+            if not member.isdir():
+                yield member
+            end = archive.offset
+    stream.seek(end)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0"):
+        raise ValueError(f"its header at byte {end:,} is damaged")
+
+
+def _why_left_out(member: tarfile.TarInfo, stream: BinaryIO) -> str | None:
+    """Why a file of a tar file is not used; None for an image that ktfast decodes."""
+    claims = claims_to_be_an_image(member.name)
+    if not member.isreg() or member.issparse():
+        return "not a regular file" if claims else NOT_AN_IMAGE
+    if not member.size:
+        return "the file is empty" if claims else NOT_AN_IMAGE
+
+    def head() -> bytes:
+        stream.seek(member.offset_data)
+        return stream.read(min(HEAD_BYTES, member.size))
+
+    return why_unread_bytes(head, member.name)
+
+
+def _sample(name: str) -> tuple[str, str]:
+    """The key of the sample that a file belongs to, and the rest of the name, in lower case."""
+    folder = _folder_of(name)
+    key, _, suffix = name[len(folder) :].partition(".")
+    return folder.removeprefix("./") + key, suffix.lower()
+
+
+def _below_common_folder(names: list[str]) -> list[str]:
+    """The names of files below the folder that all of them share."""
+    folders = [_folder_of(name).split("/") for name in names]
+    first, last = min(folders), max(folders)
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = next((place for place, (one, other) in pairs if one != other), len(first) - 1)
+    start = sum(len(part) + 1 for part in first[:shared])
+    return [name[start:] for name in names]
+
+
+def _folder_of(name: str) -> str:
+    return name[: name.rfind("/") + 1]
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """The order of classes: numbers by their value, then other names."""
+    return (int(name), name) if name.isdecimal() and name.isascii() else (1 << 64, name)
+
+
+def _time(tar: StoredFile) -> int:
+    """Modification time of a tar file; for object storage a number that its content changes."""
+    if isinstance(tar, LocalFile):
+        return os.stat(tar.name).st_mtime_ns
+    return int(hashlib.sha256(tar.identity.encode()).hexdigest()[:15], 16)
