@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +166,8 @@ class TarIndex(ImageIndex):
         DataError
             The tar file cannot be read. The message names it.
         """
-        return self.tars[self.tar_of[row]].read(int(self.offsets[row]), int(self.sizes[row]))
+        tar = self.tars[int(self.tar_of[row])]
+        return tar.read(int(self.offsets[row]), int(self.sizes[row]))
 
     def read_recorded(self, row: int) -> tuple[bytes, FileRecord]:
         """The bytes of an image, and their record."""
@@ -268,7 +269,7 @@ def _members(stream: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
         for member in archive:
             if member.offset_data + (member.size if member.isreg() else 0) > size:
                 raise ValueError(f"it ends before the end of its file {member.name}")
-            archive.members = []  # the list of files that are passed would grow
+            cast(Any, archive).members = []  # else the list of all files would grow
             if not member.isdir():
                 yield member
             end = archive.offset

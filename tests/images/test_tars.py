@@ -21,6 +21,7 @@ from ktfast.images.tars import TarIndex, holds_tars, images_exist, scan_images
 from ktfast.images.window import ShardWindow
 from ktfast.pipeline.places import check_places
 from support.pictures import encoded, picture
+from support.tiny_recipe import TINY
 
 N, PER_TAR = 12, 5
 
@@ -226,7 +227,9 @@ def test_the_command_prepare_reads_tar_files(
 ) -> None:
     run = tmp_path / "run"
     place = f"{shards}/{{0000..0002}}.tar"
-    command = ["prepare", "--run", str(run), "--data.pretext", place]
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ["prepare", "--run", str(run), "--config", str(tmp_path / "tiny.toml")]
+    command += ["--data.pretext", place]
     assert main(command) == 0
     images = PreparedSet.open(run / "prepare/pretext")
     assert images.n == N
