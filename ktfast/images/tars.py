@@ -240,7 +240,7 @@ def _list_members(tar: StoredFile, name: str) -> _Members:
     others: list[str] = []
     classes: dict[str, str] = {}
     with reading(tar.name, "a tar file", _REMEDY), tar.open() as stream:
-        for member in _members(stream, tar.size):
+        for member in _members(tar, stream):
             path = f"{name}/{member.name}"
             key, suffix = _sample(member.name)
             if suffix == CLASS_SUFFIX:
@@ -263,20 +263,22 @@ def _list_members(tar: StoredFile, name: str) -> _Members:
     return _Members(found, skipped, others)
 
 
-def _members(stream: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+def _members(tar: StoredFile, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The files of a tar file. A damaged header is an error: `tarfile` would end the list there."""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
+    with (
+        reading(tar.name, "a tar file", _REMEDY),
+        tarfile.open(fileobj=stream, mode="r:") as archive,
+    ):
         for member in archive:
-            if member.offset_data + (member.size if member.isreg() else 0) > size:
+            if member.offset_data + (member.size if member.isreg() else 0) > tar.size:
                 raise ValueError(f"it ends before the end of its file {member.name}")
             cast(Any, archive).members = []  # else the list of all files would grow
             if not member.isdir():
                 yield member
-            end = archive.offset
-    stream.seek(end)
-    block = stream.read(tarfile.BLOCKSIZE)
-    if block.strip(b"\0"):
-        raise ValueError(f"its header at byte {end:,} is damaged")
+        stream.seek(archive.offset)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if block.strip(b"\0"):
+            raise ValueError(f"its header at byte {archive.offset:,} is damaged")
 
 
 def _why_left_out(member: tarfile.TarInfo, stream: BinaryIO) -> str | None:
