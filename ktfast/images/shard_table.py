@@ -59,6 +59,13 @@ class PathList(Sequence[str]):
             np.concatenate([np.empty(0, np.int64), *ends]),
         )
 
+    def part(self, rows: slice) -> "PathList":
+        """The list of consecutive paths, which shares the memory."""
+        first, end, _ = rows.indices(len(self))
+        start = int(self._ends[first - 1]) + 1 if first else 0
+        stop = int(self._ends[end - 1]) + 1 if end > first else start
+        return PathList(self._names[start:stop], self._ends[first : max(first, end)] - start)
+
     @property
     def names(self) -> npt.NDArray[np.uint8]:
         """The block of bytes, each path followed by a zero byte."""

@@ -7,12 +7,11 @@ of every image in its tar file, so that a reader fetches the bytes of one image 
 
 import hashlib
 import os
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,21 +19,12 @@ import numpy.typing as npt
 from ktfast.errors import DataError, reading, shown
 from ktfast.images.file_records import UNREAD, FileHashes, FileRecord
 from ktfast.images.index import ImageIndex, SkippedImage, sample_ids_of
-from ktfast.images.kinds import (
-    HEAD_BYTES,
-    NOT_AN_IMAGE,
-    OtherFiles,
-    claims_to_be_an_image,
-    never_an_image,
-    why_unread_bytes,
-)
+from ktfast.images.kinds import NOT_AN_IMAGE, OtherFiles, never_an_image
+from ktfast.images.tar_members import TarMembers, load_members, members_of, save_members, time_of
 from ktfast.native.threads import usable_cores
-from ktfast.remote import LocalFile, StoredFile, is_pattern, local_path, stored_files, url_of
+from ktfast.remote import StoredFile, is_pattern, local_path, stored_files, url_of
 
 SUFFIXES = (".tar",)
-CLASS_SUFFIX = "cls"
-_CLASS_BYTES = 4096
-_REMEDY = "write the tar file again"
 
 
 def holds_tars(place: str | os.PathLike[str]) -> bool:
@@ -65,7 +55,10 @@ def images_exist(place: str | os.PathLike[str]) -> bool:
 
 
 def scan_images(
-    place: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+    place: str | os.PathLike[str],
+    *,
+    labels: Literal["folder", "none"] = "folder",
+    store: Path | None = None,
 ) -> ImageIndex:
     """List the images of a folder, or those of tar files.
 
@@ -77,6 +70,8 @@ def scan_images(
     labels : {"folder", "none"}, default "folder"
         "folder": the class of an image is its folder, or its file `.cls` in a tar file. "none": no
         image has a class.
+    store : Path, optional
+        File that keeps the lists of tar files, so that an unchanged tar file is listed once only.
 
     Returns
     -------
@@ -90,7 +85,7 @@ def scan_images(
     """
     if not holds_tars(place):
         return ImageIndex.scan(place, labels=labels)
-    return TarIndex.scan(place, labels=labels)
+    return TarIndex.scan(place, labels=labels, store=store)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,42 +111,55 @@ class TarIndex(ImageIndex):
 
     @classmethod
     def scan(
-        cls, folder: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        labels: Literal["folder", "none"] = "folder",
+        store: Path | None = None,
     ) -> "TarIndex":
         """List the images of tar files; see `scan_images`."""
         tars = stored_files(folder, SUFFIXES)
-        names = _below_common_folder([tar.name for tar in tars])
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            lists = list(pool.map(_list_members, tars, names))
-        found = [(number, each) for number, one in enumerate(lists) for each in one.images]
-        skipped = [each for one in lists for each in one.skipped]
-        others = OtherFiles()
-        for path in (path for one in lists for path in one.others):
-            others.add(path, NOT_AN_IMAGE)
-        if not found:
+        lists = _listed(tars, store)
+        prefixes = _below_common_folder([tar.name for tar in tars])
+        pairs = list(zip(prefixes, lists, strict=True))
+        paths = tuple(f"{prefix}/{name}" for prefix, one in pairs for name in one.names)
+        skipped = [
+            SkippedImage(f"{prefix}/{name}", reason)
+            for prefix, one in pairs
+            for name, reason in one.skipped
+        ]
+        if not paths:
             first = f"; the first is {skipped[0].path}: {skipped[0].reason}" if skipped else ""
             raise DataError(
                 f"the {len(tars)} tar files of {shown(folder)} hold no image that ktfast reads "
                 f"({len(skipped)} images were left out{first}); give tar files of images"
             )
-        paths = tuple(image.path for _, image in found)
-        given = [image.label if labels == "folder" else "" for _, image in found]
+        others = OtherFiles()
+        for prefix, one in pairs:
+            for name in one.others:
+                others.add(f"{prefix}/{name}", NOT_AN_IMAGE)
+        given = [label for one in lists for label in one.labels]
+        if labels == "none":
+            given = [""] * len(paths)
         classes = tuple(sorted(set(given) - {""}, key=_by_number))
         number = {name: label for label, name in enumerate(classes)}
-        times = [_time(tar) for tar in tars]
+        sizes = [len(one.names) for one in lists]
+        places = np.concatenate([one.places for one in lists], axis=1)
         return cls(
             root=Path(folder),
             paths=paths,
-            labels=np.array([number.get(name, -1) for name in given], np.int64),
+            labels=np.array(
+                [number.get(name, -1) for name in given or [""] * len(paths)], np.int64
+            ),
             classes=classes,
             sample_ids=sample_ids_of(paths),
-            sizes=np.array([image.size for _, image in found], np.int64),
-            mtimes_ns=np.array([times[tar] for tar, _ in found], np.int64),
+            sizes=places[1],
+            mtimes_ns=np.repeat(np.array([one.state[1] for one in lists], np.int64), sizes),
             skipped=tuple(sorted(skipped, key=lambda image: image.path)),
             others=others,
             tars=tuple(tars),
-            tar_of=np.array([tar for tar, _ in found], np.int64),
-            offsets=np.array([image.offset for _, image in found], np.int64),
+            tar_of=np.repeat(np.arange(len(tars)), sizes),
+            offsets=places[0],
         )
 
     def name(self, row: int) -> str:
@@ -214,93 +222,23 @@ class _MemberHashes(FileHashes):
             return UNREAD
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An image of a tar file: path, name of the class ("": none), first byte and size."""
+def _listed(tars: list[StoredFile], store: Path | None) -> list[TarMembers]:
+    """List tar files; take the lists of unchanged tar files from the store."""
+    known = load_members(store) if store is not None else {}
 
-    path: str
-    label: str
-    offset: int
-    size: int
+    def members(tar: StoredFile) -> TarMembers:
+        kept = known.get(tar.name)
+        if kept is not None and kept.state == (tar.size, time_of(tar)):
+            return kept
+        return members_of(tar)
 
-
-@dataclass(frozen=True)
-class _Members:
-    """What a tar file holds."""
-
-    images: list[_Member]
-    skipped: list[SkippedImage]
-    others: list[str]
-
-
-def _list_members(tar: StoredFile, name: str) -> _Members:
-    """List the images of a tar file; read its headers and the files of classes only."""
-    images: list[tuple[tarfile.TarInfo, str]] = []
-    skipped: list[SkippedImage] = []
-    others: list[str] = []
-    classes: dict[str, str] = {}
-    with reading(tar.name, "a tar file", _REMEDY), tar.open() as stream:
-        for member in _members(tar, stream):
-            path = f"{name}/{member.name}"
-            key, suffix = _sample(member.name)
-            if suffix == CLASS_SUFFIX:
-                stream.seek(member.offset_data)
-                content = stream.read(min(member.size, _CLASS_BYTES))
-                classes[key] = os.fsdecode(content).strip()
-            elif never_an_image(member.name):
-                others.append(path)
-            elif (reason := _why_left_out(member, stream)) is None:
-                images.append((member, path))
-            elif reason == NOT_AN_IMAGE:
-                others.append(path)
-            else:
-                skipped.append(SkippedImage(path, reason))
-    found = []
-    for member, path in images:
-        key, _ = _sample(member.name)
-        label = classes.get(key, key.partition("/")[0] if "/" in key else "")
-        found.append(_Member(path, label, member.offset_data, member.size))
-    return _Members(found, skipped, others)
-
-
-def _members(tar: StoredFile, stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar file. A damaged header is an error: `tarfile` would end the list there."""
-    with (
-        reading(tar.name, "a tar file", _REMEDY),
-        tarfile.open(fileobj=stream, mode="r:") as archive,
-    ):
-        for member in archive:
-            if member.offset_data + (member.size if member.isreg() else 0) > tar.size:
-                raise ValueError(f"it ends before the end of its file {member.name}")
-            cast(Any, archive).members = []  # else the list of all files would grow
-            if not member.isdir():
-                yield member
-        stream.seek(archive.offset)
-        block = stream.read(tarfile.BLOCKSIZE)
-        if block.strip(b"\0"):
-            raise ValueError(f"its header at byte {archive.offset:,} is damaged")
-
-
-def _why_left_out(member: tarfile.TarInfo, stream: BinaryIO) -> str | None:
-    """Why a file of a tar file is not used; None for an image that ktfast decodes."""
-    claims = claims_to_be_an_image(member.name)
-    if not member.isreg() or member.issparse():
-        return "not a regular file" if claims else NOT_AN_IMAGE
-    if not member.size:
-        return "the file is empty" if claims else NOT_AN_IMAGE
-
-    def head() -> bytes:
-        stream.seek(member.offset_data)
-        return stream.read(min(HEAD_BYTES, member.size))
-
-    return why_unread_bytes(head, member.name)
-
-
-def _sample(name: str) -> tuple[str, str]:
-    """The key of the sample that a file belongs to, and the rest of the name, in lower case."""
-    folder = _folder_of(name)
-    key, _, suffix = name[len(folder) :].partition(".")
-    return folder.removeprefix("./") + key, suffix.lower()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        lists = list(pool.map(members, tars))
+    named = {tar.name: one for tar, one in zip(tars, lists, strict=True)}
+    is_new = any(known.get(name) is not one for name, one in named.items())
+    if store is not None and store.parent.is_dir() and is_new:
+        save_members(store, {**known, **named})
+    return lists
 
 
 def _below_common_folder(names: list[str]) -> list[str]:
@@ -320,10 +258,3 @@ def _folder_of(name: str) -> str:
 def _by_number(name: str) -> tuple[int, str]:
     """The order of classes: numbers by their value, then other names."""
     return (int(name), name) if name.isdecimal() and name.isascii() else (1 << 64, name)
-
-
-def _time(tar: StoredFile) -> int:
-    """Modification time of a tar file; for object storage a number that its content changes."""
-    if isinstance(tar, LocalFile):
-        return os.stat(tar.name).st_mtime_ns
-    return int(hashlib.sha256(tar.identity.encode()).hexdigest()[:15], 16)

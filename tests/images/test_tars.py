@@ -13,6 +13,7 @@ import torch
 from ktfast.cli.main import main
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
+from ktfast.images import tars
 from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
@@ -137,6 +138,36 @@ def test_a_damaged_tar_file_is_refused_and_never_cut_short(shards: Path) -> None
     os.truncate(path, 1000)
     with pytest.raises(DataError, match=r"0001\.tar became shorter"):
         index.read(1)
+
+
+def test_lists_of_tar_files_are_kept(
+    shards: Path, memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, listed = tmp_path / "tars.npz", []
+    real = tars.members_of
+    monkeypatch.setattr(tars, "members_of", lambda tar: listed.append(tar.name) or real(tar))
+
+    def scan(place: str, number: int) -> None:
+        """Scan with the store; this number of tar files must be read."""
+        listed.clear()
+        found, expected = scan_images(place, store=store), scan_images(place)
+        assert len(listed) == number + 3
+        assert found.paths == expected.paths
+        assert found.classes == expected.classes
+        assert found.others.to_json() == expected.others.to_json()
+        for name in ("labels", "sizes", "offsets", "tar_of", "mtimes_ns", "sample_ids"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+    for place in (str(shards), memory):
+        for number in (3, 0):
+            scan(place, number)
+    scan(str(shards), 0)
+    os.utime(shards / "0001.tar", (5, 5))
+    scan(str(shards), 1)
+    content = bytearray(store.read_bytes())
+    content[len(content) // 2] ^= 1
+    store.write_bytes(content)
+    scan(str(shards), 3)
 
 
 def test_what_counts_as_tar_files(shards: Path, tmp_path: Path) -> None:

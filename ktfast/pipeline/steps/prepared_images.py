@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 HASHES = "files.json"
 """File in the run folder: hashes of files whose modification time is not the recorded one."""
 
+TARS = "tars.npz"
+"""File in the run folder: the images of tar files with their byte offsets."""
+
 
 def listed_images(run: RunFolder, name: str) -> ImageIndex:
     """List the images of a folder, once in the life of `run`.
@@ -44,7 +47,8 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
         The images.
     """
     if name not in run.listings:
-        run.listings[name] = scan_images(run.config.folders()[name])
+        folder = run.config.folders()[name]
+        run.listings[name] = scan_images(folder, store=run.folder / TARS)
     return run.listings[name]
 
 
