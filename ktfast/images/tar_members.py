@@ -141,7 +141,8 @@ def load_members(path: Path) -> dict[str, TarMembers]:
             if hashlib.sha256(content[_SEAL:]).hexdigest().encode() != content[:_SEAL]:
                 return {}
             with np.load(io.BytesIO(content[_SEAL:]), allow_pickle=False) as arrays:
-                return _separated(*(arrays[name] for name in ("head", "names", "labels", "places")))
+                head = json.loads(arrays["head"].tobytes())
+                return _separated(head, *(arrays[name] for name in ("names", "labels", "places")))
     except DataError:
         return {}
 
@@ -150,7 +151,7 @@ def _separated(head: Any, names: Any, labels: Any, places: Any) -> dict[str, Tar
     """Cut joined lists into those of each tar file."""
     found, first = {}, 0
     all_names, all_labels = PathList(names), PathList(labels)
-    for name, state, n, skipped, others in json.loads(head.tobytes()):
+    for name, state, n, skipped, others in head:
         rows = slice(first, first + n)
         found[str(name)] = TarMembers(
             (int(state[0]), int(state[1])),
