@@ -156,7 +156,7 @@ def map_npy(path: str | os.PathLike[str], remedy: str) -> Array:
     """
     with reading(path, "a .npy file", remedy):
         with open(path, "rb") as file:
-            shape, fortran, dtype = _header(file, os.fstat(file.fileno()).st_size)
+            shape, fortran, dtype = npy_header(file, os.fstat(file.fileno()).st_size)
             offset = file.tell()
         if 0 in shape:  # an empty map is not possible
             return np.empty(shape, dtype)
@@ -262,7 +262,7 @@ def _member(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> Array:
 
 def _array(file: IO[bytes], size: int) -> Array:
     """Read an array from the start of a stream of `size` bytes."""
-    shape, fortran, dtype = _header(file, size)
+    shape, fortran, dtype = npy_header(file, size)
     values = np.empty(math.prod(shape), dtype)
     content = values.view(np.uint8)
     done = 0
@@ -275,7 +275,7 @@ def _array(file: IO[bytes], size: int) -> Array:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
-def _header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read (shape, whether columns come first, dtype), and leave the stream at the values."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

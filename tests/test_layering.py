@@ -17,7 +17,7 @@ CSRC = ROOT / "csrc"
 # The eight levels of the package, from the bottom up. A unit is a folder or a file directly in
 # ktfast/. A unit imports itself and units of the levels below its own.
 LEVELS = [
-    {"errors", "durable", "manifest", "optional", "readers", "tables", "reference"},
+    {"errors", "durable", "manifest", "optional", "readers", "remote", "tables", "reference"},
     {"native"},
     {"ops"},
     {"kmeans", "images", "models", "config"},
@@ -35,6 +35,8 @@ SIBLINGS = {
     ("tables", "durable"),  # a table is complete or absent, as every file
     ("manifest", "errors"),  # so is a file that differs from its manifest
     ("manifest", "durable"),  # which hashes files
+    ("remote", "errors"),  # a stored file that cannot be read is a DataError
+    ("remote", "durable"),  # which hashes files
     ("pipeline", "report"),  # the runner ends with the report
 }
 # Files that only give another name to what lies deeper.

@@ -12,7 +12,10 @@ import numpy.typing as npt
 from ktfast.cli.printing import print_line
 from ktfast.durable import replacing
 from ktfast.errors import ConfigError, shown
+from ktfast.features.datasets import is_dataset
+from ktfast.features.row_labels import check_label_file, write_labels
 from ktfast.features.store import FeatureStore
+from ktfast.remote import url_of
 from ktfast.tables import write_assignments
 
 
@@ -27,7 +30,8 @@ def add_command(commands: Any) -> None:
         nargs="+",
         metavar="FILE",
         help=".npy, .npz or Parquet file of rows [n, d], or a folder that `ktfast features` wrote; "
-        "several files are clustered as one",
+        "or a folder of Parquet files, a Lance dataset, a pattern in quotation marks, or a URL "
+        "such as s3://bucket/rows/*.parquet; several files are clustered as one",
     )
     parser.add_argument("-k", "--clusters", type=int, required=True, help="number of clusters")
     parser.add_argument(
@@ -36,7 +40,8 @@ def add_command(commands: Any) -> None:
         type=Path,
         required=True,
         help=".npy: labels; .npz: labels, squared distances and centres; .csv: cluster and "
-        "distance of each path, or of each row number if a file names no paths",
+        "distance of each path, or of each row number if a file names no paths; .parquet: cluster "
+        "and distance beside the column path or id, or beside file and row number",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
@@ -77,6 +82,8 @@ def kmeans(options: argparse.Namespace) -> int:
     paths: Literal["ignored", "optional"] = (
         "ignored" if options.out.suffix == ".npy" else "optional"
     )
+    if options.out.suffix == ".parquet" and all(map(is_dataset, options.files)):
+        paths = "ignored"  # the paths are read file by file when the labels are written
     stores = [FeatureStore.open(path, verify=True, paths=paths) for path in options.files]
     widths = {store.dim for store in stores}
     if len(widths) > 1:
@@ -99,7 +106,7 @@ def kmeans(options: argparse.Namespace) -> int:
     rows = [shard for store in stores for shard in store.shards]
     labels, distances = model.fit(rows).assign(rows)
     centers = np.asarray(model.cluster_centers_)
-    write(options.out, Clustering(labels, distances, centers, _names(stores)))
+    write(options.out, Clustering(labels, distances, centers, stores))
     print_line(
         f"{shown(options.out)}: {len(labels)} rows in {model.n_effective_clusters_} clusters, "
         f"inertia {model.inertia_:.7g} after {model.n_iter_} iterations"
@@ -119,21 +126,21 @@ class Clustering:
         Squared distance of each row to the centre of its cluster.
     centers : array [k, d]
         The centres.
-    paths : sequence of str or None
-        Path of the image of each row, if every file names the paths.
+    stores : sequence of FeatureStore
+        The rows.
     """
 
     labels: npt.NDArray[np.int32]
     distances: npt.NDArray[np.float64]
     centers: npt.NDArray[Any]
-    paths: Sequence[str] | None
+    stores: Sequence[FeatureStore]
 
-
-def _names(stores: Sequence[FeatureStore]) -> list[str] | None:
-    """Paths of all rows, if every file names them."""
-    if any(store.paths is None for store in stores):
-        return None
-    return [path for store in stores for path in store.paths or ()]
+    @property
+    def paths(self) -> list[str] | None:
+        """Path of the image of each row, if every file names the paths."""
+        if any(store.paths is None for store in self.stores):
+            return None
+        return [path for store in self.stores for path in store.paths or ()]
 
 
 def _writer(path: Path) -> Callable[[Path, Clustering], None]:
@@ -142,8 +149,14 @@ def _writer(path: Path) -> Callable[[Path, Clustering], None]:
     The function is called before the fit, so that a wrong path is found at once.
     """
     writers = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
+    writers[".parquet"] = _write_parquet
     if path.suffix not in writers:
         raise ConfigError(f"{shown(path)}: give a file name that ends in {', '.join(writers)}")
+    if path.suffix == ".parquet":
+        check_label_file(path)
+        return _write_parquet
+    if url_of(path) is not None:
+        raise ConfigError(f"{shown(path)}: only a .parquet file is written to object storage")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
     return writers[path.suffix]
@@ -156,8 +169,8 @@ def _write_npy(path: Path, found: Clustering) -> None:
 
 def _write_npz(path: Path, found: Clustering) -> None:
     arrays = {"labels": found.labels, "distances": found.distances, "centers": found.centers}
-    if found.paths is not None:
-        arrays["paths"] = np.array(found.paths)
+    if (paths := found.paths) is not None:
+        arrays["paths"] = np.array(paths)
     with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -165,3 +178,7 @@ def _write_npz(path: Path, found: Clustering) -> None:
 def _write_csv(path: Path, found: Clustering) -> None:
     names = found.paths or [str(row) for row in range(len(found.labels))]
     write_assignments(path, names, found.labels, found.distances)
+
+
+def _write_parquet(path: Path, found: Clustering) -> None:
+    write_labels(path, found.stores, found.labels, found.distances)

@@ -15,9 +15,9 @@ class ClusterConfig(Section):
     features: Path | None = side_option(
         None,
         description="features to cluster: a folder that `ktfast features` wrote; an .npz or "
-        "Parquet file with paths and features; or a .npy file, if possible with a .csv or .txt "
-        "list of paths beside it; paths are relative to data.transfer; not set: the run's own "
-        "features",
+        "Parquet file with paths and features; a folder, pattern or URL of such Parquet files, or "
+        "a Lance dataset; or a .npy file, if possible with a .csv or .txt list of paths beside it; "
+        "paths are relative to data.transfer; not set: the run's own features",
     )
     n_clusters: int = Field(
         2000, ge=2, description="number of clusters, which is the number of pseudo-labels"

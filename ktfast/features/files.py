@@ -103,7 +103,6 @@ def read_parquet(path: Path, needs_paths: bool = True) -> tuple[Array, Paths | N
         lists differ in length.
     """
     try:
-        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(
@@ -113,24 +112,9 @@ def read_parquet(path: Path, needs_paths: bool = True) -> tuple[Array, Paths | N
     with reading(path, "a Parquet file", "write it again with pyarrow, pandas or polars"):
         with open(path, "rb") as stream:
             schema = parquet.read_schema(stream)
-            lists = [field.name for field in schema if _is_list(arrow.types, field.type)]
-            names = [field.name for field in schema]
-            column = "features" if "features" in lists or len(lists) != 1 else lists[0]
-            key = next((name for name in PATH_COLUMNS if name in names), None)
-            columns = [column]
-            if not lists and not needs_paths:
-                columns = _number_columns(path, schema, key)
-            elif column not in lists or (key is None and needs_paths):
-                expected = "a column path and a column features" if needs_paths else "one column"
-                raise DataError(
-                    f"{shown(path)} must have {expected} of lists of "
-                    f"numbers, got the columns {', '.join(names)}; name the columns so"
-                )
+            columns, key = feature_columns(path, schema, needs_paths)
             table = parquet.read_table(stream, columns=[*([key] if key else []), *columns])
-        if lists:
-            features = _matrix(path, table[column].combine_chunks(), column)
-        else:
-            features = _from_columns(path, table, columns)
+        features = table_matrix(path, table, columns)
         if key is None:
             return features, None
         paths = table[key].to_pylist()
@@ -142,7 +126,63 @@ def read_parquet(path: Path, needs_paths: bool = True) -> tuple[Array, Paths | N
     return features, tuple(os.fsdecode(name) for name in paths)
 
 
-def _number_columns(path: Path, schema: Any, key: str | None) -> list[str]:
+def feature_columns(
+    path: Path | str, schema: Any, needs_paths: bool, keys: Sequence[str] = PATH_COLUMNS
+) -> tuple[list[str], str | None]:
+    """Choose the columns of a table of Arrow that hold the features and the paths.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file, for messages.
+    schema : Schema
+        The columns of the table.
+    needs_paths : bool
+        Refuse a table without paths; see `read_parquet`.
+    keys : sequence of str
+        Names that the column of the paths may have.
+
+    Returns
+    -------
+    columns : list of str
+        One column of lists, or columns of numbers.
+    key : str or None
+        The column of the paths, if there is one.
+
+    Raises
+    ------
+    DataError
+        The table lacks a column. The message names the columns.
+    """
+    lists = [field.name for field in schema if _is_list(field.type)]
+    names = [field.name for field in schema]
+    column = "features" if "features" in lists or len(lists) != 1 else lists[0]
+    key = next((name for name in keys if name in names), None)
+    if not lists and not needs_paths:
+        return _number_columns(path, schema, key), key
+    if column not in lists or (key not in PATH_COLUMNS and needs_paths):
+        expected = "a column path and a column features" if needs_paths else "one column"
+        raise DataError(
+            f"{shown(path)} must have {expected} of lists of "
+            f"numbers, got the columns {', '.join(names)}; name the columns so"
+        )
+    return [column], key
+
+
+def table_matrix(path: Path | str, table: Any, columns: Sequence[str]) -> Array:
+    """Turn the columns that `feature_columns` chose into an array [n, d].
+
+    Raises
+    ------
+    DataError
+        A value is missing, or the lists differ in length. The message names the column.
+    """
+    if _is_list(table.schema.field(columns[0]).type):
+        return _matrix(path, table[columns[0]].combine_chunks(), columns[0])
+    return _from_columns(path, table, columns)
+
+
+def _number_columns(path: Path | str, schema: Any, key: str | None) -> list[str]:
     """Name the columns of numbers; refuse columns of other types, such as row numbers or text."""
     kinds = {field.name: str(field.type) for field in schema if not _is_index(field.name, key)}
     first = next(iter(kinds.values()), "nothing")
@@ -169,7 +209,7 @@ def _is_index(name: str, key: str | None) -> bool:
     return name == key or name.startswith("__index_level_")
 
 
-def _from_columns(path: Path, table: Any, columns: Sequence[str]) -> Array:
+def _from_columns(path: Path | str, table: Any, columns: Sequence[str]) -> Array:
     """Join columns of numbers to an array [n, d]."""
     missing = next((name for name in columns if table[name].null_count), None)
     if missing is not None:
@@ -180,12 +220,14 @@ def _from_columns(path: Path, table: Any, columns: Sequence[str]) -> Array:
     return np.stack([table[name].to_numpy() for name in columns], axis=1)
 
 
-def _is_list(types: Any, kind: Any) -> bool:
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
     tests = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     return any(test(kind) for test in tests)
 
 
-def _matrix(path: Path, lists: Any, column: str) -> Array:
+def _matrix(path: Path | str, lists: Any, column: str) -> Array:
     """Turn a column of equally long lists of numbers into an array [n, d]."""
     values = lists.flatten()
     n, lengths = len(lists), set(lists.value_lengths().unique().to_pylist())

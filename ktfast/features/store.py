@@ -1,14 +1,17 @@
 """Read features from disk: one row per image, in shards that are memory-mapped.
 
-A single file from elsewhere is read too: `ktfast.features.files` lists the formats.
+A single file from elsewhere is read too: `ktfast.features.files` lists the formats. So are many
+files, and files of object storage: see `ktfast.features.datasets`.
 
 A feature folder holds the features `features-00000.npy` ..., the sample ids
 `sample_ids-00000.npy` ... and the manifest `manifest.json`. A `FeatureWriter` writes the manifest
 after every shard, and marks it as complete at the end.
 """
 
+import contextlib
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +20,13 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.errors import DataError, InputError, opens, shown
+from ktfast.features.datasets import RowIds, is_dataset, open_dataset
 from ktfast.features.files import READERS, checked, list_beside, read_list
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
 from ktfast.manifest import problems
 from ktfast.ops.mapped import is_mapped, take_mapped
 from ktfast.readers import map_npy
+from ktfast.remote import local_path
 
 Array = npt.NDArray[Any]
 
@@ -42,13 +47,15 @@ class FeatureStore:
     meta : dict
         JSON values that the writer stored with the features.
     hashes : list of str or None
-        SHA-256 of the files; None for a single file.
+        SHA-256 of the files; None for a single file or a dataset.
 
     Attributes
     ----------
     paths : tuple of str or None
-        Path of the image of each row, if a single file names the paths; see
+        Path of the image of each row, if a single file or a dataset names the paths; see
         `ktfast.features.matching.match_rows`.
+    row_ids : list of RowIds
+        Names of the rows of each shard, to write results beside them.
     """
 
     paths: tuple[str, ...] | None = None
@@ -67,6 +74,7 @@ class FeatureStore:
         self.meta = meta
         self._hashes = hashes
         self._files = [path]
+        self._identity: Callable[[], list[str]] = self._hashes_of_files
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
 
     @classmethod
@@ -84,7 +92,9 @@ class FeatureStore:
         ----------
         path : path-like
             Folder with a `manifest.json`; or a `.npy` file with numbers [n, d], beside which a list
-            of paths may lie; or an `.npz` or Parquet file with features and paths.
+            of paths may lie; or an `.npz` or Parquet file with features and paths. Or a dataset: a
+            folder or a pattern of Parquet files, a Lance dataset, or a URL of one of them or of
+            `.npy` files.
         verify : bool
             Compare the SHA-256 of the shards. The first call in a process reads all shards. Sizes,
             and the SHA-256 of the sample ids, are always compared.
@@ -95,14 +105,17 @@ class FeatureStore:
         Returns
         -------
         store : FeatureStore
-            The features, memory-mapped. Those of `.npz` and Parquet files are in memory.
+            The features, memory-mapped. Those of a single `.npz` or Parquet file are in memory.
+            Those of a dataset are lazy: each pass reads them from their files.
 
         Raises
         ------
         DataError
             A file is missing, unfinished or damaged. The message names the file.
         """
-        path = Path(path)
+        path = local_path(path)
+        if is_dataset(path):
+            return cls._open_dataset(path, paths)
         if path.is_file():
             return cls._open_file(path, paths)
         manifest = read_manifest(path)
@@ -123,6 +136,19 @@ class FeatureStore:
                 raise DataError(f"{path / shard['file']} does not fit its manifest; {REMEDY}")
         hashes = [record["sha256"] for shard in shards for record in files_of(shard)]
         return cls(path, arrays, load_ids(path, shards), manifest["meta"], hashes)
+
+    @classmethod
+    def _open_dataset(cls, path: Path, use_paths: str) -> "FeatureStore":
+        """Open many files, or files of object storage."""
+        dataset = open_dataset(path, needs_paths=use_paths == "needed")
+        n = sum(len(shard) for shard in dataset.shards)
+        shards: list[Any] = [shard for shard in dataset.shards if len(shard)]
+        store = cls(path, shards, np.arange(n, dtype=np.int64), {}, None)
+        store.row_ids = [ids for ids in dataset.ids if ids.n]
+        store._identity = dataset.identity
+        if use_paths != "ignored":
+            store.paths = dataset.paths()
+        return store
 
     @classmethod
     def _open_file(cls, path: Path, use_paths: str) -> "FeatureStore":
@@ -162,8 +188,25 @@ class FeatureStore:
 
         If a list of paths lies beside the file, the list is part of the content.
         """
-        hashes = self._hashes or [durable.sha256_file(path) for path in self._files]
+        hashes = self._hashes or self._identity()
         return durable.sha256_json([self.n, self.dim, str(self.dtype), *hashes])
+
+    def _hashes_of_files(self) -> list[str]:
+        return [durable.sha256_file(path) for path in self._files]
+
+    @functools.cached_property
+    def row_ids(self) -> list[RowIds]:
+        """Names of the rows of each shard."""
+        if self.paths is not None:
+            import pyarrow
+
+            names = [os.fsencode(name) for name in self.paths]
+            ids = pyarrow.array(names, pyarrow.binary())
+            with contextlib.suppress(pyarrow.ArrowInvalid):  # a path that is not UTF-8
+                ids = ids.cast(pyarrow.string())
+            return [RowIds("path", str(self.path), self.n, lambda: ids)]
+        pairs = zip(self._starts.tolist(), self.shards, strict=False)
+        return [RowIds(None, str(self.path), len(shard), first=first) for first, shard in pairs]
 
     def between(self, first: int, end: int) -> list[Array]:
         """List the shards, cut to the rows `first` to `end` - 1; one empty shard without rows."""

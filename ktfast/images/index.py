@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import DataError, shown
+from ktfast.images.file_records import FileHashes, FileRecord, read_recorded
 from ktfast.images.kinds import (
     IMAGE_SUFFIXES,
     NOT_AN_IMAGE,
@@ -216,6 +217,43 @@ class ImageIndex:
     def n(self) -> int:
         """Number of images."""
         return len(self.paths)
+
+    def name(self, row: int) -> str:
+        """Full path of an image, for messages."""
+        return str(self.root / self.paths[row])
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image's file.
+
+        Raises
+        ------
+        DataError
+            The file does not exist any more or cannot be read.
+        """
+        try:
+            with open(self.name(row), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise DataError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+
+    def read_recorded(self, row: int) -> tuple[bytes, FileRecord]:
+        """The bytes of an image's file, and the file's record.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        """
+        return read_recorded(self.name(row))
+
+    def hashes(self, store: Path | None = None) -> FileHashes:
+        """Hashes of the images' files, kept in a store; see `FileHashes`."""
+        return FileHashes(store)
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each tar file, int64; one number for separate files."""
+        return np.array([self.n], np.int64)
 
     @functools.cached_property
     def fingerprint(self) -> str:

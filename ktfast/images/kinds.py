@@ -5,7 +5,7 @@ A file that is no image is never dropped silently: `OtherFiles` lists its path a
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -158,14 +158,36 @@ def why_unread(path: str, name: str) -> str | None:
     OSError
         The file cannot be read.
     """
+
+    def head() -> bytes:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(HEAD_BYTES)
+
+    return why_unread_bytes(head, name)
+
+
+def why_unread_bytes(head: Callable[[], bytes], name: str) -> str | None:
+    """Say why ktfast does not decode a file; see `why_unread`.
+
+    Parameters
+    ----------
+    head : callable
+        Reads the first `HEAD_BYTES` bytes of the file.
+    name : str
+        The file's own name.
+
+    Returns
+    -------
+    reason : str or None
+        As `why_unread` gives it.
+    """
     suffix = os.path.splitext(name)[1].lower()
     if suffix in IMAGE_SUFFIXES and (READS_AVIF or suffix != ".avif"):
         return None
     known = "AVIF" if suffix == ".avif" else _UNREAD_SUFFIXES.get(suffix)
     if known == "camera raw":
         return _remedy(known)
-    with open(path, "rb", buffering=0) as file:
-        found = format_of(file.read(HEAD_BYTES)) or known
+    found = format_of(head()) or known
     if found is None:
         return NOT_AN_IMAGE
     return None if found in READ_FORMATS else _remedy(found)

@@ -22,7 +22,7 @@ from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.opening import PIXEL_LIMIT
 from ktfast.images.shard_writer import ShardWriter, skip_reason
-from ktfast.images.source import SCHEMA, Decoding, FolderSource, PreparedSet
+from ktfast.images.source import Decoding, FolderSource, PreparedSet
 
 SHARD_BYTES = 256 << 20
 """Default size of a shard. An interruption loses at most one shard of work."""
@@ -95,8 +95,8 @@ def prepare(
     if decoding not in ("reduced", "full"):
         raise ConfigError(f"decoding must be reduced or full, got {decoding!r}")
     options: dict[str, Any] = {
-        "schema": SCHEMA, "short_side": short_side, "quality": quality,
-        "subsampling": subsampling, "format": format, "shard_bytes": shard_bytes,
+        "short_side": short_side, "quality": quality, "subsampling": subsampling,
+        "format": format, "shard_bytes": shard_bytes,
     }  # fmt: skip
     if max_pixels != PIXEL_LIMIT:  # sets of earlier versions lack the option
         options["max_pixels"] = max_pixels

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import logging
 import tarfile
 from collections.abc import Callable, Iterator
@@ -18,9 +17,7 @@ from ktfast.errors import DataError
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import (
     UNREAD,
-    FileHashes,
     FileRecord,
-    read_recorded,
     read_records,
     write_records,
 )
@@ -29,7 +26,8 @@ from ktfast.images.index import UNREADABLE, ImageIndex
 from ktfast.images.jpeg import is_upright_colour_jpeg
 from ktfast.images.opening import PIXEL_LIMIT, DecodeError
 from ktfast.images.resize import DecodedImage
-from ktfast.images.source import INDEX, JOURNAL, SOURCES, TABLE, FolderSource
+from ktfast.images.shard_table import COLUMNS, PathList, ShardTable
+from ktfast.images.source import INDEX, JOURNAL, SCHEMA, SOURCES, TABLE, FolderSource
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +42,8 @@ class ShardWriter:
     out : Path
         Folder of the prepared set.
     options : dict
-        Options of `prepare`, and the schema. `max_pixels` and `decoding` may be missing. A set
-        without `decoding` was decoded fully.
+        Options of `prepare`. `max_pixels` and `decoding` may be missing. A set without `decoding`
+        was decoded fully.
     progress : callable or None
         Called with (images done, images in all).
     """
@@ -65,7 +63,9 @@ class ShardWriter:
         )
         self.out = out
         self.options = options
-        self.key = durable.sha256_json([index.fingerprint, options])
+        # All versions of ktfast put this number into the key, so that a shard whose table an
+        # earlier version wrote is kept.
+        self.key = durable.sha256_json([index.fingerprint, {"schema": 1, **options}])
         self.progress = progress
         self.done: list[dict[str, Any]] = []
         self.known = self._known_shards()
@@ -79,12 +79,9 @@ class ShardWriter:
                 row = self._keep(row) or self._write(row, encoded)
                 if self.progress is not None:
                     self.progress(row, n)
-        for kind in ("shard-*", "sources-*"):
-            for path in self.out.glob(kind):
-                number = path.stem.rpartition("-")[2]
-                if number.isdigit() and int(number) >= len(self.done):
-                    path.unlink()
+        self._remove_other_shards()
         content = {
+            "schema": SCHEMA,
             **self.options,
             "root": str(self.index.root),
             "source_fingerprint": self.index.fingerprint,
@@ -96,6 +93,17 @@ class ShardWriter:
         self.known = []
         self._write_journal()
         durable.write_sealed(self.out / INDEX, content)
+
+    def _remove_other_shards(self) -> None:
+        """Delete shards beyond the last one, and tables that another version of ktfast wrote."""
+        tables = {shard["table"]["file"] for shard in self.done}
+        for kind in ("shard-*", "sources-*"):
+            for path in self.out.glob(kind):
+                number = path.stem.rpartition("-")[2]
+                is_table = path.match("shard-*.json") or path.match("shard-*.npz")
+                replaced = is_table and path.name not in tables
+                if number.isdigit() and (replaced or int(number) >= len(self.done)):
+                    path.unlink()
 
     def _known_shards(self) -> list[dict[str, Any]]:
         """The shards of an earlier call, from the journal if it is whole, else from `index.json`.
@@ -128,12 +136,11 @@ class ShardWriter:
         if len(self.done) >= len(self.known):
             return None
         shard = self.known[len(self.done)]
-        path = self.out / TABLE.format(len(self.done))
         for whole in (shard["table"], shard):
             if not is_whole(self.out, whole, hashed=True):
                 logger.warning("%s is damaged; writing it again", self.out / whole["file"])
                 return None
-        table = durable.read_json(path)
+        table = ShardTable.read(self.out / shard["table"]["file"]).head
         if table["key"] != self.key or table["first"] != first:
             return None
         if not self._same_sources(first, int(table["next"])):
@@ -153,7 +160,7 @@ class ShardWriter:
                 return False
             if not record.is_of(int(self.index.sizes[row]), int(self.index.mtimes_ns[row])):
                 touched.append((str(self.index.root / name), record))
-        now = FileHashes().sha256(name for name, _ in touched)
+        now = self.index.hashes().sha256(name for name, _ in touched)
         return now == [record.sha256 for _, record in touched]
 
     def _write(
@@ -185,20 +192,17 @@ class ShardWriter:
         stored = {"file": path.name, "bytes": tar.position, "sha256": sha256}
         head = {"key": self.key, "first": first, "next": next_row, "tar": stored}
         table_path = self.out / TABLE.format(number)
-        durable.write_bytes(
-            table_path, json.dumps({**head, "skipped": table.skipped, **table.columns}).encode()
-        )
+        table.finished(head).write(table_path)
         place = self.out / SOURCES.format(number)
         write_records(place, sources, key=self.key, first=first)
-        self.done.append({**stored, "rows": len(table.columns["paths"]), "table": part(table_path)})
+        self.done.append({**stored, "rows": len(table.paths), "table": part(table_path)})
         self._write_journal()
         return next_row
 
     def _encode(self, row: int) -> "EncodedRow":
         """The stored form of an image or the reason why it is skipped, and the file's record."""
-        path = self.source.name(row)
         try:
-            data, record = read_recorded(path)
+            data, record = self.index.read_recorded(row)
         except OSError as error:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
         try:
@@ -240,7 +244,7 @@ class Encoded:
 
 
 class Table:
-    """The table of a shard: columns with one entry per image.
+    """Collects the table of a shard.
 
     Parameters
     ----------
@@ -251,25 +255,30 @@ class Table:
     ----------
     next_key : int
         Row of the prepared set that the next image gets.
+    paths : list of str
+        Path of each image.
     skipped : list of list of str
         Path and reason of each skipped image.
-    columns : dict of str to list
-        The columns.
     """
 
     def __init__(self, first_key: int) -> None:
         self.next_key = first_key
+        self.paths: list[str] = []
         self.skipped: list[list[str]] = []
-        names = ("paths", "sample_ids", "labels", "offsets", "lengths", "heights", "widths")
-        self.columns: dict[str, list[Any]] = {name: [] for name in names}
+        self._numbers: list[tuple[int, ...]] = []
 
     def add(self, index: ImageIndex, row: int, offset: int, image: Encoded) -> None:
         """Append the image of a row, whose data begin at `offset` in the shard."""
-        identity = index.paths[row], int(index.sample_ids[row]), int(index.labels[row])
-        values = (*identity, offset, len(image.data), image.height, image.width)
-        for column, value in zip(self.columns.values(), values, strict=True):
-            column.append(value)
+        self.paths.append(index.paths[row])
+        identity = int(index.sample_ids[row]), int(index.labels[row])
+        self._numbers.append((*identity, offset, len(image.data), image.height, image.width))
         self.next_key += 1
+
+    def finished(self, head: dict[str, Any]) -> ShardTable:
+        """Make the table with these facts about the shard, and the skipped images."""
+        numbers = np.array(self._numbers, np.int64).reshape(-1, len(COLUMNS))
+        columns = np.ascontiguousarray(numbers.T)
+        return ShardTable({**head, "skipped": self.skipped}, columns, PathList.of(self.paths))
 
 
 class TarFile:

@@ -19,13 +19,15 @@ from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.kinds import OtherFiles
 from ktfast.images.opening import PIXEL_LIMIT
 from ktfast.images.resize import DecodedImage
+from ktfast.images.shard_table import PathList, ShardTable
 from ktfast.manifest import problems
 
 Decoding = Literal["reduced", "full"]
 """Whether a JPEG file that is much larger than the target is decoded at a fraction of its size."""
-SCHEMA = 1
+SCHEMA = 2
+"""The layout of the folder. Sets of schema 1, whose tables are JSON, are read, too."""
 INDEX = "index.json"
-TABLE = "shard-{:05d}.json"
+TABLE = "shard-{:05d}.npz"
 SOURCES = "sources-{:05d}.json"
 """Records of the files from which a shard was made (`ktfast.images.file_records`)."""
 JOURNAL = "shards.json"
@@ -74,6 +76,11 @@ class ImageSource(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 that changes when the images change."""
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each shard, int64, in the order of the rows."""
+        return np.array([self.n], np.int64)
 
     @abstractmethod
     def name(self, row: int) -> str:
@@ -148,7 +155,7 @@ class ImageSource(ABC):
 
 
 class FolderSource(ImageSource):
-    """The original files of an `ImageIndex`.
+    """The original files of an `ImageIndex`, which may lie in tar files.
 
     Parameters
     ----------
@@ -190,9 +197,14 @@ class FolderSource(ImageSource):
         times = durable.sha256_json(self.index.mtimes_ns.tolist())
         return durable.sha256_json([self.index.fingerprint, times])
 
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each tar file, int64; one number for separate files."""
+        return self.index.shard_sizes
+
     def name(self, row: int) -> str:
         """Full path of the image."""
-        return str(self.index.root / self.paths[row])
+        return self.index.name(row)
 
     def read(self, row: int) -> bytes:
         """The bytes of the file.
@@ -202,11 +214,7 @@ class FolderSource(ImageSource):
         DataError
             The file does not exist any more or cannot be read.
         """
-        try:
-            with open(self.name(row), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise DataError(f"{self.name(row)} cannot be read: {error.strerror}") from error
+        return self.index.read(row)
 
     def image_for(self, row: int, short_side: int) -> DecodedImage:
         """The decoded image to be resized; see `ImageSource.image_for`."""
@@ -229,7 +237,7 @@ class PreparedSet(ImageSource):
         Folder of the set.
     index : dict
         Content of the file `index.json`.
-    tables : list of dict
+    tables : list of ShardTable
         Table of each shard.
 
     Attributes
@@ -246,12 +254,12 @@ class PreparedSet(ImageSource):
 
     short_side: int
 
-    def __init__(self, folder: Path, index: dict[str, Any], tables: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, index: dict[str, Any], tables: list[ShardTable]) -> None:
         self.folder = folder
         self.format: str = index["format"]
         self.short_side = index["short_side"]
         self.classes = tuple(index["classes"])
-        self.paths = tuple(path for table in tables for path in table["paths"])
+        self.paths = PathList.joined([table.paths for table in tables])
         self.n = len(self.paths)
         self.sample_ids = _column(tables, "sample_ids")
         self.labels = _column(tables, "labels")
@@ -259,8 +267,8 @@ class PreparedSet(ImageSource):
         self.widths = _column(tables, "widths")
         self._offsets = _column(tables, "offsets")
         self.lengths = _column(tables, "lengths")
-        self._shard = np.repeat(np.arange(len(tables)), [len(table["paths"]) for table in tables])
-        skipped = [*index["skipped"], *(pair for table in tables for pair in table["skipped"])]
+        self._shard = np.repeat(np.arange(len(tables)), [len(table.paths) for table in tables])
+        skipped = [*index["skipped"], *(pair for table in tables for pair in table.head["skipped"])]
         self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
         self.others = OtherFiles.from_json(index.get("others", {}))
         self.pixel_limit = max(PIXEL_LIMIT, index.get("max_pixels", 0))
@@ -303,10 +311,10 @@ class PreparedSet(ImageSource):
                 f"no finished prepared set in {folder} ({INDEX} is missing); run ktfast prepare"
             )
         index = durable.read_sealed(folder / INDEX, "run ktfast prepare again")
-        if index.get("schema") != SCHEMA:
+        if index.get("schema") not in (1, SCHEMA):
             raise DataError(
-                f"{folder / INDEX} is not of schema {SCHEMA}, which this version of ktfast reads;"
-                " remove the folder and run ktfast prepare"
+                f"{folder / INDEX} is not of schema 1 or {SCHEMA}, which this version of ktfast"
+                " reads; remove the folder and run ktfast prepare"
             )
         shards = index["shards"]
         damaged = problems(((folder / s["file"], s) for s in shards), hashed=verify)
@@ -316,13 +324,18 @@ class PreparedSet(ImageSource):
                 f"{shown(path)} is damaged: it {problem}; run ktfast prepare again, which makes "
                 "only damaged files again"
             )
-        tables = [durable.read_json(folder / shard["table"]["file"]) for shard in shards]
+        tables = [ShardTable.read(folder / shard["table"]["file"]) for shard in shards]
         return cls(folder, index, tables)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of all files of the set."""
         return self._fingerprint
+
+    @property
+    def shard_sizes(self) -> npt.NDArray[np.int64]:
+        """Number of images of each shard, int64."""
+        return np.bincount(self._shard, minlength=len(self._names)).astype(np.int64)
 
     def name(self, row: int) -> str:
         """Original path of the image, its row and the folder of the set."""
@@ -365,8 +378,8 @@ class PreparedSet(ImageSource):
         return data
 
 
-def _column(tables: list[dict[str, Any]], name: str) -> npt.NDArray[np.int64]:
-    return np.array([value for table in tables for value in table[name]], np.int64)
+def _column(tables: list[ShardTable], name: str) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *(table.column(name) for table in tables)])
 
 
 def _close(descriptors: list[int]) -> None:

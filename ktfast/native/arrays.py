@@ -10,6 +10,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from ktfast.native.lazy_rows import LazyRows
+
 __all__ = [
     "as_like",
     "contiguous",
@@ -32,6 +34,8 @@ def library_of(array: Any) -> Library:
     TypeError
         The object is no array of NumPy, torch or CuPy.
     """
+    if isinstance(array, LazyRows):  # blocks of these rows are arrays of NumPy
+        return "numpy"
     for kind in type(array).__mro__:
         name = kind.__module__.partition(".")[0]
         if name == "numpy" and isinstance(array, np.ndarray):

@@ -1,7 +1,8 @@
 """Copy rows of memory-mapped files. A file that becomes shorter raises an error. Internal.
 
 Another program may cut a file off while the file is mapped. Whoever then touches the mapped memory
-is killed by the signal SIGBUS. The system call `process_vm_readv` copies the memory instead: the
+is killed by the signal SIGBUS. Rows that are not mapped but read (`LazyRows`) have the same
+functions. The system call `process_vm_readv` copies the memory instead: the
 kernel stops at the first page that the file no longer has, and says how many bytes it has copied.
 The call costs as much time as copying the memory in the process.
 """
@@ -16,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import DataError, shown
+from ktfast.native.lazy_rows import LazyRows
 from ktfast.ops.vectors import COPY_BYTES, contiguous, read_ahead, readable
+
+Rows = npt.NDArray[Any] | LazyRows
 
 # The kernel takes at most this many areas in a call.
 _AREAS = 1024
@@ -25,20 +29,22 @@ _CALL_BYTES = 1 << 30
 
 
 def is_mapped(x: Any) -> bool:
-    """Whether an array is a memory-mapped matrix without gaps, which the functions here copy.
+    """Whether the functions here copy the rows: those of a memory map without gaps, or lazy rows.
 
     A copy of a memory map in main memory is of NumPy's type `memmap`, too, but maps no file.
     """
+    if isinstance(x, LazyRows):
+        return True
     is_map = isinstance(x, np.memmap) and getattr(x, "_mmap", None) is not None
     return is_map and x.ndim == 2 and bool(x.flags.c_contiguous)
 
 
-def copy_mapped(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
+def copy_mapped(source: Rows, target: npt.NDArray[Any]) -> None:
     """Copy rows from a mapped file.
 
     Parameters
     ----------
-    source : np.memmap [m, d]
+    source : np.memmap or LazyRows [m, d]
         Rows without gaps.
     target : array [m, d]
         Receives the rows; in the same dtype and without gaps.
@@ -48,6 +54,9 @@ def copy_mapped(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
     DataError
         The file has become shorter. The message names the file.
     """
+    if isinstance(source, LazyRows):
+        np.copyto(target, source.read(0, len(source)))
+        return
     from_bytes, into = source.reshape(-1).view(np.uint8), target.reshape(-1).view(np.uint8)
     for start in range(0, source.nbytes, _CALL_BYTES):
         piece = into[start : start + _CALL_BYTES]
@@ -56,13 +65,13 @@ def copy_mapped(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
 
 
 def copied_blocks(
-    source: npt.NDArray[Any], most_rows: int | None = None
+    source: Rows, most_rows: int | None = None
 ) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Divide the rows of a mapped file into blocks, each of which is copied to one buffer.
 
     Parameters
     ----------
-    source : np.memmap [n, d]
+    source : np.memmap or LazyRows [n, d]
         Rows without gaps.
     most_rows : int, optional
         Most rows of a block. None: as many as `COPY_BYTES` hold.
@@ -82,6 +91,11 @@ def copied_blocks(
     n, d = source.shape
     step = max(1, COPY_BYTES // max(1, d * source.itemsize))
     step = min(step, n, most_rows or step)
+    if isinstance(source, LazyRows):
+        for start in range(0, n, max(1, step)):
+            block = source.read(start, min(start + step, n))
+            yield slice(start, start + len(block)), block if readable(block) else contiguous(block)
+        return
     buffer = np.empty((step, d), source.dtype)
     for start in range(0, n, max(1, step)):
         rows = slice(start, min(start + step, n))
@@ -91,12 +105,12 @@ def copied_blocks(
         yield rows, block if readable(block) else contiguous(block)
 
 
-def take_mapped(source: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def take_mapped(source: Rows, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Copy some rows of a mapped file.
 
     Parameters
     ----------
-    source : np.memmap [n, d]
+    source : np.memmap or LazyRows [n, d]
         Rows without gaps.
     rows : array, int64 [m]
         Numbers of the rows, in 0 .. n - 1.
@@ -111,6 +125,8 @@ def take_mapped(source: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.ND
     DataError
         The file has become shorter. The message names the file.
     """
+    if isinstance(source, LazyRows):
+        return source.take(rows)
     target = np.empty((len(rows), source.shape[1]), source.dtype)
     row_bytes = source.shape[1] * source.itemsize
     for start in range(0, len(rows) if row_bytes else 0, _AREAS):

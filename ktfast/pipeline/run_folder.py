@@ -25,6 +25,7 @@ from ktfast.pipeline.environment import describe_environment
 from ktfast.pipeline.job_metrics import METRICS, append_all_rows
 from ktfast.pipeline.places import check_places
 from ktfast.pipeline.team import ONE, Team
+from ktfast.remote import url_of
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +247,9 @@ def to_toml(config: Config) -> str:
 def _for_toml(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _for_toml(item) for key, item in value.items() if item is not None}
-    return spell_path(Path(os.path.abspath(value))) if isinstance(value, Path) else value
+    if not isinstance(value, Path):
+        return value
+    return url_of(value) or spell_path(Path(os.path.abspath(value)))
 
 
 @contextmanager

@@ -21,8 +21,9 @@ def question_of(
     plan = dataclasses.asdict(feed.plan)
     for harmless in ("device", "n_threads"):
         plan.pop(harmless)
-    if (balance := plan.pop("balance")) is not None:
-        plan["balance"] = balance.sha256
+    for name in ("balance", "window"):
+        if (order := plan.pop(name)) is not None:
+            plan[name] = order.sha256
     question = {
         "training": result_options(config),
         "name": name,

@@ -235,7 +235,7 @@ def test_damage_is_named_and_only_that_part_made_anew(tmp_path: Path) -> None:
     prepare(index, out, **options)
     whole = content(out)
     kept = (out / "shard-00000.tar").stat().st_mtime_ns
-    for name in ("shard-00001.tar", "shard-00001.json", "index.json"):
+    for name in ("shard-00001.tar", "shard-00001.npz", "index.json"):
         for spoil in ("flip", "cut", "remove"):
             data = bytearray(whole[name])
             data[len(data) // 3] ^= 1
@@ -256,12 +256,12 @@ def test_a_changed_table_is_never_taken_for_the_truth(tmp_path: Path) -> None:
     out = tmp_path / "set"
     prepare(index, out, **options)
     whole = content(out)
-    table = whole["shard-00000.json"]
+    table = whole["shard-00000.npz"]
     generator = random.Random(0)
     for number in range(60):
         changed = bytearray(table)
         changed[generator.randrange(len(table))] ^= 1 << generator.randrange(8)
-        (out / "shard-00000.json").write_bytes(changed)
+        (out / "shard-00000.npz").write_bytes(changed)
         if number % 3 == 1:  # as an interrupted call leaves the folder
             (out / "index.json").unlink()
         if number % 3 == 2:  # as an earlier version leaves the folder
@@ -280,7 +280,7 @@ def test_a_shard_cut_off_while_open_is_an_error(tmp_path: Path) -> None:
 
 def test_an_unknown_schema_is_refused(tmp_path: Path) -> None:
     durable.write_sealed(tmp_path / "index.json", {"schema": 99})
-    with pytest.raises(DataError, match="not of schema 1"):
+    with pytest.raises(DataError, match="not of schema 1 or 2"):
         PreparedSet.open(tmp_path)
 
 

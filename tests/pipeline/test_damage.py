@@ -120,7 +120,7 @@ def images_of(role):
     def read(run):
         images = open_set(run, role)
         pixels = (images.read(row) for row in range(images.n))
-        return digest(images.sample_ids, images.labels, images.paths, images.classes, *pixels)
+        return digest(images.sample_ids, images.labels, *images.paths, images.classes, *pixels)
 
     return read
 

@@ -24,6 +24,7 @@ from ktfast.images.decode import decode_rgb, upright_shape
 from ktfast.images.index import ImageIndex
 from ktfast.images.jpeg import is_upright_colour_jpeg
 from ktfast.images.prepare import prepare
+from ktfast.images.shard_table import ShardTable
 from ktfast.images.source import PreparedSet
 from ktfast.models.weights import load_weights
 from ktfast.pipeline.run_folder import RunFolder
@@ -223,6 +224,11 @@ def indexes(folder: Path) -> list[bytes]:
     return [(folder / "index.json").read_bytes()]
 
 
+def tables(folder: Path) -> list[bytes]:
+    indexes(folder)
+    return [(folder / "shard-00000.npz").read_bytes()]
+
+
 def manifests(folder: Path) -> list[bytes]:
     with_rows = FeatureWriter(folder, dim=2, dtype="float32")
     with_rows.append(np.ones((3, 2)), np.arange(3))
@@ -266,6 +272,7 @@ FORMATS = {
     "result": Format("evaluate/result.json", results, signed(read_result)),
     "metrics": Format("metrics.jsonl", metrics, read_metrics),
     "index": Format("index.json", indexes, signed(lambda path: PreparedSet.open(path.parent))),
+    "table": Format("shard-00000.npz", tables, ShardTable.read),
     "manifest": Format(
         "manifest.json", manifests, signed(lambda path: FeatureStore.open(path.parent))
     ),

@@ -17,6 +17,7 @@ import torch
 from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
 from ktfast.images.source import ImageSource
+from ktfast.images.window import ShardWindow
 
 Progress = Callable[[int, int], None]
 """Function that is called with (images done, images in all) during long work."""
@@ -100,6 +101,8 @@ class FeedPlan:
     balance : Balance, optional
         Groups of rows that a shuffled epoch shows equally often; rows of small groups repeat. None:
         an epoch shows each row once.
+    window : ShardWindow, optional
+        Shards that a shuffled epoch reads one after the other. None: the order is fully random.
 
     Raises
     ------
@@ -117,6 +120,7 @@ class FeedPlan:
     device: torch.device
     n_threads: int
     balance: Balance | None = None
+    window: ShardWindow | None = None
 
     def __post_init__(self) -> None:
         for option in ("size", "batch_size", "n_threads"):
@@ -131,6 +135,10 @@ class FeedPlan:
             raise ConfigError(f"seed must lie in 0 .. 2^64 - 1, got {self.seed}")
         if self.balance is not None and self.balance.n != self.n:
             raise ConfigError(f"balance groups {self.balance.n} rows, but there are {self.n}")
+        if self.window is not None and self.window.n != self.n:
+            raise ConfigError(f"window has shards of {self.window.n} rows, but there are {self.n}")
+        if self.window is not None and self.balance is not None:
+            raise ConfigError("balance and window exclude each other; give one of them")
         if self.drop_last and self.n < self.batch_size:
             raise ConfigError(
                 f"drop_last leaves no batch: {self.n} images make less than one batch of"
@@ -147,6 +155,8 @@ class FeedPlan:
         """The rows of an epoch in order, int64 [n]."""
         if self.balance is not None and self.shuffle:
             return self.balance.order(seed=self.seed, epoch=epoch)
+        if self.window is not None and self.shuffle:
+            return self.window.order(seed=self.seed, epoch=epoch)
         return epoch_order(self.n, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
 
     def rows(self, epoch: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:

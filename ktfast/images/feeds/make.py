@@ -9,6 +9,7 @@ from ktfast.errors import ConfigError
 from ktfast.images.balance import Balance
 from ktfast.images.feeds.base import Feed, FeedPlan, Progress
 from ktfast.images.source import FolderSource, ImageSource
+from ktfast.images.window import ShardWindow
 from ktfast.native.threads import usable_cores
 from ktfast.optional import problem_of
 
@@ -35,6 +36,7 @@ def make_feed(
     memory_budget: int | None = None,
     hw_decoder_load: float | None = None,
     balance: Balance | None = None,
+    window: int | None = None,
     progress: Progress | None = None,
 ) -> Feed:
     """Build the feed for a source.
@@ -74,6 +76,10 @@ def make_feed(
         shares, which can round a pixel differently.
     balance : Balance, optional
         Groups of rows that a shuffled epoch shows equally often; see `FeedPlan`.
+    window : int, optional
+        Shuffle the source's shards, and the rows of the shuffled shards within a window of this
+        number of rows. This is faster than a fully random order if the shards are tar files on
+        disks or in object storage. None: fully random.
     progress : callable, optional
         Called with (images done, images in all) while a resident feed decodes.
 
@@ -101,6 +107,7 @@ def make_feed(
         device=torch.device(device),
         n_threads=usable_cores() if n_threads is None else n_threads,
         balance=balance,
+        window=None if window is None else ShardWindow(source.shard_sizes, window),
     )
     feed = _feed_of_kind(kind, source, plan, memory_budget, hw_decoder_load, progress)
     if balance is None:

@@ -11,13 +11,13 @@ from ktfast.durable import read_json, write_sealed
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.images.file_records import (
     FileChanges,
-    FileHashes,
     FileRecord,
     compare_files,
     read_records,
 )
 from ktfast.images.index import UNREADABLE, ImageIndex
 from ktfast.images.source import INDEX, Decoding
+from ktfast.images.tars import images_exist, scan_images
 from ktfast.pipeline.question import Input, Question, refusal
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 HASHES = "files.json"
 """File in the run folder: hashes of files whose modification time is not the recorded one."""
+
+TARS = "tars.npz"
+"""File in the run folder: the images of tar files with their byte offsets."""
 
 
 def listed_images(run: RunFolder, name: str) -> ImageIndex:
@@ -44,7 +47,8 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
         The images.
     """
     if name not in run.listings:
-        run.listings[name] = ImageIndex.scan(run.config.folders()[name])
+        folder = run.config.folders()[name]
+        run.listings[name] = scan_images(folder, store=run.folder / TARS)
     return run.listings[name]
 
 
@@ -157,7 +161,7 @@ def refuse_other_images(run: RunFolder, name: str) -> None:
     # The record holds the absolute path; that of an earlier version lacks the path.
     was_prepared = (begun.get("named") or {}).get("images") == _text(folder)
     was_prepared = was_prepared or _prepared_folder(run, name) == os.path.realpath(folder)
-    if not folder.exists() and was_prepared:
+    if not images_exist(folder) and was_prepared:
         recorded = str(begun.get("inputs", {}).get("images", ""))
         images = Input(recorded, _text(folder))
         question = _question(run.config, images, decoding_of(run, name))
@@ -202,7 +206,7 @@ def _changes(run: RunFolder, name: str) -> FileChanges | None:
     index = listed_images(run, name)
     states = zip(index.sizes.tolist(), index.mtimes_ns.tolist(), strict=True)
     files = dict(zip(index.paths, states, strict=True))
-    hashes = FileHashes(run.folder / HASHES)
+    hashes = index.hashes(run.folder / HASHES)
     changes = compare_files(index.root, files, records, hashes)
     hashes.save()
     readable = tuple(path for path in changes.added if path in unreadable)

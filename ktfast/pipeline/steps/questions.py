@@ -11,6 +11,7 @@ from typing import Any
 from ktfast.config import Config, result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError, shown
+from ktfast.features.datasets import is_dataset
 from ktfast.features.pretrained import MissingModelError
 from ktfast.features.source_code import source_code
 from ktfast.features.store import FeatureStore
@@ -161,10 +162,10 @@ def feature_folders(run: RunFolder) -> tuple[Path, Path]:
     """Locate the features that are clustered, and the features of the images that are labelled."""
     external = run.config.cluster.features
     if external is not None:
-        if not external.exists():
+        if not external.exists() and not is_dataset(external):
             raise ConfigError(
                 f"cluster.features {external} does not exist; give a .npy, .npz or "
-                "Parquet file, or a feature folder"
+                "Parquet file, a folder or pattern of Parquet files, or a feature folder"
             )
         return external, external
     fit, label = (run.stage(f"features/{set_name(run, role)}") for role in ("cluster", "transfer"))
@@ -191,7 +192,8 @@ def _features_of(run: RunFolder, role: str) -> Input:
     """Describe the teacher's features of a role's images, or the features of the user."""
     if (path := run.config.cluster.features) is not None:
         # A stage that reads a missing file refuses it. Later stages can do without the file.
-        content = FeatureStore.open(path).fingerprint if path.exists() else ""
+        is_there = path.exists() or is_dataset(path)
+        content = FeatureStore.open(path).fingerprint if is_there else ""
         return Input(content, f"the features in {shown(path)}")
     stage = f"features/{set_name(run, role)}"
     return made_by(run, stage, f"the result of the stage {stage}")
