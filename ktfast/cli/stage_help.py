@@ -18,6 +18,7 @@ _LEFT = 26  # width of the names of options, columns
 _WIDEST = 100
 _SECTIONS = {"prepare": "data", "run": "data"}  # the section of a stage that has another name
 _LONGEST = 60  # largest length of the meaning of a default, characters
+_MOST_ITEMS = 10  # of a longer list, only the first and the last item are shown
 _UNITS = ("px",)
 _KINDS = {int: "N", float: "X", Path: "PATH"}
 
@@ -195,5 +196,6 @@ def _show(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, tuple):
-        return ",".join(_show(item) for item in default) if default else "empty"
+        items = [_show(item) for item in default] or ["empty"]
+        return ",".join(items if len(items) <= _MOST_ITEMS else [items[0], "...", items[-1]])
     return f"{default:.4g}" if isinstance(default, float) else str(default)

@@ -79,6 +79,7 @@ def test_the_help_of_a_stage_is_one_screen_of_its_own_options(stage, capsys, mon
     lines = shown.splitlines()
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 80
+    assert not re.search(r"\d\n +(\d|e-)", shown)  # no line ends in the middle of a number
     own = section_of(stage)
     for name, (kind, _, _) in options().items():
         leaf = name.removeprefix(f"{own}.")
