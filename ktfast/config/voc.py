@@ -67,6 +67,11 @@ class WholeImageConfig(VocSection):
         return value
 
 
+PUBLISHED_SCALES = {
+    "single": ((600,), 1000),
+    "multi": ((480, 576, 688, 864, 1200), 2000),
+}
+"""Shorter sides and longest side in pixels of the published tests of detection."""
 _WHOLE_IMAGES: dict[str, Any] = {"compile": False, "cuda_graphs": False}
 
 
@@ -95,6 +100,13 @@ class VocDetectionConfig(WholeImageConfig):
         description="px; the longer side of a resized photograph is at most this long; the paper's "
         "multi-scale results (MS) use 2000",
     )
+    tests: tuple[Literal["training", "single", "multi"], ...] = Field(
+        ("training",),
+        min_length=1,
+        description="scales at which the trained network is tested, with one score each; training: "
+        "short_sides and longest; single: 600 px, at most 1000 px (the paper's SS); multi: "
+        "480,576,688,864,1200 px, at most 2000 px (MS)",
+    )
     regions: int = Field(
         64, ge=4, description="number of regions of each photograph in a training step"
     )
@@ -109,6 +121,12 @@ class VocDetectionConfig(WholeImageConfig):
         **_WHOLE_IMAGES,
     )
 
+    @property
+    def test_scales(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        """Shorter sides and longest side of each test, in pixels, in the order of `tests`."""
+        scales = {**PUBLISHED_SCALES, "training": (self.short_sides, self.longest)}
+        return {name: scales[name] for name in self.tests}
+
 
 class VocSegmentationConfig(WholeImageConfig):
     """Fine-tuning for segmentation with FCN-32s, 100,000 steps of 20 photographs."""
@@ -117,6 +135,12 @@ class VocSegmentationConfig(WholeImageConfig):
         "train", description="image set of PASCAL VOC whose photographs are trained on"
     )
     test: str = Field("val", description="image set of PASCAL VOC whose photographs are tested on")
+    sbd: Path | None = side_option(
+        None,
+        description="folder `dataset` of the Semantic Boundaries Dataset; its photographs that are "
+        "in neither image set are trained on too; voc.segmentation.folder must hold them, as "
+        "VOC2012 does; not set: only the masks of PASCAL VOC",
+    )
     mirror: bool = Field(True, description="mirror each training photograph with probability 1/2")
     training: TrainingConfig = TrainingConfig(
         epochs=1366.0,

@@ -8,6 +8,7 @@ import torch
 
 from ktfast.cli.demo import PHOTOGRAPHS, write_views
 from ktfast.cli.main import main
+from ktfast.config.voc import VocDetectionConfig
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import classification_precisions
 from ktfast.images.feeds.base import Batch
@@ -297,6 +298,7 @@ training = { epochs = 2, batch_size = 4, log_every = 1 }
 [voc.detection]
 short_sides = [100, 130]
 longest = 200
+tests = ["training", "single"]
 regions = 8
 training = { epochs = 1, log_every = 1 }
 
@@ -329,7 +331,9 @@ def run(folder, tmp_path_factory):
         *("--data.test", str(place / "photographs/test")),
         *(option for protocol in PROTOCOLS for option in options(folder, protocol)),
     ]
-    assert main(arguments) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ktfast.config.voc.PUBLISHED_SCALES", {"single": ((90,), 120)})
+        assert main(arguments) == 0
     return place / "run"
 
 
@@ -349,6 +353,22 @@ def test_every_model_has_a_row(run, protocol):
     assert not list((run / "voc" / protocol).glob("training-*"))
     steps = {"classification": 4, "detection": 4, "segmentation": 2, "svm": None}[protocol]
     assert {row["steps"] for row in summary["models"].values()} == {steps}
+
+
+def test_a_detector_is_tested_at_several_scales(run):
+    row = result(run, "detection")["summary"]["models"]["transfer"]
+    assert row["protocol"]["short_sides"] == [100, 130]
+    assert list(row["tests"]) == ["single"]
+    assert row["tests"]["single"]["protocol"]["short_sides"] == [90]
+    assert row["tests"]["single"]["steps"] == row["steps"]
+    page = (run / "report.html").read_text()
+    for test in ("scales of the training", "single scale"):
+        assert f"det. mAP, 11 points, {test}" in page
+        assert f"Detection, {test}, by class" in page
+    published = VocDetectionConfig(tests=("single", "multi")).test_scales
+    assert published == {
+        "single": ((600,), 1000), "multi": ((480, 576, 688, 864, 1200), 2000)
+    }  # fmt: skip
 
 
 def test_the_machines_see_few_photographs_too(run):

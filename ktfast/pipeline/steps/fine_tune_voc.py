@@ -1,7 +1,8 @@
 """Fine-tune one model of a run on PASCAL VOC and test it, by one of three protocols."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ from ktfast.voc.detection import DetectionTask, detect, detection_precisions
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals
+from ktfast.voc.sbd import VocWithSbd
 from ktfast.voc.segmentation import SegmentationTask, segment
 from ktfast.voc.views import AreaCrops, Masked, Rescaled, View
 
@@ -52,10 +54,14 @@ def open_sets(config: Config, protocol: str, hashes: FileHashes | None = None) -
     section: VocSection = getattr(config.voc, protocol)
     assert section.folder is not None
     kind: Literal["Main", "Segmentation"] = "Segmentation" if protocol == "segmentation" else "Main"
-    train, test = (
-        VocSet(section.folder, split, kind, config.voc.classes, hashes)
-        for split in (section.train, section.test)
-    )
+    classes, sbd = config.voc.classes, getattr(section, "sbd", None)
+    test = VocSet(section.folder, section.test, kind, classes, hashes)
+    if sbd is None:
+        train = VocSet(section.folder, section.train, kind, classes, hashes)
+    else:
+        train = VocWithSbd(
+            section.folder, section.train, classes, hashes, sbd=sbd, without=test.ids
+        )
     train.pixel_limit = test.pixel_limit = config.data.max_pixels
     return Sets(train, test)
 
@@ -122,26 +128,28 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     )
     _initialize(run, task, model.hidden, view)
     summary = _train(run, task, view, config.training, folder, f"voc_detection_{name}")
-    feeds = [
-        _feed(
-            run,
-            Rescaled(
-                sets.test, short_sides=(side,), longest=config.longest, seed=seed, mirror=False
-            ),
-        )
-        for side in config.short_sides
-    ]
-    try:
-        found = detect(model, feeds, test_proposals, normalization=normalization)
-    finally:
-        for feed in feeds:
-            feed.close()
-    precisions = detection_precisions(found, sets.test.objects, n_classes)
-    protocol = {
-        "short_sides": list(config.short_sides),
-        "proposals": "published" if config.test_proposals else "windows",
-    }
-    return _precisions(precisions, sets, summary, protocol)
+    rows = {}
+    for test, (short_sides, longest) in config.test_scales.items():
+        views = [
+            Rescaled(sets.test, short_sides=(side,), longest=longest, seed=seed, mirror=False)
+            for side in short_sides
+        ]
+        with ExitStack() as opened:
+            feeds = []
+            for view in views:
+                feeds.append(_feed(run, view))
+                opened.enter_context(feeds[-1])
+            found = detect(model, feeds, test_proposals, normalization=normalization)
+        precisions = detection_precisions(found, sets.test.objects, n_classes)
+        protocol = {
+            "short_sides": list(short_sides),
+            "proposals": "published" if config.test_proposals else "windows",
+        }
+        if config.tests != ("training",):
+            protocol |= {"test": test, "training_short_sides": list(config.short_sides)}
+        rows[test] = _precisions(precisions, sets, summary, protocol)
+    first = rows.pop(config.tests[0])
+    return replace(first, tests=rows)
 
 
 def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
