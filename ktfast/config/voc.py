@@ -194,10 +194,11 @@ class VocConfig(Section):
         description="names of the object classes in the order of the masks' values; empty: the 20 "
         "classes of PASCAL VOC",
     )
-    data_init: bool = Field(
+    data_init: bool | Literal["all"] = Field(
         True,
         description="scale the initial weights of new hidden layers so that the output of every "
-        "unit has standard deviation 1 on 160 photographs",
+        "unit has standard deviation 1 on 160 photographs; all: also those of the convolutions, "
+        "where trained layers keep what they compute but for a factor",
     )
     classification: VocClassificationConfig = VocClassificationConfig()
     detection: VocDetectionConfig = VocDetectionConfig()

@@ -308,32 +308,31 @@ def test_networks_of_files_are_fine_tuned_with_few_labels(copy, files, short_tra
     assert not list((copy / "evaluate").glob("finetuning-*"))
     page = write_report(copy).read_text()
     assert "Whole network fine-tuned with 2 labels per class (4 images, mean of 2 draws)" in page
+    del short_trainings[:], more["evaluate__label_counts"]
+    whole = evaluate(files, copy, **more)["fine_tuned"]
+    assert [(row["fraction"], row["images"]) for row in whole] == [(1.0, 16)]
+    assert short_trainings == [("finetune_ours-1-0", 16)]
 
 
 def test_layers_of_networks_of_files_are_trained_anew(copy, files, short_trainings):
-    """Without shares of the labels, fine-tuning learns from all of them."""
+    """Each network has the layers that it knows, on every labelled set."""
     more = {
         "evaluate__models": models_of(files),
         "evaluate__retrain": ("fc6", "layer3"),
         "evaluate__retrain_epochs": 0.5,
-        "evaluate__fine_tune": True,
-        "evaluate__fine_tune_epochs": 0.5,
         "transfer__training__batch_size": 8,
-        "evaluate__sets": {"b": {"train": str(files / "b/train"), "test": str(files / "b/test")}},
     }
     found = evaluate(files, copy, **more)
     expected = {"ours": ["fc6"], "resnet": ["layer3"]}
-    for summary in (found, found["sets"]["b"]):
-        assert {name: list(row) for name, row in summary["retrained"].items()} == expected
-        assert [(row["fraction"], row["images"]) for row in summary["fine_tuned"]] == [(1.0, 16)]
-        assert list(summary["fine_tuned"][0]["linear"]) == ["ours", "resnet"]
-    assert {name for name, _ in short_trainings if "retrain" in name} == {
-        *("retrain_ours_fc6", "retrain_resnet_layer3"),
-        *("retrain_ours@b_fc6", "retrain_resnet@b_layer3"),
-    }
-    page = write_report(copy).read_text()
-    assert "b: All layers above" in page
-    assert "Whole network fine-tuned with all labels (16 images)" in page
+    assert {name: list(row) for name, row in found["retrained"].items()} == expected
+    more["evaluate__models"] = {"ours": models_of(files)["ours"]}
+    more["evaluate__sets"] = {"b": {"train": str(files / "b/train"), "test": str(files / "b/test")}}
+    found = evaluate(files, copy, **more, evaluate__layers=("conv1",))
+    assert list(found["sets"]["b"]["retrained"]["ours"]) == ["fc6"]
+    assert [name for name, _ in short_trainings] == [
+        "retrain_ours_fc6", "retrain_resnet_layer3", "retrain_ours@b_fc6"
+    ]  # fmt: skip
+    assert "b: All layers above" in write_report(copy).read_text()
 
 
 def test_layers_that_no_network_has_are_not_trained_anew(files, tmp_path):

@@ -20,7 +20,8 @@ from ktfast.evaluation.voc_results import VocRow
 from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
 from ktfast.models import TargetNetwork, Trunk, load_weights
-from ktfast.models.data_init import fit_to_data
+from ktfast.models.data_init import fit_to_data, rescale_to_data
+from ktfast.models.trunk import LayerStack
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.networks import target_network
@@ -97,7 +98,7 @@ def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
     crop, seed = run.config.transfer.crop, run.config.seed
     view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
-    _initialize(run, task, model.new_layers(), view, batch_size=16)
+    _initialize(run, task, model.new_layers(), view, name, batch_size=16)
     summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
     # Another seed gives other crops, in case training and test photographs are the same.
     view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
@@ -126,7 +127,7 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
         foreground=config.foreground,
         normalization=normalization,
     )
-    _initialize(run, task, model.hidden, view)
+    _initialize(run, task, model.hidden, view, name)
     summary = _train(run, task, view, config.training, folder, f"voc_detection_{name}")
     rows = {}
     for test, (short_sides, longest) in config.test_scales.items():
@@ -160,7 +161,7 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     model = FCN(trunk, len(classes))
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
-    _initialize(run, task, model.hidden, view)
+    _initialize(run, task, model.hidden, view, name)
     summary = _train(run, task, view, config.training, folder, f"voc_segmentation_{name}")
     with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
         confusion = segment(model, feed, len(classes), normalization=normalization)
@@ -188,6 +189,13 @@ MEASURES = {
 
 def check_protocol(config: Config, protocol: str) -> None:
     """Raise `ConfigError` if the target's architecture does not allow a protocol."""
+    whole, target = config.voc.data_init == "all", config.transfer.target
+    if whole and protocol != "svm" and (":" in target or config.transfer.batch_norm):
+        raise ConfigError(
+            "voc.data_init is all, which scales the convolutions of alexnet and vgg16 without "
+            f"batch-norm, but transfer.target is {target} and transfer.batch_norm is "
+            f"{config.transfer.batch_norm}; give voc.data_init true or false"
+        )
     if protocol in ("classification", "svm") or ":" not in config.transfer.target:
         return
     method = {"detection": "Fast R-CNN", "segmentation": "FCN-32s"}[protocol]
@@ -215,15 +223,21 @@ def _network(run: RunFolder, name: str, n_classes: int) -> tuple[TargetNetwork, 
 
 
 def _initialize(
-    run: RunFolder, task: Task, new: nn.Sequential, view: View, *, batch_size: int = 1
+    run: RunFolder, task: Task, new: nn.Sequential, view: View, name: str, *, batch_size: int = 1
 ) -> None:
-    """Fit the new hidden layers to some photographs if `voc.data_init` is set."""
-    if not run.config.voc.data_init:
+    """Fit the new hidden layers, or all layers, to some photographs if `voc.data_init` is set."""
+    chosen = run.config.voc.data_init
+    if not chosen:
         return
     layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
     if new and new[-1] is layers[-1]:
         layers.pop()  # the output layer keeps its small initial weights
-    if not layers:
+    convolutions: list[nn.Module] = []
+    if chosen == "all":
+        features = task.model.get_submodule("features")
+        assert isinstance(features, LayerStack)  # `check_protocol` has refused other networks
+        convolutions += features.convolutions().values()
+    if not layers and not convolutions:
         return
     task.model.to(resolve_device(run.config.device))
     with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
@@ -232,6 +246,8 @@ def _initialize(
             for batch in islice(feed.epoch(0), INIT_IMAGES // batch_size):
                 task.step(batch, 0)
 
+        scale = fit_to_data if name == "random" else rescale_to_data
+        scale(task.model, convolutions, forward)
         fit_to_data(task.model, layers, forward)
 
 
