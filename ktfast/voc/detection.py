@@ -22,7 +22,7 @@ from ktfast.training.loop import StepOutput
 from ktfast.voc.annotations import Objects
 from ktfast.voc.boxes import Boxes, corrected, corrections, numbered, overlaps
 from ktfast.voc.feed import ViewFeed
-from ktfast.voc.heads import FastRCNN
+from ktfast.voc.heads import FixedNorms
 from ktfast.voc.proposals import Proposals
 from ktfast.voc.views import Rescaled
 
@@ -88,7 +88,7 @@ class DetectionTask:
 
     Parameters
     ----------
-    model : FastRCNN
+    model : FixedNorms
         Network to train.
     view : Rescaled
         The view that the feed delivers; the task asks it where regions lie in the view.
@@ -104,7 +104,7 @@ class DetectionTask:
 
     def __init__(
         self,
-        model: FastRCNN,
+        model: FixedNorms,
         view: Rescaled,
         proposals: Proposals,
         *,
@@ -183,7 +183,7 @@ class DetectionTask:
 
 @torch.inference_mode()
 def detect(
-    model: FastRCNN,
+    model: FixedNorms,
     feeds: Sequence[ViewFeed],
     proposals: Proposals,
     *,
@@ -193,7 +193,7 @@ def detect(
 
     Parameters
     ----------
-    model : FastRCNN
+    model : FixedNorms
         Network to test. The function puts it into evaluation mode and leaves it there.
     feeds : sequence of ViewFeed
         One feed per scale. Each delivers `Rescaled` views in order, one photograph per batch, not
@@ -237,7 +237,7 @@ def detect(
 
 
 def _answers(
-    model: FastRCNN, batch: Batch, boxes: Boxes, normalization: Normalization
+    model: FixedNorms, batch: Batch, boxes: Boxes, normalization: Normalization
 ) -> tuple[Tensor, Tensor]:
     """Probabilities [R, C + 1] and corrections [R, C + 1, 4] of the regions of a view."""
     device = next(model.parameters()).device

@@ -16,7 +16,7 @@ from ktfast.images.augment import Normalization, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.loop import StepOutput
 from ktfast.voc.data import IGNORED
-from ktfast.voc.heads import FCN
+from ktfast.voc.heads import FixedNorms
 
 
 class SegmentationTask:
@@ -27,13 +27,13 @@ class SegmentationTask:
 
     Parameters
     ----------
-    model : FCN
+    model : FixedNorms
         Network to train.
     normalization : Normalization
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
-    def __init__(self, model: FCN, *, normalization: Normalization = "imagenet") -> None:
+    def __init__(self, model: FixedNorms, *, normalization: Normalization = "imagenet") -> None:
         self.model = model
         self.normalization = normalization
 
@@ -121,13 +121,13 @@ class Confusion:
 
 @torch.inference_mode()
 def segment(
-    model: FCN, feed: Feed, n_classes: int, *, normalization: Normalization = "imagenet"
+    model: FixedNorms, feed: Feed, n_classes: int, *, normalization: Normalization = "imagenet"
 ) -> Confusion:
     """Predict the class of every pixel and compare the predictions with the masks.
 
     Parameters
     ----------
-    model : FCN
+    model : FixedNorms
         Network to test. The function puts it into evaluation mode and leaves it there.
     feed : Feed
         Photographs with masks, one per batch: padding a photograph would change its predictions.

@@ -19,7 +19,7 @@ from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.voc_results import VocRow
 from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
-from ktfast.models import TargetNetwork, Trunk, load_weights
+from ktfast.models import Student, TargetNetwork, Trunk, load_weights
 from ktfast.models.data_init import fit_to_data, rescale_to_data
 from ktfast.models.trunk import LayerStack
 from ktfast.pipeline.environment import resolve_device
@@ -36,6 +36,7 @@ from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals
 from ktfast.voc.sbd import VocWithSbd
 from ktfast.voc.segmentation import SegmentationTask, segment
+from ktfast.voc.student_heads import StudentFCN, StudentRCNN, map_stride
 from ktfast.voc.views import AreaCrops, Masked, Rescaled, View
 
 INIT_IMAGES = 160
@@ -113,8 +114,8 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for detection (Fast R-CNN) and test it; parameters as in `classify`."""
     config, seed = run.config.voc.detection, run.config.seed
     n_classes = len(sets.train.classes)
-    trunk, normalization = _trunk(run, name)
-    model = FastRCNN(trunk, n_classes)
+    network, normalization = _network(run, name, 1)
+    model = _detector(network, n_classes)
     proposals, test_proposals = open_proposals(config, sets)
     view = Rescaled(
         sets.train, short_sides=config.short_sides, longest=config.longest, seed=seed, mirror=True
@@ -157,8 +158,8 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for segmentation (FCN-32s) and test it; parameters as in `classify`."""
     config = run.config.voc.segmentation
     classes = ("background", *sets.train.classes)
-    trunk, normalization = _trunk(run, name)
-    model = FCN(trunk, len(classes))
+    network, normalization = _network(run, name, 1)
+    model = _segmenter(network, len(classes))
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
     _initialize(run, task, model.hidden, view, name)
@@ -196,21 +197,34 @@ def check_protocol(config: Config, protocol: str) -> None:
             f"batch-norm, but transfer.target is {target} and transfer.batch_norm is "
             f"{config.transfer.batch_norm}; give voc.data_init true or false"
         )
-    if protocol in ("classification", "svm") or ":" not in config.transfer.target:
+    if protocol in ("classification", "svm") or ":" not in target:
         return
-    method = {"detection": "Fast R-CNN", "segmentation": "FCN-32s"}[protocol]
-    raise ConfigError(
-        f"voc.{protocol}: {method} is built from the fully connected layers of alexnet or vgg16, "
-        f"which transfer.target {config.transfer.target} lacks; leave voc.{protocol}.folder out, "
-        "or give transfer.target alexnet or vgg16"
-    )
+    with torch.device("meta"):
+        network = target_network(config.transfer, 1)
+    assert isinstance(network, Student)
+    try:
+        map_stride(network)
+    except ConfigError as error:
+        raise ConfigError(
+            f"voc.{protocol} needs a network that takes whole photographs of any size, but {error};"
+            f" leave voc.{protocol}.folder out, or give a convolutional network as transfer.target"
+        ) from error
 
 
-def _trunk(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
-    """The target as a trunk whose hidden layers a network for whole photographs reuses."""
-    network, normalization = _network(run, name, 1)
-    assert isinstance(network, Trunk)  # `check_protocol` has refused other networks
-    return network, normalization
+def _detector(network: TargetNetwork, n_classes: int) -> FastRCNN | StudentRCNN:
+    """Build a detector on the target."""
+    if isinstance(network, Student):
+        return StudentRCNN(network, n_classes)
+    assert isinstance(network, Trunk)
+    return FastRCNN(network, n_classes)
+
+
+def _segmenter(network: TargetNetwork, n_classes: int) -> FCN | StudentFCN:
+    """Build a network for segmentation on the target."""
+    if isinstance(network, Student):
+        return StudentFCN(network, n_classes)
+    assert isinstance(network, Trunk)
+    return FCN(network, n_classes)
 
 
 def _network(run: RunFolder, name: str, n_classes: int) -> tuple[TargetNetwork, Normalization]:
