@@ -183,11 +183,11 @@ class VocSvmConfig(VocSection):
 class VocConfig(Section):
     """Fine-tuning of the target on PASCAL VOC. Each protocol that has a folder is run."""
 
-    models: tuple[Literal["transfer", "random", "pretext", "labels"], ...] = Field(
+    models: tuple[str, ...] = Field(
         ("transfer", "random"),
         min_length=1,
-        description="networks that are fine-tuned; transfer: the run's target; the others: the "
-        "baselines of the stage evaluate",
+        description="networks that are fine-tuned; transfer: the run's target; random, pretext, "
+        "labels: the baselines of the stage evaluate; or names of evaluate.models",
     )
     classes: tuple[str, ...] = Field(
         (),

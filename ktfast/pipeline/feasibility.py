@@ -267,13 +267,15 @@ def _check_voc(run: RunFolder, device: torch.device) -> None:
     """Check lists, photographs, annotations and proposals of the protocols that are asked for."""
     config = run.config
     opened = {}
+    if config.voc.protocols() and set(config.voc.models) & set(config.evaluate.models):
+        check_model_files(run)
     for protocol in config.voc.protocols():
-        check_protocol(config, protocol)
+        check_protocol(run, protocol)
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         check_voc_halves(protocol, section, sets)
         if protocol == "svm":
-            check_svm(config)
+            check_svm(run)
         else:
             computing_dtype(section.training.precision, device)
         if protocol == "detection":

@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, eleven_points
-from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images
 from ktfast.images.feeds.base import Batch
 from ktfast.training.loop import StepOutput
 from ktfast.voc.annotations import Objects
@@ -98,7 +98,7 @@ class DetectionTask:
         Regions drawn from each photograph.
     foreground : float
         Largest fraction of the drawn regions that show an object.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
@@ -110,7 +110,7 @@ class DetectionTask:
         *,
         regions: int = 64,
         foreground: float = 0.25,
-        normalization: Normalization = "imagenet",
+        normalization: Normalizer = "imagenet",
     ) -> None:
         self.model = model
         self.view = view
@@ -187,7 +187,7 @@ def detect(
     feeds: Sequence[ViewFeed],
     proposals: Proposals,
     *,
-    normalization: Normalization = "imagenet",
+    normalization: Normalizer = "imagenet",
 ) -> list[Detections]:
     """Detect objects in every photograph of a set.
 
@@ -200,7 +200,7 @@ def detect(
         mirrored.
     proposals : Proposals
         Regions of every photograph.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images; the same as in training.
 
     Returns
@@ -237,7 +237,7 @@ def detect(
 
 
 def _answers(
-    model: FixedNorms, batch: Batch, boxes: Boxes, normalization: Normalization
+    model: FixedNorms, batch: Batch, boxes: Boxes, normalization: Normalizer
 ) -> tuple[Tensor, Tensor]:
     """Probabilities [R, C + 1] and corrections [R, C + 1, 4] of the regions of a view."""
     device = next(model.parameters()).device

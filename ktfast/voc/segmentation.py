@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import mean_of_defined
-from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.loop import StepOutput
 from ktfast.voc.data import IGNORED
@@ -29,11 +29,11 @@ class SegmentationTask:
     ----------
     model : FixedNorms
         Network to train.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
-    def __init__(self, model: FixedNorms, *, normalization: Normalization = "imagenet") -> None:
+    def __init__(self, model: FixedNorms, *, normalization: Normalizer = "imagenet") -> None:
         self.model = model
         self.normalization = normalization
 
@@ -121,7 +121,7 @@ class Confusion:
 
 @torch.inference_mode()
 def segment(
-    model: FixedNorms, feed: Feed, n_classes: int, *, normalization: Normalization = "imagenet"
+    model: FixedNorms, feed: Feed, n_classes: int, *, normalization: Normalizer = "imagenet"
 ) -> Confusion:
     """Predict the class of every pixel and compare the predictions with the masks.
 
@@ -133,7 +133,7 @@ def segment(
         Photographs with masks, one per batch: padding a photograph would change its predictions.
     n_classes : int
         Number of classes, the background included.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images; the same as in training.
 
     Returns

@@ -325,7 +325,7 @@ def test_layers_of_networks_of_files_are_trained_anew(copy, files, short_trainin
     found = evaluate(files, copy, **more)
     expected = {"ours": ["fc6"], "resnet": ["layer3"]}
     assert {name: list(row) for name, row in found["retrained"].items()} == expected
-    more["evaluate__models"] = {"ours": models_of(files)["ours"]}
+    more |= {"evaluate__models": {"ours": models_of(files)["ours"]}, "evaluate__retrain": ("fc6",)}
     more["evaluate__sets"] = {"b": {"train": str(files / "b/train"), "test": str(files / "b/test")}}
     found = evaluate(files, copy, **more, evaluate__layers=("conv1",))
     assert list(found["sets"]["b"]["retrained"]["ours"]) == ["fc6"]

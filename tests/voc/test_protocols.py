@@ -178,12 +178,13 @@ def test_all_layers_can_be_fitted_to_data(photographs, name, tmp_path):
     assert (float(factors.std()) > 1e-3) == (name == "random")
 
 
-def test_batch_norm_and_libraries_have_no_layers_to_fit():
+def test_batch_norm_and_libraries_have_no_layers_to_fit(tmp_path):
     for target in ({"transfer.target": "torchvision:resnet18"}, {"transfer.batch_norm": True}):
         config = load_config(None, {"voc.data_init": "all", **target})
+        run = RunFolder(tmp_path, config)
         with pytest.raises(ConfigError, match=r"voc\.data_init is all"):
-            check_protocol(config, "classification")
-        check_protocol(config, "svm")
+            check_protocol(run, "classification")
+        check_protocol(run, "svm")
 
 
 # --- tasks ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 from ktfast.config import load_config
 from ktfast.errors import ConfigError
 from ktfast.models import Student
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol
 from ktfast.voc import student_heads
 from ktfast.voc.data import VocSet
@@ -41,12 +42,12 @@ def test_networks_that_take_photographs_of_any_size_are_known(name):
     ("name", "reason"), [("vit_b_16", "one size only"), ("squeezenet1_1", "not proportional")]
 )
 @pytest.mark.parametrize("protocol", ["detection", "segmentation"])
-def test_other_networks_are_refused_with_the_reason(name, reason, protocol):
+def test_other_networks_are_refused_with_the_reason(name, reason, protocol, tmp_path):
     options = {"transfer.target": f"torchvision:{name}", "transfer.crop": 224}
-    config = load_config(None, options)
+    run = RunFolder(tmp_path, load_config(None, options))
     with pytest.raises(ConfigError, match=rf"voc\.{protocol} needs .* {reason}.*leave voc\."):
-        check_protocol(config, protocol)
-    check_protocol(config, "classification")
+        check_protocol(run, protocol)
+    check_protocol(run, "classification")
 
 
 def all_learn(model):

@@ -13,19 +13,18 @@ import torch
 from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
+from ktfast.config.protocols import OWN_MODELS
 from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.voc_results import VocRow
-from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
 from ktfast.models import Student, TargetNetwork, Trunk, load_weights
 from ktfast.models.data_init import fit_to_data, rescale_to_data
 from ktfast.models.trunk import LayerStack
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.networks import target_network
-from ktfast.pipeline.steps.probed_models import load_model
+from ktfast.pipeline.steps.probed_models import ProbedNetwork, probed_network
 from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.loop import Task, TrainingSummary
 from ktfast.voc.classification import MultiLabelTask, image_scores
@@ -95,8 +94,9 @@ def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
         Average precisions.
     """
     config = run.config.voc.classification
-    model, normalization = _network(run, name, len(sets.train.classes))
-    crop, seed = run.config.transfer.crop, run.config.seed
+    network = probed_network(run, name)
+    model, normalization = _network(run, network, len(sets.train.classes)), network.normalize
+    crop, seed = network.crop, run.config.seed
     view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
     _initialize(run, task, model.new_layers(), view, name, batch_size=16)
@@ -114,8 +114,8 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for detection (Fast R-CNN) and test it; parameters as in `classify`."""
     config, seed = run.config.voc.detection, run.config.seed
     n_classes = len(sets.train.classes)
-    network, normalization = _network(run, name, 1)
-    model = _detector(network, n_classes)
+    network = probed_network(run, name)
+    model, normalization = _detector(_network(run, network, 1), n_classes), network.normalize
     proposals, test_proposals = open_proposals(config, sets)
     view = Rescaled(
         sets.train, short_sides=config.short_sides, longest=config.longest, seed=seed, mirror=True
@@ -158,8 +158,8 @@ def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for segmentation (FCN-32s) and test it; parameters as in `classify`."""
     config = run.config.voc.segmentation
     classes = ("background", *sets.train.classes)
-    network, normalization = _network(run, name, 1)
-    model = _segmenter(network, len(classes))
+    network = probed_network(run, name)
+    model, normalization = _segmenter(_network(run, network, 1), len(classes)), network.normalize
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
     _initialize(run, task, model.hidden, view, name)
@@ -188,26 +188,51 @@ MEASURES = {
 }
 
 
-def check_protocol(config: Config, protocol: str) -> None:
-    """Raise `ConfigError` if the target's architecture does not allow a protocol."""
-    whole, target = config.voc.data_init == "all", config.transfer.target
-    if whole and protocol != "svm" and (":" in target or config.transfer.batch_norm):
+def check_protocol(run: RunFolder, protocol: str) -> None:
+    """Check that the architecture of each network of `voc.models` allows a protocol.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    protocol : str
+        Name of the protocol.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown, or a network does not allow the protocol. The message says why.
+    """
+    config = run.config
+    for name in config.voc.models:
+        if name not in (*OWN_MODELS, *config.evaluate.models):
+            raise ConfigError(
+                f"voc.models: {name!r} is unknown; give {', '.join(OWN_MODELS)} or a name of "
+                "evaluate.models"
+            )
+        _check_shape(run, protocol, name)
+
+
+def _check_shape(run: RunFolder, protocol: str, name: str) -> None:
+    """Raise `ConfigError` if the architecture of a network does not allow a protocol."""
+    if protocol == "svm":
+        return
+    shape = probed_network(run, name).shape
+    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in shape.modules())
+    if run.config.voc.data_init == "all" and (isinstance(shape, Student) or batch_norm):
         raise ConfigError(
             "voc.data_init is all, which scales the convolutions of alexnet and vgg16 without "
-            f"batch-norm, but transfer.target is {target} and transfer.batch_norm is "
-            f"{config.transfer.batch_norm}; give voc.data_init true or false"
+            f"batch-norm, but the network {name!r} of voc.models is another network; give "
+            "voc.data_init true or false"
         )
-    if protocol in ("classification", "svm") or ":" not in target:
+    if protocol == "classification" or not isinstance(shape, Student):
         return
-    with torch.device("meta"):
-        network = target_network(config.transfer, 1)
-    assert isinstance(network, Student)
     try:
-        map_stride(network)
+        map_stride(shape)
     except ConfigError as error:
         raise ConfigError(
             f"voc.{protocol} needs a network that takes whole photographs of any size, but {error};"
-            f" leave voc.{protocol}.folder out, or give a convolutional network as transfer.target"
+            f" leave voc.{protocol}.folder out, or give a convolutional network instead of {name!r}"
         ) from error
 
 
@@ -227,13 +252,13 @@ def _segmenter(network: TargetNetwork, n_classes: int) -> FCN | StudentFCN:
     return FCN(network, n_classes)
 
 
-def _network(run: RunFolder, name: str, n_classes: int) -> tuple[TargetNetwork, Normalization]:
-    """The target's architecture with a model's weights and a random classifier."""
-    trunk, normalization = load_model(run, name)
+def _network(run: RunFolder, network: ProbedNetwork, n_classes: int) -> TargetNetwork:
+    """Build a network with its weights and a random classifier, on the CPU."""
+    state = network.build().state_dict()
     torch.manual_seed(run.config.seed)
-    network = target_network(run.config.transfer, n_classes)
-    load_weights(network, trunk.state_dict())
-    return network, normalization
+    model = network.fresh(n_classes)
+    load_weights(model, state)
+    return model
 
 
 def _initialize(
