@@ -196,8 +196,8 @@ class VocConfig(Section):
     )
     data_init: bool | Literal["all"] = Field(
         True,
-        description="scale the initial weights of new hidden layers so that the output of every "
-        "unit has standard deviation 1 on 160 photographs; all: also those of the convolutions, "
+        description="fit the initial weights of new hidden layers to 160 photographs; the output "
+        "of every unit then has mean 0.1 and standard deviation 1; all: fit the convolutions too, "
         "where trained layers keep what they compute but for a factor",
     )
     classification: VocClassificationConfig = VocClassificationConfig()
