@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
-from ktfast.config.protocols import OWN_MODELS
+from ktfast.config.voc import OWN_MODELS
 from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails
