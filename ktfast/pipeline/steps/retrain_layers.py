@@ -62,7 +62,7 @@ def stored_retraining(
             protocol = protocol or scores.protocol
             accuracy = 100 * scores.mean_per_class
             logger.info("evaluate: %s above %s %.1f %%", images.file_of(name), layer, accuracy)
-    return Retraining(mean_per_class, top1, protocol) if protocol else None
+    return Retraining(mean_per_class, top1, protocol) if mean_per_class else None
 
 
 def _has(network: ProbedNetwork, layer: str) -> bool:
