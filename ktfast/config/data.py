@@ -51,10 +51,10 @@ class DataConfig(Section):
     )
     decoding: Literal["reduced", "full"] | None = Field(
         None,
-        description="reduced: prepare decodes a JPEG file that is much larger than short_side at "
-        "1/2, 1/4 or 1/8 of its size, which is faster and changes pixels a little; full: prepare "
-        "decodes every pixel; not set: reduced, but images that an earlier version of ktfast began "
-        "to prepare stay fully decoded",
+        description="how prepare decodes JPEG files; reduced: a file that is much larger than "
+        "short_side is decoded at 1/2, 1/4 or 1/8 of its size, which is faster and changes pixels "
+        "a little; full: every pixel is decoded; not set: reduced, but images that an earlier "
+        "version of ktfast began to prepare stay fully decoded",
     )
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",

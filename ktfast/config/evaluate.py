@@ -87,6 +87,23 @@ class EvaluateConfig(Section):
         description="epochs of each training for evaluate.retrain; not set: "
         "transfer.training.epochs",
     )
+    fine_tune: bool = Field(
+        False,
+        description="also train each network as a whole, from its weights, with each share of the "
+        "labels and each draw; without shares, with all labels",
+    )
+    fine_tune_epochs: float | None = Field(
+        None,
+        gt=0,
+        description="length of each training for evaluate.fine_tune: as many steps as this number "
+        "of epochs of all labelled images has; not set: transfer.training.epochs",
+    )
+    fine_tune_rate: float | None = Field(
+        None,
+        gt=0,
+        description="initial learning rate of each training for evaluate.fine_tune; not set: "
+        "transfer.training.learning_rate",
+    )
     protocols: tuple[Literal["goyal", "deepcluster"], ...] = Field(
         (),
         description="variants of the linear probe that are made too, on random crops; goyal: as in "
@@ -120,6 +137,10 @@ class EvaluateConfig(Section):
         return value
 
     def unused(self) -> Collection[str]:
-        """Name the options of retraining and of shares of the labels that nothing uses."""
-        draws = () if self.label_fractions or self.label_counts else ("label_draws",)
-        return (*draws, *(() if self.retrain else ("retrain_epochs",)))
+        """Name the options of retraining, fine-tuning and shares of the labels without effect."""
+        drawn = self.label_fractions or self.label_counts or self.fine_tune
+        return (
+            *(() if drawn else ("label_draws",)),
+            *(() if self.retrain else ("retrain_epochs",)),
+            *(() if self.fine_tune else ("fine_tune_epochs", "fine_tune_rate")),
+        )

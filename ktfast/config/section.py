@@ -241,6 +241,13 @@ class TrainingConfig(Section):
         lt=1,
         description="schedule step: factor by which the learning rate is multiplied at each drop",
     )
+    drop_every: int = Field(
+        0,
+        ge=0,
+        description="schedule step: number of steps between two drops, such as 100000 for the "
+        "schedule of the paper's transfer; the drops come at these steps instead of at drop_at; 0: "
+        "at drop_at",
+    )
     warmup: float = Field(
         0.0,
         ge=0,
@@ -288,7 +295,9 @@ class TrainingConfig(Section):
     def unused(self) -> Collection[str]:
         """Name the options of the schedule "step" and of the optimiser that are not in use."""
         adamw = () if self.optimizer == "adamw" else ("beta2", "epsilon")
-        drops = () if self.schedule == "step" else ("drop_at", "drop_factor")
+        drops: tuple[str, ...] = ("drop_at", "drop_factor", "drop_every")
+        if self.schedule == "step":
+            drops = ("drop_at",) if self.drop_every else ("drop_every",)
         # A training without ddp has the question of earlier versions, which lacked the option.
         return (*adamw, *drops, *(() if self.ddp else ("ddp",)))
 

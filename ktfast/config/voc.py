@@ -77,6 +77,13 @@ class WholeImageConfig(VocSection):
         return value
 
 
+OWN_MODELS = ("transfer", "random", "pretext", "labels")
+"""Names of the run's own networks in `voc.models`."""
+PUBLISHED_SCALES = {
+    "single": ((600,), 1000),
+    "multi": ((480, 576, 688, 864, 1200), 2000),
+}
+"""Shorter sides and longest side in pixels of the published tests of detection."""
 _WHOLE_IMAGES: dict[str, Any] = {"compile": False, "cuda_graphs": False}
 
 
@@ -105,6 +112,13 @@ class VocDetectionConfig(WholeImageConfig):
         description="px; the longer side of a resized photograph is at most this long; the paper's "
         "multi-scale results (MS) use 2000",
     )
+    tests: tuple[Literal["training", "single", "multi"], ...] = Field(
+        ("training",),
+        min_length=1,
+        description="scales at which the trained network is tested, with one score each; training: "
+        "short_sides and longest; single: 600 px, at most 1000 px (the paper's SS); multi: "
+        "480,576,688,864,1200 px, at most 2000 px (MS)",
+    )
     regions: int = Field(
         64, ge=4, description="number of regions of each photograph in a training step"
     )
@@ -119,6 +133,12 @@ class VocDetectionConfig(WholeImageConfig):
         **_WHOLE_IMAGES,
     )
 
+    @property
+    def test_scales(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        """Shorter sides and longest side of each test, in pixels, in the order of `tests`."""
+        scales = {**PUBLISHED_SCALES, "training": (self.short_sides, self.longest)}
+        return {name: scales[name] for name in self.tests}
+
 
 class VocSegmentationConfig(WholeImageConfig):
     """Fine-tuning for segmentation with FCN-32s, 100,000 steps of 20 photographs."""
@@ -127,6 +147,12 @@ class VocSegmentationConfig(WholeImageConfig):
         "train", description="image set of PASCAL VOC whose photographs are trained on"
     )
     test: str = Field("val", description="image set of PASCAL VOC whose photographs are tested on")
+    sbd: Path | None = side_option(
+        None,
+        description="folder `dataset` of the Semantic Boundaries Dataset; its photographs that are "
+        "in neither image set are trained on too; voc.segmentation.folder must hold them, as "
+        "VOC2012 does; not set: only the masks of PASCAL VOC",
+    )
     mirror: bool = Field(True, description="mirror each training photograph with probability 1/2")
     training: TrainingConfig = TrainingConfig(
         epochs=1366.0,
@@ -169,21 +195,22 @@ class VocSvmConfig(VocSection):
 class VocConfig(Section):
     """Fine-tuning of the target on PASCAL VOC. Each protocol that has a folder is run."""
 
-    models: tuple[Literal["transfer", "random", "pretext", "labels"], ...] = Field(
+    models: tuple[str, ...] = Field(
         ("transfer", "random"),
         min_length=1,
-        description="networks that are fine-tuned; transfer: the run's target; the others: the "
-        "baselines of the stage evaluate",
+        description="networks that are fine-tuned; transfer: the run's target; random, pretext, "
+        "labels: the baselines of the stage evaluate; or names of evaluate.models",
     )
     classes: tuple[str, ...] = Field(
         (),
         description="names of the object classes in the order of the masks' values; empty: the 20 "
         "classes of PASCAL VOC",
     )
-    data_init: bool = Field(
+    data_init: bool | Literal["all"] = Field(
         True,
-        description="scale the initial weights of new hidden layers so that the output of every "
-        "unit has standard deviation 1 on 160 photographs",
+        description="fit the initial weights of new hidden layers to 160 photographs; the output "
+        "of every unit then has mean 0.1 and standard deviation 1; all: fit the convolutions too, "
+        "where trained layers keep what they compute but for a factor",
     )
     classification: VocClassificationConfig = VocClassificationConfig()
     detection: VocDetectionConfig = VocDetectionConfig()

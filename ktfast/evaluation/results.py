@@ -385,6 +385,12 @@ class LowLabelRegime:
         return cls(fraction, linear, int(images), protocol, count, draws)
 
 
+def _regimes(value: object) -> list[LowLabelRegime]:
+    """Read a list of regimes; those without a share or a number of images are left out."""
+    read = [LowLabelRegime.from_json(item) for item in value] if isinstance(value, list) else []
+    return [regime for regime in read if regime is not None]
+
+
 @dataclass(frozen=True)
 class EvaluationSummary:
     """Summary of the stage evaluate.
@@ -413,6 +419,9 @@ class EvaluationSummary:
         Probes on each further labelled set of `evaluate.sets`.
     variants : dict of str to VariantTable
         Accuracies by the variants of the linear probe that `evaluate.protocols` names.
+    fine_tuned : list of LowLabelRegime
+        Networks that were trained as a whole on a share of the labels. The only layer of each
+        network has the name "whole network".
     """
 
     metric: str = "accuracy"
@@ -429,6 +438,7 @@ class EvaluationSummary:
     knn_held_out: ByModel = field(default_factory=dict)
     sets: "dict[str, EvaluationSummary]" = field(default_factory=dict)
     variants: dict[str, VariantTable] = field(default_factory=dict)
+    fine_tuned: list[LowLabelRegime] = field(default_factory=list)
 
     def to_json(self) -> Json:
         """JSON object of the summary; without optional parts that were not run."""
@@ -442,6 +452,8 @@ class EvaluationSummary:
         if (headline := value.pop("headline")) is not None:
             value["headline"] = headline.to_json()
         value["low_label"] = [regime.to_json() for regime in self.low_label]
+        if tuned := value.pop("fine_tuned"):
+            value["fine_tuned"] = [regime.to_json() for regime in tuned]
         if retraining is not None:
             value["retrained"] = retraining.mean_per_class
             value["retrained_top1"] = retraining.top1
@@ -453,8 +465,7 @@ class EvaluationSummary:
     @classmethod
     def from_json(cls, value: Json) -> "EvaluationSummary":
         """Read a stored summary; values of an unexpected type are left out."""
-        models, regimes = value.get("models"), value.get("low_label")
-        read = [LowLabelRegime.from_json(r) for r in regimes] if isinstance(regimes, list) else []
+        models = value.get("models")
         retraining = Retraining(
             by_model(value.get("retrained")),
             by_model(value.get("retrained_top1")),
@@ -467,7 +478,8 @@ class EvaluationSummary:
             linear=by_model(value.get("linear")),
             knn=by_model(value.get("knn")),
             linear_top1=by_model(value.get("linear_top1")),
-            low_label=[regime for regime in read if regime is not None],
+            low_label=_regimes(value.get("low_label")),
+            fine_tuned=_regimes(value.get("fine_tuned")),
             protocol=mapping(value.get("protocol")),
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,

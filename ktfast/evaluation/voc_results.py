@@ -32,6 +32,8 @@ class VocRow:
     shots : dict of str to list of float
         Mean average precision of each sample of the training photographs, by the number of
         photographs that show a class. Only for support vector machines.
+    tests : dict of str to VocRow
+        Scores of further tests of the same network: of a detector at other scales.
     """
 
     score: float | None
@@ -41,9 +43,11 @@ class VocRow:
     protocol: ProtocolDetails
     areas: dict[str, float | None] = field(default_factory=dict)
     shots: Draws = field(default_factory=dict)
+    tests: "dict[str, VocRow]" = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """JSON object of the row; without areas if there are none."""
+        tests = {name: row.to_json() for name, row in self.tests.items()}
         return {
             "score": self.score,
             "classes": self.classes,
@@ -52,13 +56,14 @@ class VocRow:
             "protocol": self.protocol,
             **({"areas": self.areas} if self.areas else {}),
             **({"shots": self.shots} if self.shots else {}),
+            **({"tests": tests} if tests else {}),
         }
 
     @classmethod
     def from_json(cls, value: Json) -> "VocRow":
         """Read a stored row; values of an unexpected type are left out."""
         steps = number(value.get("steps"))
-        known = ("score", "classes", "steps", "protocol", "areas", "shots")
+        known = ("score", "classes", "steps", "protocol", "areas", "shots", "tests")
         classes, areas = (
             {str(k): number(v) for k, v in mapping(value.get(key)).items()}
             for key in ("classes", "areas")
@@ -71,6 +76,11 @@ class VocRow:
             protocol=mapping(value.get("protocol")),
             areas=areas,
             shots=draws_of(value.get("shots")),
+            tests={
+                str(name): cls.from_json(row)
+                for name, row in mapping(value.get("tests")).items()
+                if isinstance(row, dict)
+            },
         )
 
 

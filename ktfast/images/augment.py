@@ -6,6 +6,7 @@ Batch size, order and device do not change the choices.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from ktfast.errors import InputError
 
 Normalization = Literal["imagenet", "image"]
+Normalizer = Normalization | Callable[[Tensor], Tensor]
+"""A named normalisation, or a function from uint8 [B, H, W, 3] to float [B, 3, H, W]."""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -90,17 +93,18 @@ def center_crop(images: Tensor, crop: int) -> Tensor:
     return images[:, top : top + crop, left : left + crop]
 
 
-def normalize_images(images: Tensor, how: Normalization) -> Tensor:
+def normalize_images(images: Tensor, how: Normalizer) -> Tensor:
     """Convert uint8 images to normalised float32 images.
 
     Parameters
     ----------
     images : Tensor, uint8 [B, H, W, 3]
         RGB images.
-    how : {"imagenet", "image"}
+    how : {"imagenet", "image"} or callable
         "imagenet": subtract the mean and divide by the standard deviation of ImageNet, per channel.
         "image": normalise each image by its own mean and standard deviation over all pixels and
         channels, like the tiles of a puzzle. A standard deviation of 0 counts as 1.
+        A function does the whole conversion itself.
 
     Returns
     -------
@@ -112,6 +116,8 @@ def normalize_images(images: Tensor, how: Normalization) -> Tensor:
     InputError
         `how` is neither "imagenet" nor "image".
     """
+    if callable(how):
+        return how(images)
     height, width = images.shape[1:3]
     if how == "imagenet":
         return normalize_channels(images, IMAGENET_MEAN, IMAGENET_STD)

@@ -26,7 +26,11 @@ class Balance:
         Number of rows.
     sha256 : str
         SHA-256 of the groups.
+    title : str
+        Says in the log what an epoch shows.
     """
+
+    title = "balanced over groups"
 
     def __init__(self, groups: npt.ArrayLike) -> None:
         labels = np.ascontiguousarray(groups, dtype=np.int64)
@@ -59,6 +63,43 @@ class Balance:
         drawn = rows[np.lexsort((keys, within // self._sizes[group], group))][within < quota]
         mixed = np.argsort(np.asarray(stream.random_raw(len(drawn))), kind="stable")
         return np.asarray(drawn[mixed[: self.n]], dtype=np.int64)
+
+
+class Subset(Balance):
+    """Epochs that show some of the rows only, each of them equally often.
+
+    An epoch is as long as an epoch of all rows, so that the number of steps does not depend on the
+    number of rows that are shown.
+
+    Parameters
+    ----------
+    rows : array, integers [k]
+        The rows that are shown, at least one.
+    n : int
+        Number of all rows.
+    """
+
+    title = "some of the images only"
+
+    def __init__(self, rows: npt.ArrayLike, n: int) -> None:
+        chosen = np.ascontiguousarray(rows, dtype=np.int64)
+        mask = np.zeros(n, np.int64)
+        mask[chosen] = 1
+        super().__init__(mask)
+        self._chosen = chosen
+
+    def order(self, *, seed: int, epoch: int) -> Int64:
+        """The rows of an epoch, int64 [n]; a function of (seed, epoch).
+
+        The epoch consists of all chosen rows in a random order, then of all of them in another
+        order, and so on. The last order is cut off.
+        """
+        k = len(self._chosen)
+        rounds = -(-self.n // k)
+        stream = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+        keys = np.asarray(stream.random_raw(k * rounds)).reshape(rounds, k)
+        places = np.argsort(keys, axis=1, kind="stable").reshape(-1)[: self.n]
+        return np.asarray(self._chosen[places], dtype=np.int64)
 
 
 def repeats(order: Int64) -> Int64:

@@ -49,6 +49,50 @@ def fit_to_data(
     model.train(was_training)
 
 
+def rescale_to_data(
+    model: nn.Module, layers: Sequence[nn.Module], forward: Callable[[], object]
+) -> None:
+    """Scale trained layers, in place, so that the output of each layer has standard deviation 1.
+
+    Every layer gets one factor. The biases get the factors of all layers before too, so that the
+    network computes what it computed, times a positive number, if only convolutions, ReLU and
+    pooling lie between the layers. Local response normalisation changes the outputs a little more.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network. The function puts the network into evaluation mode and back.
+    layers : sequence of nn.Module
+        Convolutions and fully connected layers with biases, in the order in which they run. A layer
+        whose output does not vary stays unchanged.
+    forward : callable
+        Runs the network on a sample of the data. The function calls `forward` once for each layer.
+    """
+    was_training = model.training
+    model.eval()
+    before = 1.0
+    for layer in layers:
+        moments = _Moments()
+        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+        with torch.no_grad():
+            bias.mul_(before)
+        hook = layer.register_forward_hook(moments.add)
+        try:
+            with torch.no_grad():
+                forward()
+        finally:
+            hook.remove()
+        mean, deviation = moments.read()
+        # The spread over all units: the mean of their variances, and the variance of their means.
+        spread = float((deviation.square().mean() + mean.var(correction=0)).sqrt())
+        if spread > 0:
+            with torch.no_grad():
+                weight.div_(spread)
+                bias.div_(spread)
+            before /= spread
+    model.train(was_training)
+
+
 class _Moments:
     """Mean and standard deviation of every unit over the outputs of a layer."""
 

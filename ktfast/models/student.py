@@ -134,6 +134,19 @@ class Student(TargetNetwork):
                 self._frozen.append(module)
         self.train(self.training)
 
+    def freeze_after(self, layer: str) -> None:
+        """Exclude everything that begins after `layer` from training."""
+        self.require(layer)
+        for name, module in self.network.named_modules():
+            if not self._runs_before(name, layer):
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+
+    def layout(self, layer: str) -> str:
+        """How the output of a layer becomes a map; see `ktfast.models.anatomy.Reading`."""
+        self.require(layer)
+        return self._plan.anatomy.readings[layer].layout
+
     def train(self, mode: bool = True) -> "Student":
         """Set training or evaluation mode. Frozen layers stay in evaluation mode."""
         super().train(mode)

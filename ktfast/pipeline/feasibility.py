@@ -16,6 +16,7 @@ from ktfast.errors import ConfigError, DataError
 from ktfast.images.index import ImageIndex
 from ktfast.images.source import PreparedSet
 from ktfast.models import Trunk
+from ktfast.models.trunk import HIDDEN
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.halves import check_halves, check_voc_halves
 from ktfast.pipeline.run_folder import RunFolder
@@ -29,7 +30,12 @@ from ktfast.pipeline.steps.networks import pretext_trunk, target_network, target
 from ktfast.pipeline.steps.prepared_images import listed_images
 from ktfast.pipeline.steps.pretext_tasks import learns_task, may_load_task, try_task
 from ktfast.pipeline.steps.probe_layers import check_probe_memory
-from ktfast.pipeline.steps.probed_models import check_model_files, probed_layers, stands_alone
+from ktfast.pipeline.steps.probed_models import (
+    check_model_files,
+    probed_layers,
+    probed_network,
+    stands_alone,
+)
 from ktfast.pipeline.steps.questions import needs_clusters
 from ktfast.pipeline.steps.svm_voc import check_svm
 from ktfast.pipeline.steps.teacher import check_models, check_source, try_teacher
@@ -212,14 +218,24 @@ def _check_target(run: RunFolder, stages: Collection[str]) -> None:
     """Check the target, its layers that are probed or frozen, and its pretext task."""
     config = run.config
     if stands_alone(run, stages):
+        if config.evaluate.retrain:
+            of_files = _layers_of_files(run)
+            for layer in config.evaluate.retrain:
+                if layer not in of_files:
+                    raise ConfigError(
+                        f"evaluate.retrain: {layer!r} is unknown; the networks of evaluate.models "
+                        f"have {', '.join(of_files)}"
+                    )
         return
     target = target_network(config.transfer, config.cluster.n_clusters)
     evaluate, layers = config.evaluate, target.layers
+    of_files = _layers_of_files(run)
     for option, asked, known in (
         ("layers", evaluate.layers, layers),
         ("retrain", evaluate.retrain, (*layers, *target.hidden_layers)),
     ):
-        unknown = sorted(set(asked) - set(known))
+        elsewhere = of_files if option == "retrain" else ()
+        unknown = sorted(set(asked) - {*known, *elsewhere})
         if unknown:
             raise ConfigError(
                 f"evaluate.{option}: {unknown[0]!r} is unknown; the target has {', '.join(known)}"
@@ -238,17 +254,28 @@ def _check_target(run: RunFolder, stages: Collection[str]) -> None:
         build_pretext(trunk, config.pretext, seed=config.seed)
 
 
+def _layers_of_files(run: RunFolder) -> list[str]:
+    """List the layers above which the networks of `evaluate.models` can be trained anew."""
+    shapes = [probed_network(run, name).shape for name in run.config.evaluate.models]
+    found = [layer for shape in shapes for layer in shape.layers]
+    if any(isinstance(shape, Trunk) for shape in shapes):
+        found += HIDDEN
+    return list(dict.fromkeys(found))
+
+
 def _check_voc(run: RunFolder, device: torch.device) -> None:
     """Check lists, photographs, annotations and proposals of the protocols that are asked for."""
     config = run.config
     opened = {}
+    if config.voc.protocols() and set(config.voc.models) & set(config.evaluate.models):
+        check_model_files(run)
     for protocol in config.voc.protocols():
-        check_protocol(config, protocol)
+        check_protocol(run, protocol)
     for protocol in config.voc.protocols():
         sets, section = open_sets(config, protocol), getattr(config.voc, protocol)
         check_voc_halves(protocol, section, sets)
         if protocol == "svm":
-            check_svm(config)
+            check_svm(run)
         else:
             computing_dtype(section.training.precision, device)
         if protocol == "detection":

@@ -51,6 +51,18 @@ def spread(run: RunFolder, function: Callable[..., T], jobs: Sequence[tuple[Any,
     return [found[number] for number in range(len(jobs))]
 
 
+def spread_trainings(
+    run: RunFolder, function: Callable[..., T], jobs: Sequence[tuple[Any, ...]]
+) -> list[T]:
+    """Do what `spread` does for trainings with the options of the stage transfer.
+
+    All processes share each training that has lanes or ddp. Other trainings run at the same time.
+    """
+    if run.config.transfer.training.is_shared:
+        return [function(run, *job) for job in jobs]
+    return spread(run, function, jobs)
+
+
 def _help(
     run: RunFolder, board: str, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]
 ) -> None:

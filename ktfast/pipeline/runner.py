@@ -93,7 +93,9 @@ def run(
     wanted = list(STAGES) if stages is None else _names("stages", stages)
     again = _names("redo", redo)
     _check_names(wanted, again)
-    if not folder.exists() and not options.folders():
+    # The protocols on PASCAL VOC read images of their own.
+    on_voc = wanted == ["voc"] and bool(options.voc.protocols())
+    if not folder.exists() and not options.folders() and not on_voc:
         raise InputError(
             f"there is no run folder {folder}, and data.pretext is not set: give the folder of an "
             "earlier run, or the folder of the training images as data.pretext"

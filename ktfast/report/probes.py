@@ -113,17 +113,17 @@ def probe_section(
     """
     if summary is None:
         return None
-    metric, retraining = summary.metric, summary.retraining
+    metric = summary.metric
     first = next(iter(summary.sets.values()), summary)
+    retraining = summary.retraining or first.retraining
     tables = _tables(summary, names)
     protocols = {"the linear probe": summary.protocol or first.protocol}
     for name, found in (summary.variants or first.variants).items():
         protocols[f"the linear probe {name}"] = found.protocol
     if retraining is not None:
-        title = f"All layers above the column's layer trained anew, {metric} (%)"
-        rows = percentages(retraining.mean_per_class)
-        tables += [comparison(title, rows, names=names)] if rows else []
         protocols["the trainings above a layer"] = retraining.protocol
+    for regime in summary.fine_tuned or first.fine_tuned:
+        protocols["fine-tuning"] = regime.protocol
     for name, on_set in summary.sets.items():
         tables += _tables(on_set, names, of=f"{name}: ")
     return ProbeSection(
@@ -149,6 +149,13 @@ def _tables(summary: EvaluationSummary, names: Mapping[str, str], of: str = "") 
         title = f"Linear probe, protocol {variant}"
         candidates.append((f"{title}, {metric} (%)", found.linear, {}, {}))
         candidates.append((f"{title}, top-1 accuracy (%)", found.top1, {}, {}))
+    candidates += [
+        _low_label_table(regime, metric, "Whole network fine-tuned")
+        for regime in summary.fine_tuned
+    ]
+    if summary.retraining is not None:
+        title = f"All layers above the column's layer trained anew, {metric} (%)"
+        candidates.append((title, summary.retraining.mean_per_class, {}, {}))
     return [
         comparison(
             f"{of}{title}",
@@ -208,13 +215,16 @@ def _plots(
     return [Markup(plot) for plot in drawn]
 
 
-def _low_label_table(regime: LowLabelRegime, metric: str) -> tuple[str, ByModel, ByModel, Spreads]:
+def _low_label_table(
+    regime: LowLabelRegime, metric: str, method: str = "Linear probe"
+) -> tuple[str, ByModel, ByModel, Spreads]:
     share = f"{amount(regime.count)} labels per class"
     if regime.fraction is not None:
         share = f"{100 * regime.fraction:g} % of the labels"
+        share = "all labels" if regime.fraction == 1 else share
     drawn = {len(row) for draws in regime.draws.values() for row in draws.values()}
     repeats = f", mean of {max(drawn)} draws" if drawn else ""
-    title = f"Linear probe with {share} ({regime.images:,} images{repeats}), {metric} (%)"
+    title = f"{method} with {share} ({regime.images:,} images{repeats}), {metric} (%)"
     return title, regime.linear, {}, _spreads(regime)
 
 

@@ -227,6 +227,8 @@ def _training_title(stage: str, objective: str) -> str:
     if kind == "retrain" and "_" in rest:
         model, _, layer = rest.partition("_")
         return f"Layers above {layer} trained anew: {names.get(model, model)}"
+    if kind == "finetune":
+        return f"Whole network fine-tuned on labels: {rest}"
     if kind == "voc" and "_" in rest:
         protocol, _, model = rest.partition("_")
         return f"PASCAL VOC, {protocol}: {names.get(model, model)}"

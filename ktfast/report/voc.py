@@ -2,10 +2,10 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ktfast.evaluation import paper
-from ktfast.evaluation.voc_results import VocSummary
+from ktfast.evaluation.voc_results import VocRow, VocSummary
 from ktfast.report.formats import MODEL_NAMES, amount
 from ktfast.report.probes import Cell, Row, Table, comparison, percentages
 from ktfast.report.published import Published, voc_notes
@@ -17,6 +17,7 @@ _COLUMNS = {
     "segmentation": "seg. mIoU",
     "svm": "SVM mAP, 11 points",
 }
+_TESTS = {"single": "single scale", "multi": "multi-scale", "training": "scales of the training"}
 # The key under which the mean of the other average precision is stored, and its column.
 _AREA = "mean_area"
 _AREA_COLUMNS = {"classification": "class. mAP, area", "svm": "SVM mAP, area"}
@@ -81,11 +82,17 @@ def voc_section(
             continue
         for name, row in summary.models.items():
             own = scores.setdefault(name, {})
-            own[_COLUMNS[protocol]] = row.score
+            own[_column(protocol, row)] = row.score
+            own |= {_column(protocol, test): test.score for test in row.tests.values()}
             if protocol in _AREA_COLUMNS and row.more.get(_AREA) is not None:
                 own[_AREA_COLUMNS[protocol]] = row.more[_AREA]
                 notes = [_MEASURES]
         classes += _by_class(protocol, summary, names)
+        for test in next(iter(summary.models.values())).tests:
+            tested = {n: r.tests[test] for n, r in summary.models.items() if test in r.tests}
+            of_test = replace(summary, models=tested)
+            classes += _by_class(protocol, of_test, names)
+            protocols.append(_facts(protocol, of_test))
         protocols.append(_facts(protocol, summary))
     table = percentages(scores)
     if not table:
@@ -100,6 +107,12 @@ def voc_section(
         classes=classes,
         protocols=protocols,
     )
+
+
+def _column(protocol: str, row: VocRow) -> str:
+    """Name the column of a row's score; the scales of a test of detection are named too."""
+    test = _TESTS.get(str(row.protocol.get("test")))
+    return f"{_COLUMNS[protocol]}, {test}" if test else _COLUMNS[protocol]
 
 
 def _low_shot(summary: VocSummary | None, names: Mapping[str, str]) -> list[Table]:
@@ -127,7 +140,9 @@ def _low_shot(summary: VocSummary | None, names: Mapping[str, str]) -> list[Tabl
 def _by_class(protocol: str, summary: VocSummary, names: Mapping[str, str]) -> list[Table]:
     """Scores of a protocol by class; for average precisions, both measures if both are stored."""
     measure = summary.measure.removeprefix("mean ")
-    title = f"{protocol.capitalize()} by class"
+    row = next(iter(summary.models.values()))
+    test = _TESTS.get(str(row.protocol.get("test")))
+    title = f"{protocol.capitalize()}{f', {test},' if test else ''} by class"
     tables = {
         f"{title}, {measure} (%)": percentages({n: r.classes for n, r in summary.models.items()}),
         f"{title}, area under the precision-recall curve (%)": percentages(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ktfast.errors import InputError
-from ktfast.images.augment import Normalization, center_crop, normalize_images
+from ktfast.images.augment import Normalizer, center_crop, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.images.random_views import RandomViews
 from ktfast.models import TargetNetwork
@@ -34,7 +34,7 @@ class ClassificationTask:
         Seed of the crops and mirrors.
     mirror : bool
         Mirror half of the images.
-    normalization : str
+    normalization : str or callable
         Normalisation of the images, as in `ktfast.images.augment.normalize_images`.
     area : pair of float, optional
         Share of an image that a view covers; see `ktfast.images.random_views.RandomViews`.
@@ -55,7 +55,7 @@ class ClassificationTask:
         crop: int,
         seed: int,
         mirror: bool = True,
-        normalization: Normalization = "imagenet",
+        normalization: Normalizer = "imagenet",
         area: tuple[float, float] | None = None,
         color_jitter: float = 0.0,
     ) -> None:
@@ -103,7 +103,7 @@ def classification_scores(
     labels: Tensor,
     *,
     crop: int,
-    normalization: Normalization = "imagenet",
+    normalization: Normalizer = "imagenet",
 ) -> ClassificationScores:
     """Accuracy of a classifier on the centre crops of a feed.
 
@@ -117,7 +117,7 @@ def classification_scores(
         Label of each row of the feed's source.
     crop : int
         Side of the centre square, pixels.
-    normalization : str
+    normalization : str or callable
         Normalisation of the images, as in `ktfast.images.augment.normalize_images`.
 
     Returns

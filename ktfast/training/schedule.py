@@ -32,6 +32,8 @@ def learning_rate_factor(config: TrainingConfig, step: int, total: int) -> float
     if step < warm:
         return (step + 1) / warm
     done = step / total
+    if config.schedule == "step" and config.drop_every:
+        return config.drop_factor ** (step // config.drop_every)
     if config.schedule == "step":
         return config.drop_factor ** sum(done >= at for at in config.drop_at)
     if config.schedule == "cosine":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.loop import StepOutput
 
@@ -26,7 +26,7 @@ class MultiLabelTask:
     presence : array, int8 [n, n_classes]
         1: the image shows the class. -1: it does not. 0: the answer does not count. One row per
         row of the feed's source.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
@@ -35,7 +35,7 @@ class MultiLabelTask:
         model: nn.Module,
         presence: npt.NDArray[np.int8],
         *,
-        normalization: Normalization = "imagenet",
+        normalization: Normalizer = "imagenet",
     ) -> None:
         self.model = model
         self.presence = torch.from_numpy(presence)
@@ -56,7 +56,7 @@ class MultiLabelTask:
 
 @torch.inference_mode()
 def image_scores(
-    model: nn.Module, feed: Feed, *, crops: int, normalization: Normalization = "imagenet"
+    model: nn.Module, feed: Feed, *, crops: int, normalization: Normalizer = "imagenet"
 ) -> npt.NDArray[np.float32]:
     """Score every photograph: the mean of the logits over several random views.
 
@@ -68,7 +68,7 @@ def image_scores(
         Views in the order of the source. Each epoch delivers another view of every photograph.
     crops : int
         Number of views, at least 1.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images; the same as in training.
 
     Returns

@@ -79,7 +79,7 @@ class VocSet(FolderSource):
         hashes: FileHashes | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.ids, photographs = read_split(self.folder, split, kind)
+        self.ids, photographs = self._listed(split, kind)
         super().__init__(ImageIndex.of(self.folder, photographs), decoding="full")
         self.classes = tuple(classes) or CLASSES
         if len(set(self.classes)) < len(self.classes):
@@ -106,6 +106,10 @@ class VocSet(FolderSource):
         self.fingerprint_by_size = digest.hexdigest()
         self._annotations = annotations.hexdigest()
         self._shapes: dict[int, tuple[int, int]] = {}
+
+    def _listed(self, split: str, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Give the ids of the split, and the paths of their photographs below the folder."""
+        return read_split(self.folder, split, kind)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -165,6 +169,17 @@ class VocSet(FolderSource):
         DataError
             The file is missing, damaged, in another format, or holds other values.
         """
+        path, mask = self.mask_path(row), self._mask(row)
+        odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
+        if odd.size:
+            raise DataError(
+                f"mask {path} holds the value {odd[0]}; values must be classes 0 .. "
+                f"{len(self.classes)}, or {IGNORED} for ignored pixels"
+            )
+        return mask
+
+    def _mask(self, row: int) -> npt.NDArray[np.uint8]:
+        """Decode a mask, whose values are not checked yet."""
         path = self.mask_path(row)
         with (
             reading(path, "a mask in PNG format", "write the mask again"),
@@ -178,14 +193,7 @@ class VocSet(FolderSource):
                     f"mask {shown(path)} is of mode {image.mode}; store class numbers as a palette "
                     "image or as 8-bit gray"
                 )
-            mask = np.array(image, np.uint8)
-        odd = mask[(mask > len(self.classes)) & (mask != IGNORED)]
-        if odd.size:
-            raise DataError(
-                f"mask {path} holds the value {odd[0]}; values must be classes 0 .. "
-                f"{len(self.classes)}, or {IGNORED} for ignored pixels"
-            )
-        return mask
+            return np.array(image, np.uint8)
 
     def presence(self) -> npt.NDArray[np.int8]:
         """Which classes each image shows.

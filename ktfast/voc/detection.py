@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, eleven_points
-from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images
 from ktfast.images.feeds.base import Batch
 from ktfast.training.loop import StepOutput
 from ktfast.voc.annotations import Objects
 from ktfast.voc.boxes import Boxes, corrected, corrections, numbered, overlaps
 from ktfast.voc.feed import ViewFeed
-from ktfast.voc.heads import FastRCNN
+from ktfast.voc.heads import FixedNorms
 from ktfast.voc.proposals import Proposals
 from ktfast.voc.views import Rescaled
 
@@ -87,7 +87,7 @@ class DetectionTask:
 
     Parameters
     ----------
-    model : FastRCNN
+    model : FixedNorms
         Network to train.
     view : Rescaled
         The view that the feed delivers; the task asks it where regions lie in the view.
@@ -97,19 +97,19 @@ class DetectionTask:
         Regions drawn from each photograph.
     foreground : float
         Largest fraction of the drawn regions that show an object.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
     def __init__(
         self,
-        model: FastRCNN,
+        model: FixedNorms,
         view: Rescaled,
         proposals: Proposals,
         *,
         regions: int = 64,
         foreground: float = 0.25,
-        normalization: Normalization = "imagenet",
+        normalization: Normalizer = "imagenet",
     ) -> None:
         self.model = model
         self.view = view
@@ -182,24 +182,24 @@ class DetectionTask:
 
 @torch.inference_mode()
 def detect(
-    model: FastRCNN,
+    model: FixedNorms,
     feeds: Sequence[ViewFeed],
     proposals: Proposals,
     *,
-    normalization: Normalization = "imagenet",
+    normalization: Normalizer = "imagenet",
 ) -> list[Detections]:
     """Detect objects in every photograph of a set.
 
     Parameters
     ----------
-    model : FastRCNN
+    model : FixedNorms
         Network to test. The function puts it into evaluation mode and leaves it there.
     feeds : sequence of ViewFeed
         One feed per scale. Each delivers `Rescaled` views in order, one photograph per batch, not
         mirrored.
     proposals : Proposals
         Regions of every photograph.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images; the same as in training.
 
     Returns
@@ -236,7 +236,7 @@ def detect(
 
 
 def _answers(
-    model: FastRCNN, batch: Batch, boxes: Boxes, normalization: Normalization
+    model: FixedNorms, batch: Batch, boxes: Boxes, normalization: Normalizer
 ) -> tuple[Tensor, Tensor]:
     """Probabilities [R, C + 1] and corrections [R, C + 1, 4] of the regions of a view."""
     device = next(model.parameters()).device

@@ -139,21 +139,40 @@ class FCN(FixedNorms):
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, n_classes, H, W] of images [B, 3, H, W]."""
         scores = self.scores(self.hidden(self.features(images))).float()
-        height, width = images.shape[-2:]
-        with torch.autocast(scores.device.type, enabled=False):
-            down, across = self._weights(height, scores), self._weights(width, scores.mT)
-            logits: Tensor = down @ scores @ across.mT
-        return logits
+        return interpolated(scores, images, self.stride, self.center)
 
-    def _weights(self, side: int, scores: Tensor) -> Tensor:
-        """Matrix [side, rows] that interpolates rows of scores for each pixel.
 
-        A pixel outside the grid gets the nearest grid point's score.
-        """
+def interpolated(scores: Tensor, images: Tensor, stride: int, center: float) -> Tensor:
+    """Interpolate scores on a coarse grid for every pixel of images.
+
+    Parameters
+    ----------
+    scores : Tensor, float32 [B, n_classes, h, w]
+        Scores at the grid points.
+    images : Tensor [B, 3, H, W]
+        The images.
+    stride : int
+        Image pixels between neighbouring grid points.
+    center : float
+        Position of the first grid point in the image, in pixels.
+
+    Returns
+    -------
+    logits : Tensor, float32 [B, n_classes, H, W]
+        Bilinearly interpolated scores. A pixel outside the grid gets the nearest grid point's.
+    """
+    height, width = images.shape[-2:]
+
+    def weights(side: int, scores: Tensor) -> Tensor:
+        """Matrix [side, rows] that interpolates rows of scores for each pixel."""
         pixels = torch.arange(side, dtype=torch.float32, device=scores.device)
         rows = torch.arange(scores.shape[-2], dtype=torch.float32, device=scores.device)
-        places = ((pixels - self.center) / self.stride).clamp(0, len(rows) - 1)
+        places = ((pixels - center) / stride).clamp(0, len(rows) - 1)
         return (1 - (places[:, None] - rows).abs()).clamp_min(0)
+
+    with torch.autocast(scores.device.type, enabled=False):
+        logits: Tensor = weights(height, scores) @ scores @ weights(width, scores.mT).mT
+    return logits
 
 
 def last_convolution(features: LayerStack) -> str:

@@ -1,6 +1,7 @@
 """Read the list of a split of PASCAL VOC, and find the photograph of each id."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ktfast.errors import DataError, reading, shown
@@ -49,6 +50,12 @@ def read_split(folder: Path, split: str, kind: str) -> tuple[tuple[str, ...], tu
     flagged = all(_without_flag(line) is not None for line in lines)
     ids = tuple(_id_of(line, photographs, flagged, path) for line in lines)
     return ids, tuple(photographs.find(key) or f"{PHOTOGRAPHS}/{key}.jpg" for key in ids)
+
+
+def find_photographs(folder: Path, ids: Sequence[str]) -> tuple[str, ...]:
+    """Find the photographs of ids below a year folder; see `read_split`."""
+    photographs = _Photographs(folder)
+    return tuple(photographs.find(key) or f"{PHOTOGRAPHS}/{key}.jpg" for key in ids)
 
 
 class _Photographs:

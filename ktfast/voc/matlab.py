@@ -1,6 +1,7 @@
-"""Read cells of numbers and text from MATLAB's .mat files of version 5 (`save -v6` and `-v7`).
+"""Read cells and structs from MATLAB's .mat files of version 5 (`save -v6` and `-v7`).
 
-This is the part of the format that files of proposals use (MathWorks, "MAT-File Format"). Every
+This is the part of the format that files of proposals and the masks of SBD use (MathWorks,
+"MAT-File Format"). Every
 size that the file states is checked against the bytes that are there. SciPy's reader supports
 more, but some damaged files crash SciPy's reader together with the process.
 """
@@ -20,10 +21,13 @@ Value: TypeAlias = "str | npt.NDArray[Any]"
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _TEXT, _NUMBERS = 1, 4, range(6, 16)
+_CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
 _COMPLEX = 0x0800
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
 _TYPES |= {12: "i8", 13: "u8"}
+# Type of the values by the class of a matrix; a file may store small values in a smaller type.
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
+_CLASSES |= {14: "i8", 15: "u8"}
 _ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 _HEAD = 1024
 """Unpacked bytes of a variable that hold its name; MATLAB's names have at most 63 letters."""
@@ -58,6 +62,57 @@ def read_cells(content: bytes, names: Sequence[str]) -> list[list[Value]]:
         The file is damaged, has another version, or a variable is missing or of another kind.
     """
     order = _byte_order(content)
+    found = _found(content, order, names)
+    return [_cells(found[name], order, name) for name in names]
+
+
+def read_field(content: bytes, name: str, field: str) -> npt.NDArray[Any]:
+    """Read one field of a variable that is a single struct; other fields may have any type.
+
+    Parameters
+    ----------
+    content : bytes
+        Content of the .mat file.
+    name : str
+        Name of the variable.
+    field : str
+        Name of the field, which must hold numbers.
+
+    Returns
+    -------
+    values : array
+        The numbers, with the type that MATLAB has for them.
+
+    Raises
+    ------
+    ValueError, zlib.error
+        The file is damaged, has another version, or lacks such a field.
+    """
+    order = _byte_order(content)
+    variable = _found(content, order, [name])[name]
+    flags, dims, _, at = _head(variable, order)
+    if flags & 0xFF != _STRUCT or math.prod(dims) != 1:
+        raise ValueError(f"{name} must be a single struct")
+    width = _element(variable, at, order)
+    texts = _element(variable, width.end, order)
+    length = int(_words(width.content, order, "i4")[0]) if width.kind == 5 else 0
+    if length < 1 or len(texts.content) % length:
+        raise ValueError(f"the names of the fields of {name} are damaged")
+    at = texts.end
+    for start in range(0, len(texts.content), length):
+        part = _element(variable, at, order)
+        if bytes(texts.content[start : start + length]).partition(b"\0")[0] == field.encode():
+            values = _value(part.content, order, f"{name}.{field}") if part.kind == _MATRIX else ""
+            if isinstance(values, str):
+                raise ValueError(f"{name}.{field} must hold numbers")
+            kind = _head(part.content, order)[0] & 0xFF
+            return values.astype(_CLASSES[kind], copy=False)
+        at = part.end
+    raise ValueError(f"{name} has no field {field}")
+
+
+def _found(content: bytes, order: Literal["<", ">"], names: Sequence[str]) -> dict[str, memoryview]:
+    """The content of the named variables."""
     found: dict[str, memoryview] = {}
     for variable in _variables(memoryview(content)[_HEADER:], order, names):
         name = _named(variable, order)
@@ -65,7 +120,7 @@ def read_cells(content: bytes, names: Sequence[str]) -> list[list[Value]]:
             found[name] = variable
     if lacking := [name for name in names if name not in found]:
         raise ValueError(f"it has no variable {', '.join(lacking)}")
-    return [_cells(found[name], order, name) for name in names]
+    return found
 
 
 def _byte_order(content: bytes) -> Literal["<", ">"]:

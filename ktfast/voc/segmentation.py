@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import mean_of_defined
-from ktfast.images.augment import Normalization, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.loop import StepOutput
 from ktfast.voc.data import IGNORED
-from ktfast.voc.heads import FCN
+from ktfast.voc.heads import FixedNorms
 
 
 class SegmentationTask:
@@ -27,13 +27,13 @@ class SegmentationTask:
 
     Parameters
     ----------
-    model : FCN
+    model : FixedNorms
         Network to train.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images, see `ktfast.images.augment.normalize_images`.
     """
 
-    def __init__(self, model: FCN, *, normalization: Normalization = "imagenet") -> None:
+    def __init__(self, model: FixedNorms, *, normalization: Normalizer = "imagenet") -> None:
         self.model = model
         self.normalization = normalization
 
@@ -121,19 +121,19 @@ class Confusion:
 
 @torch.inference_mode()
 def segment(
-    model: FCN, feed: Feed, n_classes: int, *, normalization: Normalization = "imagenet"
+    model: FixedNorms, feed: Feed, n_classes: int, *, normalization: Normalizer = "imagenet"
 ) -> Confusion:
     """Predict the class of every pixel and compare the predictions with the masks.
 
     Parameters
     ----------
-    model : FCN
+    model : FixedNorms
         Network to test. The function puts it into evaluation mode and leaves it there.
     feed : Feed
         Photographs with masks, one per batch: padding a photograph would change its predictions.
     n_classes : int
         Number of classes, the background included.
-    normalization : Normalization
+    normalization : Normalizer
         Normalisation of the images; the same as in training.
 
     Returns

@@ -264,7 +264,10 @@ VIT = {**TINY, "patch_size": 8, "intermediate_size": 16}
 TEXT = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-@pytest.mark.parametrize("kind", ["Dinov2", "ViTMAE", "ViT", "CLIP", "Siglip"])
+KINDS = ("Dinov2", "DINOv3ViT", "ViTMAE", "ViT", "CLIP", "CLIPVision", "Siglip", "SiglipVision")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_tiny_models_of_transformers(kind, tmp_path):
     name = "transformers"
     transformers = pytest.importorskip(

@@ -49,13 +49,15 @@ OTHER = {
     "evaluate.headline": "knn:conv5",
     "evaluate.retrain": ("conv2",), "evaluate.label_fractions": (0.5,),
     "evaluate.retrain_epochs": 3.0, "evaluate.label_counts": (2,), "voc.svm.shots": (2,),
+    "evaluate.fine_tune_epochs": 3.0, "evaluate.fine_tune_rate": 0.5,
     "evaluate.protocols": ("goyal",), "voc.classification.area": (0.2, 0.6),
     "voc.detection.short_sides": (480,), "voc.models": ("random",),
+    "voc.detection.tests": ("single",),
 }  # fmt: skip
 _VOC = ("classification", "detection", "segmentation", "svm")
 BASES = [
     {"cluster.normalize": "pca-l2", "features.normalized": True, "evaluate.retrain": ("conv1",)},
-    {"features.source": "hog", "evaluate.retrain": ("conv1",)},
+    {"features.source": "hog", "evaluate.retrain": ("conv1",), "evaluate.fine_tune": True},
     {"features.source": "torchvision:resnet18@layer3"},
     {"features.source": "pretext + hog"},
     {"pretext.training.schedule": "cosine", "transfer.target": "vgg16"},
@@ -135,15 +137,18 @@ def test_an_option_is_asked_for_or_refused_or_without_effect(base, photos):
             continue
         if questions(after, photos) == asked:
             silent.add(name)
-    silent -= {name for name in silent if name.endswith((*SIDE, ".folder", "_proposals"))}
+    silent -= {name for name in silent if name.endswith((*SIDE, ".folder", "_proposals", ".sbd"))}
     allowed = {name for name in NO_QUESTION if name in silent}
     schedule = before.pretext.training.schedule
     if not before.cluster.normalize.startswith("pca"):
         allowed.add("cluster.pca")
     if not before.evaluate.retrain:
         allowed.add("evaluate.retrain_epochs")
-    if not before.evaluate.label_fractions:
+    if not before.evaluate.label_fractions and not before.evaluate.fine_tune:
         allowed.add("evaluate.label_draws")
+    if not before.evaluate.fine_tune:
+        allowed |= {"evaluate.fine_tune_epochs", "evaluate.fine_tune_rate"}
     sections = ["voc.segmentation"] + (["pretext"] if schedule == "cosine" else [])
-    allowed |= {f"{part}.training.{key}" for part in sections for key in ("drop_at", "drop_factor")}
+    of_steps = ("drop_at", "drop_factor", "drop_every")
+    allowed |= {f"{part}.training.{key}" for part in sections for key in of_steps}
     assert silent == allowed

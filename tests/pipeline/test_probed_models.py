@@ -1,5 +1,6 @@
 """Probes of any weights, on several labelled sets, with few labels; what is there stays."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -11,8 +12,10 @@ from PIL import Image
 
 import ktfast
 from ktfast.errors import ConfigError, DataError, InputError
+from ktfast.images.balance import Subset
 from ktfast.models import build_target, initialize
-from ktfast.pipeline.steps import probe_layers
+from ktfast.pipeline.steps import learn_labels, probe_layers
+from ktfast.pipeline.steps.begun_trainings import begun_training
 from ktfast.pipeline.steps.networks import save_network
 from ktfast.report import write_report
 from support.photographs import squares
@@ -267,3 +270,98 @@ def test_a_set_that_is_tested_on_its_training_images_is_refused(files, tmp_path)
     same = {"train": str(files / "b/train"), "test": str(files / "b/train")}
     with pytest.raises(ConfigError, match=r"evaluate\.sets\.b\.train is the folder of evaluate"):
         evaluate(files, tmp_path / "run", evaluate__sets={"b": same})
+
+
+@pytest.fixture
+def short_trainings(monkeypatch):
+    """The (name, number of distinct training images) of trainings on labels, which stay short."""
+    calls, real = [], learn_labels.train_task
+
+    def train(run, task, feed, training, folder, *, name):
+        rows = {int(row) for batch in feed.epoch(0) for row in batch.rows}
+        calls.append((name, len(rows)))
+        return real(run, task, feed, training, folder, name=name)
+
+    monkeypatch.setattr(learn_labels, "train_task", train)
+    return calls
+
+
+def test_networks_of_files_are_fine_tuned_with_few_labels(copy, files, short_trainings):
+    """The images are those of the linear probes, and a draw that is there stays."""
+    more = {
+        "evaluate__label_counts": (1, 2),
+        "evaluate__fine_tune": True,
+        "evaluate__fine_tune_epochs": 1,
+        "evaluate__fine_tune_rate": 0.001,
+        "transfer__training__batch_size": 8,
+    }
+    one = evaluate(files, copy, **more)["fine_tuned"]
+    assert [(row["count"], row["images"]) for row in one] == [(1, 2), (2, 4)]
+    assert [images for _, images in short_trainings] == [2, 4]
+    assert one[0]["protocol"]["steps"] == 2  # as many as an epoch of all 16 images has
+    assert one[0]["protocol"]["learning_rate"] == 0.001
+    del short_trainings[:]
+    two = evaluate(files, copy, **more, evaluate__label_draws=2)["fine_tuned"]
+    assert [name for name, _ in short_trainings] == ["finetune_ours-1-1", "finetune_ours-2-1"]
+    draws = two[0]["draws"]["ours"]["whole network"]
+    assert draws[0] == one[0]["linear"]["ours"]["whole network"]
+    assert not list((copy / "evaluate").glob("finetuning-*"))
+    page = write_report(copy).read_text()
+    assert "Whole network fine-tuned with 2 labels per class (4 images, mean of 2 draws)" in page
+    del short_trainings[:], more["evaluate__label_counts"]
+    whole = evaluate(files, copy, **more)["fine_tuned"]
+    assert [(row["fraction"], row["images"]) for row in whole] == [(1.0, 16)]
+    assert short_trainings == [("finetune_ours-1-0", 16)]
+
+
+def test_layers_of_networks_of_files_are_trained_anew(copy, files, short_trainings):
+    """Each network has the layers that it knows, on every labelled set."""
+    more = {
+        "evaluate__models": models_of(files),
+        "evaluate__retrain": ("fc6", "layer3"),
+        "evaluate__retrain_epochs": 0.5,
+        "transfer__training__batch_size": 8,
+    }
+    found = evaluate(files, copy, **more)
+    expected = {"ours": ["fc6"], "resnet": ["layer3"]}
+    assert {name: list(row) for name, row in found["retrained"].items()} == expected
+    more |= {"evaluate__models": {"ours": models_of(files)["ours"]}, "evaluate__retrain": ("fc6",)}
+    more["evaluate__sets"] = {"b": {"train": str(files / "b/train"), "test": str(files / "b/test")}}
+    found = evaluate(files, copy, **more, evaluate__layers=("conv1",))
+    assert list(found["sets"]["b"]["retrained"]["ours"]) == ["fc6"]
+    assert [name for name, _ in short_trainings] == [
+        "retrain_ours_fc6", "retrain_resnet_layer3", "retrain_ours@b_fc6"
+    ]  # fmt: skip
+    assert "b: All layers above" in write_report(copy).read_text()
+
+
+def test_layers_that_no_network_has_are_not_trained_anew(files, tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluate\.retrain: 'conv9' is unknown; the networks"):
+        evaluate(files, tmp_path / "run", evaluate__retrain=("conv9",))
+
+
+def test_an_epoch_of_a_subset_shows_its_rows_equally_often():
+    subset = Subset([1, 4, 6], 8)
+    order = subset.order(seed=3, epoch=2)
+    assert len(order) == 8
+    assert {1, 4, 6} == set(order[:3]) == set(order[3:6])
+    assert not np.array_equal(order, subset.order(seed=3, epoch=3))
+    assert Subset([1, 4, 5], 8).sha256 != subset.sha256
+
+
+def test_a_checkpoint_of_other_weights_is_not_continued(tmp_path):
+    """The stage evaluate keeps its folder when the weights that it probes change."""
+    folder = tmp_path / "retraining"
+
+    def interrupted(weights):
+        found = False
+        with contextlib.suppress(KeyboardInterrupt), begun_training(folder, {"weights": weights}):
+            found = (folder / "checkpoint").exists()
+            (folder / "checkpoint").touch()
+            raise KeyboardInterrupt
+        return found
+
+    assert [interrupted(weights) for weights in ("a", "a", "b", "b")] == [False, True, False, True]
+    with begun_training(folder, {"weights": "b"}):
+        pass
+    assert not folder.exists()

@@ -540,7 +540,7 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
 def test_an_interrupted_evaluation_keeps_the_retrained_layers_it_has(
     finished, recipe, photographs, tmp_path, monkeypatch
 ):
-    from ktfast.pipeline.stages import evaluate
+    from ktfast.pipeline.steps import retrain_layers
 
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -548,16 +548,15 @@ def test_an_interrupted_evaluation_keeps_the_retrained_layers_it_has(
     command += ["--evaluate.random_clusters", "false", "--evaluate.retrain", "conv1,conv5"]
     trained = []
 
-    def retrain(_, name, layer, folder):
+    def retrain(_, network, layer, images, folder):
         checkpoint = folder / "checkpoint"
-        if (name, layer) == ("random", "conv1") and not checkpoint.exists():
-            folder.mkdir()
+        if (network.name, layer) == ("random", "conv1") and not checkpoint.exists():
             checkpoint.touch()
             raise KeyboardInterrupt
-        trained.append((name, layer))
+        trained.append((network.name, layer))
         return RetrainedScores(top1=0.5, mean_per_class=0.25, steps=1, protocol={})
 
-    monkeypatch.setattr(evaluate, "retrain_above", retrain)
+    monkeypatch.setattr(retrain_layers, "retrain_above", retrain)
     assert main([*command, "--redo", "evaluate"]) == 130
     assert main(command) == 0
     assert trained == [

@@ -16,6 +16,7 @@ from scipy.io import savemat
 
 from ktfast.config import Config, load_config
 from ktfast.durable import read_json, sha256_json
+from ktfast.errors import reading
 from ktfast.evaluation.results import ProbeRow, RetrainedScores
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
@@ -33,6 +34,7 @@ from ktfast.training.checkpoint import CheckpointFolder
 from ktfast.training.progress import MetricsLog
 from ktfast.voc.annotations import parse_objects
 from ktfast.voc.lists import read_split
+from ktfast.voc.matlab import read_field
 from ktfast.voc.proposals import Proposals
 from support.pictures import encoded, oriented, photo_folder, picture
 
@@ -106,6 +108,17 @@ def read_features(path: Path) -> None:
 def proposals(_: Path) -> list[bytes]:
     held = {"ids": np.array(IDS), "counts": [1, 2], "boxes": np.ones((3, 4))}
     return [bytes_of(partial(save, **held)) for save in (np.savez, np.savez_compressed)]
+
+
+def sbd_masks(_: Path) -> list[bytes]:
+    held = {"Boundaries": np.empty((2, 1), object), "Segmentation": np.eye(6, dtype=np.uint8)}
+    content = {"GTcls": held}
+    return [bytes_of(partial(savemat, mdict=content, do_compression=k)) for k in (False, True)]
+
+
+def read_sbd(path: Path) -> None:
+    with reading(path, "a mask of SBD", "copy the file again"):
+        read_field(path.read_bytes(), "GTcls", "Segmentation")
 
 
 def matlab(_: Path) -> list[bytes]:
@@ -259,6 +272,7 @@ FORMATS = {
     "npz": Format("x.npz", proposals, lambda path: Proposals.read(path, SOURCE)),
     "transform": Format("x.npz", transforms, FeatureTransform.load),
     "mat": Format("x.mat", matlab, lambda path: Proposals.read(path, SOURCE)),
+    "sbd": Format("x.mat", sbd_masks, read_sbd),
     "xml": Format("x.xml", annotations, lambda p: parse_objects(p.read_bytes(), p, ["cow"])),
     "list": Format(
         "ImageSets/Main/few.txt", lists, lambda path: read_split(path.parents[2], "few", "Main")

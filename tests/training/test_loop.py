@@ -151,6 +151,9 @@ def test_schedules():
     step = toy_config(warmup=0.0, drop_at=(0.25, 0.5), drop_factor=0.1)
     factors = [learning_rate_factor(step, k, 8) for k in range(8)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+    every = toy_config(warmup=0.0, drop_every=3, drop_factor=0.1)
+    factors = [learning_rate_factor(every, k, 8) for k in range(8)]
+    assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
     warm = toy_config(schedule="constant", warmup=0.5)
     assert [learning_rate_factor(warm, k, 8) for k in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
     cosine = toy_config(schedule="cosine", warmup=0.2)

@@ -8,11 +8,15 @@ import torch
 
 from ktfast.cli.demo import PHOTOGRAPHS, write_views
 from ktfast.cli.main import main
-from ktfast.errors import InputError
+from ktfast.config import load_config
+from ktfast.config.voc import VocDetectionConfig
+from ktfast.errors import ConfigError, InputError
 from ktfast.evaluation.average_precision import classification_precisions
 from ktfast.images.feeds.base import Batch
 from ktfast.models import build_trunk, initialize
-from ktfast.models.data_init import fit_to_data
+from ktfast.models.data_init import fit_to_data, rescale_to_data
+from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.steps.fine_tune_voc import _initialize, check_protocol
 from ktfast.training.loop import train
 from ktfast.voc.boxes import corrected, corrections, numbered, overlaps
 from ktfast.voc.classification import MultiLabelTask, image_scores
@@ -130,6 +134,57 @@ def test_new_layers_are_fitted_to_data():
     assert units[:, alive].std(0, correction=0).numpy() == pytest.approx(1, rel=1e-3)
     assert model[5].bias[3].item() == untouched[0]
     assert torch.equal(model[7].weight, untouched[1])
+
+
+def test_trained_layers_are_rescaled_and_compute_the_same():
+    """Up to a positive factor, which layers that are fitted afterwards take out."""
+    torch.manual_seed(0)
+    model = trunk(variant="torchvision", n_classes=0, image_size=99).eval()
+    convolutions = list(model.features.convolutions().values())
+    with torch.no_grad():
+        for number, layer in enumerate(convolutions):
+            layer.weight.mul_(4.0 if number % 2 else 0.3)
+            layer.bias.uniform_(-0.1, 0.1)
+    images = torch.randn(4, 3, 99, 99)
+    with torch.inference_mode():
+        before = model(images)
+    rescale_to_data(model, convolutions, lambda: model(images))
+    outputs = []
+    for layer in convolutions:
+        layer.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
+    with torch.inference_mode():
+        after = model(images)
+    assert [float(output.std()) for output in outputs] == pytest.approx([1.0] * 5, rel=1e-3)
+    factor = float((after * before).sum() / before.square().sum())
+    assert factor > 0
+    assert (after / factor).numpy() == pytest.approx(before.numpy(), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["random", "transfer"])
+def test_all_layers_can_be_fitted_to_data(photographs, name, tmp_path):
+    config = load_config(None, {"voc.data_init": "all", "device": "cpu", "threads": 1})
+    run = RunFolder(tmp_path, config)
+    view = AreaCrops(photographs, crop=99, area=(0.1, 0.5), seed=0, mirror=True)
+    task = MultiLabelTask(trunk(n_classes=20, image_size=99), photographs.presence())
+    first, last = (task.model.features[at].weight.clone() for at in (0, -3))
+    with torch.no_grad():
+        before = task.model.features[0].weight.flatten(1).norm(dim=1)
+    _initialize(run, task, task.model.new_layers(), view, name, batch_size=4)
+    after = task.model.features[0].weight.flatten(1).norm(dim=1)
+    factors = (after / before).detach()
+    assert not torch.equal(task.model.features[-3].weight, last)
+    assert not torch.equal(task.model.features[0].weight, first)
+    # A trained layer has one factor, so that it computes the same; a random one, one per unit.
+    assert (float(factors.std()) > 1e-3) == (name == "random")
+
+
+def test_batch_norm_and_libraries_have_no_layers_to_fit(tmp_path):
+    for target in ({"transfer.target": "torchvision:resnet18"}, {"transfer.batch_norm": True}):
+        config = load_config(None, {"voc.data_init": "all", **target})
+        run = RunFolder(tmp_path, config)
+        with pytest.raises(ConfigError, match=r"voc\.data_init is all"):
+            check_protocol(run, "classification")
+        check_protocol(run, "svm")
 
 
 # --- tasks ----------------------------------------------------------------------------------------
@@ -297,6 +352,7 @@ training = { epochs = 2, batch_size = 4, log_every = 1 }
 [voc.detection]
 short_sides = [100, 130]
 longest = 200
+tests = ["training", "single"]
 regions = 8
 training = { epochs = 1, log_every = 1 }
 
@@ -329,7 +385,9 @@ def run(folder, tmp_path_factory):
         *("--data.test", str(place / "photographs/test")),
         *(option for protocol in PROTOCOLS for option in options(folder, protocol)),
     ]
-    assert main(arguments) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ktfast.config.voc.PUBLISHED_SCALES", {"single": ((90,), 120)})
+        assert main(arguments) == 0
     return place / "run"
 
 
@@ -349,6 +407,22 @@ def test_every_model_has_a_row(run, protocol):
     assert not list((run / "voc" / protocol).glob("training-*"))
     steps = {"classification": 4, "detection": 4, "segmentation": 2, "svm": None}[protocol]
     assert {row["steps"] for row in summary["models"].values()} == {steps}
+
+
+def test_a_detector_is_tested_at_several_scales(run):
+    row = result(run, "detection")["summary"]["models"]["transfer"]
+    assert row["protocol"]["short_sides"] == [100, 130]
+    assert list(row["tests"]) == ["single"]
+    assert row["tests"]["single"]["protocol"]["short_sides"] == [90]
+    assert row["tests"]["single"]["steps"] == row["steps"]
+    page = (run / "report.html").read_text()
+    for test in ("scales of the training", "single scale"):
+        assert f"det. mAP, 11 points, {test}" in page
+        assert f"Detection, {test}, by class" in page
+    published = VocDetectionConfig(tests=("single", "multi")).test_scales
+    assert published == {
+        "single": ((600,), 1000), "multi": ((480, 576, 688, 864, 1200), 2000)
+    }  # fmt: skip
 
 
 def test_the_machines_see_few_photographs_too(run):

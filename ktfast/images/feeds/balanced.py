@@ -45,7 +45,9 @@ class BalancedFeed(Feed):
 
     def describe(self) -> str:
         """One line for the log that says what the feed delivers."""
-        return f"{self._feed.describe()}, balanced over groups"
+        balance = self.plan.balance
+        assert balance is not None
+        return f"{self._feed.describe()}, {balance.title}"
 
 
 def _salt(times: Int64) -> Int64:

@@ -6,7 +6,6 @@ does only what needs no labels (`ktfast.pipeline.steps.unlabelled_measures`).
 """
 
 import logging
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,21 +14,20 @@ from typing import Any
 from ktfast.durable import sha256_json, write_sealed
 from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.results import (
-    ByModel,
     ClusterQuality,
     EvaluationSummary,
     LowLabelRegime,
+    LowLabelRow,
     ProbeRow,
-    RetrainedScores,
-    Retraining,
     VariantTable,
 )
-from ktfast.models.trunk import HIDDEN
-from ktfast.pipeline.jobs import spread
+from ktfast.pipeline.jobs import spread, spread_trainings
 from ktfast.pipeline.question import as_json
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
+from ktfast.pipeline.steps.begun_trainings import remove_trainings
+from ktfast.pipeline.steps.fine_tune_shares import stored_fine_tuning
 from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
@@ -39,10 +37,9 @@ from ktfast.pipeline.steps.probed_models import own_models, stands_alone
 from ktfast.pipeline.steps.questions import (
     evaluate_question,
     rates_untrained_clusters,
-    retrain_question,
     untrained_question,
 )
-from ktfast.pipeline.steps.retrain_layers import retrain_above
+from ktfast.pipeline.steps.retrain_layers import stored_retraining
 from ktfast.pipeline.steps.stored_probes import stored_probes
 from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
 from ktfast.pipeline.steps.untrained_clusters import untrained_clusters
@@ -77,14 +74,13 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
     config, names = run.config, own_models(run)
     probed = {images.name: _probe_all(run, folder, images) for images in labelled_sets(config)}
     own = probed.pop("", EvaluationSummary(models=[*names, *config.evaluate.models]))
-    retrains = config.evaluate.retrain and config.data.test is not None and names
     summary = replace(
         own,
         metric="mean per-class accuracy",
-        retraining=_retrain(run, folder, names) if retrains else None,
         random_clusters=_random_clusters(run, folder) if rates_untrained_clusters(run) else None,
         sets=probed,
     ).to_json()
+    remove_trainings(folder)
     return Outcome(
         fingerprint=sha256_json(summary),
         outputs={
@@ -92,6 +88,7 @@ def _evaluate(run: RunFolder, folder: Path) -> Outcome:
             "predictions": "predictions-*.npz",
             "retrained": "retrained-*.json",
             "variants": "protocol-*.json",
+            "fine_tuned": "finetuned-*.json",
         },
         summary=summary,
     )
@@ -109,7 +106,7 @@ def _probe_all(run: RunFolder, folder: Path, images: LabelledSet) -> EvaluationS
         linear={name: row.linear for name, row in rows.items()},
         knn={name: row.knn for name, row in rows.items()},
         linear_top1={name: row.linear_top1 for name, row in rows.items()},
-        low_label=_low_label(rows),
+        low_label=_low_label({name: row.low_label for name, row in rows.items()}),
         protocol=first.protocol,
         headline=_headline(config.headline, rows) if not images.name else None,
         linear_held_out={name: row.linear_held_out for name, row in rows.items()},
@@ -117,6 +114,8 @@ def _probe_all(run: RunFolder, folder: Path, images: LabelledSet) -> EvaluationS
         variants={
             variant: _variant(run, folder, variant, names, images) for variant in config.protocols
         },
+        retraining=stored_retraining(run, folder, names, images) if config.retrain else None,
+        fine_tuned=_fine_tuned(run, folder, names, images) if config.fine_tune else [],
     )
 
 
@@ -133,51 +132,19 @@ def _variant(
     )
 
 
-def _retrain(run: RunFolder, folder: Path, names: tuple[str, ...]) -> Retraining:
-    """Train the layers above each configured layer of every model anew, and test them."""
-    mean_per_class: ByModel = {name: {} for name in names}
-    top1: ByModel = {name: {} for name in names}
-    # The pretext task has fully connected layers of its own.
-    pairs = [
-        (name, layer)
-        for name in names
-        for layer in run.config.evaluate.retrain
-        if not (name == "pretext" and layer in HIDDEN)
-    ]
-    # All processes share each training that has lanes. Other trainings run at the same time.
-    is_shared = run.config.transfer.training.is_shared
-    jobs = [(folder, *pair) for pair in pairs]
-    found = (
-        [_retrain_above(run, *job) for job in jobs]
-        if is_shared
-        else spread(run, _retrain_above, jobs)
-    )
-    for (name, layer), scores in zip(pairs, found, strict=True):
-        mean_per_class[name][layer], top1[name][layer] = scores.mean_per_class, scores.top1
-        accuracy = 100 * scores.mean_per_class
-        logger.info("evaluate: %s above %s %.1f %%", name, layer, accuracy)
-    return Retraining(mean_per_class, top1, found[0].protocol)
+def _fine_tuned(
+    run: RunFolder, folder: Path, names: tuple[str, ...], images: LabelledSet
+) -> list[LowLabelRegime]:
+    """Train every network as a whole with each share of the labels."""
+    found = spread_trainings(run, stored_fine_tuning, [(folder, name, images) for name in names])
+    return _low_label(dict(zip(names, found, strict=True)))
 
 
-def _retrain_above(run: RunFolder, folder: Path, name: str, layer: str) -> RetrainedScores:
-    """Retrain one model above one layer, or read the scores that an interrupted call has stored."""
-    path = folder / f"retrained-{name}-{layer}.json"
-    checkpoints = folder / f"retraining-{name}-{layer}"
-    stored, asked = stored_row(path), as_json(retrain_question(run, name))
-    if stored is None or stored.get("asked") != asked:
-        logger.info("evaluate: training %s above %s", name, layer)
-        stored = {**retrain_above(run, name, layer, checkpoints).to_json(), "asked": asked}
-        write_sealed(path, stored)
-    if checkpoints.exists():
-        shutil.rmtree(checkpoints)
-    return RetrainedScores.from_json(stored)
-
-
-def _low_label(rows: dict[str, ProbeRow]) -> list[LowLabelRegime]:
-    """Group the low-label probes of all models by share. All models saw the same images."""
+def _low_label(rows: dict[str, list[LowLabelRow]]) -> list[LowLabelRegime]:
+    """Group the results with few labels by share. All models saw the same images."""
     regimes = []
-    for i, regime in enumerate(next(iter(rows.values())).low_label):
-        few = {name: row.low_label[i] for name, row in rows.items()}
+    for i, regime in enumerate(next(iter(rows.values()))):
+        few = {name: row[i] for name, row in rows.items()}
         regimes.append(
             LowLabelRegime(
                 regime.fraction,

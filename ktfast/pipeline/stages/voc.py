@@ -31,6 +31,7 @@ from ktfast.pipeline.steps.fine_tune_voc import (
 )
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.prepared_images import HASHES
+from ktfast.pipeline.steps.probed_models import model_input
 from ktfast.pipeline.steps.questions import DEFAULTS, made_by
 from ktfast.pipeline.steps.svm_voc import check_svm, train_svm
 
@@ -51,16 +52,16 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             "voc.segmentation.folder or voc.svm.folder"
         )
     for protocol in config.voc.protocols():
-        check_protocol(config, protocol)
+        check_protocol(run, protocol)
         if protocol == "svm":
-            check_svm(config)
+            check_svm(run)
     hashes = FileHashes(run.folder / HASHES)
     opened = {protocol: open_sets(config, protocol, hashes) for protocol in config.voc.protocols()}
     inspect_voc(run, opened)
     for name in config.voc.models:
         if name == "transfer":
             run.result("transfer")
-        elif name != "random":
+        elif name in ("pretext", "labels"):
             train_baseline(run, name)
     results = {}
     for protocol, sets in opened.items():
@@ -91,7 +92,9 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
     }
     inputs: dict[str, Input] = {}
     for name in config.voc.models:
-        if name != "random":
+        if name in config.evaluate.models:
+            inputs[f"model {name}"] = model_input(config, name)
+        elif name != "random":
             stage = name if name == "transfer" else f"baseline_{name}"
             inputs[name] = made_by(run, stage, f"the weights of {stage}")
     for role, images in (("train", sets.train), ("test", sets.test)):

@@ -1,7 +1,8 @@
 """Fine-tune one model of a run on PASCAL VOC and test it, by one of three protocols."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -12,18 +13,18 @@ import torch
 from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
+from ktfast.config.voc import OWN_MODELS
 from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails
 from ktfast.evaluation.voc_results import VocRow
-from ktfast.images.augment import Normalization
 from ktfast.images.file_records import FileHashes
-from ktfast.models import TargetNetwork, Trunk, load_weights
-from ktfast.models.data_init import fit_to_data
+from ktfast.models import Student, TargetNetwork, Trunk, load_weights
+from ktfast.models.data_init import fit_to_data, rescale_to_data
+from ktfast.models.trunk import LayerStack
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.networks import target_network
-from ktfast.pipeline.steps.probed_models import load_model
+from ktfast.pipeline.steps.probed_models import ProbedNetwork, probed_network
 from ktfast.pipeline.steps.train_networks import train_task
 from ktfast.training.loop import Task, TrainingSummary
 from ktfast.voc.classification import MultiLabelTask, image_scores
@@ -32,7 +33,9 @@ from ktfast.voc.detection import DetectionTask, detect, detection_precisions
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.heads import FCN, FastRCNN
 from ktfast.voc.proposals import Proposals
+from ktfast.voc.sbd import VocWithSbd
 from ktfast.voc.segmentation import SegmentationTask, segment
+from ktfast.voc.student_heads import StudentFCN, StudentRCNN, map_stride
 from ktfast.voc.views import AreaCrops, Masked, Rescaled, View
 
 INIT_IMAGES = 160
@@ -52,10 +55,14 @@ def open_sets(config: Config, protocol: str, hashes: FileHashes | None = None) -
     section: VocSection = getattr(config.voc, protocol)
     assert section.folder is not None
     kind: Literal["Main", "Segmentation"] = "Segmentation" if protocol == "segmentation" else "Main"
-    train, test = (
-        VocSet(section.folder, split, kind, config.voc.classes, hashes)
-        for split in (section.train, section.test)
-    )
+    classes, sbd = config.voc.classes, getattr(section, "sbd", None)
+    test = VocSet(section.folder, section.test, kind, classes, hashes)
+    if sbd is None:
+        train = VocSet(section.folder, section.train, kind, classes, hashes)
+    else:
+        train = VocWithSbd(
+            section.folder, section.train, classes, hashes, sbd=sbd, without=test.ids
+        )
     train.pixel_limit = test.pixel_limit = config.data.max_pixels
     return Sets(train, test)
 
@@ -87,11 +94,12 @@ def classify(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
         Average precisions.
     """
     config = run.config.voc.classification
-    model, normalization = _network(run, name, len(sets.train.classes))
-    crop, seed = run.config.transfer.crop, run.config.seed
+    network = probed_network(run, name)
+    model, normalization = _network(run, network, len(sets.train.classes)), network.normalize
+    crop, seed = network.crop, run.config.seed
     view = AreaCrops(sets.train, crop=crop, area=config.area, seed=seed, mirror=True)
     task = MultiLabelTask(model, sets.train.presence(), normalization=normalization)
-    _initialize(run, task, model.new_layers(), view, batch_size=16)
+    _initialize(run, task, model.new_layers(), view, name, batch_size=16)
     summary = _train(run, task, view, config.training, folder, f"voc_classification_{name}")
     # Another seed gives other crops, in case training and test photographs are the same.
     view = AreaCrops(sets.test, crop=crop, area=config.area, seed=seed + 1, mirror=True)
@@ -106,8 +114,8 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
     """Fine-tune a model for detection (Fast R-CNN) and test it; parameters as in `classify`."""
     config, seed = run.config.voc.detection, run.config.seed
     n_classes = len(sets.train.classes)
-    trunk, normalization = _trunk(run, name)
-    model = FastRCNN(trunk, n_classes)
+    network = probed_network(run, name)
+    model, normalization = _detector(_network(run, network, 1), n_classes), network.normalize
     proposals, test_proposals = open_proposals(config, sets)
     view = Rescaled(
         sets.train, short_sides=config.short_sides, longest=config.longest, seed=seed, mirror=True
@@ -120,39 +128,41 @@ def detect_objects(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRo
         foreground=config.foreground,
         normalization=normalization,
     )
-    _initialize(run, task, model.hidden, view)
+    _initialize(run, task, model.hidden, view, name)
     summary = _train(run, task, view, config.training, folder, f"voc_detection_{name}")
-    feeds = [
-        _feed(
-            run,
-            Rescaled(
-                sets.test, short_sides=(side,), longest=config.longest, seed=seed, mirror=False
-            ),
-        )
-        for side in config.short_sides
-    ]
-    try:
-        found = detect(model, feeds, test_proposals, normalization=normalization)
-    finally:
-        for feed in feeds:
-            feed.close()
-    precisions = detection_precisions(found, sets.test.objects, n_classes)
-    protocol = {
-        "short_sides": list(config.short_sides),
-        "proposals": "published" if config.test_proposals else "windows",
-    }
-    return _precisions(precisions, sets, summary, protocol)
+    rows = {}
+    for test, (short_sides, longest) in config.test_scales.items():
+        views = [
+            Rescaled(sets.test, short_sides=(side,), longest=longest, seed=seed, mirror=False)
+            for side in short_sides
+        ]
+        with ExitStack() as opened:
+            feeds = []
+            for view in views:
+                feeds.append(_feed(run, view))
+                opened.enter_context(feeds[-1])
+            found = detect(model, feeds, test_proposals, normalization=normalization)
+        precisions = detection_precisions(found, sets.test.objects, n_classes)
+        protocol = {
+            "short_sides": list(short_sides),
+            "proposals": "published" if config.test_proposals else "windows",
+        }
+        if config.tests != ("training",):
+            protocol |= {"test": test, "training_short_sides": list(config.short_sides)}
+        rows[test] = _precisions(precisions, sets, summary, protocol)
+    first = rows.pop(config.tests[0])
+    return replace(first, tests=rows)
 
 
 def segment_images(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
     """Fine-tune a model for segmentation (FCN-32s) and test it; parameters as in `classify`."""
     config = run.config.voc.segmentation
     classes = ("background", *sets.train.classes)
-    trunk, normalization = _trunk(run, name)
-    model = FCN(trunk, len(classes))
+    network = probed_network(run, name)
+    model, normalization = _segmenter(_network(run, network, 1), len(classes)), network.normalize
     view = Masked(sets.train, seed=run.config.seed, mirror=config.mirror)
     task = SegmentationTask(model, normalization=normalization)
-    _initialize(run, task, model.hidden, view)
+    _initialize(run, task, model.hidden, view, name)
     summary = _train(run, task, view, config.training, folder, f"voc_segmentation_{name}")
     with _feed(run, Masked(sets.test, seed=0, mirror=False)) as feed:
         confusion = segment(model, feed, len(classes), normalization=normalization)
@@ -178,44 +188,95 @@ MEASURES = {
 }
 
 
-def check_protocol(config: Config, protocol: str) -> None:
-    """Raise `ConfigError` if the target's architecture does not allow a protocol."""
-    if protocol in ("classification", "svm") or ":" not in config.transfer.target:
+def check_protocol(run: RunFolder, protocol: str) -> None:
+    """Check that the architecture of each network of `voc.models` allows a protocol.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    protocol : str
+        Name of the protocol.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown, or a network does not allow the protocol. The message says why.
+    """
+    config = run.config
+    for name in config.voc.models:
+        if name not in (*OWN_MODELS, *config.evaluate.models):
+            raise ConfigError(
+                f"voc.models: {name!r} is unknown; give {', '.join(OWN_MODELS)} or a name of "
+                "evaluate.models"
+            )
+        _check_shape(run, protocol, name)
+
+
+def _check_shape(run: RunFolder, protocol: str, name: str) -> None:
+    """Raise `ConfigError` if the architecture of a network does not allow a protocol."""
+    if protocol == "svm":
         return
-    method = {"detection": "Fast R-CNN", "segmentation": "FCN-32s"}[protocol]
-    raise ConfigError(
-        f"voc.{protocol}: {method} is built from the fully connected layers of alexnet or vgg16, "
-        f"which transfer.target {config.transfer.target} lacks; leave voc.{protocol}.folder out, "
-        "or give transfer.target alexnet or vgg16"
-    )
+    shape = probed_network(run, name).shape
+    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in shape.modules())
+    if run.config.voc.data_init == "all" and (isinstance(shape, Student) or batch_norm):
+        raise ConfigError(
+            "voc.data_init is all, which scales the convolutions of alexnet and vgg16 without "
+            f"batch-norm, but the network {name!r} of voc.models is another network; give "
+            "voc.data_init true or false"
+        )
+    if protocol == "classification" or not isinstance(shape, Student):
+        return
+    try:
+        map_stride(shape)
+    except ConfigError as error:
+        raise ConfigError(
+            f"voc.{protocol} needs a network that takes whole photographs of any size, but {error};"
+            f" leave voc.{protocol}.folder out, or give a convolutional network instead of {name!r}"
+        ) from error
 
 
-def _trunk(run: RunFolder, name: str) -> tuple[Trunk, Normalization]:
-    """The target as a trunk whose hidden layers a network for whole photographs reuses."""
-    network, normalization = _network(run, name, 1)
-    assert isinstance(network, Trunk)  # `check_protocol` has refused other networks
-    return network, normalization
+def _detector(network: TargetNetwork, n_classes: int) -> FastRCNN | StudentRCNN:
+    """Build a detector on the target."""
+    if isinstance(network, Student):
+        return StudentRCNN(network, n_classes)
+    assert isinstance(network, Trunk)
+    return FastRCNN(network, n_classes)
 
 
-def _network(run: RunFolder, name: str, n_classes: int) -> tuple[TargetNetwork, Normalization]:
-    """The target's architecture with a model's weights and a random classifier."""
-    trunk, normalization = load_model(run, name)
+def _segmenter(network: TargetNetwork, n_classes: int) -> FCN | StudentFCN:
+    """Build a network for segmentation on the target."""
+    if isinstance(network, Student):
+        return StudentFCN(network, n_classes)
+    assert isinstance(network, Trunk)
+    return FCN(network, n_classes)
+
+
+def _network(run: RunFolder, network: ProbedNetwork, n_classes: int) -> TargetNetwork:
+    """Build a network with its weights and a random classifier, on the CPU."""
+    state = network.build().state_dict()
     torch.manual_seed(run.config.seed)
-    network = target_network(run.config.transfer, n_classes)
-    load_weights(network, trunk.state_dict())
-    return network, normalization
+    model = network.fresh(n_classes)
+    load_weights(model, state)
+    return model
 
 
 def _initialize(
-    run: RunFolder, task: Task, new: nn.Sequential, view: View, *, batch_size: int = 1
+    run: RunFolder, task: Task, new: nn.Sequential, view: View, name: str, *, batch_size: int = 1
 ) -> None:
-    """Fit the new hidden layers to some photographs if `voc.data_init` is set."""
-    if not run.config.voc.data_init:
+    """Fit the new hidden layers, or all layers, to some photographs if `voc.data_init` is set."""
+    chosen = run.config.voc.data_init
+    if not chosen:
         return
     layers = [m for m in new if isinstance(m, nn.Linear | nn.Conv2d)]
     if new and new[-1] is layers[-1]:
         layers.pop()  # the output layer keeps its small initial weights
-    if not layers:
+    convolutions: list[nn.Module] = []
+    if chosen == "all":
+        features = task.model.get_submodule("features")
+        assert isinstance(features, LayerStack)  # `check_protocol` has refused other networks
+        convolutions += features.convolutions().values()
+    if not layers and not convolutions:
         return
     task.model.to(resolve_device(run.config.device))
     with _feed(run, view, batch_size=batch_size, shuffle=True) as feed:
@@ -224,6 +285,8 @@ def _initialize(
             for batch in islice(feed.epoch(0), INIT_IMAGES // batch_size):
                 task.step(batch, 0)
 
+        scale = fit_to_data if name == "random" else rescale_to_data
+        scale(task.model, convolutions, forward)
         fit_to_data(task.model, layers, forward)
 
 

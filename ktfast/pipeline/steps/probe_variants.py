@@ -1,6 +1,5 @@
 """Train the named variants of the linear probe (`evaluate.protocols`) on frozen layers."""
 
-import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.question import as_json
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import stored_row
+from ktfast.pipeline.steps.begun_trainings import begun_training
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labels_of
 from ktfast.pipeline.steps.probed_models import ProbedNetwork, probed_network
@@ -122,7 +122,7 @@ def stored_variant(
     """
     network = probed_network(run, name)
     title = f"{variant}-{images.file_of(name)}"
-    path, checkpoints = folder / f"protocol-{title}.json", folder / f"training-{title}"
+    path = folder / f"protocol-{title}.json"
     asked: dict[str, Any] = as_json(probe_question(run, name, images))
     stored = stored_row(path)
     known = VariantRow({}, {}, {})
@@ -130,13 +130,13 @@ def stored_variant(
         known = VariantRow.from_json(stored)
     missing = [layer for layer in network.layers if layer not in known.linear]
     if missing:
-        found = _train(run, checkpoints, VARIANTS[variant], network, images, missing)
-        known = VariantRow(
-            {**known.linear, **found.linear}, {**known.top1, **found.top1}, found.protocol
-        )
-        write_sealed(path, {**known.to_json(), "asked": asked})
-    if checkpoints.exists():
-        shutil.rmtree(checkpoints)
+        of_training = {**asked, "layers": missing}
+        with begun_training(folder / f"training-{title}", of_training) as checkpoints:
+            found = _train(run, checkpoints, VARIANTS[variant], network, images, missing)
+            known = VariantRow(
+                {**known.linear, **found.linear}, {**known.top1, **found.top1}, found.protocol
+            )
+            write_sealed(path, {**known.to_json(), "asked": asked})
     return known.of(network.layers)
 
 

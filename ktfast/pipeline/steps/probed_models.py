@@ -8,7 +8,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from ktfast.errors import ConfigError, DataError, reading, shown
 from ktfast.images.augment import Normalization, normalize_channels, normalize_images
 from ktfast.models import TargetNetwork, Trunk, build_target, initialize
 from ktfast.models.libraries import LIBRARIES
-from ktfast.models.weight_files import read_header
+from ktfast.models.weight_files import read_header, read_state
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.question import Input
 from ktfast.pipeline.run_folder import RunFolder
@@ -57,6 +57,10 @@ class ProbedNetwork:
         Turns images uint8 [B, H, W, 3] into the network's input float [B, 3, H, W].
     build : callable
         Builds the network with its weights, on the CPU.
+    fresh : callable
+        Builds the network with random weights and a classifier, from the number of classes.
+    weights : callable
+        Reads all stored weights, also those of a classifier; empty for random weights.
     """
 
     name: str
@@ -66,6 +70,8 @@ class ProbedNetwork:
     crop: int
     normalize: Callable[[Tensor], Tensor]
     build: Callable[[], TargetNetwork]
+    fresh: Callable[[int], TargetNetwork]
+    weights: Callable[[], Mapping[str, Tensor]]
 
     def load(self, run: RunFolder) -> TargetNetwork:
         """Build the network with its weights on the device of the run, in evaluation mode."""
@@ -140,6 +146,8 @@ def probed_network(run: RunFolder, name: str) -> ProbedNetwork:
         crop=config.transfer.crop,
         normalize=partial(normalize_images, how=normalization_of(name)),
         build=partial(_own_network, run, name),
+        fresh=partial(target_network, config.transfer),
+        weights=partial(_own_weights, run, name),
     )
 
 
@@ -181,6 +189,11 @@ def _own_network(run: RunFolder, name: str) -> TargetNetwork:
         stage = name if name == "transfer" else f"baseline_{name}"
         load_all(model, run.artifact(stage, WEIGHTS))
     return model
+
+
+def _own_weights(run: RunFolder, name: str) -> Mapping[str, Tensor]:
+    stage = name if name == "transfer" else f"baseline_{name}"
+    return {} if name == "random" else read_state(run.artifact(stage, WEIGHTS))
 
 
 def model_key(config: Config, name: str) -> str:
@@ -248,6 +261,19 @@ def build_described(facts: Described) -> TargetNetwork:
     return network
 
 
+def _fresh_described(facts: Described, n_classes: int) -> TargetNetwork:
+    """Build a network from its description with random weights and a classifier."""
+    options = {"image_size": facts["preprocessing"]["crop"], **facts["options"]}
+    network = build_target(facts["trunk"], **{**options, "n_classes": n_classes})
+    if isinstance(network, Trunk):
+        initialize(network)
+    return network
+
+
+def _file_weights(path: Path | None) -> Mapping[str, Tensor]:
+    return {} if path is None else read_state(path)
+
+
 def _network_of_file(config: Config, name: str, options: ModelFile) -> ProbedNetwork:
     """Describe an entry of `evaluate.models`."""
     place, remedy = f"evaluate.models.{name}", "give another file of weights"
@@ -272,6 +298,8 @@ def _network_of_file(config: Config, name: str, options: ModelFile) -> ProbedNet
         crop=seen["crop"],
         normalize=normalize,
         build=partial(_file_network, options.file, facts, config.seed),
+        fresh=partial(_fresh_described, facts),
+        weights=partial(_file_weights, options.file),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ktfast.config import Config, result_options
+from ktfast.config import Config, TrainingConfig, result_options
 from ktfast.durable import sha256_file
 from ktfast.errors import ConfigError, shown
 from ktfast.features.datasets import is_dataset
@@ -34,6 +34,7 @@ _OF_PROBES = ("probe_epochs", "neighbors", "headline")
 _CHOICES = (
     *("layers", "label_fractions", "label_counts", "label_draws", "baselines"),
     *("retrain", "retrain_epochs", "protocols"),
+    *("fine_tune", "fine_tune_epochs", "fine_tune_rate"),
 )
 
 
@@ -335,18 +336,52 @@ def probe_question(run: RunFolder, name: str, images: LabelledSet) -> dict[str, 
     return {**asked, "model": name, "weights": _weights_of(run, name), "transfer": student}
 
 
-def retrain_question(run: RunFolder, name: str) -> dict[str, Any]:
+def retrain_question(
+    run: RunFolder, name: str, images: LabelledSet | None = None
+) -> dict[str, Any]:
     """Give everything on which the trainings above a layer of a network depend, as JSON values."""
     config = run.config
     return {
+        **_of_training(run, name, images or LabelledSet()),
+        "epochs": config.evaluate.retrain_epochs or config.transfer.training.epochs,
+    }
+
+
+def fine_tuning(config: Config) -> TrainingConfig:
+    """Give the options of the trainings for `evaluate.fine_tune`."""
+    own, training = config.evaluate, config.transfer.training
+    changed = {
+        "epochs": own.fine_tune_epochs or training.epochs,
+        "learning_rate": own.fine_tune_rate or training.learning_rate,
+    }
+    return training.model_copy(update=changed)
+
+
+def fine_tune_question(run: RunFolder, name: str, images: LabelledSet) -> dict[str, Any]:
+    """Give everything on which fine-tuning a network depends, as JSON values.
+
+    Shares of the labels and draws are left out: each of them has a training of its own.
+    """
+    asked = _of_training(run, name, images)
+    training = result_options(fine_tuning(run.config))
+    return {**asked, "transfer": {**asked["transfer"], "training": training}}
+
+
+def _of_training(run: RunFolder, name: str, images: LabelledSet) -> dict[str, Any]:
+    """Give everything on which a training of a network on labels depends, as JSON values."""
+    config = run.config
+    target = _without(result_options(config.transfer), _OF_OBJECTIVE)
+    asked: dict[str, Any] = {
         "model": name,
         "seed": config.seed,
-        "weights": _weights_of(run, name),
-        "transfer": _without(result_options(config.transfer), _OF_OBJECTIVE),
-        "epochs": config.evaluate.retrain_epochs or config.transfer.training.epochs,
-        "train": images_of(run, "train").fingerprint,
-        "test": images_of(run, "test").fingerprint,
+        "transfer": target,
+        "train": images_of(run, images.train).fingerprint,
+        "test": images_of(run, images.test).fingerprint,
     }
+    if name in config.evaluate.models:
+        views = _select(target, ("training", "area", "color_jitter"))
+        return {**asked, "network": model_key(config, name), "transfer": views}
+    return {**asked, "weights": _weights_of(run, name)}
 
 
 def _weights_of(run: RunFolder, name: str) -> str:

@@ -5,20 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError
 from ktfast.evaluation.pooling import conv_features
 from ktfast.evaluation.voc_results import VocRow
-from ktfast.images.augment import center_crop, normalize_images
+from ktfast.images.augment import center_crop
 from ktfast.models import TargetNetwork
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import Sets, by_class, defined
-from ktfast.pipeline.steps.networks import target_network
-from ktfast.pipeline.steps.probed_models import load_model
+from ktfast.pipeline.steps.probed_models import probed_network
 from ktfast.voc.data import VocSet
 from ktfast.voc.feed import ViewFeed
 from ktfast.voc.views import CenterSquares
@@ -32,20 +30,20 @@ def svm_layer(config: Config, network: TargetNetwork) -> str:
     Raises
     ------
     ConfigError
-        The target has no layer of this name.
+        The network has no layer of this name.
     """
     layer = config.voc.svm.layer or network.stages[-1]
     if layer not in network.layers:
         raise ConfigError(
-            f"voc.svm.layer {layer!r} is unknown; the target has {', '.join(network.layers)}"
+            f"voc.svm.layer {layer!r} is unknown; the network has {', '.join(network.layers)}"
         )
     return layer
 
 
-def check_svm(config: Config) -> None:
+def check_svm(run: RunFolder) -> None:
     """Check the layer of the machines before anything is computed."""
-    with torch.device("meta"):
-        svm_layer(config, target_network(config.transfer, 0))
+    for name in run.config.voc.models:
+        svm_layer(run.config, probed_network(run, name).shape)
 
 
 def train_svm(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
@@ -70,13 +68,15 @@ def train_svm(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
     from ktfast.evaluation.svm import low_shot_svm, svm_precisions  # slow to import
 
     config, (train, test) = run.config.voc.svm, (sets.train, sets.test)
-    model, normalization = load_model(run, name)
+    network = probed_network(run, name)
+    model = network.load(run)
     layer = svm_layer(run.config, model)
 
     def prepare(batch: Tensor) -> Tensor:
-        return normalize_images(center_crop(batch, run.config.transfer.crop), normalization)
+        return network.normalize(center_crop(batch, network.crop))
 
-    x, test_x = (_features(run, images, model, layer, prepare) for images in (train, test))
+    size = network.image_size
+    x, test_x = (_features(run, images, size, model, layer, prepare) for images in (train, test))
     data, seed = (x, train.presence(), test_x, test.presence()), run.config.seed
     found = svm_precisions(*data, costs=config.costs, seed=seed)
     few = low_shot_svm(
@@ -96,13 +96,14 @@ def train_svm(run: RunFolder, sets: Sets, name: str, folder: Path) -> VocRow:
 def _features(
     run: RunFolder,
     images: VocSet,
+    size: int,
     model: TargetNetwork,
     layer: str,
     prepare: Callable[[Tensor], Tensor],
 ) -> npt.NDArray[np.float32]:
     """Pooled maps of a layer for all photographs."""
     config = run.config
-    view = CenterSquares(images, short_side=config.data.short_side, size=config.transfer.image_size)
+    view = CenterSquares(images, short_side=config.data.short_side, size=size)
     feed = ViewFeed(
         view,
         batch_size=BATCH,

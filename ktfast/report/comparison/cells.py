@@ -34,6 +34,7 @@ _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
 # Options of the stage evaluate that choose what is probed. They do not change any accuracy.
 _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions", "retrain"}
 _CHOICES |= {"label_counts", "label_draws", "protocols"}
+_CHOICES |= {"fine_tune", "fine_tune_epochs", "fine_tune_rate"}
 _CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
 
 
