@@ -101,7 +101,25 @@ class TransferConfig(Section):
         description="show every cluster equally often; the images of small clusters are then shown "
         "several times per epoch; objective clusters only",
     )
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="number of channels of arrays, such as spectrograms: the image folders hold "
+        ".npy files [height, width] or [height, width, channels], which are never mirrored; not "
+        "set: the image folders hold photographs",
+    )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
+
+    @property
+    def normalization(self) -> Literal["imagenet", "range"]:
+        """Normalisation of what the target sees; see `ktfast.images.augment.normalize_images`."""
+        return "imagenet" if self.channels is None else "range"
+
+    @property
+    def mirror(self) -> bool:
+        """Whether views are mirrored in training. A mirrored spectrogram is another sound."""
+        return self.channels is None
 
     def unused(self) -> Collection[str]:
         """Name the options that neither the target network nor the objective uses."""

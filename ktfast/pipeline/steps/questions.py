@@ -293,9 +293,7 @@ def unlabelled_question(run: RunFolder) -> Question:
     config = run.config
     settings: dict[str, Any] = {"seed": config.seed, "neighbors": config.evaluate.neighbors}
     settings["cluster"] = result_options(config.cluster)
-    settings["transfer"] = _select(
-        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
-    )
+    settings["transfer"] = _student(config)
     if untrained := clusters_untrained_features(config):
         settings |= {
             "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
@@ -327,9 +325,7 @@ def probe_question(run: RunFolder, name: str, images: LabelledSet) -> dict[str, 
     }
     if name in config.evaluate.models:
         return {**asked, "network": model_key(config, name)}
-    student = _select(
-        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
-    )
+    student = _student(config)
     return {**asked, "model": name, "weights": _weights_of(run, name), "transfer": student}
 
 
@@ -372,6 +368,13 @@ def _untrained_features(config: Config) -> dict[str, Any]:
     options = {**result_options(config.features), "crop": feature_crop(config)}
     options.pop("normalization", None)  # an untrained network has that of the pretext task
     return options
+
+
+def _student(config: Config) -> dict[str, Any]:
+    """Options of the target that its probes depend on. Earlier versions had no arrays."""
+    names = ("target", "image_size", "crop", *_TRUNK_OPTIONS)
+    arrays = () if config.transfer.channels is None else ("channels",)
+    return _select(result_options(config.transfer), (*names, *arrays))
 
 
 def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

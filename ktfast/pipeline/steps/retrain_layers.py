@@ -52,6 +52,7 @@ def retrain_above(run: RunFolder, name: str, layer: str, folder: Path) -> Retrai
         torch.from_numpy(labels_of(run, "train")),
         crop=config.crop,
         seed=run.config.seed,
+        mirror=config.mirror,
         normalization=normalization,
         area=config.area,
         color_jitter=config.color_jitter,
