@@ -70,6 +70,15 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
+    def _teacher_is_the_runs_own(self) -> "Config":
+        if self.evaluate.teacher and self.cluster.features is not None:
+            raise ValueError(
+                "evaluate.teacher probes features that the run extracts, but cluster.features "
+                "gives features of other images than the test images; leave evaluate.teacher out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arrays_are_possible(self) -> "Config":
         problem = array_problem(self)
         if problem:

@@ -59,6 +59,7 @@ def test_controls_come_along_without_asking(tmp_path, photographs):
         f"{teacher}-student-k3-seed0" for teacher in ("puzzle", "hog", "untrained")
     ]
     assert len(cells) == 6
+    assert {cell.config.evaluate.teacher for cell in cells} == {True}
     assert {cell.config.evaluate.baselines for cell in cells} == {("random", "labels")}
     hog = cells[1]
     assert (hog.config.features.source, hog.control) == ("hog", True)
@@ -311,7 +312,7 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     assert main(["compare", str(grid_file(tmp_path, photographs)), "--out", str(out)]) == 0
     # One puzzle network, and one network of true labels, for three teachers.
     once = ["baseline_labels", "prepare/pretext", "prepare/test", "pretext"]
-    thrice = ["cluster", "evaluate", "features/pretext", "transfer"]
+    thrice = ["cluster", "evaluate", "features/pretext", "features/test", "transfer"]
     assert started(out) == sorted(once + 3 * thrice)
     table = capsys.readouterr().out
     assert all(name in table for name in ("puzzle", "hog (control)", "untrained (control)"))
@@ -319,8 +320,11 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     assert {(r["row"], r["role"]) for r in rows} == {
         ("puzzle", "student"), ("hog", "control"), ("untrained", "control"),
         ("random weights", "control"), ("true labels", "trained on the true labels"),
+        ("teacher, puzzle", "ceiling"), ("teacher, hog", "ceiling"),
+        ("teacher, untrained", "ceiling"),
     }  # fmt: skip
     assert {r["paired"] for r in rows} <= {"", "12 images"}
+    assert {r["rank"] for r in rows if r["role"] == "ceiling"} == {""}
     shards = {p.stat().st_ino for p in out.glob("runs/*/prepare/test/shard-*.tar")}
     assert len(shards) == 1
 
@@ -328,8 +332,10 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     more = "[students.student]\n[students.narrow]\ntransfer.dropout = 0.0\n"
     grid = grid_file(tmp_path, photographs, more=more)
     grid.write_text("controls = false\n" + grid.read_text())
-    grid.write_text(grid.read_text().replace("[options.data]", "[options.evaluate]\n"
-        'random_clusters = false\nbaselines = ["random", "labels"]\n[options.data]'))  # fmt: skip
+    options = 'random_clusters = false\nteacher = true\nbaselines = ["random", "labels"]\n'
+    grid.write_text(
+        grid.read_text().replace("[options.data]", f"[options.evaluate]\n{options}[options.data]")
+    )
     assert main(["compare", str(grid), "--out", str(out)]) == 0
     assert {p: t for p, t in contents(out).items() if p in before} == before
     new = ["baseline_labels", "evaluate", "transfer"]  # the student's own stages

@@ -3,7 +3,7 @@
 The grid names teachers, students, numbers of clusters, objectives and seeds. Every combination is
 one run. An objective that learns no clusters has one run for all numbers of clusters.
 Unless `controls` is false, controls are added: the teachers "hog" and "untrained", and in every run
-the baselines with random weights and with true labels.
+the baselines with random weights and with true labels, and the probe of the teacher itself.
 """
 
 import difflib
@@ -145,11 +145,19 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
         if untrained:
             values["features.weights"] = folder / "untrained" / _untrained_name(start, seed)
         values |= _reset(values, own, start)
+        if grid.get("controls", True) and _has_own_teacher(values, start):
+            values.setdefault("evaluate.teacher", True)
         config = _config(base, values, f"{shown(path)}: the run {name}")
         cells.append(Cell(_file_name(name), config, names, control, untrained))
     if len({cell.name for cell in cells}) != len(cells):
         raise ConfigError(f"{shown(path)}: two runs have the same name; give each value once")
     return cells
+
+
+def _has_own_teacher(values: Mapping[str, Any], start: Config) -> bool:
+    """Whether a run extracts features and has test images, so that its teacher can be probed."""
+    test = values.get("data.test", start.data.test)
+    return test is not None and not values.get("cluster.features", start.cluster.features)
 
 
 def _learnt(grid: Mapping[str, Any], start: int) -> list[_Learnt]:
