@@ -1,50 +1,63 @@
 """Which options need photographs, and are refused if the image folders hold arrays."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ktfast.config.cluster import ClusterConfig
+from ktfast.config.data import DataConfig
+from ktfast.config.evaluate import EvaluateConfig
+from ktfast.config.features import FeaturesConfig
 from ktfast.config.sources import read_source
+from ktfast.config.transfer import TransferConfig
+from ktfast.config.voc import VocConfig
 
-if TYPE_CHECKING:
-    from ktfast.config.run import Config
 
-
-def array_problem(config: "Config") -> str:
+def array_problem(
+    data: DataConfig,
+    features: FeaturesConfig,
+    cluster: ClusterConfig,
+    transfer: TransferConfig,
+    evaluate: EvaluateConfig,
+    voc: VocConfig,
+) -> str:
     """Say which option needs photographs although `transfer.channels` announces arrays.
 
     Parameters
     ----------
-    config : Config
-        Every option of a run.
+    data, features, cluster, transfer, evaluate, voc : Section
+        The sections of a configuration.
 
     Returns
     -------
     problem : str
         The option, the reason and the remedy; empty if the options fit each other.
     """
-    if config.transfer.channels is None:
-        if config.data.array_range != (0.0, 255.0):
+    if transfer.channels is None:
+        if data.array_range != (0.0, 255.0):
             return (
-                "data.array_range is set, but the image folders hold photographs; set "
+                "data.array_range is set, but a run on photographs does not use it; set "
                 "transfer.channels to the number of channels of the arrays"
             )
         return ""
-    for problem in _problems(config):
-        return (
-            f"transfer.channels is {config.transfer.channels}, so the image folders hold arrays, "
-            f"but {problem}"
+    own = all(part.kind == "function" for part in read_source(features.source))
+    if cluster.features is None and not own:
+        teacher = (
+            f"the teacher {features.source} sees photographs; give the features of the items as "
+            "cluster.features, or your own function as features.source"
         )
+    else:
+        teacher = ""
+    for problem in (teacher, *_problems(data, transfer, evaluate, voc)):
+        if problem:
+            return (
+                f"transfer.channels is {transfer.channels}, so the image folders hold arrays, but "
+                f"{problem}"
+            )
     return ""
 
 
-def _problems(config: "Config") -> Iterator[str]:
-    transfer, evaluate, voc = config.transfer, config.evaluate, config.voc
-    own = all(part.kind == "function" for part in read_source(config.features.source))
-    if config.cluster.features is None and not own:
-        yield (
-            f"the teacher {config.features.source} sees photographs; give the features of the "
-            "items as cluster.features, or your own function as features.source"
-        )
+def _problems(
+    data: DataConfig, transfer: TransferConfig, evaluate: EvaluateConfig, voc: VocConfig
+) -> Iterator[str]:
     if ":" in transfer.target and transfer.channels != 3:
         yield (
             f"the target {transfer.target} takes images of 3 channels; set transfer.target to "
@@ -52,7 +65,7 @@ def _problems(config: "Config") -> Iterator[str]:
         )
     if transfer.color_jitter:
         yield "transfer.color_jitter changes colours; leave it out"
-    if config.data.feed == "dali":
+    if data.feed == "dali":
         yield "NVIDIA DALI decodes photographs; set data.feed to auto"
     if "pretext" in evaluate.baselines:
         yield (

@@ -80,7 +80,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _arrays_are_possible(self) -> "Config":
-        problem = array_problem(self)
+        problem = array_problem(
+            self.data, self.features, self.cluster, self.transfer, self.evaluate, self.voc
+        )
         if problem:
             raise ValueError(problem)
         return self
