@@ -75,7 +75,7 @@ if __name__ == "__main__":
     np.savez(work / "teacher.npz", features=features, paths=paths)
     command = f"run --run {work}/run --data.pretext {work}/train --data.test {work}/test"
     command += f" --cluster.features {work}/teacher.npz --cluster.n_clusters 12 --device cpu"
-    command += f" --transfer.channels 2 --data.array_range=-60,40 --data.short_side {SIDE}"
+    command += f" --transfer.channels 2 --transfer.array_range=-60,40 --data.short_side {SIDE}"
     command += f" --transfer.image_size {SIDE} --transfer.crop 56 --transfer.width 0.125"
     command += " --transfer.batch_norm true --transfer.training.epochs 10"
     command += " --transfer.training.batch_size 24 --transfer.training.learning_rate 0.02"

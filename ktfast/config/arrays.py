@@ -32,9 +32,9 @@ def array_problem(
         The option, the reason and the remedy; empty if the options fit each other.
     """
     if transfer.channels is None:
-        if data.array_range != (0.0, 255.0):
+        if transfer.array_range != (0.0, 255.0):
             return (
-                "data.array_range is set, but a run on photographs does not use it; set "
+                "transfer.array_range is set, but a run on photographs does not use it; set "
                 "transfer.channels to the number of channels of the arrays"
             )
         return ""

@@ -1,10 +1,9 @@
 """The options of the image folders, and of how images are prepared and loaded."""
 
-import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ktfast.config.section import Section
 
@@ -39,9 +38,7 @@ class DataConfig(Section):
         description="folder of the labelled images that probes are tested on, one folder per "
         "class; not set: the stage evaluate measures only what needs no labels",
     )
-    short_side: int = Field(
-        256, ge=16, description="px; length of the shorter side of the prepared images"
-    )
+    short_side: int = Field(256, ge=16, description="px; shorter side of the prepared images")
     quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
     max_megapixels: float = Field(
         64.0,
@@ -57,12 +54,6 @@ class DataConfig(Section):
         "decodes every pixel; not set: reduced, but images that an earlier version of ktfast began "
         "to prepare stay fully decoded",
     )
-    array_range: tuple[float, float] = Field(
-        (0.0, 255.0),
-        description="smallest and largest value of the arrays that transfer.channels announces; "
-        "arrays are stored with 8 bits, values outside of the range are cut, and networks see the "
-        "range as -1..1",
-    )
     feed: Literal["auto", "dali", "torch", "resident"] = Field(
         "auto",
         description="how images are loaded; resident: decoded once and kept in memory; dali: "
@@ -71,7 +62,7 @@ class DataConfig(Section):
         "dali if it is installed, else torch",
     )
     memory_budget_gb: float = Field(
-        2.0, ge=0, description="GB of memory that decoded images or features may take"
+        2.0, ge=0, description="GB of memory for decoded images or features"
     )
     hw_decoder_load: float | None = Field(
         None,
@@ -81,13 +72,6 @@ class DataConfig(Section):
         "set: ktfast measures the fastest share before a long epoch; two runs may then use "
         "different shares, which can round a pixel differently",
     )
-
-    @field_validator("array_range")
-    @classmethod
-    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
-            raise ValueError(f"expected two numbers, the smaller first, got {value}")
-        return value
 
     @model_validator(mode="after")
     def _decoder_has_an_effect(self) -> "DataConfig":

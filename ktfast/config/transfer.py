@@ -1,5 +1,6 @@
 """The options of the target network and of its training."""
 
+import math
 from collections.abc import Collection
 from typing import Literal
 
@@ -109,6 +110,12 @@ class TransferConfig(Section):
         ".npy files [height, width] or [height, width, channels], which are never mirrored; not "
         "set: the image folders hold photographs",
     )
+    array_range: tuple[float, float] = Field(
+        (0.0, 255.0),
+        description="smallest and largest value of the arrays; "
+        "arrays are stored with 8 bits, values outside of the range are cut, and networks see the "
+        "range as -1..1",
+    )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
 
     @property
@@ -142,6 +149,13 @@ class TransferConfig(Section):
                     f"transfer.training.{name} out, or lower transfer.training.batch_size"
                 )
         return self
+
+    @field_validator("array_range")
+    @classmethod
+    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
+            raise ValueError(f"expected two numbers, the smaller first, got {value}")
+        return value
 
     @field_validator("area")
     @classmethod

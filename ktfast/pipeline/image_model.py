@@ -119,7 +119,7 @@ class ImageModel(nn.Module):
         if self.normalization == "range":
             raise InputError(
                 "the network was trained on arrays (transfer.channels), not on photographs; give "
-                "`forward` float32 [B, C, crop, crop] with data.array_range mapped to -1..1"
+                "`forward` float32 [B, C, crop, crop] with transfer.array_range mapped to -1..1"
             )
         pixels = square(_opened(picture), short_side=self.short_side, size=self.image_size)
         batch = center_crop(torch.from_numpy(pixels.copy())[None], self.crop)

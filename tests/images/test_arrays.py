@@ -176,8 +176,8 @@ def test_the_first_layer_takes_all_channels(target):
         ({"evaluate.baselines": "random,pretext"}, "the baseline pretext learns from photographs"),
         ({"evaluate.protocols": "goyal"}, "mirrors photographs"),
         ({"voc.classification.folder": "VOC2007"}, "PASCAL VOC consists of photographs"),
-        ({"data.array_range": "40,-60"}, "the smaller first"),
-        ({"transfer.channels": None, "data.array_range": "-60,40"}, "does not use it"),
+        ({"transfer.array_range": "40,-60"}, "the smaller first"),
+        ({"transfer.channels": None, "transfer.array_range": "-60,40"}, "does not use it"),
     ],
 )
 def test_options_that_need_photographs_are_refused(options, words):

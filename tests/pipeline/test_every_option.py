@@ -52,7 +52,7 @@ OTHER = {
     "evaluate.retrain_epochs": 3.0, "evaluate.label_counts": (2,), "voc.svm.shots": (2,),
     "evaluate.protocols": ("goyal",), "voc.classification.area": (0.2, 0.6),
     "voc.detection.short_sides": (480,), "voc.models": ("random",),
-    "data.array_range": (-1.0, 1.0), "transfer.channels": 3,
+    "transfer.array_range": (-1.0, 1.0), "transfer.channels": 3,
 }  # fmt: skip
 _VOC = ("classification", "detection", "segmentation", "svm")
 BASES = [

@@ -54,7 +54,7 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
 def array_format(config: Config) -> ArrayFormat | None:
     """Describe the arrays in the image folders of a run; None if they hold photographs."""
     channels = config.transfer.channels
-    return None if channels is None else ArrayFormat(channels, *config.data.array_range)
+    return None if channels is None else ArrayFormat(channels, *config.transfer.array_range)
 
 
 def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:
