@@ -70,14 +70,14 @@ if __name__ == "__main__":
     from ktfast.cli.main import main
 
     work = Path(tempfile.mkdtemp(prefix="ktfast-example-"))
-    paths, features = write_clips(work / "train", per_kind=30, seed=0)
+    paths, features = write_clips(work / "train", per_kind=25, seed=0)
     write_clips(work / "test", per_kind=15, seed=1)
     np.savez(work / "teacher.npz", features=features, paths=paths)
     command = f"run --run {work}/run --data.pretext {work}/train --data.test {work}/test"
     command += f" --cluster.features {work}/teacher.npz --cluster.n_clusters 12 --device cpu"
     command += f" --transfer.channels 2 --transfer.array_range=-60,40 --data.short_side {SIDE}"
     command += f" --transfer.image_size {SIDE} --transfer.crop 56 --transfer.width 0.125"
-    command += " --transfer.batch_norm true --transfer.training.epochs 10"
+    command += " --transfer.batch_norm true --transfer.training.epochs 7"
     command += " --transfer.training.batch_size 24 --transfer.training.learning_rate 0.02"
     command += (
         " --evaluate.baselines random --evaluate.probe_epochs 5 --evaluate.layers conv3,conv5"
