@@ -169,6 +169,32 @@ def read_npy(path: str | os.PathLike[str], remedy: str) -> Array:
         return _array(file, os.fstat(file.fileno()).st_size)
 
 
+def npy_of(data: bytes, name: str | os.PathLike[str], remedy: str) -> Array:
+    """Read the content of a .npy file that was read before; see `map_npy`.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of the file.
+    name : path
+        Name of the file in error messages.
+    remedy : str
+        What the user can do if the content cannot be read, in the imperative.
+
+    Returns
+    -------
+    array : array
+        The array.
+
+    Raises
+    ------
+    DataError
+        The content is damaged, or holds Python objects.
+    """
+    with reading(name, "a .npy file", remedy):
+        return _array(io.BytesIO(data), len(data))
+
+
 def read_npz(
     path: str | os.PathLike[str], names: Sequence[str] | None = None, *, remedy: str
 ) -> dict[str, Array]:

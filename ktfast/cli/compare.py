@@ -31,7 +31,8 @@ def add_commands(
     compare = commands.add_parser("compare", help=text, description=text, allow_abbrev=False)
     compare.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN",
-        help="run folders; or one TOML file of a grid, whose runs are made first",
+        help="run folders; or one grid, whose runs are made first: a TOML file, or the name of a "
+        "grid that ktfast ships, such as rows_tiny",
     )  # fmt: skip
     _add_table_options(compare, f"{OUT}, or runs/NAME for the grid NAME.toml")
     compare.add_argument(
@@ -85,15 +86,16 @@ def _add_table_options(parser: argparse.ArgumentParser, default: str | None) -> 
 
 def compare(options: argparse.Namespace) -> int:
     """Run `ktfast compare`; return the exit status."""
-    grids = [path for path in options.runs if path.suffix == ".toml"]
+    from ktfast.pipeline.grid.cells import read_grid, shipped_grid
+
+    runs = [shipped_grid(path) for path in options.runs]
+    grids = [path for path in runs if path.suffix == ".toml"]
     if not grids:
-        return show(options.runs, options.out or OUT, options.layer, options.measure)
-    if len(options.runs) > 1:
+        return show(runs, options.out or OUT, options.layer, options.measure)
+    if len(runs) > 1:
         raise ConfigError(
             f"{grids[0]} is a grid, which is compared alone; give one grid, or run folders"
         )
-    from ktfast.pipeline.grid.cells import read_grid
-
     out = options.out or Path("runs") / grids[0].stem
     return _run_and_show(read_grid(grids[0], out), out, options)
 

@@ -38,9 +38,7 @@ class DataConfig(Section):
         description="folder of the labelled images that probes are tested on, one folder per "
         "class; not set: the stage evaluate measures only what needs no labels",
     )
-    short_side: int = Field(
-        256, ge=16, description="px; length of the shorter side of the prepared images"
-    )
+    short_side: int = Field(256, ge=16, description="px; shorter side of the prepared images")
     quality: int = Field(95, ge=50, le=100, description="JPEG quality of the prepared images")
     max_megapixels: float = Field(
         64.0,
@@ -64,7 +62,7 @@ class DataConfig(Section):
         "dali if it is installed, else torch",
     )
     memory_budget_gb: float = Field(
-        2.0, ge=0, description="GB of memory that decoded images or features may take"
+        2.0, ge=0, description="GB of memory for decoded images or features"
     )
     hw_decoder_load: float | None = Field(
         None,

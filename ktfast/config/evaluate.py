@@ -36,6 +36,11 @@ class EvaluateConfig(Section):
         "before the run as MEASURE:LAYER, such as knn:conv5; measures are knn (nearest neighbours) "
         "and linear (linear probe); not set: the linear probe at each network's best layer",
     )
+    teacher: bool = Field(
+        False,
+        description="also probe the teacher's own features of the labelled images, the ceiling of "
+        "the transfer; the stage features then extracts those of data.train and data.test too",
+    )
     random_clusters: bool = Field(
         True,
         description="also cluster the features of an untrained network, and report how well these "

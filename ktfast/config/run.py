@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ktfast.config.arrays import array_problem
 from ktfast.config.cluster import ClusterConfig
 from ktfast.config.data import DataConfig
 from ktfast.config.evaluate import EvaluateConfig
@@ -69,12 +70,34 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
+    def _teacher_is_the_runs_own(self) -> "Config":
+        if self.evaluate.teacher and self.cluster.features is not None:
+            raise ValueError(
+                "evaluate.teacher probes features that the run extracts, but cluster.features "
+                "gives features of other images than the test images; leave evaluate.teacher out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arrays_are_possible(self) -> "Config":
+        problem = array_problem(
+            self.data, self.features, self.cluster, self.transfer, self.evaluate, self.voc
+        )
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _crops_fit_images(self) -> "Config":
-        for name, size in (
-            ("pretext.crop", self.pretext.crop),
-            ("features.crop", self.features.crop),
-            ("transfer.image_size", self.transfer.image_size),
-        ):
+        crops = {
+            "pretext.crop": self.pretext.crop,
+            "features.crop": self.features.crop,
+            "transfer.image_size": self.transfer.image_size,
+        }
+        if self.transfer.channels is not None and self.cluster.features is not None:
+            # No other network than the target sees arrays whose features a file gives.
+            crops = {"transfer.image_size": self.transfer.image_size}
+        for name, size in crops.items():
             if size > self.data.short_side:
                 raise ValueError(
                     f"{name} {size} px is larger than data.short_side {self.data.short_side} px; "

@@ -1,5 +1,6 @@
 """The options of the target network and of its training."""
 
+import math
 from collections.abc import Collection
 from typing import Literal
 
@@ -101,7 +102,31 @@ class TransferConfig(Section):
         description="show every cluster equally often; the images of small clusters are then shown "
         "several times per epoch; objective clusters only",
     )
+    channels: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="number of channels of arrays, such as spectrograms: the image folders hold "
+        ".npy files [height, width] or [height, width, channels], which are never mirrored; not "
+        "set: the image folders hold photographs",
+    )
+    array_range: tuple[float, float] = Field(
+        (0.0, 255.0),
+        description="smallest and largest value of the arrays; "
+        "arrays are stored with 8 bits, values outside of the range are cut, and networks see the "
+        "range as -1..1",
+    )
     training: TrainingConfig = TrainingConfig(epochs=90.0)
+
+    @property
+    def normalization(self) -> Literal["imagenet", "range"]:
+        """Normalisation of what the target sees; see `ktfast.images.augment.normalize_images`."""
+        return "imagenet" if self.channels is None else "range"
+
+    @property
+    def mirror(self) -> bool:
+        """Whether views are mirrored in training. A mirrored spectrogram is another sound."""
+        return self.channels is None
 
     def unused(self) -> Collection[str]:
         """Name the options that neither the target network nor the objective uses."""
@@ -129,6 +154,13 @@ class TransferConfig(Section):
                 "it compares all images of a batch with each other; leave transfer.training.ddp out"
             )
         return self
+
+    @field_validator("array_range")
+    @classmethod
+    def _range_rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not (math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]):
+            raise ValueError(f"expected two numbers, the smaller first, got {value}")
+        return value
 
     @field_validator("area")
     @classmethod

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ktfast.errors import InputError
 
-Normalization = Literal["imagenet", "image"]
+Normalization = Literal["imagenet", "image", "range"]
 Normalizer = Normalization | Callable[[Tensor], Tensor]
-"""A named normalisation, or a function from uint8 [B, H, W, 3] to float [B, 3, H, W]."""
+"""A named normalisation, or a function from uint8 [B, H, W, C] to float [B, C, H, W]."""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -98,27 +98,29 @@ def normalize_images(images: Tensor, how: Normalizer) -> Tensor:
 
     Parameters
     ----------
-    images : Tensor, uint8 [B, H, W, 3]
-        RGB images.
-    how : {"imagenet", "image"} or callable
+    images : Tensor, uint8 [B, H, W, C]
+        RGB images, or arrays of C channels.
+    how : {"imagenet", "image", "range"} or callable
         "imagenet": subtract the mean and divide by the standard deviation of ImageNet, per channel.
         "image": normalise each image by its own mean and standard deviation over all pixels and
-        channels, like the tiles of a puzzle. A standard deviation of 0 counts as 1.
-        A function does the whole conversion itself.
+        channels, like the tiles of a puzzle. A standard deviation of 0 counts as 1. "range": map
+        0..255 to -1..1. A function does the whole conversion itself.
 
     Returns
     -------
-    Tensor, float32 [B, 3, H, W]
+    Tensor, float32 [B, C, H, W]
         Normalised images in channels-last memory order.
 
     Raises
     ------
     InputError
-        `how` is neither "imagenet" nor "image".
+        `how` is no normalisation.
     """
     if callable(how):
         return how(images)
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
+    if how == "range":
+        return images.float().div_(127.5).sub_(1).permute(0, 3, 1, 2)
     if how == "imagenet":
         return normalize_channels(images, IMAGENET_MEAN, IMAGENET_STD)
     if how == "image":
@@ -128,8 +130,8 @@ def normalize_images(images: Tensor, how: Normalizer) -> Tensor:
         variance = torch.linalg.vector_norm(rows, dim=1, keepdim=True).square_() / rows.shape[1]
         rows.mul_(torch.where(variance > 0, variance, 1).rsqrt())
     else:
-        raise InputError(f"how must be 'imagenet' or 'image', got {how!r}")
-    return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
+        raise InputError(f"how must be 'imagenet', 'image' or 'range', got {how!r}")
+    return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def normalize_channels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import DataError, shown
+from ktfast.images.arrays import ARRAY_SUFFIX, is_array
 from ktfast.images.file_records import FileHashes, FileRecord, read_recorded
 from ktfast.images.kinds import (
     IMAGE_SUFFIXES,
@@ -94,7 +95,11 @@ class ImageIndex:
 
     @classmethod
     def scan(
-        cls, folder: str | os.PathLike[str], *, labels: Literal["folder", "none"] = "folder"
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        labels: Literal["folder", "none"] = "folder",
+        arrays: bool = False,
     ) -> "ImageIndex":
         """List the images below `folder`, at any depth.
 
@@ -110,6 +115,8 @@ class ImageIndex:
         labels : {"folder", "none"}, default "folder"
             "folder": the class of an image is the first folder below the root; an image in the root
             itself has no class. "none": no image has a class.
+        arrays : bool, default False
+            List the `.npy` files instead of the images. Images then count as other files.
 
         Returns
         -------
@@ -124,7 +131,7 @@ class ImageIndex:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(f"image folder {root} does not exist or is not a folder")
-        found, skipped, others = _list_images(root)
+        found, skipped, others = _list_images(root, arrays=arrays)
         if not found:
             reasons = (
                 f" ({len(skipped)} unusable files, first {skipped[0].path}: {skipped[0].reason})"
@@ -133,8 +140,17 @@ class ImageIndex:
             )
             if others.n:
                 reasons += f" ({others.n} files are no images: {others.describe()})"
+            if arrays:
+                raise DataError(f"{root} holds no array{reasons}; expected .npy files")
             suffixes = " ".join(IMAGE_SUFFIXES)
-            raise DataError(f"{root} holds no image file{reasons}; expected one of {suffixes}")
+            hint = (
+                "; for arrays, set transfer.channels to their number of channels"
+                if others.by_suffix[ARRAY_SUFFIX]
+                else ""
+            )
+            raise DataError(
+                f"{root} holds no image file{reasons}; expected one of {suffixes}{hint}"
+            )
         found.sort()
         paths = tuple(path for path, *_ in found)
         names: list[str] = []
@@ -304,7 +320,7 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _list_images(
-    root: Path,
+    root: Path, *, arrays: bool
 ) -> tuple[list[tuple[str, int, int, FileId]], list[SkippedImage], OtherFiles]:
     """Path, size, time and `FileId` of every image, unsorted, and the files left out."""
     found: list[tuple[str, int, int, FileId]] = []
@@ -331,14 +347,14 @@ def _list_images(
                 others.add(path, "hidden folder" if entry.is_dir() else "hidden file")
             elif entry.is_dir():
                 (links if entry.is_symlink() else nested).append(path)
-            elif never_an_image(entry.name):
+            elif not is_array(entry.name) if arrays else never_an_image(entry.name):
                 others.add(path, NOT_AN_IMAGE)
             elif isinstance(state := _file_state(entry), str):
-                if claims_to_be_an_image(entry.name):
+                if arrays or claims_to_be_an_image(entry.name):
                     skipped.append(SkippedImage(path, state))
                 else:
                     others.add(path, state)
-            elif (reason := _why_left_out(entry)) is None:
+            elif arrays or (reason := _why_left_out(entry)) is None:
                 found.append((path, *state))
             elif reason == NOT_AN_IMAGE:
                 others.add(path, reason)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ktfast.durable import remove_leftovers
 from ktfast.errors import ConfigError, DataError
+from ktfast.images.arrays import ArrayFormat
 from ktfast.images.decode import decode
 from ktfast.images.in_order import in_order
 from ktfast.images.index import ImageIndex, SkippedImage
@@ -39,6 +40,7 @@ def prepare(
     shard_bytes: int = SHARD_BYTES,
     max_pixels: int = PIXEL_LIMIT,
     decoding: Decoding = "reduced",
+    arrays: ArrayFormat | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedSet:
@@ -68,6 +70,9 @@ def prepare(
         "reduced" decodes a JPEG file that is much larger than `short_side` at 1/2, 1/4 or 1/8 of
         its size, which is faster and changes pixels a little. "full" decodes every pixel of the
         file, as earlier versions of ktfast did.
+    arrays : ArrayFormat, optional
+        What the arrays of the index have in common; they are stored as "raw". None: the index lists
+        images.
     n_threads : int, optional
         Number of threads that decode. None: one per core of this process.
     progress : callable, optional
@@ -98,6 +103,9 @@ def prepare(
         "short_side": short_side, "quality": quality, "subsampling": subsampling,
         "format": format, "shard_bytes": shard_bytes,
     }  # fmt: skip
+    if arrays is not None:
+        options |= {"format": "raw", "channels": arrays.channels}
+        options["range"] = [arrays.low, arrays.high]
     if max_pixels != PIXEL_LIMIT:  # sets of earlier versions lack the option
         options["max_pixels"] = max_pixels
     if decoding != "full":  # sets of earlier versions lack the option, and were decoded fully

@@ -50,8 +50,8 @@ class RandomViews:
 
         Parameters
         ----------
-        images : Tensor, uint8 [B, S, S, 3]
-            RGB images.
+        images : Tensor, uint8 [B, S, S, C]
+            RGB images, or arrays of C channels.
         sample_ids : Tensor, int64 [B]
             Sample id of each image.
         epoch : int
@@ -59,7 +59,7 @@ class RandomViews:
 
         Returns
         -------
-        Tensor, uint8 [B, crop, crop, 3]
+        Tensor, uint8 [B, crop, crop, C]
             The views.
         """
         if self.area is None:
@@ -100,8 +100,8 @@ class RandomViews:
         with torch.autocast(images.device.type, enabled=False):
             n, size = len(images), self.crop
             rows = down @ images.float().flatten(2)
-            turned = rows.reshape(n, size, width, 3).transpose(1, 2).flatten(2)
-            views = (across @ turned).reshape(n, size, size, 3).transpose(1, 2)
+            turned = rows.reshape(n, size, width, -1).transpose(1, 2).flatten(2)
+            views = (across @ turned).reshape(n, size, size, -1).transpose(1, 2)
         return views.round_().clamp_(0, 255).to(torch.uint8)
 
     def _recolored(self, views: Tensor, ids: Tensor, epoch: int) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from ktfast import durable
 from ktfast.durable import is_whole, part
 from ktfast.errors import DataError
+from ktfast.images.arrays import ArrayFormat, resized_array
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.file_records import (
     UNREAD,
@@ -43,7 +44,7 @@ class ShardWriter:
         Folder of the prepared set.
     options : dict
         Options of `prepare`. `max_pixels` and `decoding` may be missing. A set without `decoding`
-        was decoded fully.
+        was decoded fully. `channels` and `range` describe arrays.
     progress : callable or None
         Called with (images done, images in all).
     """
@@ -61,6 +62,9 @@ class ShardWriter:
             pixel_limit=options.get("max_pixels", PIXEL_LIMIT),
             decoding=options.get("decoding", "full"),
         )
+        self.arrays = None
+        if "channels" in options:
+            self.arrays = ArrayFormat(options["channels"], *options["range"])
         self.out = out
         self.options = options
         # All versions of ktfast put this number into the key, so that a shard whose table an
@@ -206,11 +210,20 @@ class ShardWriter:
         except OSError as error:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
         try:
+            if self.arrays is not None:
+                return self._stored_array(data, self.source.name(row), self.arrays), record
             with DECODING.block():
                 original = self.source.decoded(data, row, self.options["short_side"])
                 return self._stored(data, original), record
         except DataError as error:
             return skip_reason(error), record
+
+    def _stored_array(self, data: bytes, name: str, arrays: ArrayFormat) -> "Encoded":
+        pixels = arrays.read(data, name, self.source.pixel_limit)
+        pixels = resized_array(pixels, self.options["short_side"])
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+        return Encoded(buffer.getvalue(), pixels.shape[0], pixels.shape[1])
 
     def _stored(self, data: bytes, original: DecodedImage) -> "Encoded":
         """The stored form of an image, whose file holds `data`."""

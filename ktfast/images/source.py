@@ -13,6 +13,7 @@ from PIL import Image
 
 from ktfast import durable
 from ktfast.errors import DataError, opens, shown
+from ktfast.images.arrays import array_picture, array_square
 from ktfast.images.decode import decode, decode_rgb
 from ktfast.images.decode_memory import DECODING
 from ktfast.images.index import ImageIndex, SkippedImage
@@ -60,6 +61,10 @@ class ImageSource(ABC):
         Shorter side of every image in pixels; None if the sizes differ.
     pixel_limit : int
         Images with more pixels are refused.
+    channels : int
+        Number of channels: 3 for photographs.
+    is_array : bool
+        Whether the images are arrays instead of photographs.
     """
 
     n: int
@@ -71,6 +76,8 @@ class ImageSource(ABC):
     others: OtherFiles
     short_side: int | None
     pixel_limit: int = PIXEL_LIMIT
+    channels: int = 3
+    is_array: bool = False
 
     @property
     @abstractmethod
@@ -272,6 +279,8 @@ class PreparedSet(ImageSource):
         self.skipped = tuple(SkippedImage(path, reason) for path, reason in sorted(skipped))
         self.others = OtherFiles.from_json(index.get("others", {}))
         self.pixel_limit = max(PIXEL_LIMIT, index.get("max_pixels", 0))
+        self.is_array = "channels" in index
+        self.channels = index.get("channels", 3)
         self._fingerprint = durable.sha256_json(
             [index["classes"], [(s["sha256"], s["table"]["sha256"]) for s in index["shards"]]]
         )
@@ -346,28 +355,35 @@ class PreparedSet(ImageSource):
         return self._bytes(row, 0, int(self.lengths[row]))
 
     def image(self, row: int) -> Image.Image:
-        """The decoded image of mode RGB; see `ImageSource.image`."""
+        """The decoded image of mode RGB, an array in gray; see `ImageSource.image`."""
         if self.format != "raw":
             return super().image(row)
-        width, height = int(self.widths[row]), int(self.heights[row])
-        return Image.fromarray(self._rows_of_pixels(row, 0, height, width))
+        pixels = self._pixels(row)
+        return array_picture(pixels) if self.is_array else Image.fromarray(pixels)
 
     def square(self, row: int, *, short_side: int, size: int) -> npt.NDArray[np.uint8]:
         """A square from the centre of the image; see `ImageSource.square`.
 
         If the images are raw and have this shorter side, only the rows of the square are read.
         """
+        if self.is_array and short_side != self.short_side:
+            return array_square(self._pixels(row), short_side=short_side, size=size)
         if self.format != "raw" or short_side != self.short_side:
             return super().square(row, short_side=short_side, size=size)
         height, width = int(self.heights[row]), int(self.widths[row])
         top, left = (height - size) // 2, (width - size) // 2
         return self._rows_of_pixels(row, top, size, width)[:, left : left + size]
 
+    def _pixels(self, row: int) -> npt.NDArray[np.uint8]:
+        """All pixels of a raw image, uint8 [H, W, C]."""
+        height = int(self.heights[row])
+        return self._rows_of_pixels(row, 0, height, int(self.widths[row]))
+
     def _rows_of_pixels(self, row: int, first: int, n: int, width: int) -> npt.NDArray[np.uint8]:
-        """Rows of pixels of a raw image, uint8 [n, width, 3], read from the file's end."""
-        below = int(self.heights[row]) - first
-        data = self._bytes(row, int(self.lengths[row]) - 3 * width * below, 3 * width * n)
-        return np.frombuffer(data, np.uint8).reshape(n, width, 3)
+        """Rows of pixels of a raw image, uint8 [n, width, C], read from the file's end."""
+        below, line = int(self.heights[row]) - first, self.channels * width
+        data = self._bytes(row, int(self.lengths[row]) - line * below, line * n)
+        return np.frombuffer(data, np.uint8).reshape(n, width, self.channels)
 
     def _bytes(self, row: int, start: int, length: int) -> bytes:
         """Some bytes of the stored file."""

@@ -58,6 +58,7 @@ def scan_images(
     place: str | os.PathLike[str],
     *,
     labels: Literal["folder", "none"] = "folder",
+    arrays: bool = False,
     store: Path | None = None,
 ) -> ImageIndex:
     """List the images of a folder, or those of tar files.
@@ -70,6 +71,8 @@ def scan_images(
     labels : {"folder", "none"}, default "folder"
         "folder": the class of an image is its folder, or its file `.cls` in a tar file. "none": no
         image has a class.
+    arrays : bool, default False
+        List the `.npy` files of a folder instead of the images.
     store : Path, optional
         File that keeps the lists of tar files, so that an unchanged tar file is listed once only.
 
@@ -81,11 +84,11 @@ def scan_images(
     Raises
     ------
     DataError
-        There are no images, or a tar file is damaged.
+        There are no images, a tar file is damaged, or `arrays` are asked for from tar files.
     """
     if not holds_tars(place):
-        return ImageIndex.scan(place, labels=labels)
-    return TarIndex.scan(place, labels=labels, store=store)
+        return ImageIndex.scan(place, labels=labels, arrays=arrays)
+    return TarIndex.scan(place, labels=labels, arrays=arrays, store=store)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +118,15 @@ class TarIndex(ImageIndex):
         folder: str | os.PathLike[str],
         *,
         labels: Literal["folder", "none"] = "folder",
+        arrays: bool = False,
         store: Path | None = None,
     ) -> "TarIndex":
         """List the images of tar files; see `scan_images`."""
+        if arrays:
+            raise DataError(
+                f"{shown(folder)} are tar files, but arrays are read from folders only; unpack the "
+                "tar files into a folder"
+            )
         tars = stored_files(folder, SUFFIXES)
         lists = _listed(tars, store)
         prefixes = _below_common_folder([tar.name for tar in tars])

@@ -55,6 +55,8 @@ class AlexNet(Trunk):
         Side of the images for which the classifier is made, pixels.
     dropout : float
         Dropout probability of the classifier.
+    channels : int
+        Channels of the images.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class AlexNet(Trunk):
         conv1_stride: int = 4,
         image_size: int = 227,
         dropout: float = 0.5,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         if variant not in ("caffe", "torchvision"):
@@ -83,12 +86,12 @@ class AlexNet(Trunk):
         caffe = variant == "caffe"
         modules: list[nn.Module] = []
         ends: dict[str, int] = {}
-        before = 3
-        for number, (channels, kernel, padding, grouped) in enumerate(
+        before = channels
+        for number, (full, kernel, padding, grouped) in enumerate(
             _CAFFE if caffe else _TORCHVISION, start=1
         ):
             split = groups if grouped else 1
-            after = scaled(channels, width, groups if caffe else 1)
+            after = scaled(full, width, groups if caffe else 1)
             stride = conv1_stride if number == 1 else 1
             modules.append(
                 nn.Conv2d(before, after, kernel, stride=stride, padding=padding, groups=split)

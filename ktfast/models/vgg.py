@@ -23,6 +23,8 @@ class VGG16(Trunk):
         Dropout probability of the classifier.
     image_size : int
         Side of the images for which the classifier is made, pixels.
+    channels : int
+        Channels of the images.
 
     Raises
     ------
@@ -40,13 +42,14 @@ class VGG16(Trunk):
         batch_norm: bool = False,
         dropout: float = 0.5,
         image_size: int = 224,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         modules: list[nn.Module] = []
         ends: dict[str, int] = {}
-        before = 3
-        for block, channels in enumerate(_BLOCKS, start=1):
-            for number, full in enumerate(channels, start=1):
+        before = channels
+        for block, sizes in enumerate(_BLOCKS, start=1):
+            for number, full in enumerate(sizes, start=1):
                 after = scaled(full, width)
                 modules.append(nn.Conv2d(before, after, 3, padding=1))
                 if batch_norm:

@@ -60,7 +60,9 @@ class Objective(ABC):
     ) -> None:
         self.model = model
         self.options = options
-        self._views = RandomViews(options.crop, True, seed, options.area, options.color_jitter)
+        self._views = RandomViews(
+            options.crop, options.mirror, seed, options.area, options.color_jitter
+        )
         self._targets = targets
         # Targets in memory move to the student's device once. Others are read batch by batch.
         self._placed = None if isinstance(targets, np.memmap) else torch.from_numpy(targets)
@@ -98,7 +100,7 @@ class Objective(ABC):
     def _pair(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the student for cropped images, and the targets of the images' rows."""
         device = next(self.model.parameters()).device
-        images = normalize_images(images.to(device), "imagenet")
+        images = normalize_images(images.to(device), self.options.normalization)
         if self._placed is None:
             targets = torch.from_numpy(self._targets[rows.cpu().numpy()]).to(device)
         else:

@@ -30,7 +30,8 @@ def export_model(model: ImageModel, out: str | os.PathLike[str]) -> float:
     out : path
         The file. `.safetensors` holds the weights under torchvision's names. `.pt2` is a program of
         `torch.export`, and `.onnx` is an ONNX model. Both programs map normalised pixels, float32
-        [B, 3, crop, crop], to vectors, float32 [B, dim].
+        [B, 3, crop, crop], to vectors, float32 [B, dim]. A network for arrays takes their channels
+        instead of 3.
 
     Returns
     -------
@@ -56,8 +57,9 @@ def export_model(model: ImageModel, out: str | os.PathLike[str]) -> float:
         )
     model = model.cpu().float()
     generator = torch.Generator().manual_seed(0)
+    channels = model.trunk.origin.get("options", {}).get("channels", 3)
     first, other = (
-        torch.randn((n, 3, model.crop, model.crop), generator=generator) for n in _BATCHES
+        torch.randn((n, channels, model.crop, model.crop), generator=generator) for n in _BATCHES
     )
     run = exporters[path.suffix](model, first, path)
     with torch.inference_mode():

@@ -45,7 +45,7 @@ class ImageModel(nn.Module):
         Side of the centre of that square, which the network sees, pixels.
     short_side : int
         Shorter side of the resized photograph, pixels.
-    normalization : {"imagenet", "image"}
+    normalization : {"imagenet", "image", "range"}
         Normalisation of the pixels, as in `ktfast.images.augment.normalize_images`.
 
     Attributes
@@ -76,7 +76,7 @@ class ImageModel(nn.Module):
         self.image_size = image_size
         self.crop = crop
         self.short_side = short_side
-        self.normalization = normalization
+        self.normalization: Normalization = normalization
         self.dim = trunk.channels[self.layer]
         self.eval()
 
@@ -114,8 +114,13 @@ class ImageModel(nn.Module):
         DataError
             The file cannot be read or decoded. The message names the file.
         InputError
-            The array is not uint8 [H, W, 3].
+            The array is not uint8 [H, W, 3], or the network was trained on arrays.
         """
+        if self.normalization == "range":
+            raise InputError(
+                "the network was trained on arrays (transfer.channels), not on photographs; give "
+                "`forward` float32 [B, C, crop, crop] with transfer.array_range mapped to -1..1"
+            )
         pixels = square(_opened(picture), short_side=self.short_side, size=self.image_size)
         batch = center_crop(torch.from_numpy(pixels.copy())[None], self.crop)
         return normalize_images(batch, self.normalization)[0]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from ktfast.config import Config, load_config
 from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
 from ktfast.pipeline import runner
-from ktfast.pipeline.grid.cells import read_grid, sweep_cells
+from ktfast.pipeline.grid.cells import GRIDS, read_grid, shipped_grid, sweep_cells
 from ktfast.pipeline.question import Question
 from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.shared_results import shared_entry
@@ -58,6 +59,7 @@ def test_controls_come_along_without_asking(tmp_path, photographs):
         f"{teacher}-student-k3-seed0" for teacher in ("puzzle", "hog", "untrained")
     ]
     assert len(cells) == 6
+    assert {cell.config.evaluate.teacher for cell in cells} == {True}
     assert {cell.config.evaluate.baselines for cell in cells} == {("random", "labels")}
     hog = cells[1]
     assert (hog.config.features.source, hog.control) == ("hog", True)
@@ -109,6 +111,64 @@ def test_a_wrong_grid_is_refused_before_anything_runs(line, message, tmp_path):
     path.write_text(line)
     with pytest.raises((ConfigError, ValueError), match=message):
         read_grid(path, tmp_path)
+
+
+SHIPPED = sorted(path.stem for path in GRIDS.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_grid_loads_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = read_grid(shipped_grid(Path(name)), tmp_path)
+    assert f"ktfast compare {name} --out" in (GRIDS / f"{name}.toml").read_text()
+    seeds = {cell.config.seed for cell in cells}
+    assert seeds == ({0} if name.startswith("scales") else {0, 1, 2})
+
+
+def test_the_shipped_grids_hold_every_row_of_the_papers_tables(tmp_path):
+    """Tiny grids have the rows of the grids at full size, so that they can be tried first."""
+
+    def rows(name):
+        return {(c.names["teacher"], c.names["student"]) for c in read_grid(GRIDS / name, tmp_path)}
+
+    def configs(name):
+        cells = read_grid(GRIDS / f"{name}.toml", tmp_path)
+        return {cell.names["teacher"]: cell.config for cell in cells}
+
+    for size in ("tiny", "paper"):
+        table = configs(f"rows_{size}")
+        assert set(table) == {"vgg-jigsaw++", "jigsaw++", "jigsaw", "hog", "untrained"}
+        tasks = {name: (c.pretext.task, c.pretext.trunk) for name, c in table.items()}
+        assert tasks["vgg-jigsaw++"] == ("jigsaw++", "vgg16")
+        assert tasks["jigsaw++"] == ("jigsaw++", "alexnet")
+        assert tasks["jigsaw"] == ("jigsaw", "alexnet")
+        assert table["hog"].features.source == "hog"
+        for name in ("jigsaw", "jigsaw++"):  # the row without clusters
+            assert "pretext" in table[name].evaluate.baselines
+            target = table[name].transfer
+            assert (target.width, target.batch_norm) == (
+                table[name].pretext.width,
+                table[name].pretext.batch_norm,
+            )
+        assert len(table["hog"].evaluate.sets) == 1  # Places
+        counts = {
+            c.config.cluster.n_clusters for c in read_grid(GRIDS / f"k_{size}.toml", tmp_path)
+        }
+        assert len(counts) == 5
+        cross = {
+            (folders["cluster"], folders["transfer"])
+            for folders in (c.data.folders() for c in configs(f"cross_{size}").values())
+        }
+        assert len(cross) == 3
+        assert rows(f"scales_{size}.toml") == {("vgg-jigsaw++", "SS"), ("vgg-jigsaw++", "MS")}
+
+
+def test_an_unknown_name_lists_the_shipped_grids(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "row_tiny"]) == 2
+    assert "the name of a grid of ktfast: cross_paper, cross_tiny" in capsys.readouterr().err
+    (tmp_path / "rows_tiny").mkdir()
+    assert shipped_grid(Path("rows_tiny")) == Path("rows_tiny")
 
 
 def test_a_sweep_makes_every_combination():
@@ -252,7 +312,7 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     assert main(["compare", str(grid_file(tmp_path, photographs)), "--out", str(out)]) == 0
     # One puzzle network, and one network of true labels, for three teachers.
     once = ["baseline_labels", "prepare/pretext", "prepare/test", "pretext"]
-    thrice = ["cluster", "evaluate", "features/pretext", "transfer"]
+    thrice = ["cluster", "evaluate", "features/pretext", "features/test", "transfer"]
     assert started(out) == sorted(once + 3 * thrice)
     table = capsys.readouterr().out
     assert all(name in table for name in ("puzzle", "hog (control)", "untrained (control)"))
@@ -260,8 +320,11 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     assert {(r["row"], r["role"]) for r in rows} == {
         ("puzzle", "student"), ("hog", "control"), ("untrained", "control"),
         ("random weights", "control"), ("true labels", "trained on the true labels"),
+        ("teacher, puzzle", "ceiling"), ("teacher, hog", "ceiling"),
+        ("teacher, untrained", "ceiling"),
     }  # fmt: skip
     assert {r["paired"] for r in rows} <= {"", "12 images"}
+    assert {r["rank"] for r in rows if r["role"] == "ceiling"} == {""}
     shards = {p.stat().st_ino for p in out.glob("runs/*/prepare/test/shard-*.tar")}
     assert len(shards) == 1
 
@@ -269,8 +332,10 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
     more = "[students.student]\n[students.narrow]\ntransfer.dropout = 0.0\n"
     grid = grid_file(tmp_path, photographs, more=more)
     grid.write_text("controls = false\n" + grid.read_text())
-    grid.write_text(grid.read_text().replace("[options.data]", "[options.evaluate]\n"
-        'random_clusters = false\nbaselines = ["random", "labels"]\n[options.data]'))  # fmt: skip
+    options = 'random_clusters = false\nteacher = true\nbaselines = ["random", "labels"]\n'
+    grid.write_text(
+        grid.read_text().replace("[options.data]", f"[options.evaluate]\n{options}[options.data]")
+    )
     assert main(["compare", str(grid), "--out", str(out)]) == 0
     assert {p: t for p, t in contents(out).items() if p in before} == before
     new = ["baseline_labels", "evaluate", "transfer"]  # the student's own stages

@@ -29,8 +29,8 @@ class Batch:
 
     Attributes
     ----------
-    pool : Tensor, uint8 [N, S, S, 3]
-        RGB images: those of the batch, or all images of a resident feed.
+    pool : Tensor, uint8 [N, S, S, C]
+        RGB images, or arrays of C channels: those of the batch, or all images of a resident feed.
     sample_ids : Tensor, int64 [B]
         Sample id of each image.
     rows : Tensor, int64 [B]
@@ -47,7 +47,7 @@ class Batch:
 
     @functools.cached_property
     def images(self) -> torch.Tensor:
-        """The images in order, uint8 [B, S, S, 3]; a copy if the pool is larger than the batch."""
+        """The images in order, uint8 [B, S, S, C]; a copy if the pool is larger than the batch."""
         return self.pool if self.indices is None else self.pool.index_select(0, self.indices)
 
     def __len__(self) -> int:

@@ -128,8 +128,12 @@ def _feed_of_kind(
     chosen = kind
     if kind == "auto":
         budget = _default_budget(plan.device) if memory_budget is None else memory_budget
-        fits = plan.n * plan.size * plan.size * 3 <= budget
+        fits = plan.n * plan.size * plan.size * source.channels <= budget
         chosen = "resident" if fits else _dali_or_torch(source, plan)
+    if chosen == "dali" and source.is_array:
+        raise ConfigError(
+            'feed="dali" decodes photographs, but the items are arrays; choose feed="torch"'
+        )
     if chosen == "resident":
         from ktfast.images.feeds.resident import ResidentFeed
 
@@ -157,6 +161,8 @@ def _dali_or_torch(source: ImageSource, plan: FeedPlan) -> Literal["dali", "torc
 
     On a CPU, Pillow decodes large original files faster, because it decodes them at reduced size.
     """
+    if source.is_array:
+        return "torch"
     reduces = isinstance(source, FolderSource) and source.decoding == "reduced"
     if plan.device.type == "cpu" and reduces:
         return "torch"

@@ -1,7 +1,7 @@
 """The feed that decodes every image once and keeps all squares in memory, perhaps on the GPU.
 
 After decoding, a batch is only a list of rows; ops with `indices` read the squares in place. This
-is the fastest feed if n * size * size * 3 bytes fit into memory.
+is the fastest feed if n * size * size * channels bytes fit into memory.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class ResidentFeed(Feed):
 
     Attributes
     ----------
-    images : Tensor, uint8 [n, S, S, 3]
+    images : Tensor, uint8 [n, S, S, C]
         Squares on the plan's device, in the order of the source. This is the pool of every batch.
 
     Raises
@@ -56,13 +56,13 @@ class ResidentFeed(Feed):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(source, plan)
-        needed = plan.n * plan.size * plan.size * 3
+        needed = plan.n * plan.size * plan.size * source.channels
         if memory_budget is not None and needed > memory_budget:
             raise ConfigError(
                 f"{plan.n:,} squares of {plan.size} px take {needed:,} bytes, more than"
                 f' memory_budget = {memory_budget:,}; raise memory_budget, or choose feed="dali"'
             )
-        shape = (plan.n, plan.size, plan.size, 3)
+        shape = (plan.n, plan.size, plan.size, source.channels)
         self.images = torch.empty(shape, dtype=torch.uint8, device=plan.device)
         decoding = replace(
             plan,
@@ -87,4 +87,4 @@ class ResidentFeed(Feed):
 
     def close(self) -> None:
         """Free the memory of the squares; the feed cannot be used afterwards."""
-        self.images = self.images.new_empty((0, self.plan.size, self.plan.size, 3))
+        self.images = self.images[:0].clone()

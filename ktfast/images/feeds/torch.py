@@ -63,7 +63,7 @@ class TorchFeed(Feed):
         if self._pool is None:
             raise ConfigError("the feed is closed; make a new one")
         plan = self.plan
-        shape = (len(rows), plan.size, plan.size, 3)
+        shape = (len(rows), plan.size, plan.size, self.source.channels)
         pinned = plan.device.type == "cuda"
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         target = images.numpy()

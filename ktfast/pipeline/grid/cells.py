@@ -3,7 +3,7 @@
 The grid names teachers, students, numbers of clusters, objectives and seeds. Every combination is
 one run. An objective that learns no clusters has one run for all numbers of clusters.
 Unless `controls` is false, controls are added: the teachers "hog" and "untrained", and in every run
-the baselines with random weights and with true labels.
+the baselines with random weights and with true labels, and the probe of the teacher itself.
 """
 
 import difflib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.config import Config, FeaturesConfig, TransferConfig, load_config, options
+from ktfast.config.run import RECIPES
 from ktfast.config.transfer import unused_by_objective
 from ktfast.errors import ConfigError, reading, shown
 from ktfast.readers import read_text
@@ -29,6 +30,8 @@ _KEYS = {
     "config": str, "options": dict, "teachers": dict, "students": dict, "n_clusters": list,
     "seeds": list, "objectives": list, "controls": bool,
 }  # fmt: skip
+GRIDS = RECIPES / "grids"
+"""Folder of the grids that ktfast ships: the tables of the paper, at full size and tiny."""
 _BASELINES = ("random", "labels")
 _FEATURES = "features."
 _OBJECTIVE = "transfer.objective"
@@ -59,6 +62,35 @@ class Cell:
     names: dict[str, Any] = field(default_factory=dict)
     control: bool = False
     untrained: bool = False
+
+
+def shipped_grid(path: Path) -> Path:
+    """Replace the name of a grid that ktfast ships by the grid's path.
+
+    Parameters
+    ----------
+    path : Path
+        What the user gave. A file or folder of this name goes before the shipped grid.
+
+    Returns
+    -------
+    path : Path
+        The TOML file of the grid; `path` itself if no grid has this name.
+
+    Raises
+    ------
+    ConfigError
+        `path` is no file or folder, and no shipped grid has its name. The message lists the grids.
+    """
+    if path.exists() or path.suffix == ".toml" or len(path.parts) > 1:
+        return path
+    grids = {file.stem: file for file in GRIDS.glob("*.toml")}
+    if path.name not in grids:
+        raise ConfigError(
+            f"there is no run folder {shown(path)}; give run folders, a TOML file of a grid, or "
+            f"the name of a grid of ktfast: {', '.join(sorted(grids))}"
+        )
+    return grids[path.name]
 
 
 def read_grid(path: Path, folder: Path) -> list[Cell]:
@@ -113,11 +145,19 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
         if untrained:
             values["features.weights"] = folder / "untrained" / _untrained_name(start, seed)
         values |= _reset(values, own, start)
+        if grid.get("controls", True) and _has_own_teacher(values, start):
+            values.setdefault("evaluate.teacher", True)
         config = _config(base, values, f"{shown(path)}: the run {name}")
         cells.append(Cell(_file_name(name), config, names, control, untrained))
     if len({cell.name for cell in cells}) != len(cells):
         raise ConfigError(f"{shown(path)}: two runs have the same name; give each value once")
     return cells
+
+
+def _has_own_teacher(values: Mapping[str, Any], start: Config) -> bool:
+    """Whether a run extracts features and has test images, so that its teacher can be probed."""
+    test = values.get("data.test", start.data.test)
+    return test is not None and not values.get("cluster.features", start.cluster.features)
 
 
 def _learnt(grid: Mapping[str, Any], start: int) -> list[_Learnt]:

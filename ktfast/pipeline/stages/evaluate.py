@@ -32,6 +32,7 @@ from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.pretext_tasks import check_task_trust
+from ktfast.pipeline.steps.probe_teacher import TEACHER
 from ktfast.pipeline.steps.probe_variants import stored_variant
 from ktfast.pipeline.steps.probed_models import own_models, stands_alone
 from ktfast.pipeline.steps.questions import (
@@ -40,7 +41,7 @@ from ktfast.pipeline.steps.questions import (
     untrained_question,
 )
 from ktfast.pipeline.steps.retrain_layers import stored_retraining
-from ktfast.pipeline.steps.stored_probes import stored_probes
+from ktfast.pipeline.steps.stored_probes import stored_probes, stored_teacher
 from ktfast.pipeline.steps.unlabelled_measures import measure_unlabelled
 from ktfast.pipeline.steps.untrained_clusters import untrained_clusters
 
@@ -99,14 +100,17 @@ def _probe_all(run: RunFolder, folder: Path, images: LabelledSet) -> EvaluationS
     config = run.config.evaluate
     names = (*own_models(run), *config.models)
     rows = {name: stored_probes(run, folder, name, images) for name in names}
+    ceiling = None if images.name else stored_teacher(run, folder)
+    if ceiling is not None:
+        rows[TEACHER] = ceiling
     first = next(iter(rows.values()))
     return EvaluationSummary(
         metric="mean per-class accuracy",
-        models=list(names),
+        models=list(rows),
         linear={name: row.linear for name, row in rows.items()},
         knn={name: row.knn for name, row in rows.items()},
         linear_top1={name: row.linear_top1 for name, row in rows.items()},
-        low_label=_low_label({name: row.low_label for name, row in rows.items()}),
+        low_label=_low_label({name: rows[name].low_label for name in names}),
         protocol=first.protocol,
         headline=_headline(config.headline, rows) if not images.name else None,
         linear_held_out={name: row.linear_held_out for name, row in rows.items()},

@@ -17,6 +17,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, discard
 from ktfast.pipeline.steps.image_sets import progress_line, set_names
 from ktfast.pipeline.steps.prepared_images import (
+    array_format,
     decoding_of,
     listed_images,
     prepare_question,
@@ -84,6 +85,7 @@ def _prepare(run: RunFolder, name: str, folder: Path) -> Outcome:
             quality=data.quality,
             max_pixels=data.max_pixels,
             decoding=decoding_of(run, name),
+            arrays=array_format(run.config),
             n_threads=run.config.threads or None,
             progress=progress,
         )

@@ -66,6 +66,7 @@ def learn_labels(
         torch.from_numpy(labels_of(run, images.train, images)),
         crop=network.crop,
         seed=seed,
+        mirror=options.mirror,
         normalization=normalize,
         area=options.area,
         color_jitter=options.color_jitter,

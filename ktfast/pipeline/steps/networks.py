@@ -111,7 +111,7 @@ def target_preprocessing(config: Config) -> dict[str, Any]:
         "short_side": config.data.short_side,
         "image_size": config.transfer.image_size,
         "crop": config.transfer.crop,
-        "normalization": "imagenet",
+        "normalization": config.transfer.normalization,
     }
 
 
@@ -145,6 +145,8 @@ def target_network(config: TransferConfig, n_classes: int) -> TargetNetwork:
     options: dict[str, Any] = {"dropout": config.dropout, "image_size": config.crop}
     if config.target == "alexnet":
         options["variant"] = config.variant
+    if config.channels is not None:
+        options["channels"] = config.channels
     model = build_trunk(
         config.target,
         n_classes=n_classes,

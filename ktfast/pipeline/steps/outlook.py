@@ -52,6 +52,8 @@ class Plan:
         Side of the images in pixels.
     task : callable
         Builds the network and its loss.
+    channels : int
+        Channels of the images.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Plan:
     training: TrainingConfig
     size: int
     task: Callable[[], Task]
+    channels: int = 3
 
 
 def warn_of_the_papers_size(config: Config, stages: Collection[str]) -> None:
@@ -157,16 +160,24 @@ def _labels(run: RunFolder, name: str, role: str) -> Plan:
 
     def task() -> Task:
         labels = torch.zeros(_IMAGES, dtype=torch.int64)
-        return ClassificationTask(target_network(config, 2), labels, crop=config.crop, seed=0)
+        return ClassificationTask(
+            target_network(config, 2),
+            labels,
+            crop=config.crop,
+            seed=0,
+            normalization=config.normalization,
+        )
 
     images = round(open_set(run, role).n * config.training.epochs)
-    return Plan(name, images, config.training, config.image_size, task)
+    return Plan(name, images, config.training, config.image_size, task, config.channels or 3)
 
 
 def _seconds(plan: Plan) -> float:
     """Seconds of a training, by a trial on made-up images; leaves torch's generators unchanged."""
     side = plan.size
-    pixels = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (_IMAGES, side, side, plan.channels), np.uint8
+    )
     numbers = torch.arange(_IMAGES)
     batch = Batch(pool=torch.from_numpy(pixels), sample_ids=numbers, rows=numbers)
     with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ from typing import Any
 from ktfast.config import Config
 from ktfast.durable import read_json, write_sealed
 from ktfast.errors import ConfigError, DataError, shown
+from ktfast.images.arrays import ArrayFormat
 from ktfast.images.file_records import (
     FileChanges,
     FileRecord,
@@ -48,8 +49,15 @@ def listed_images(run: RunFolder, name: str) -> ImageIndex:
     """
     if name not in run.listings:
         folder = run.config.folders()[name]
-        run.listings[name] = scan_images(folder, store=run.folder / TARS)
+        arrays = run.config.transfer.channels is not None
+        run.listings[name] = scan_images(folder, arrays=arrays, store=run.folder / TARS)
     return run.listings[name]
+
+
+def array_format(config: Config) -> ArrayFormat | None:
+    """Describe the arrays in the image folders of a run; None if they hold photographs."""
+    channels = config.transfer.channels
+    return None if channels is None else ArrayFormat(channels, *config.transfer.array_range)
 
 
 def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:
@@ -178,6 +186,9 @@ def _question(config: Config, images: Input, decoding: Decoding) -> Question:
     )
     settings["decoding"] = decoding
     defaults["decoding"] = "full"  # what a record of an earlier version means
+    if (arrays := array_format(config)) is not None:
+        settings["arrays"] = [arrays.channels, arrays.low, arrays.high]
+    defaults["arrays"] = None
     return Question("data", settings, {"images": images}, defaults)
 
 

@@ -54,7 +54,7 @@ def check_probe_memory(run: RunFolder, stages: Collection[str] = ()) -> None:
         for network in (probed_network(run, name) for name in names):
             for layer in network.layers:
                 needed = _layer_bytes(run, network, images, layer)
-                if needed > _budget(run):
+                if needed > probe_budget(run):
                     raise ConfigError(
                         f"the features of layer {layer} that are probed take {needed / 1e9:.1f} "
                         f"GB, more than data.memory_budget_gb "
@@ -189,10 +189,10 @@ def _probe(
             common: dict[str, Any] = {
                 "n_classes": n_classes,
                 "epochs": run.config.evaluate.probe_epochs,
-                "device": _device(run, x.nbytes + test_x.nbytes),
+                "device": device_of_probe(run, x.nbytes + test_x.nbytes),
             }
             if missing[layer].probes:
-                found = _with_probes(run, found, layer, data, common)
+                found = with_probes(run, found, layer, data, common)
             found = _with_draws(run, found, layer, missing[layer].draws, data, common)
     return found
 
@@ -229,10 +229,29 @@ def _with_layer(found: ProbedModel, new: ProbedModel, layer: str) -> ProbedModel
     )
 
 
-def _with_probes(
+def with_probes(
     run: RunFolder, found: ProbedModel, layer: str, data: Any, common: dict[str, Any]
 ) -> ProbedModel:
-    """Add the probes of a layer with all labels."""
+    """Add the probes of a layer with all labels.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    found : ProbedModel
+        Probes of other layers.
+    layer : str
+        Name of the layer.
+    data : tuple of array
+        Training features and labels, test features and labels.
+    common : dict
+        Number of classes, epochs and device of the linear probe.
+
+    Returns
+    -------
+    ProbedModel
+        The probes with those of the layer.
+    """
     config, seed, row = run.config.evaluate, run.config.seed, found.row
     x, train_labels, _, test_labels = data
     linear = linear_probe(*data, seed=seed, **common)
@@ -304,7 +323,7 @@ def _features(
 
     with open_feed(run, source, size=network.image_size, batch_size=256, shuffle=False) as feed:
         features = conv_features(
-            model, feed, layers, prepare=prepare, dtype=DTYPE, memory_budget=_budget(run)
+            model, feed, layers, prepare=prepare, dtype=DTYPE, memory_budget=probe_budget(run)
         )
     return features, labels
 
@@ -317,7 +336,7 @@ def _passes(
     taken = 0
     for layer in layers:
         needed = _layer_bytes(run, network, images, layer)
-        if group and taken + needed > _budget(run) // processes_here():
+        if group and taken + needed > probe_budget(run) // processes_here():
             yield group
             group, taken = (), 0
         group, taken = (*group, layer), taken + needed
@@ -332,11 +351,12 @@ def _layer_bytes(run: RunFolder, network: ProbedNetwork, images: LabelledSet, la
     return n * channels * side**2 * np.dtype(DTYPE).itemsize
 
 
-def _budget(run: RunFolder) -> int:
+def probe_budget(run: RunFolder) -> int:
+    """Bytes that probed features may take."""
     return max(LEAST_BUDGET, int(run.config.data.memory_budget_gb * 1e9))
 
 
-def _device(run: RunFolder, needed: int) -> str:
+def device_of_probe(run: RunFolder, needed: int) -> str:
     """Device of the probe: the run's GPU if the features and a copy of them fit, else the CPU."""
     device = resolve_device(run.config.device)
     if device.startswith("cuda") and 2 * needed > torch.cuda.mem_get_info(device)[0]:

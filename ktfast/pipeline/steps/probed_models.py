@@ -144,7 +144,7 @@ def probed_network(run: RunFolder, name: str) -> ProbedNetwork:
         shape=shape,
         image_size=config.transfer.image_size,
         crop=config.transfer.crop,
-        normalize=partial(normalize_images, how=normalization_of(name)),
+        normalize=partial(normalize_images, how=_normalization_of(config, name)),
         build=partial(_own_network, run, name),
         fresh=partial(target_network, config.transfer),
         weights=partial(_own_weights, run, name),
@@ -156,9 +156,9 @@ def probed_layers(config: Config, model: TargetNetwork) -> tuple[str, ...]:
     return config.evaluate.layers or model.stages
 
 
-def normalization_of(name: str) -> Normalization:
+def _normalization_of(config: Config, name: str) -> Normalization:
     """Give the normalisation of the images of one of the run's own networks."""
-    return "image" if name == "pretext" else "imagenet"
+    return "image" if name == "pretext" else config.transfer.normalization
 
 
 def load_model(run: RunFolder, name: str) -> tuple[TargetNetwork, Normalization]:
@@ -179,7 +179,7 @@ def load_model(run: RunFolder, name: str) -> tuple[TargetNetwork, Normalization]
         The normalisation of its images.
     """
     model = _own_network(run, name).to(resolve_device(run.config.device)).eval()
-    return model, normalization_of(name)
+    return model, _normalization_of(run.config, name)
 
 
 def _own_network(run: RunFolder, name: str) -> TargetNetwork:
@@ -350,6 +350,11 @@ def _preprocessing(config: Config, options: ModelFile, facts: Described) -> dict
     seen = {"crop": crop, "image_size": max(crop, stored.get("image_size", 0))}
     if normalization == "auto":
         normalization = stored.get("normalization", "imagenet")
+        if normalization == "range":
+            raise ConfigError(
+                "the network was trained on arrays (transfer.channels), and evaluate.models are "
+                "probed on photographs; leave it out"
+            )
         if known is not None and not stored and (pixels := known.pixels(network)):
             seen["pixels"] = pixels
     return {**seen, "normalization": normalization}

@@ -33,7 +33,7 @@ _OF_PROBES = ("probe_epochs", "neighbors", "headline")
 # Options that choose what the stage evaluate computes. The stage keeps what was chosen before.
 _CHOICES = (
     *("layers", "label_fractions", "label_counts", "label_draws", "baselines"),
-    *("retrain", "retrain_epochs", "protocols"),
+    *("retrain", "retrain_epochs", "protocols", "teacher"),
     *("fine_tune", "fine_tune_epochs", "fine_tune_rate"),
 )
 
@@ -147,7 +147,8 @@ def feature_roles(run: RunFolder) -> tuple[str, ...]:
     """List the roles whose images the stage features gives to the teacher.
 
     An objective on the teacher's features is measured on the test images, unless these are the
-    images that the target learns from.
+    images that the target learns from. The probe of the teacher reads the features of the labelled
+    images.
     """
     config = run.config
     held_out = (
@@ -156,7 +157,13 @@ def feature_roles(run: RunFolder) -> tuple[str, ...]:
         and config.data.test is not None
         and set_name(run, "test") != set_name(run, "transfer")
     )
-    return ("cluster", "transfer", "test") if held_out else ("cluster", "transfer")
+    roles = ("cluster", "transfer", "test") if held_out else ("cluster", "transfer")
+    return (*roles, "train", "test") if probes_teacher(config) else roles
+
+
+def probes_teacher(config: Config) -> bool:
+    """Say whether the stage evaluate probes the teacher's own features."""
+    return config.evaluate.teacher and config.data.test is not None
 
 
 def feature_folders(run: RunFolder) -> tuple[Path, Path]:
@@ -250,16 +257,37 @@ def evaluate_question(run: RunFolder) -> Question:
         if name != "random":
             stage = _stage_of(name)
             inputs[name] = made_by(run, stage, f"the weights of {_named(stage)}")
+    inputs |= teacher_inputs(run)
     inputs |= {f"model {name}": model_input(config, name) for name in config.evaluate.models}
     # Stored probes hold the content of the images and files that they belong to.
     varying = {*_CHOICES, "transfer", "pretext", "labels", "train", "test"}
-    varying |= {"*.train", "*.test", "model *"}
+    varying |= {"teacher", "teacher on train", "*.train", "*.test", "model *"}
     defaults = {
         "seed": DEFAULTS.seed,
         **DEFAULTS.evaluate.model_dump(mode="json"),
         "pretext": {"task": DEFAULTS.pretext.task},
     }
     return Question("evaluate", settings, inputs, defaults, frozenset(varying))
+
+
+def teacher_inputs(run: RunFolder) -> dict[str, Input]:
+    """Describe the teacher's features that the stage evaluate probes; empty if it probes none."""
+    if not probes_teacher(run.config):
+        return {}
+    names = {"teacher": "test", "teacher on train": "train"}
+    return {name: _features_of(run, role) for name, role in names.items()}
+
+
+def teacher_probe_question(run: RunFolder) -> dict[str, Any]:
+    """Give everything on which the probe of the teacher's features depends, as JSON values."""
+    features = {name: found.fingerprint for name, found in teacher_inputs(run).items()}
+    return {
+        "seed": run.config.seed,
+        "evaluate": _select(result_options(run.config.evaluate), _OF_PROBES),
+        "train": images_of(run, "train").fingerprint,
+        "test": images_of(run, "test").fingerprint,
+        **features,
+    }
 
 
 def _stage_of(model: str) -> str:
@@ -296,9 +324,7 @@ def unlabelled_question(run: RunFolder) -> Question:
     config = run.config
     settings: dict[str, Any] = {"seed": config.seed, "neighbors": config.evaluate.neighbors}
     settings["cluster"] = result_options(config.cluster)
-    settings["transfer"] = _select(
-        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
-    )
+    settings["transfer"] = _student(config)
     if untrained := clusters_untrained_features(config):
         settings |= {
             "pretext": _select(result_options(config.pretext), ("trunk", *_TRUNK_OPTIONS)),
@@ -330,9 +356,7 @@ def probe_question(run: RunFolder, name: str, images: LabelledSet) -> dict[str, 
     }
     if name in config.evaluate.models:
         return {**asked, "network": model_key(config, name)}
-    student = _select(
-        result_options(config.transfer), ("target", "image_size", "crop", *_TRUNK_OPTIONS)
-    )
+    student = _student(config)
     return {**asked, "model": name, "weights": _weights_of(run, name), "transfer": student}
 
 
@@ -409,6 +433,13 @@ def _untrained_features(config: Config) -> dict[str, Any]:
     options = {**result_options(config.features), "crop": feature_crop(config)}
     options.pop("normalization", None)  # an untrained network has that of the pretext task
     return options
+
+
+def _student(config: Config) -> dict[str, Any]:
+    """Options of the target that its probes depend on. Earlier versions had no arrays."""
+    names = ("target", "image_size", "crop", *_TRUNK_OPTIONS)
+    arrays = () if config.transfer.channels is None else ("channels",)
+    return _select(result_options(config.transfer), (*names, *arrays))
 
 
 def _select(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from ktfast.pipeline.shared_results import SharedEntry, shared_entry
 from ktfast.pipeline.stage_result import stored_row
 from ktfast.pipeline.steps.labelled_sets import LabelledSet
 from ktfast.pipeline.steps.probe_layers import ProbedModel, missing_probes, probe_model, shares_of
+from ktfast.pipeline.steps.probe_teacher import TEACHER, probe_teacher
 from ktfast.pipeline.steps.probed_models import probed_network
-from ktfast.pipeline.steps.questions import probe_question
+from ktfast.pipeline.steps.questions import probe_question, probes_teacher, teacher_probe_question
 from ktfast.readers import read_npz
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,35 @@ def stored_probes(run: RunFolder, folder: Path, name: str, images: LabelledSet) 
             known = probed
     assert known is not None
     return known.row.of(network.layers, shares, draws)
+
+
+def stored_teacher(run: RunFolder, folder: Path) -> ProbeRow | None:
+    """Give the probe of the teacher's own features.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folder : Path
+        Folder of the stage evaluate.
+
+    Returns
+    -------
+    row : ProbeRow or None
+        Accuracies of the teacher's features; None if the options do not ask for them, or if the
+        features do not fit into memory.
+    """
+    if not probes_teacher(run.config):
+        return None
+    asked: dict[str, Any] = as_json(teacher_probe_question(run))
+    known = _read(folder, TEACHER, asked)
+    if known is None:
+        anew = "evaluate" in run.redone
+        with shared_entry(run, "probe", as_json([TEACHER, asked]), anew=anew) as entry:
+            known = _take(folder, TEACHER, asked, entry)
+            if known is None and (known := probe_teacher(run)) is not None:
+                _write(folder, TEACHER, asked, known, entry)
+    return None if known is None else known.row
 
 
 def _places(folder: Path, name: str) -> tuple[Path, Path]:

@@ -253,6 +253,8 @@ def train_classifier(
         torch.from_numpy(labels),
         crop=config.crop,
         seed=run.config.seed,
+        mirror=config.mirror,
+        normalization=config.normalization,
         area=config.area,
         color_jitter=config.color_jitter,
     )

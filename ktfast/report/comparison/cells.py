@@ -33,7 +33,7 @@ MEASURES = {
 _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
 # Options of the stage evaluate that choose what is probed. They do not change any accuracy.
 _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions", "retrain"}
-_CHOICES |= {"label_counts", "label_draws", "protocols"}
+_CHOICES |= {"label_counts", "label_draws", "protocols", "teacher"}
 _CHOICES |= {"fine_tune", "fine_tune_epochs", "fine_tune_rate"}
 _CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
 
@@ -47,7 +47,7 @@ class Cell:
     run : RunReader
         The run.
     model : str
-        "transfer", "random", "pretext" or "labels".
+        "transfer", "random", "pretext", "labels" or "teacher".
     seed : int or None
         Seed of the run; None if the run does not record its seed.
     settings : dict
@@ -92,7 +92,7 @@ class Cell:
         # The untrained teacher of a grid has other weights for every seed.
         weights = [name for name in self.inputs if self.names and name.endswith(".weights")]
         inputs = {name: mark for name, mark in self.inputs.items() if name not in weights}
-        names = self.names if self.model == "transfer" else {}
+        names = self.names if self.model in ("transfer", "teacher") else {}
         return sha256_json([self.model, self.settings, inputs, names, self.stale])
 
     def predictions(self, measure: str, layer: str) -> dict[str, NDArray[Any]] | None:
@@ -179,14 +179,19 @@ def read_cells(run: RunReader) -> list[Cell]:
 def _cell(
     run: RunReader, model: str, evaluation: EvaluationSummary, protocol: dict[str, Any], seed: Any
 ) -> Cell:
+    result = run.result("evaluate")
     stage = "transfer" if model in ("transfer", "random") else f"baseline_{model}"
+    if model == "teacher":
+        stage = "" if result is None else result.made_from.get("teacher", "")
     chain = _Chain() if model == "random" else _Chain().follow(run, stage)
     transfer = run.result("transfer")
     student = {} if transfer is None else transfer.settings
     seen = {f"transfer.{key}": student[key] for key in _STUDENT if key in student}
     cell = _grid_cell(run)
+    names = mapping(cell.get("names"))
+    if model == "teacher":  # the student of the run has no part in it
+        seen, names = {}, {key: value for key, value in names.items() if key == "teacher"}
     scores = {measure: getattr(evaluation, measure).get(model, {}) for measure in MEASURES}
-    result = run.result("evaluate")
     summary = mapping(None if result is None else result.summary)
     held_out = {
         measure: by_model(summary.get(f"{measure.partition('_')[0]}_held_out")).get(model, {})
@@ -201,13 +206,13 @@ def _cell(
         seed=seed if isinstance(seed, int) else None,
         settings={**chain.settings, **seen},
         inputs=inputs,
-        names=mapping(cell.get("names")),
+        names=names,
         control=model == "transfer" and cell.get("control") is True,
         protocol=protocol,
         scores={measure: layers for measure, layers in scores.items() if layers},
         held_out={measure: layers for measure, layers in held_out.items() if layers},
         seconds=_total(chain.seconds.values()) if given is None else None,
-        parameters=_parameters(run) if given is None else None,
+        parameters=_parameters(run) if given is None and model != "teacher" else None,
         stale=run.stale().get("evaluate", ""),
     )
 

@@ -149,7 +149,7 @@ def _model_name(model: str) -> str:
 
 def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
     """Spell the options of a network that are not the same in all networks of its model."""
-    named = cell.model == "transfer" and all(other.names for other in others)
+    named = cell.model in ("transfer", "teacher") and all(other.names for other in others)
     if named:
         # Networks that learnt no clusters have no number of clusters.
         values = {k: {str(o.names[k]) for o in others if k in o.names} for k in cell.names}

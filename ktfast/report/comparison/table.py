@@ -18,6 +18,7 @@ _ROLES = {
     "random": "control",
     "pretext": "control",
     "labels": "trained on the true labels",
+    "teacher": "ceiling",
 }
 
 
@@ -38,7 +39,8 @@ class Row:
     spread : float or None
         Standard deviation over the seeds; None with one seed.
     rank : int or None
-        Rank; None for a stale row and for a network that was trained on the true labels.
+        Rank; None for a stale row, for a teacher, and for a network that was trained on the true
+        labels.
     tied : bool
         Whether another row has the same rank.
     behind : Interval or None
@@ -65,7 +67,7 @@ class Row:
 
     @property
     def role(self) -> str:
-        """What the row is: "student", "control" or "trained on the true labels"."""
+        """What the row is: "student", "control", "ceiling" or "trained on the true labels"."""
         return "control" if self.group.cells[0].control else _ROLES.get(self.group.model, "student")
 
 
@@ -124,7 +126,7 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
     rows.sort(key=lambda row: (bool(row.group.stale), -row.mean))
     fresh = [row for row in rows if not row.group.stale]
     pairs = _Pairs(measure)
-    ranked = [row for row in fresh if row.group.model != "labels"]
+    ranked = [row for row in fresh if row.group.model not in ("labels", "teacher")]
     ranks = _ranks(ranked, pairs)
     first = ranked[0] if ranked else None
     return Table(
