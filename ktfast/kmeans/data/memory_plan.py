@@ -6,7 +6,7 @@ from ktfast.errors import InputError
 from ktfast.native.gpu_memory import Device, free_bytes
 from ktfast.ops.kmeans_tensor import TILE_ROWS
 
-# Blocks of streamed rows that are on the GPU at a time: kernels process one while two others arrive.
+# Blocks of streamed rows on the GPU at a time. Kernels process one block while two others arrive.
 BUFFERS = 3
 # The largest block, if the budget allows it. Copies of smaller blocks do not reach full speed.
 _BLOCK_BYTES = 1 << 27

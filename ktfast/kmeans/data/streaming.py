@@ -7,6 +7,7 @@ Rows that fit the memory budget stay on the GPU between passes. If more passes f
 fill pinned memory with the first streamed blocks of the next pass before the next pass begins.
 """
 
+import itertools
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -199,7 +200,7 @@ class HostStream:
         buffer.place = place
         buffer.fills = [
             self._pool.submit(self._copy, target[a:b], place.start + int(a))
-            for a, b in zip(ends[:-1], ends[1:], strict=True)
+            for a, b in itertools.pairwise(ends)
         ]
 
     def _queue_copy(self, buffer: _Buffer) -> None:
