@@ -9,8 +9,12 @@
 
 #if defined(__CUDACC__)
 #define KTFAST_HD __host__ __device__ __forceinline__
-#define KTFAST_UNROLL _Pragma("unroll")
 #else
 #define KTFAST_HD inline __attribute__((always_inline))
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define KTFAST_UNROLL _Pragma("unroll")
+#else
 #define KTFAST_UNROLL
 #endif
