@@ -142,7 +142,7 @@ def test_an_iteration_is_one_sequence_of_kernels(emulated_gpu, monkeypatch):
         assert model.n_iter_ == max_iter
         launched.append(Counter(emulated_gpu.launches()))
     assert launched[1] - launched[0] == {
-        "moves_kernel": 1, "carry_kernel": 1, "wgmma_screen_kernel": 1, "settle_kernel": 1,
+        "moves_kernel": 1, "bound_kernel": 1, "wgmma_screen_kernel": 1, "settle_kernel": 1,
         "clear_centers_kernel": 1, "measure_centers_kernel": 1, "code_centers_kernel": 1,
         "count_changes_kernel": 1, "start_kernel": 1, "place_changes_kernel": 1,
         "add_changes_kernel": 1, "means_kernel": 1, "part_totals_kernel": 1, "totals_kernel": 1,

@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
 
 // With `bounds`, each thread carries the bound of one row along with the row's centre. The rows and
 // the centres are not read.
-__global__ void __launch_bounds__(kThreads) carry_kernel(const KmeansTensorAssignParams p) {
+__global__ void __launch_bounds__(kThreads) bound_kernel(const KmeansTensorAssignParams p) {
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (row >= p.n_rows) return;
   const float norm = norm_of(p, row);
@@ -309,7 +309,7 @@ void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     if (p.bounds) {
-      launch(carry_kernel, thread_blocks, kThreads, 0, stream, p);
+      launch(bound_kernel, thread_blocks, kThreads, 0, stream, p);
     } else {
       launch(guess_kernel<T>, warp_blocks, kThreads, 0, stream, p);
     }
