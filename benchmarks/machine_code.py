@@ -29,6 +29,8 @@ _FUNCTION = re.compile(r"^\s*Function\s*:?\s+(\S+?):?$")
 _RESOURCES = re.compile(r"\bREG:(\d+) STACK:(\d+) SHARED:(\d+)")
 _ARCHITECTURE = re.compile(r"^\s*(?:arch = |code for )(sm_\w+)$")
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)")
+_LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;")
+_BRANCH = re.compile(r"^BRA\b.*?\b0x([0-9a-f]+)")
 _NAME = re.compile(r"([\w~]+)(<.*>)?\(")
 
 
@@ -56,6 +58,56 @@ class Kernel(NamedTuple):
     def count(self, *names: str) -> int:
         """The number of instructions with one of these names."""
         return sum(self.instructions[name] for name in names)
+
+
+class Loop(NamedTuple):
+    """The machine code of an innermost loop of a kernel."""
+
+    kernel: str
+    """The kernel's name without namespaces and arguments."""
+    architecture: str
+    """An architecture such as "sm_90a"."""
+    instructions: Counter[str]
+    """Number of each instruction in the loop, by its name with suffixes ("STG.E.128")."""
+
+    def count(self, *starts: str) -> int:
+        """The number of instructions whose names begin with one of these texts."""
+        return sum(n for name, n in self.instructions.items() if name.startswith(starts))
+
+
+def loops(module: Path, kernel: str) -> list[Loop]:
+    """The innermost loops of the kernels whose name contains a text.
+
+    A loop is the code between the target of a backward branch and the branch. The counts therefore
+    include every side of the branches within the loop.
+    """
+    resources = _resources(cuobjdump(module, "--dump-resource-usage"))
+    symbols = sorted({symbol for (_, symbol), _ in resources if kernel in symbol})
+    architecture = symbol = ""
+    code: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for line in cuobjdump(module, "--dump-sass", "--function", ",".join(symbols)).splitlines():
+        if match := _LINE.match(line):
+            code[architecture, symbol].append((int(match[1], 16), match[2]))
+        elif match := _ARCHITECTURE.match(line):
+            architecture = match[1]
+        elif match := _FUNCTION.match(line):
+            symbol = match[1]
+            code.setdefault((architecture, symbol), [])
+    return [
+        Loop(short_name(symbol), architecture, Counter(text.split()[0] for text in body))
+        for (architecture, symbol), lines in code.items()
+        for body in _innermost(lines)
+    ]
+
+
+def _innermost(lines: list[tuple[int, str]]) -> Iterator[list[str]]:
+    """The instructions of each loop that contains no other loop."""
+    branches = [(int(m[1], 16), at) for at, text in lines if (m := _BRANCH.match(text))]
+    found = {(first, last) for first, last in branches if first < last}
+    for first, last in sorted(found):
+        inside = {(a, b) for a, b in found if first <= a and b <= last}
+        if inside == {(first, last)}:
+            yield [text for at, text in lines if first <= at <= last]
 
 
 def kernels(module: Path, disassembled: str = "") -> list[Kernel]:

@@ -121,6 +121,22 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       cuda::kmeans_tensor_assign(p, stream);
     });
   });
+  m.def("kmeans_tensor_moves", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_tensor_moves(a, [&](const KmeansTensorMovesParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_tensor_moves(p, stream);
+    });
+  });
+  m.def("kmeans_tensor_distances", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_tensor_distances(a, [&](const KmeansTensorDistancesParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_tensor_distances(p, stream);
+    });
+  });
 
   m.def("kmeans_move_workspace_size", &cuda::kmeans_move_workspace_size,
         "Length of kmeans_move's workspace, in int64.", py::kw_only(), py::arg("n_rows"),
@@ -148,6 +164,14 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     with_kmeans_means(a, [&](const KmeansMeansParams& p, int device) {
       const DeviceGuard guard(device);
       cuda::kmeans_means(p, stream);
+    });
+  });
+  m.def("kmeans_costs", [](const py::kwargs& given) {
+    Arguments a(given, Device::cuda);
+    CUstream_st* stream = stream_at(a.value<uintptr_t>("stream"));
+    with_kmeans_costs(a, [&](const KmeansCostsParams& p, int device) {
+      const DeviceGuard guard(device);
+      cuda::kmeans_costs(p, stream);
     });
   });
   m.def("kmeans_totals_workspace_size", &cuda::kmeans_totals_workspace_size,

@@ -56,6 +56,24 @@ void with_kmeans_means(Arguments& a, Run run) {
 }
 
 template <class Run>
+void with_kmeans_costs(Arguments& a, Run run) {
+  KmeansCostsParams p{};
+  const auto sums = a.checked<const int64_t>("sums", {-1, -1});
+  p.n_clusters = sums.shape(0);
+  p.n_features = sums.shape(1);
+  p.sums = sums.data();
+  p.low = a.optional_array<const int64_t>("low", {p.n_clusters, p.n_features});
+  p.counts = a.array<const int64_t>("counts", {p.n_clusters});
+  p.step = a.array<const double>("step", {p.n_features});
+  p.mean = a.array<const double>("mean", {p.n_features});
+  p.centers = a.array<const double>("centers", {p.n_clusters, p.n_features});
+  p.costs = a.array<double>("costs", {p.n_clusters});
+  p.errors = a.array<double>("errors", {p.n_clusters});
+  const py::gil_scoped_release release;
+  run(p, a.device_index());
+}
+
+template <class Run>
 void with_kmeans_totals(Arguments& a, int64_t (*workspace_size)(int64_t), Run run) {
   KmeansTotalsParams p{};
   const auto distances = a.checked<const double>("distances", {-1});

@@ -76,9 +76,37 @@ void with_kmeans_tensor_assign(Arguments& a, Run run) {
   p.distances = a.array<double>("distances", {p.n_rows});
   p.guessed = a.value<bool>("guessed");
   p.certify = a.value<bool>("certify");
+  p.bounds = a.value<bool>("bounds");
+  p.moves = a.optional_array<const double>("moves", {p.n_clusters});
   p.path = product_path(a.value<std::string>("path"));
   p.workspace = a.buffer<int64_t>("workspace", cuda::kmeans_tensor_workspace_size(p.n_rows));
   p.n_passed = a.optional_array<int64_t>("n_passed", {1});
+  const py::gil_scoped_release release;
+  run(p, a.device_index());
+}
+
+template <class Run>
+void with_kmeans_tensor_moves(Arguments& a, Run run) {
+  KmeansTensorMovesParams p{};
+  const auto centers = a.checked<const double>("centers", {-1, -1});
+  p.n_clusters = centers.shape(0);
+  p.n_features = centers.shape(1);
+  p.centers = centers.data();
+  p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
+  p.moves = a.array<double>("moves", {p.n_clusters});
+  const py::gil_scoped_release release;
+  run(p, a.device_index());
+}
+
+template <class Run>
+void with_kmeans_tensor_distances(Arguments& a, Run run) {
+  KmeansTensorDistancesParams p{};
+  set_rows(a, p);
+  const auto centers = a.checked<const double>("centers", {-1, p.n_features});
+  p.n_clusters = centers.shape(0);
+  p.centers = centers.data();
+  p.labels = a.optional_array<const int32_t>("labels", {p.n_rows});
+  p.distances = a.array<double>("distances", {p.n_rows});
   const py::gil_scoped_release release;
   run(p, a.device_index());
 }

@@ -49,6 +49,13 @@ KTFAST_HD PhiloxBlock draw(const JigsawTilesParams& p, int64_t row, uint32_t blo
                     block);
 }
 
+// Draws the blocks of one row when they are needed.
+struct RowDraws {
+  const JigsawTilesParams& p;
+  int64_t row;
+  KTFAST_HD PhiloxBlock operator()(uint32_t block) const { return draw(p, row, block); }
+};
+
 // The image of a row of the batch, or -1 if the row's index is not the number of an image.
 KTFAST_HD int64_t image_of(const JigsawTilesParams& p, int64_t row) {
   const int64_t image = p.indices == nullptr ? row : p.indices[row];
@@ -76,9 +83,11 @@ struct SlotChoices {
 };
 
 // Fills in the occluders: cells of one other row of the batch.
-KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, RowChoices* r) {
+template <class Draws>
+KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, const Draws& draws,
+                                RowChoices* r) {
   const int32_t n_tiles = p.grid * p.grid;
-  const PhiloxBlock words = draw(p, row, kDonorBlock);
+  const PhiloxBlock words = draws(kDonorBlock);
   const int64_t step = 1 + bounded(words.word[0], static_cast<int32_t>(p.batch - 1));
   r->donor = (row + step) % p.batch;
   r->donor_gray = p.donor_shares_color ? r->gray : words.word[1] < p.gray_threshold;
@@ -86,27 +95,29 @@ KTFAST_HD void choose_occluders(const JigsawTilesParams& p, int64_t row, RowChoi
                             ? r->projection
                             : !r->donor_gray && words.word[2] < p.projection_threshold;
   for (int32_t i = 0; i < r->n_occluders; ++i) {
-    const PhiloxBlock w = draw(p, row, kOccluderBlocks + static_cast<uint32_t>(i));
+    const PhiloxBlock w = draws(kOccluderBlocks + static_cast<uint32_t>(i));
     r->slots.deal(i, i + bounded(w.word[0], n_tiles - i));
     r->cells.deal(i, i + bounded(w.word[1], n_tiles - i));
   }
 }
 
 // A batch of one image has no donor and therefore no occluders.
-KTFAST_HD RowChoices choose_row(const JigsawTilesParams& p, int64_t row) {
-  const PhiloxBlock words = draw(p, row, kRowBlock);
+template <class Draws>
+KTFAST_HD RowChoices choose_row(const JigsawTilesParams& p, int64_t row, const Draws& draws) {
+  const PhiloxBlock words = draws(kRowBlock);
   RowChoices r{};
   r.label = bounded(words.word[0], static_cast<int32_t>(p.n_permutations));
   r.gray = words.word[1] < p.gray_threshold;
   r.projection = !r.gray && words.word[2] < p.projection_threshold;
   r.donor = -1;
   r.n_occluders = p.batch > 1 ? bounded(words.word[3], p.max_occluders + 1) : 0;
-  if (r.n_occluders > 0) choose_occluders(p, row, &r);
+  if (r.n_occluders > 0) choose_occluders(p, row, draws, &r);
   return r;
 }
 
-KTFAST_HD SlotChoices choose_slot(const JigsawTilesParams& p, int64_t row, const RowChoices& r,
-                                  int32_t slot) {
+template <class Draws>
+KTFAST_HD SlotChoices choose_slot(const JigsawTilesParams& p, const RowChoices& r, int32_t slot,
+                                  const Draws& draws) {
   const int32_t n_tiles = p.grid * p.grid;
   SlotChoices s;
   // The op checks arrays on the host only. A wrong number on a device must not lead outside an
@@ -119,8 +130,8 @@ KTFAST_HD SlotChoices choose_slot(const JigsawTilesParams& p, int64_t row, const
     s.cell = r.cells.at(i);
     s.occluded = true;
   }
-  const PhiloxBlock a = draw(p, row, kSlotBlocks + 2 * static_cast<uint32_t>(slot));
-  const PhiloxBlock b = draw(p, row, kSlotBlocks + 2 * static_cast<uint32_t>(slot) + 1);
+  const PhiloxBlock a = draws(kSlotBlocks + 2 * static_cast<uint32_t>(slot));
+  const PhiloxBlock b = draws(kSlotBlocks + 2 * static_cast<uint32_t>(slot) + 1);
   const int32_t y = bounded(a.word[0], p.jitter + 1);
   const int32_t x = bounded(a.word[1], p.jitter + 1);
   const int32_t shifts = p.chroma_shift + 1;

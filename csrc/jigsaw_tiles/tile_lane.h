@@ -98,43 +98,88 @@ KTFAST_HD TileSource staged_source(const TileStage& g, const TileSource& s, cons
 
 // --- From pixels to sums and outputs ---
 
-// Visits the pixels lane, lane + n_lanes, ... of a tile without a division per pixel.
+// Visits the pixels first, first + step, ... of a tile without a division or product per pixel.
 struct PixelWalk {
   int32_t size, step_x, step_y, y, x;
+  int64_t offset, step, wrap;  // bytes from the tile's first pixel; their changes
 
-  KTFAST_HD PixelWalk(int32_t tile_size, int32_t lane, int32_t n_lanes)
-      : size(tile_size),
-        step_x(n_lanes % tile_size),
-        step_y(n_lanes / tile_size),
-        y(lane / tile_size),
-        x(lane % tile_size) {}
+  KTFAST_HD PixelWalk(const TileSource& s, int32_t first_pixel, int32_t step_pixels)
+      : size(s.size),
+        step_x(step_pixels % s.size),
+        step_y(step_pixels / s.size),
+        y(first_pixel / s.size),
+        x(first_pixel % s.size),
+        offset(y * s.row_bytes + 3 * x),
+        step(step_y * s.row_bytes + 3 * step_x),
+        wrap(s.row_bytes - 3 * s.size) {}
 
   KTFAST_HD bool inside() const { return y < size; }
   KTFAST_HD void next() {
     x += step_x;
     y += step_y;
+    offset += step;
     if (x >= size) {
       x -= size;
       ++y;
+      offset += wrap;
     }
   }
 };
 
-KTFAST_HD Pixel read_pixel(const TileSource& s, int32_t y, int32_t x) {
-  const int64_t from = y * s.row_bytes + x * 3;
-  return numerators(s.color, s.channel[0][from], s.channel[1][from + 1], s.channel[2][from + 2]);
+// Reads n neighbouring pixels, which may continue in the next row of the tile. If `whole`, they lie
+// in one row, so the places of all bytes but the first three are constants.
+template <int32_t n, bool whole>
+KTFAST_HD void read_pixels(const TileSource& s, const ColorWeights& weights, const PixelWalk& at,
+                           Pixel (&pixels)[n]) {
+  const uint8_t* r = s.channel[0] + at.offset;
+  const uint8_t* g = s.channel[1] + at.offset;
+  const uint8_t* b = s.channel[2] + at.offset;
+  int32_t x = at.x;
+  KTFAST_UNROLL
+  for (int32_t j = 0; j < n; ++j) {
+    pixels[j] = weighted(weights, r[3 * j], g[3 * j + 1], b[3 * j + 2]);
+    if (whole || ++x < s.size) continue;
+    x = 0;
+    r += at.wrap;
+    g += at.wrap;
+    b += at.wrap;
+  }
 }
 
-KTFAST_HD TileSums sum_lane(const TileSource& s, int32_t lane, int32_t n_lanes) {
+// Adds up the lane's groups of n neighbouring pixels.
+//
+// Sums of kSumPixels pixels have 32 bits: a square is at most 1785^2, below 2^32 / kSumPixels.
+constexpr int32_t kSumPixels = 1024;
+
+template <int32_t n>
+KTFAST_HD TileSums sum_groups(const TileSource& s, int32_t lane, int32_t n_lanes) {
+  const ColorWeights weights = color_weights(s.color);
   TileSums sums;
-  for (PixelWalk at(s.size, lane, n_lanes); at.inside(); at.next()) {
-    const Pixel pixel = read_pixel(s, at.y, at.x);
+  for (PixelWalk at(s, lane * n, n_lanes * n); at.inside();) {
+    int32_t sum[3] = {0, 0, 0};
+    uint32_t square[3] = {0, 0, 0};
+    for (int32_t left = kSumPixels / n; left > 0 && at.inside(); --left, at.next()) {
+      Pixel pixels[n];
+      read_pixels<n, true>(s, weights, at, pixels);
+      KTFAST_UNROLL
+      for (int32_t j = 0; j < n; ++j) {
+        for (int c = 0; c < 3; ++c) {
+          const int32_t value = pixels[j].value[c];
+          sum[c] += value;
+          square[c] += static_cast<uint32_t>(value * value);
+        }
+      }
+    }
     for (int c = 0; c < 3; ++c) {
-      sums.sum[c] += pixel.value[c];
-      sums.square[c] += int64_t{pixel.value[c]} * pixel.value[c];
+      sums.sum[c] += sum[c];
+      sums.square[c] += square[c];
     }
   }
   return sums;
+}
+
+KTFAST_HD TileSums sum_lane(const TileSource& s, int32_t lane, int32_t n_lanes) {
+  return s.size % 4 == 0 ? sum_groups<4>(s, lane, n_lanes) : sum_groups<1>(s, lane, n_lanes);
 }
 
 // Elements that fill 16 bytes.
@@ -144,80 +189,52 @@ struct alignas(16) Pack {
   T v[n];
 };
 
-// Selects without indexing, because registers cannot be indexed at run time.
-template <class T>
-KTFAST_HD T pick(const T (&v)[3], int32_t c) {
-  return c == 0 ? v[0] : c == 1 ? v[1] : v[2];
-}
-
-// Writes a pack of neighbouring pixels to each of the three planes.
-template <TileDtype dtype>
-KTFAST_HD void write_planes(const TileSource& s, const TileScaling& f, int32_t lane,
+// Writes groups of neighbouring pixels, as many as a pack has elements: one pack to each of the
+// three planes, or three packs one after another if `last`. So the channel of every element is a
+// constant.
+template <TileDtype dtype, bool last, bool whole>
+KTFAST_HD void write_groups(const TileSource& s, const TileScaling& f, int32_t lane,
                             int32_t n_lanes, typename Output<dtype>::Type* out) {
   using T = typename Output<dtype>::Type;
   constexpr int32_t n = Pack<T>::n;
+  const ColorWeights weights = color_weights(s.color);
   const int32_t plane = s.size * s.size;
-  for (int32_t i = lane * n; i < plane; i += n_lanes * n) {
+  PixelWalk at(s, lane * n, n_lanes * n);
+  for (int32_t i = lane * n; i < plane; i += n_lanes * n, at.next()) {
+    Pixel pixels[n];
+    read_pixels<n, whole>(s, weights, at, pixels);
     Pack<T> to[3];
-    int32_t y = i / s.size;
-    int32_t x = i % s.size;
+    KTFAST_UNROLL
     for (int32_t j = 0; j < n; ++j) {
-      const Pixel pixel = read_pixel(s, y, x);
+      KTFAST_UNROLL
       for (int c = 0; c < 3; ++c) {
-        to[c].v[j] = Output<dtype>::from(normalised(pixel.value[c], f.mean[c], f.inverse[c]));
-      }
-      if (++x == s.size) {
-        x = 0;
-        ++y;
+        const int32_t place = last ? 3 * j + c : n * c + j;
+        to[place / n].v[place % n] =
+            Output<dtype>::from(normalised(pixels[j].value[c], f.mean[c], f.inverse[c]));
       }
     }
-    for (int c = 0; c < 3; ++c) *reinterpret_cast<Pack<T>*>(out + c * plane + i) = to[c];
-  }
-}
-
-// Writes a pack of neighbouring outputs, three per pixel.
-template <TileDtype dtype>
-KTFAST_HD void write_interleaved(const TileSource& s, const TileScaling& f, int32_t lane,
-                                 int32_t n_lanes, typename Output<dtype>::Type* out) {
-  using T = typename Output<dtype>::Type;
-  constexpr int32_t n = Pack<T>::n;
-  const int32_t total = 3 * s.size * s.size;
-  for (int32_t i = lane * n; i < total; i += n_lanes * n) {
-    Pack<T> to;
-    int32_t c = i % 3;
-    int32_t y = i / 3 / s.size;
-    int32_t x = i / 3 % s.size;
-    Pixel pixel = read_pixel(s, y, x);
-    for (int32_t j = 0; j < n; ++j) {
-      if (c == 3) {
-        c = 0;
-        if (++x == s.size) {
-          x = 0;
-          ++y;
-        }
-        pixel = read_pixel(s, y, x);
-      }
-      const float value = normalised(pick(pixel.value, c), pick(f.mean, c), pick(f.inverse, c));
-      to.v[j] = Output<dtype>::from(value);
-      ++c;
+    KTFAST_UNROLL
+    for (int c = 0; c < 3; ++c) {
+      *reinterpret_cast<Pack<T>*>(out + (last ? 3 * i + c * n : c * plane + i)) = to[c];
     }
-    *reinterpret_cast<Pack<T>*>(out + i) = to;
   }
-}
-
-// The position of channel c of a pixel in a tile, planar or interleaved.
-KTFAST_HD int32_t element_index(bool channels_last, int32_t size, int32_t pixel, int32_t c) {
-  return channels_last ? pixel * 3 + c : c * size * size + pixel;
 }
 
 template <TileDtype dtype>
 KTFAST_HD void write_elements(const TileSource& s, const TileScaling& f, bool channels_last,
                               int32_t lane, int32_t n_lanes, typename Output<dtype>::Type* out) {
-  for (PixelWalk at(s.size, lane, n_lanes); at.inside(); at.next()) {
-    const Pixel pixel = read_pixel(s, at.y, at.x);
+  using T = typename Output<dtype>::Type;
+  const ColorWeights weights = color_weights(s.color);
+  const int32_t apart = channels_last ? 1 : s.size * s.size;  // two channels of a pixel
+  const int32_t step = channels_last ? 3 : 1;                 // the same channel of two pixels
+  T* const first[3] = {out, out + apart, out + 2 * apart};
+  int32_t i = lane * step;
+  for (PixelWalk at(s, lane, n_lanes); at.inside(); at.next(), i += n_lanes * step) {
+    Pixel pixel[1];
+    read_pixels<1, true>(s, weights, at, pixel);
+    KTFAST_UNROLL
     for (int c = 0; c < 3; ++c) {
-      out[element_index(channels_last, s.size, at.y * s.size + at.x, c)] =
-          Output<dtype>::from(normalised(pixel.value[c], f.mean[c], f.inverse[c]));
+      first[c][i] = Output<dtype>::from(normalised(pixel[0].value[c], f.mean[c], f.inverse[c]));
     }
   }
 }
@@ -232,10 +249,12 @@ KTFAST_HD void write_lane(const TileSource& s, const TileScaling& f, bool channe
   // Three planes hold a whole number of packs only if one plane does.
   if (!aligned || s.size * s.size % n != 0) {
     write_elements<dtype>(s, f, channels_last, lane, n_lanes, out);
-  } else if (channels_last) {
-    write_interleaved<dtype>(s, f, lane, n_lanes, out);
+  } else if (s.size % n != 0) {
+    channels_last ? write_groups<dtype, true, false>(s, f, lane, n_lanes, out)
+                  : write_groups<dtype, false, false>(s, f, lane, n_lanes, out);
   } else {
-    write_planes<dtype>(s, f, lane, n_lanes, out);
+    channels_last ? write_groups<dtype, true, true>(s, f, lane, n_lanes, out)
+                  : write_groups<dtype, false, true>(s, f, lane, n_lanes, out);
   }
 }
 

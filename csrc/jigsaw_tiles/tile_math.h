@@ -91,6 +91,23 @@ KTFAST_HD Pixel numerators(Color color, int32_t r, int32_t g, int32_t b) {
   return {{6 * r + k, 6 * g - 2 * k, 6 * b + k}};
 }
 
+// The numerators as a product of a matrix with a pixel, for lanes that must not branch per pixel.
+struct ColorWeights {
+  int32_t of[3][3];
+};
+
+KTFAST_HD ColorWeights color_weights(Color color) {
+  if (color == Color::plain) return {{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}};
+  if (color == Color::gray) return {{{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}};
+  return {{{5, 2, -1}, {2, 2, 2}, {-1, 2, 5}}};
+}
+
+KTFAST_HD Pixel weighted(const ColorWeights& w, int32_t r, int32_t g, int32_t b) {
+  Pixel pixel;
+  for (int c = 0; c < 3; ++c) pixel.value[c] = w.of[c][0] * r + w.of[c][1] * g + w.of[c][2] * b;
+  return pixel;
+}
+
 struct TileSums {
   int64_t sum[3] = {0, 0, 0};
   int64_t square[3] = {0, 0, 0};

@@ -62,9 +62,35 @@ struct KmeansTensorAssignParams {
   double* distances;       // [n_rows]; squared Euclidean distance to the winner
   bool guessed;  // labels hold centres that are probably near; invalid numbers are ignored
   bool certify;  // false: the least score decides, and the distance is computed from it
+  // With `bounds`, a row with one candidate costs no exact distance: `distances` become upper
+  // bounds of the squared distances. With guesses, `distances` already hold such bounds, or
+  // distances, for centres that have moved by at most `moves` since. Needs `certify`.
+  bool bounds;
+  const double* moves;  // [n_clusters]; nullptr without bounds or guesses
   ProductPath path;
   int64_t* workspace;  // [kmeans_tensor_workspace_size()]
   int64_t* n_passed;   // [1] the number of exact comparisons is added; nullptr: not counted
+};
+
+// Computes upper bounds of the distances between former and present centres.
+struct KmeansTensorMovesParams {
+  int64_t n_clusters;
+  int64_t n_features;
+  const double* centers;   // [n_clusters, n_features]
+  const double* previous;  // [n_clusters, n_features]
+  double* moves;           // [n_clusters]
+};
+
+// Computes the exact squared distance between every row and the centre of its label.
+struct KmeansTensorDistancesParams {
+  int64_t n_rows;
+  int64_t n_clusters;
+  int64_t n_features;
+  const void* x;  // [n_rows, n_features] of x_type
+  ElementType x_type;
+  const double* centers;  // [n_clusters, n_features]
+  const int32_t* labels;  // [n_rows], in 0 .. n_clusters - 1; nullptr: all 0
+  double* distances;      // [n_rows]
 };
 
 namespace cuda {
@@ -75,6 +101,8 @@ int64_t kmeans_tensor_workspace_size(int64_t n_rows);
 void kmeans_tensor_prepare(const KmeansTensorPrepareParams& p, CUstream_st* stream);
 void kmeans_tensor_encode(const KmeansTensorEncodeParams& p, CUstream_st* stream);
 void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream);
+void kmeans_tensor_moves(const KmeansTensorMovesParams& p, CUstream_st* stream);
+void kmeans_tensor_distances(const KmeansTensorDistancesParams& p, CUstream_st* stream);
 }  // namespace cuda
 
 }  // namespace ktfast

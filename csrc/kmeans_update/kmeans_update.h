@@ -96,6 +96,25 @@ struct KmeansTotalsParams {
   int n_threads;                // CPU only
 };
 
+// Computes the inertia of the rows from their integer sums. With a vector m, x' = x - m and c' = c
+// - m, the sum of |x - c|^2 over the n rows of a cluster is the sum of |x'|^2 plus the cluster's
+// cost,
+//   n |c'|^2 - 2 c'.s',
+// where s' is the sum of x'. GPU only. The error of a cost is at most its `error`, which includes
+// that each number of a row was rounded to a multiple of the step before it was added.
+struct KmeansCostsParams {
+  int64_t n_clusters;
+  int64_t n_features;
+  const int64_t* sums;    // [n_clusters, n_features], as in KmeansMeansParams
+  const int64_t* low;     // [n_clusters, n_features]; nullptr: one limb
+  const int64_t* counts;  // [n_clusters]
+  const double* step;     // [n_features], value of the last bit of a sum
+  const double* mean;     // [n_features]; the errors are least if m is near the mean of the rows
+  const double* centers;  // [n_clusters, n_features]
+  double* costs;          // [n_clusters]
+  double* errors;         // [n_clusters]
+};
+
 // The lengths of workspaces, in int64; for kmeans_totals in double.
 namespace cpu {
 int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters);
@@ -113,6 +132,7 @@ int64_t kmeans_move_workspace_size(int64_t n_rows, int64_t n_clusters);
 int64_t kmeans_totals_workspace_size(int64_t n_rows);
 int64_t kmeans_update_workspace_size(int64_t n_rows, int64_t n_clusters);
 
+void kmeans_costs(const KmeansCostsParams& p, CUstream_st* stream);
 void kmeans_means(const KmeansMeansParams& p, CUstream_st* stream);
 void kmeans_move(const KmeansMoveParams& p, CUstream_st* stream);
 void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream);

@@ -139,7 +139,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     history_ : list of dict
         Per iteration: inertia; moved (rows whose label changed); shift (sum of the squared
         movements of the centres); relocated (empty clusters that took a row); skipped (share of
-        the distances that were neither screened nor computed); seconds.
+        the distances that were neither screened nor computed); seconds. On a GPU, the inertia of
+        an iteration may have a rounding error in the last digits.
     n_steps_ : int
         Number of batches that `partial_fit` has seen.
     n_features_in_ : int
@@ -262,7 +263,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             found = Runs(self, rows, weight, moments, progress, bounds).best(X, n_init)
             self._store(rows, weight, found)
         except BaseException as error:
-            best = None if progress is None else progress.best
+            best = None if progress is None else progress.interrupted()
             if isinstance(error, KeyboardInterrupt) and best is not None and ranks.size == 1:
                 self._store(rows, weight, best)
             else:

@@ -15,7 +15,7 @@ from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import Workspace, to_host
 from ktfast.kmeans.distributed.leader import led
-from ktfast.ops.kmeans_sums import LOW_BITS, kmeans_means, kmeans_move, kmeans_ranges
+from ktfast.ops.kmeans_sums import LOW_BITS, kmeans_costs, kmeans_means, kmeans_move, kmeans_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,18 @@ class LimbSums:
             narrow=narrow,
             n_threads=n_threads,
         )
+
+    def costs(self, centers: Any, mean: Any) -> tuple[Float64, Float64]:
+        """Compute what the clusters add to the inertia, on the host; see `kmeans_costs`."""
+        costs, errors = kmeans_costs(
+            self._high,
+            self.counts,
+            self._workspace.to_device(self._step),
+            mean,
+            centers,
+            low=self._low,
+        )
+        return to_host(costs), to_host(errors)
 
     def table(self) -> Int64:
         """The limbs and the counts of the clusters, int64 [k, d + 1] or [k, 2 d + 1]."""

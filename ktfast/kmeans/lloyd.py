@@ -1,5 +1,6 @@
 """Lloyd's algorithm: assign rows, update centres and relocate empty clusters, in iterations."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.assignment.assigner import Assigner, make_assigner
+from ktfast.kmeans.assignment.bounds import Inertia
 from ktfast.kmeans.data.passes import inertia_and_moved, inertia_of
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import make_sums
@@ -26,12 +28,16 @@ class LloydResult(NamedTuple):
     history : list of dict
         Per iteration: inertia, moved, shift, relocated, skipped and seconds; see
         `KMeans.history_`.
+    error : float
+        Upper bound of the error of `inertia`. 0 if `inertia` is the sum of exact distances, as in
+        the result of a run.
     """
 
     centers: Any
     labels: Any
     inertia: float
     history: list[dict[str, float]]
+    error: float = 0.0
 
 
 def lloyd(
@@ -46,6 +52,7 @@ def lloyd(
     memory_budget: int | None = None,
     observe: Callable[[LloydResult], None] | None = None,
     past: Sequence[dict[str, float]] = (),
+    exact_history: bool = False,
 ) -> LloydResult:
     """Run Lloyd's algorithm from the given centres.
 
@@ -71,6 +78,9 @@ def lloyd(
         Called with the present result after each iteration.
     past : sequence of dict
         History of an interrupted run. If given, `centers` are the centres of its last entry.
+    exact_history : bool, default False
+        Whether the inertia of every iteration has the bits of a fit on a CPU. Otherwise a GPU may
+        compute the inertia from the sums of the clusters, with a small error.
 
     Returns
     -------
@@ -91,7 +101,13 @@ def lloyd(
     result: LloydResult | None = None
     sums = make_sums(rows, len(centers), weight)
     assigner = make_assigner(
-        rows, mean, len(centers), sums, precision=precision, memory_budget=memory_budget
+        rows,
+        mean,
+        len(centers),
+        sums,
+        precision=precision,
+        memory_budget=memory_budget,
+        bounds=not (exact_history or past),
     )
     current = rows.workspace.to_device(centers)
     while repeats or len(history) < max_iter:
@@ -100,17 +116,21 @@ def lloyd(
         before = None if result is None else result.labels
         inertia, moved = inertia_and_moved(rows, distances, weight, before, labels)
         moved = rows.total if result is None else moved
+        known = assigner.inertia(current) if assigner.has_bounds else Inertia(inertia)
+        present = LloydResult(current, labels, known.value, history, known.error)
         # Rounding alone can move rows without lowering the inertia: then keep the former result.
-        if result is not None and not inertia < result.inertia and moved > 0:
+        if result is not None and moved > 0 and not _falls(rows, assigner, result, present):
             return _with_exact_labels(rows, assigner, weight, result)
-        result = LloydResult(current, _kept(rows, labels), inertia, history)
+        result = present._replace(labels=_kept(rows, labels))
+        if assigner.has_bounds:
+            distances = functools.partial(assigner.exact_distances, labels, current)
         current, shift, relocated = sums.centers(result.labels, distances, current)
         if repeats:
-            _check_repeated(history[-1], inertia, shift)
+            _check_repeated(history[-1], known.value, shift)
         else:
             history.append(
                 {
-                    "inertia": inertia,
+                    "inertia": known.value,
                     "moved": moved,
                     "shift": shift,
                     "relocated": relocated,
@@ -126,6 +146,25 @@ def lloyd(
         if shift <= tolerance and not relocated:
             break
     return _with_last_update(rows, assigner, current, weight, result)
+
+
+def _falls(rows: Rows, assigner: Assigner, former: LloydResult, present: LloydResult) -> bool:
+    """Whether the inertia falls; exact distances decide where the errors leave this open."""
+    if not _is_clear(former, present):
+        former, present = (_with_exact_inertia(rows, assigner, each) for each in (former, present))
+    return present.inertia < former.inertia
+
+
+def _is_clear(former: LloydResult, present: LloydResult) -> bool:
+    """Whether the errors cannot change which of two inertias is the larger one."""
+    errors = former.error + present.error
+    return errors == 0 or abs(former.inertia - present.inertia) > errors
+
+
+def _with_exact_inertia(rows: Rows, assigner: Assigner, result: LloydResult) -> LloydResult:
+    """Compute the inertia of a run without weights from exact distances."""
+    distances = assigner.exact_distances(result.labels, result.centers)
+    return result._replace(inertia=inertia_of(rows, distances), error=0.0)
 
 
 def _check_repeated(row: dict[str, float], inertia: float, shift: float) -> None:
@@ -153,7 +192,9 @@ def _kept(rows: Rows, labels: Any) -> Any:
 def _with_exact_labels(
     rows: Rows, assigner: Assigner, weight: Float64 | None, result: LloydResult
 ) -> LloydResult:
-    """Replace labels and inertia by exact ones if the assigner has approximated them."""
+    """Replace labels and inertia by exact ones if the assigner has not computed exact ones."""
+    if result.error > 0:
+        return _with_exact_inertia(rows, assigner, result)
     if assigner.is_exact:
         return result
     labels, distances = assigner.assign(result.centers, last=True)
@@ -165,7 +206,9 @@ def _with_last_update(
 ) -> LloydResult:
     """Replace the centres by those of the last update, unless this raises the exact inertia."""
     labels, distances = assigner.assign(centers, last=True)
-    inertia = inertia_of(rows, distances, weight)
-    if inertia > result.inertia and assigner.is_exact:
+    last = LloydResult(centers, labels, inertia_of(rows, distances, weight), result.history)
+    if result.error > 0 and (last.inertia > result.inertia or not _is_clear(result, last)):
+        result = _with_exact_inertia(rows, assigner, result)
+    if last.inertia > result.inertia and assigner.is_exact:
         return LloydResult(*result)
-    return LloydResult(centers, _kept(rows, labels), inertia, result.history)
+    return last._replace(labels=_kept(rows, labels))

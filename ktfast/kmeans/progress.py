@@ -33,7 +33,7 @@ class Progress:
         Number of rows of all processes. 0 means that `labels` has the labels of all rows.
     best : LloydResult or None
         Result with the lowest inertia of all complete iterations of all runs. None before the
-        first complete iteration.
+        first complete iteration. Results whose inertia has an error are left out.
     """
 
     def __init__(self, max_iter: int, verbose: int = 0, *, is_silent: bool = False) -> None:
@@ -45,6 +45,8 @@ class Progress:
         self._is_silent = is_silent
         self._pause = 0.0 if verbose > 0 else _LINE_SECONDS
         self._last_line = time.monotonic()
+        # The last iteration of the present run, if the inertia has an error.
+        self._inexact: LloydResult | None = None
 
     def seeding(self, done: int, wanted: int) -> None:
         """Log the number of initial centres, or of candidates for them, that have been chosen."""
@@ -73,7 +75,10 @@ class Progress:
 
     def observe(self, result: LloydResult) -> None:
         """Keep a result whose last iteration is complete, and log this iteration."""
-        self.keep(result)
+        if result.error > 0:
+            self._inexact = result
+        else:
+            self.keep(result)
         row, done = result.history[-1], len(result.history)
         inertia = self._in_scale(row["inertia"])
         if self._prints:
@@ -94,8 +99,15 @@ class Progress:
 
     def keep(self, result: LloydResult) -> LloydResult:
         """Keep a result unless an earlier one was better; return the result that is kept."""
+        self._inexact = None
         if self.best is None or result.inertia <= self.best.inertia:
             self.best = result
+        return self.best
+
+    def interrupted(self) -> LloydResult | None:
+        """The best result if the present run ends now. Its inertia may have an error."""
+        if self._inexact is not None:
+            self.keep(self._inexact)
         return self.best
 
     def _in_scale(self, square: float) -> float:

@@ -42,8 +42,8 @@ def relocate_empty(
         The data [n, d].
     labels : array, int32 [n]
         Labels of the present centres.
-    distances : array, float64 [n]
-        Squared distances to the present centres.
+    distances : array, float64 [n], or callable
+        Squared distances to the present centres, or a function that computes them.
     weight : array, float64 [n], optional
         Weights of the rows. None means that all weights are 1.
     sums : array, float64 [k, d]
@@ -59,6 +59,7 @@ def relocate_empty(
     empty = np.flatnonzero(~(counts > 0))
     if empty.size == 0:
         return 0
+    distances = distances() if callable(distances) else distances
     service = _CostlyRows(rows, labels, distances, weight, empty.size, len(counts))
 
     def lead(ask: Callable[..., list[Any]]) -> tuple[int, Float64, Float64]:

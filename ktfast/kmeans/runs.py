@@ -119,6 +119,8 @@ class Runs:
                 memory_budget=estimator.memory_budget,
                 observe=observe,
                 past=() if state is None else state.present.history,
+                # A fit may continue from a checkpoint on another device.
+                exact_history=self._checkpoints is not None,
             )
         progress.end(result, self._tolerance)
         return progress.keep(result)

@@ -14,7 +14,15 @@ from ktfast.kmeans.relocation import relocate_empty
 
 
 class Sums(Protocol):
-    """Turns labels into the next centres."""
+    """Turns labels into the next centres.
+
+    Attributes
+    ----------
+    gives_costs : bool
+        Whether `costs` can be called.
+    """
+
+    gives_costs: bool
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
         """Add rows to the sums of their new labels while the rows are in the memory of the device.
@@ -38,8 +46,9 @@ class Sums(Protocol):
         labels : array, int32 [n]
             Nearest previous centre of each row. If `follow` did not get these labels, `centers`
             adds up the rows itself.
-        distances : array, float64 [n]
-            Squared distances to the nearest previous centres.
+        distances : array, float64 [n], or callable
+            Squared distances to the nearest previous centres, or a function that computes them.
+            Only empty clusters need them.
         previous : array, float64 [k, d]
             Previous centres, on the device that processes the rows. An empty cluster that is given
             no row keeps its centre.
@@ -53,6 +62,9 @@ class Sums(Protocol):
         relocated : int
             Number of empty clusters that were given a row.
         """
+
+    def costs(self, centers: Any, mean: Any) -> tuple[Float64, Float64]:
+        """What the clusters that `follow` has built add to the inertia; see `kmeans_costs`."""
 
 
 def make_sums(rows: Rows, n_clusters: int, weight: Float64 | None) -> Sums:
@@ -76,6 +88,8 @@ class FreshSums:
         Weights of the rows. None means that all weights are 1.
     """
 
+    gives_costs = False
+
     def __init__(self, rows: Rows, n_clusters: int, weight: Float64 | None) -> None:
         self._rows = rows
         self._n_clusters = n_clusters
@@ -83,6 +97,10 @@ class FreshSums:
 
     def follow(self, place: slice, part: Any, labels: Any) -> None:
         """Do nothing; see `Sums`."""
+
+    def costs(self, centers: Any, mean: Any) -> tuple[Float64, Float64]:
+        """Not available; see `gives_costs`."""
+        raise NotImplementedError
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""
@@ -125,6 +143,8 @@ class FollowingSums:
         self._weight = weight
         given = [units, *([] if weight_units is None else [weight_units])]
         self._sums = [LimbSums(rows.workspace, each, n_clusters) for each in given]
+        # The errors of products with weights are not bounded, and each process has its own sums.
+        self.gives_costs = rows.on_gpu and weight is None and rows.ranks.size == 1
         self._labels: Any = None
         # Sum over all clusters of the first iteration, if there are several processes.
         self._constant: Int64 | None = None
@@ -140,6 +160,10 @@ class FollowingSums:
             self._sums[1].move(weight.reshape(-1, 1), before, after, None, threads)
         if place.stop == self._rows.n:
             self._labels = labels
+
+    def costs(self, centers: Any, mean: Any) -> tuple[Float64, Float64]:
+        """See `Sums`."""
+        return self._sums[0].costs(centers, mean)
 
     def centers(self, labels: Any, distances: Any, previous: Any) -> tuple[Any, float, int]:
         """See `Sums`."""

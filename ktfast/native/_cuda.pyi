@@ -72,6 +72,18 @@ def kmeans_means(
     shifts: Any,
     stream: int,
 ) -> None: ...
+def kmeans_costs(
+    *,
+    sums: Any,
+    low: Any | None,
+    counts: Any,
+    step: Any,
+    mean: Any,
+    centers: Any,
+    costs: Any,
+    errors: Any,
+    stream: int,
+) -> None: ...
 def kmeans_totals_workspace_size(*, n_rows: int) -> int: ...
 def kmeans_totals(
     *,
@@ -104,10 +116,16 @@ def kmeans_tensor_assign(
     distances: Any,
     guessed: bool,
     certify: bool,
+    bounds: bool,
+    moves: Any | None,
     path: str,
     workspace: Any,
     n_passed: Any | None,
     stream: int,
+) -> None: ...
+def kmeans_tensor_moves(*, centers: Any, previous: Any, moves: Any, stream: int) -> None: ...
+def kmeans_tensor_distances(
+    *, x: Any, centers: Any, labels: Any | None, distances: Any, stream: int
 ) -> None: ...
 def kmeans_update_workspace_size(*, n_rows: int, n_clusters: int) -> int: ...
 def kmeans_update(

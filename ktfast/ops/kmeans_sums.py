@@ -17,6 +17,7 @@ __all__ = [
     "LOW_BITS",
     "TOTAL_LANES",
     "TOTAL_ROWS",
+    "kmeans_costs",
     "kmeans_means",
     "kmeans_move",
     "kmeans_part_totals",
@@ -176,6 +177,53 @@ def kmeans_means(
             **execution(sums, n_threads),
         )
     return centers, shifts
+
+
+def kmeans_costs(
+    sums: Any, counts: Any, step: Any, mean: Any, centers: Any, *, low: Any | None = None
+) -> tuple[Any, Any]:
+    """Compute what the clusters add to the inertia, from integer sums on a GPU.
+
+    The inertia is the sum of the squared distances of all rows to `mean`, plus the sum of the
+    costs.
+
+    Parameters
+    ----------
+    sums : array, int64 [k, d]
+        Sums of `kmeans_move`, without weights.
+    counts : array, int64 [k]
+        Counts of `kmeans_move`.
+    step : array, float64 [d]
+        As for `kmeans_means`.
+    mean : array, float64 [d]
+        Any vector. The errors are least if it is near the mean of the rows.
+    centers : array, float64 [k, d]
+        Centre of each cluster.
+    low : array, int64 [k, d], optional
+        Second limbs of `kmeans_move`.
+
+    Returns
+    -------
+    costs : array, float64 [k]
+        The costs.
+    errors : array, float64 [k]
+        Upper bounds of the errors of the costs.
+    """
+    with on_device(sums):
+        costs = empty((len(centers),), "float64", like=sums)
+        errors = empty((len(centers),), "float64", like=sums)
+        native_of(sums).kmeans_costs(
+            sums=sums,
+            low=low,
+            counts=counts,
+            step=step,
+            mean=mean,
+            centers=centers,
+            costs=costs,
+            errors=errors,
+            **execution(sums, None),
+        )
+    return costs, errors
 
 
 def kmeans_totals(

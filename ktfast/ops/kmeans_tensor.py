@@ -116,6 +116,8 @@ class TensorScreen:
         codes: "TensorCodes | None" = None,
         guessed: bool = False,
         certify: bool = True,
+        bounds: bool = False,
+        moves: Any = None,
         n_passed: Any = None,
         call_rows: int = _CALL_ROWS,
         path: str = "fastest",
@@ -145,8 +147,16 @@ class TensorScreen:
         certify : bool, default True
             Whether undecided rows are settled by float64 distances. Otherwise the label is the
             candidate with the best score, and the distance comes from the rounded score.
+        bounds : bool, default False
+            Whether `distances` become upper bounds of the squared distances. A row whose screen
+            leaves one candidate then costs no exact distance, and the row is not read. With
+            guesses, `distances` already hold such bounds, or distances, to the former centres.
+        moves : array, float64 [k], optional
+            Result of `moves`: how far the centres have moved since then. Needed for `bounds` with
+            guesses.
         n_passed : array, int64 [1], optional
-            The call adds the number of candidates of all rows to this array.
+            The call adds the number of exact comparisons of all rows to this array: the candidates
+            of all rows, or with `bounds` of the rows with several candidates.
         call_rows : int, default 262144
             Most rows of a call, a multiple of 128. The workspace is 272 bytes per row.
         path : {"fastest", "mma"}, default "fastest"
@@ -175,11 +185,46 @@ class TensorScreen:
                     distances=distances[rows],
                     guessed=guessed,
                     certify=certify,
+                    bounds=bounds,
+                    moves=moves,
                     path=path,
                     workspace=workspace,
                     n_passed=n_passed,
                     stream=stream_of(x),
                     **part._asdict(),
+                )
+
+    def moves(self, centers: Any, previous: Any) -> Any:
+        """Upper bounds float64 [k] of the distances between centres and former centres [k, d]."""
+        with on_device(centers):
+            moves = empty((len(centers),), "float64", like=centers)
+            self._native.kmeans_tensor_moves(
+                centers=centers, previous=previous, moves=moves, stream=stream_of(centers)
+            )
+        return moves
+
+    def exact_distances(self, x: Any, centers: Any, labels: Any | None, distances: Any) -> None:
+        """Write the exact squared distance of each row to the centre of its label.
+
+        Parameters
+        ----------
+        x : array [n, d]
+            Rows.
+        centers : array, float64 [k, d]
+            Centres.
+        labels : array, int32 [n], or None
+            Numbers of the centres. None means centre 0.
+        distances : array, float64 [n]
+            Memory for the squared distances.
+        """
+        with on_device(x):
+            for rows, block in gpu_row_blocks(x, len(x)):
+                self._native.kmeans_tensor_distances(
+                    x=block,
+                    centers=centers,
+                    labels=None if labels is None else labels[rows],
+                    distances=distances[rows],
+                    stream=stream_of(x),
                 )
 
     def passed(self, sample: Any, centers: Any, *, passes: int = 1) -> float:

@@ -1,5 +1,6 @@
 """Fits with the emulated CUDA kernels give the bits of fits on a CPU."""
 
+import math
 import sys
 from collections import Counter
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from ktfast import KMeans
+from ktfast.kmeans.assignment.bounds import InertiaOfSums
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.lloyd import lloyd
 from ktfast.ops.kmeans_tensor import TensorScreen
@@ -89,6 +91,44 @@ def test_shards_of_which_some_are_empty(emulated_gpu, monkeypatch):
     assert "kmeans_tensor_assign" in emulated_gpu.called
 
 
+@pytest.mark.parametrize("decided_by", ["errors", "exact distances"])
+def test_iterations_do_not_compute_the_distance_to_each_guess(
+    emulated_gpu, monkeypatch, decided_by
+):
+    """Bounds follow the centres, and the inertia follows from the sums within its error."""
+    monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
+    inertia_of_sums, found = InertiaOfSums.of, []
+
+    def record(self, centers):
+        found.append(inertia_of_sums(self, centers))
+        return found[-1] if decided_by == "errors" else found[-1]._replace(error=math.inf)
+
+    monkeypatch.setattr(InertiaOfSums, "of", record)
+    x = mixture(300)
+    start = np.concatenate([x[:11], np.full((1, 16), 1e3, np.float32)])  # a cluster is relocated
+    options = {"n_clusters": 12, "init": start, "tol": 0, "max_iter": 9}
+    expected = KMeans(**options).fit(x)
+    for given in (torch.tensor(x, device="cuda"), x):
+        found.clear()
+        emulated_gpu.launches()
+        model = KMeans(**options, device="cuda", precision="float16").fit(given)
+        launched = Counter(emulated_gpu.launches())
+        for name in ("labels_", "cluster_centers_"):
+            there = getattr(model, name)
+            np.testing.assert_array_equal(
+                there.cpu() if given is not x else there, getattr(expected, name)
+            )
+        assert model.inertia_ == expected.inertia_
+        exact = [row["inertia"] for row in expected.history_]
+        assert len(found) >= len(exact) > 3
+        for (value, error), one in zip(found, exact, strict=False):
+            assert abs(value - one) <= error < 1e-9 * one
+        # Exact distances: to the mean, for the relocation, for the result, and for open decisions.
+        if decided_by == "errors":
+            assert launched["distances_kernel"] <= 4
+        assert launched["guess_kernel"] <= 2
+
+
 def test_an_iteration_is_one_sequence_of_kernels(emulated_gpu, monkeypatch):
     """Calls on a GPU have no limit of bytes, and no kernel starts for an empty queue."""
     monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
@@ -102,10 +142,11 @@ def test_an_iteration_is_one_sequence_of_kernels(emulated_gpu, monkeypatch):
         assert model.n_iter_ == max_iter
         launched.append(Counter(emulated_gpu.launches()))
     assert launched[1] - launched[0] == {
-        "guess_kernel": 1, "wgmma_screen_kernel": 1, "settle_kernel": 1,
+        "moves_kernel": 1, "bound_kernel": 1, "wgmma_screen_kernel": 1, "settle_kernel": 1,
         "clear_centers_kernel": 1, "measure_centers_kernel": 1, "code_centers_kernel": 1,
         "count_changes_kernel": 1, "start_kernel": 1, "place_changes_kernel": 1,
         "add_changes_kernel": 1, "means_kernel": 1, "part_totals_kernel": 1, "totals_kernel": 1,
+        "costs_kernel": 1,
     }  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """Rows streamed from the host: the order of copies, the memory budget and the bits of a fit."""
 
+import threading
+from concurrent.futures import wait
+
 import numpy as np
 import pytest
 
@@ -80,7 +83,7 @@ def test_a_copy_waits_for_the_kernels_that_read_its_memory_before():
             newest[entry[1]] = i
         elif entry[0] == "copy" and entry[1] in last_read:
             assert newest[entry[2]] > last_read[entry[1]]
-    assert len(last_read) == 2
+    assert len(last_read) == 3
 
 
 def test_the_next_copy_is_queued_while_kernels_work():
@@ -88,7 +91,64 @@ def test_the_next_copy_is_queued_while_kernels_work():
     for place, _ in stream(mixture(1000), MemoryPlan(0, 128, 0), device).parts():
         queued = sum(entry[0] == "copy" for entry in device.log)
         assert queued == min(8, place.start // 128 + 2)
-    assert device.log.count(("wait",)) == 6  # only for pinned memory
+    assert device.log.count(("wait",)) == 5  # only for pinned memory
+
+
+def filled_blocks(blocks, monkeypatch):
+    """The first rows of the blocks that threads copy to pinned memory, and the threads."""
+    filled, threads = [], set()
+    copy = blocks._copy
+
+    def record(target, start):
+        copy(target, start)
+        filled.append(start)
+        threads.add(threading.current_thread())
+
+    monkeypatch.setattr(blocks, "_copy", record)
+    return filled, threads
+
+
+@pytest.mark.parametrize("resident", [0, 256, 1000])
+def test_the_threads_fill_ahead(resident, monkeypatch):
+    """The first streamed blocks are copied before the next pass, by the threads of the stream."""
+    device = FakeDevice()
+    x = mixture(1000)
+    blocks = stream(x, MemoryPlan(resident, 128, 0), device)
+    filled, threads = filled_blocks(blocks, monkeypatch)
+    blocks.expect_passes()
+    starts = list(range(0, 1000, 128))
+    streamed = [start for start in starts if start >= resident]
+    list(blocks.parts())
+    for buffer in blocks._buffers:
+        wait(buffer.fills)
+    assert sorted(filled) == sorted(starts + streamed[:3])
+    for place, block in blocks.parts():
+        np.testing.assert_array_equal(block, x[place])
+        if place.start == 0:
+            # Two copies are queued already when kernels process the first block of the pass.
+            copies = [entry[0] for entry in device.log].count("copy")
+            assert copies == len(starts) + min(2, len(streamed))
+    for buffer in blocks._buffers:
+        wait(buffer.fills)
+    assert sorted(filled) == sorted(starts + streamed + streamed[:3])
+    assert len(threads) <= 2
+    assert threading.main_thread() not in threads
+
+
+def test_an_error_of_a_fill_ends_the_pass(monkeypatch):
+    blocks = stream(mixture(1000), MemoryPlan(0, 128, 0))
+    copy = blocks._copy
+
+    def broken(target, start):
+        if start == 384:
+            raise OSError("no such rows")
+        copy(target, start)
+
+    monkeypatch.setattr(blocks, "_copy", broken)
+    with pytest.raises(OSError, match="no such rows"):
+        list(blocks.parts())
+    monkeypatch.setattr(blocks, "_copy", copy)
+    assert len(list(blocks.parts())) == 8
 
 
 def test_a_resident_prefix_is_copied_once():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cuda_tools import cuobjdump, kernels
+from support.cuda_tools import cuobjdump, kernels, loops
 
 SPEC = importlib.util.find_spec("ktfast.native._cuda")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
@@ -98,6 +98,31 @@ def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
             assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
         # Each thread holds 128 sums. A block has 256 threads, or 384 that redistribute registers.
         assert 128 < kernel.registers <= (255 if only is None else 168)
+
+
+def test_tiles_need_few_instructions():
+    """Every loop over the pixels of a tile has at most 20 instructions per output."""
+    written = set()
+    for loop in loops(SPEC.origin, "tile_kernel"):
+        pixels = loop.count("LDS.U8", "LD.E.U8", "LDG.E.U8") // 3
+        stores = loop.count("STG")
+        if pixels == 0 or loop.count("STS") > 0:
+            continue  # draws, copies to shared memory, or writes zeros
+        size = 4 if "<0," in loop.kernel else 2  # bytes of an output
+        packs = sum(
+            n for name, n in loop.instructions.items() if name.startswith("STG") and ".128" in name
+        )
+        outputs = packs * 16 // size + stores - packs if stores else 3 * pixels
+        assert outputs == 3 * pixels
+        per_output = sum(loop.instructions.values()) / outputs
+        assert per_output <= 20, (loop.kernel, loop.architecture, outputs, per_output)
+        if stores:
+            written.add((loop.kernel, outputs))
+    # Planes and channels-last write the same packs. A tile whose planes are no whole packs, or that
+    # is not aligned, is written element by element.
+    for dtype, group in ((0, 12), (1, 24), (2, 24)):
+        for staged in ("true", "false"):
+            assert {(f"tile_kernel<{dtype}, {staged}>", n) for n in (3, group)} <= written
 
 
 SPILLING = """

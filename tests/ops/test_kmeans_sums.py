@@ -8,6 +8,7 @@ import pytest
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.limbs import units_of
 from ktfast.kmeans.sums import FollowingSums, FreshSums, make_sums
+from support.optional import torch
 from support.tolerances import FLOAT32_CENTERS, FLOAT64_CENTERS
 
 
@@ -73,6 +74,25 @@ def test_sums_have_two_limbs_only_from_some_number_of_rows_on(dtype, least):
         bits = min(50, 62 - total.bit_length())
         largest = np.abs(rows_of(dtype).astype(np.float64)).max(axis=0)
         np.testing.assert_array_equal(units.scale, 2.0 ** (bits - np.frexp(largest)[1]))
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("float32", 0), ("float32", 1e4), ("float64", 60)])
+def test_the_inertia_of_the_sums(emulated_gpu, dtype, offset):
+    """The error of the costs keeps to its bound, and is small unless the mean is far."""
+    x = (rows_of(dtype, n=400, d=45) + np.asarray(offset, dtype)).astype(dtype)
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 7, len(x)).astype(np.int32)
+    there = torch.tensor(x, device="cuda")
+    sums = make_sums(Rows([there]), 7, None)
+    sums.follow(slice(0, len(x)), there, torch.tensor(labels, device="cuda"))
+    assert sums.gives_costs
+    exact_x, centers = x.astype(np.longdouble), x[:7].astype(np.float64)
+    inertia = ((exact_x - centers[labels]) ** 2).sum()
+    for mean in (x.mean(axis=0, dtype=np.float64), np.zeros(45)):
+        costs, errors = sums.costs(*(torch.tensor(a, device="cuda") for a in (centers, mean)))
+        found = ((exact_x - mean) ** 2).sum() + costs.astype(np.longdouble).sum()
+        assert abs(found - inertia) <= errors.sum()
+    assert errors.sum() < 1e-6 * inertia or offset == 1e4
 
 
 def test_more_rows_than_the_low_limbs_of_one_call():

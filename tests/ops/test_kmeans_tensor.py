@@ -205,10 +205,63 @@ def test_without_a_certificate_a_guess_does_not_read_the_rows(device):
         device.cuda.call(
             "emulated_tensor_assign", n, k, d, x[:0], 0, centers, CODES.index(code),
             screen.prepare(centers), codes.codes, codes.constants, labels, found,
-            1, 0, 0, workspace, None,
+            1, 0, 0, None, 0, workspace, None,
         )  # fmt: skip
         np.testing.assert_array_equal(labels, expected)
         np.testing.assert_array_equal(found, distances)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_bounds_follow_the_centers(device, code):
+    """Labels are exact in every pass. Distances are upper bounds, and exact after comparisons."""
+    x, centers = mixed(130, 300, 70)
+    screen = TensorScreen(mean_of(x), code, like=x)
+    labels, bounds = np.full(len(x), -9, np.int32), np.full(len(x), np.nan)
+    generator, former = np.random.default_rng(3), None
+    for step in (0, 1e-3, 0.3, 1e-6, 0):
+        centers = centers + step * generator.normal(size=centers.shape)
+        moves = None
+        if former is not None:
+            moves = screen.moves(centers, former)
+            exact = np.linalg.norm(centers - former, axis=1)
+            np.testing.assert_allclose(moves, exact, rtol=1e-11)
+            assert (moves >= exact * (1 - 1e-15)).all()
+        options = {"guessed": former is not None, "bounds": True, "moves": moves}
+        screen.assign(x, centers, screen.prepare(centers), labels, bounds, **options)
+        expected, nearest = reference.assign(x, centers)
+        np.testing.assert_array_equal(labels, expected)
+        assert (bounds >= nearest * (1 - 1e-13)).all()
+        assert (bounds <= nearest + 0.1 * (x**2).sum(axis=1)).all()
+        former = centers
+    exact = np.empty(len(x))
+    screen.exact_distances(x, centers, labels, exact)
+    np.testing.assert_allclose(exact, nearest, rtol=SUM_ORDER_FLOAT64)
+    screen.exact_distances(x, centers, None, exact)
+    np.testing.assert_allclose(exact, ((x - centers[0]) ** 2).sum(axis=1), rtol=1e-12)
+
+
+@pytest.mark.skipif(ON_HARDWARE, reason="only the emulated device reports reads out of bounds")
+@pytest.mark.parametrize("code", CODES)
+def test_bounds_do_not_read_the_rows(kernels, code):
+    """The rows are an empty array, so the emulated device reports every access to them."""
+    generator = np.random.default_rng(0)
+    n, k, d = 60, 40, 64
+    centers = generator.normal(size=(k, d))
+    x = (centers[np.arange(n) % k] + 0.1 * generator.normal(size=(n, d))).astype(np.float32)
+    screen = TensorScreen(mean_of(x), code, like=x)
+    codes, n_passed = screen.empty_codes(n), np.zeros(1, np.int64)
+    screen.encode(x, codes)
+    labels, bounds = (np.arange(n) % k).astype(np.int32), np.full(n, 0.5 * d)
+    workspace = np.zeros(kernels.kmeans_tensor_workspace_size(n_rows=n), np.int64)
+    for guessed in (0, 1):
+        kernels.cuda.call(
+            "emulated_tensor_assign", n, k, d, x[:0], 0, centers, CODES.index(code),
+            screen.prepare(centers), codes.codes, codes.constants, labels, bounds,
+            guessed, 1, 1, np.zeros(k), 0, workspace, n_passed,
+        )  # fmt: skip
+        np.testing.assert_array_equal(labels, np.arange(n) % k)
+        assert n_passed == 0
+        assert (bounds >= reference.assign(x, centers)[1]).all()
 
 
 def test_a_clear_case_by_hand(device):

@@ -26,3 +26,8 @@ def cuobjdump(file, *options):
 def kernels(file, *disassembled):
     """Every kernel in a file, once per architecture."""
     return _read(machine_code.kernels, file, *disassembled)
+
+
+def loops(file, kernel):
+    """The innermost loops of kernels."""
+    return _read(machine_code.loops, file, kernel)

@@ -145,10 +145,11 @@ void make_tiles(const JigsawTilesParams& p, const TileKernels& kernels, int64_t 
 }
 
 void choose(const JigsawTilesParams& p, int64_t row) {
-  const RowChoices choices = choose_row(p, row);
+  const RowDraws draws{p, row};
+  const RowChoices choices = choose_row(p, row, draws);
   store_row(p, row, choices);
   for (int32_t slot = 0; slot < p.grid * p.grid; ++slot) {
-    store_slot(p, row, slot, choose_slot(p, row, choices, slot));
+    store_slot(p, row, slot, choose_slot(p, choices, slot, draws));
   }
 }
 

@@ -8,10 +8,11 @@
 namespace ktfast::cuda {
 namespace {
 
-// A block of 256 threads makes one tile. The first thread draws the random choices. All threads
-// copy the tile's bytes to shared memory, 16 aligned bytes at a time, compute the sums from the
-// copy, and write the outputs from the copy, 16 bytes at a time. A tile of more than kMaxStage
-// bytes may not fit the shared memory of every device, so its block reads the image twice instead.
+// A block of 256 threads makes one tile. The lanes of the first warp draw the random numbers, one
+// block of them each, and the first thread makes the random choices from them. All threads copy the
+// tile's bytes to shared memory, 16 aligned bytes at a time, compute the sums from the copy, and
+// write the outputs from the copy, 16 bytes at a time. A tile of more than kMaxStage bytes may not
+// fit the shared memory of every device, so its block reads the image twice instead.
 //
 // nvcc 13.0 compiles the kernel for sm_75, 80, 90, 100 and 120 to 63 or 64 registers (up to 72
 // without the launch bound kBlocks), without spills or stack. A block uses 1 KB of static shared
@@ -30,10 +31,35 @@ struct TilePlan {
   TileScaling scaling;
 };
 
+// The blocks of random numbers that a tile needs, drawn by the lanes of a warp.
+struct TileDraws {
+  static constexpr int kOthers = 4;  // row, donor, and two of the slot
+  PhiloxBlock blocks[kOthers + kMaxGrid * kMaxGrid];
+
+  static_assert(kOthers + kMaxGrid * kMaxGrid <= 32, "a lane draws one block");
+
+  __device__ static uint32_t block_at(int place, int32_t slot) {
+    if (place < 2) return place == 0 ? kRowBlock : kDonorBlock;
+    if (place < kOthers) return kSlotBlocks + 2 * static_cast<uint32_t>(slot) + (place - 2);
+    return kOccluderBlocks + static_cast<uint32_t>(place - kOthers);
+  }
+  __device__ PhiloxBlock operator()(uint32_t block) const {
+    if (block >= kOccluderBlocks) return blocks[kOthers + block - kOccluderBlocks];
+    if (block >= kSlotBlocks) return blocks[2 + (block - kSlotBlocks) % 2];
+    return blocks[block == kRowBlock ? 0 : 1];
+  }
+};
+
 __device__ __forceinline__ void choose_tile(const JigsawTilesParams& p, int64_t row, int32_t slot,
-                                            TilePlan* plan) {
-  const RowChoices choices = choose_row(p, row);
-  const SlotChoices shown = choose_slot(p, row, choices, slot);
+                                            TileDraws* draws, TilePlan* plan) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane < TileDraws::kOthers + p.max_occluders) {
+    draws->blocks[lane] = draw(p, row, TileDraws::block_at(lane, slot));
+  }
+  __syncwarp();
+  if (lane != 0) return;
+  const RowChoices choices = choose_row(p, row, *draws);
+  const SlotChoices shown = choose_slot(p, choices, slot, *draws);
   if (slot == 0) store_row(p, row, choices);
   store_slot(p, row, slot, shown);
   plan->source = tile_source(p, row, choices, shown);
@@ -74,13 +100,14 @@ template <TileDtype dtype, bool staged>
 __global__ void __launch_bounds__(kThreads, kBlocks) tile_kernel(const JigsawTilesParams p) {
   KTFAST_DYNAMIC_SHARED(copy);
   __shared__ TilePlan plan;
+  __shared__ TileDraws draws;
   __shared__ WarpSums of_warps[kWarps];
   using T = typename Output<dtype>::Type;
   const int32_t n_tiles = p.grid * p.grid;
   const int32_t elements = 3 * p.tile_size * p.tile_size;
   const int32_t lane = static_cast<int32_t>(threadIdx.x);
   const int64_t row = blockIdx.x / n_tiles;
-  if (lane == 0) choose_tile(p, row, static_cast<int32_t>(blockIdx.x % n_tiles), &plan);
+  if (lane < 32) choose_tile(p, row, static_cast<int32_t>(blockIdx.x % n_tiles), &draws, &plan);
   __syncthreads();
   T* out = static_cast<T*>(p.tiles) + int64_t{blockIdx.x} * elements;
   TileSource source = plan.source;

@@ -166,9 +166,16 @@ __global__ void __launch_bounds__(kMoveThreads) range_kernel(const KmeansRangePa
   atomicMax(reinterpret_cast<long long*>(p.largest + feature), bits);
 }
 
+__device__ double warp_total(double value) {
+  constexpr unsigned kFullWarp = 0xFFFFFFFFu;
+  for (int width = kShiftLanes / 2; width > 0; width /= 2) {
+    value = add(value, __shfl_down_sync(kFullWarp, value, width));
+  }
+  return value;
+}
+
 // Each warp computes one centre.
 __global__ void __launch_bounds__(kThreads) means_kernel(const KmeansMeansParams p) {
-  constexpr unsigned kFullWarp = 0xFFFFFFFFu;
   const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (k >= p.n_clusters) return;
   const int lane = static_cast<int>(threadIdx.x) % kShiftLanes;
@@ -183,10 +190,39 @@ __global__ void __launch_bounds__(kThreads) means_kernel(const KmeansMeansParams
     p.centers[at] = center;
     shift = add(shift, squared_move(center, before));
   }
-  for (int width = kShiftLanes / 2; width > 0; width /= 2) {
-    shift = add(shift, __shfl_down_sync(kFullWarp, shift, width));
-  }
+  shift = warp_total(shift);
   if (lane == 0) p.shifts[k] = shift;
+}
+
+// Each warp computes the cost of one cluster. A term has the rounding errors of a few operations,
+// and d / 32 + 5 additions follow; `errors` allows for twice as many.
+__global__ void __launch_bounds__(kThreads) costs_kernel(const KmeansCostsParams p) {
+  const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (k >= p.n_clusters) return;
+  const int lane = static_cast<int>(threadIdx.x) % kShiftLanes;
+  const auto count = static_cast<double>(p.counts[k]);
+  double cost = 0;
+  double size = 0;     // of the numbers that are added up
+  double rounded = 0;  // the rounding of the rows
+  for (int64_t f = lane; f < p.n_features; f += kShiftLanes) {
+    const int64_t at = k * p.n_features + f;
+    const double sum =
+        p.low == nullptr ? static_cast<double>(p.sums[at]) : sum_of(p.sums[at], p.low[at]);
+    const double value = multiply(sum, p.step[f]);
+    const double center = add(p.centers[at], -p.mean[f]);
+    const double origin = multiply(count, p.mean[f]);
+    const double own = multiply(count, center);
+    cost = add(cost, multiply(center, add(own, multiply(-2.0, add(value, -origin)))));
+    size += fabs(center) * (fabs(own) + 2 * (fabs(value) + fabs(origin)));
+    rounded += fabs(center) * p.step[f] * count;
+  }
+  cost = warp_total(cost);
+  size = warp_total(size);
+  rounded = warp_total(rounded);
+  if (lane != 0) return;
+  const double steps = static_cast<double>(p.n_features) / kShiftLanes + 32;
+  p.costs[k] = cost;
+  p.errors[k] = rounded * 1.001 + 2.3e-16 * steps * size;
 }
 
 // Adds the threads' pairs as a tree. Thread 0 gets the sums.
@@ -281,6 +317,11 @@ void kmeans_ranges(const KmeansRangeParams& p, CUstream_st* stream) {
 void kmeans_means(const KmeansMeansParams& p, CUstream_st* stream) {
   if (p.n_clusters == 0) return;
   launch(means_kernel, grid_size(p.n_clusters, kWarps), kThreads, 0, stream, p);
+}
+
+void kmeans_costs(const KmeansCostsParams& p, CUstream_st* stream) {
+  if (p.n_clusters == 0) return;
+  launch(costs_kernel, grid_size(p.n_clusters, kWarps), kThreads, 0, stream, p);
 }
 
 int64_t kmeans_totals_workspace_size(int64_t n_rows) {

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.assignment.bounds import Inertia
 from ktfast.kmeans.assignment.cpu import BoundedAssigner, NoRowsAssigner, PlainAssigner
 from ktfast.kmeans.assignment.gpu import GpuAssigner
 from ktfast.kmeans.data.rows import Rows
@@ -27,10 +28,14 @@ class Assigner(Protocol):
     is_exact : bool
         Whether labels and distances are exact in every call. If False, they are exact only in a
         call with `last`.
+    has_bounds : bool
+        Whether the distances of the last call are only upper bounds. Then `inertia` and
+        `exact_distances` can be called.
     """
 
     skipped: float
     is_exact: bool
+    has_bounds: bool
 
     def assign(self, centers: Any, *, last: bool = False) -> tuple[Any, Any]:
         """Find the nearest centre of every row.
@@ -49,7 +54,17 @@ class Assigner(Protocol):
             Number of the nearest centre. The next call overwrites the array on a CPU; on a GPU,
             the call after the next one does.
         distances : array, float64 [n]
-            Squared distance to the nearest centre. The next call overwrites the array.
+            Squared distance to the nearest centre, or an upper bound; see `has_bounds`. The next
+            call overwrites the array.
+        """
+
+    def inertia(self, centers: Any) -> Inertia:
+        """The inertia of the last call, which was given these centres."""
+
+    def exact_distances(self, labels: Any, centers: Any) -> Any:
+        """Compute squared distances float64 [n] to the centres of given labels.
+
+        The result overwrites the distances of the last call.
         """
 
 
@@ -61,6 +76,7 @@ def make_assigner(
     *,
     precision: str,
     memory_budget: int | None = None,
+    bounds: bool = False,
 ) -> Assigner:
     """Choose the assigner of a fit by device and size.
 
@@ -78,6 +94,8 @@ def make_assigner(
         See `ktfast.ops.kmeans_assign`.
     memory_budget : int, optional
         Bytes of GPU memory that the fit may use.
+    bounds : bool, default False
+        Whether the distances of calls on a GPU may be upper bounds. Labels are exact either way.
 
     Returns
     -------
@@ -88,7 +106,7 @@ def make_assigner(
         return NoRowsAssigner(rows, precision)
     mean = middle_of(rows.take, rows.n, mean)
     if rows.on_gpu:
-        return GpuAssigner(rows, mean, sums, precision, memory_budget)
+        return GpuAssigner(rows, mean, sums, precision, memory_budget, bounds=bounds)
     few = cpu.kmeans_is_few(n_clusters=n_clusters, n_features=rows.d)
     if few or rows.n * n_clusters < _LEAST_DISTANCES:
         return PlainAssigner(rows, mean, precision, few=few)

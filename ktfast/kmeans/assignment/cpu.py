@@ -10,13 +10,28 @@ from typing import Any
 import numpy as np
 
 from ktfast.kmeans.array_types import Float64, Int32
+from ktfast.kmeans.assignment.bounds import Inertia
 from ktfast.kmeans.assignment.phases import DensePass, FitRows, Phase
 from ktfast.kmeans.assignment.screen import first_screen
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_screen import Screen
 
 
-class PlainAssigner:
+class _KnowsDistances:
+    """An assigner whose distances are never upper bounds."""
+
+    has_bounds = False
+
+    def inertia(self, centers: Any) -> Inertia:
+        """Not available; see `has_bounds`."""
+        raise NotImplementedError
+
+    def exact_distances(self, labels: Any, centers: Any) -> Any:
+        """Not available; see `has_bounds`."""
+        raise NotImplementedError
+
+
+class PlainAssigner(_KnowsDistances):
     """Compares every row with every centre in every pass; see `Assigner`.
 
     Parameters
@@ -54,7 +69,7 @@ class PlainAssigner:
         return self._labels, self._distances
 
 
-class NoRowsAssigner:
+class NoRowsAssigner(_KnowsDistances):
     """Returns empty arrays, for a process without rows; see `Assigner`.
 
     Parameters
@@ -77,7 +92,7 @@ class NoRowsAssigner:
         return self._labels, self._distances
 
 
-class BoundedAssigner:
+class BoundedAssigner(_KnowsDistances):
     """Skips the comparisons that distance bounds make unnecessary; see `Assigner`.
 
     Parameters

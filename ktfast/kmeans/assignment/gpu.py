@@ -7,6 +7,7 @@ fit the memory budget.
 from typing import Any
 
 from ktfast.kmeans.array_types import Float64
+from ktfast.kmeans.assignment.bounds import Inertia, InertiaOfSums
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.sums import Sums
 from ktfast.native.arrays import on_device
@@ -36,15 +37,30 @@ class GpuAssigner:
         See `ktfast.ops.kmeans_assign`. With "fast", only the last call gives exact labels.
     memory_budget : int or None
         Bytes of GPU memory. The codes of all rows are kept if they fit.
+    bounds : bool, default False
+        Whether a pass computes exact distances only for rows with several candidates. The other
+        distances are upper bounds, which follow the moves of the centres from pass to pass.
     """
 
     skipped = 0.0
 
     def __init__(
-        self, rows: Rows, mean: Float64, sums: Sums, precision: str, memory_budget: int | None
+        self,
+        rows: Rows,
+        mean: Float64,
+        sums: Sums,
+        precision: str,
+        memory_budget: int | None,
+        *,
+        bounds: bool = False,
     ) -> None:
         self.is_exact = precision != "fast"
+        self.has_bounds = False
+        self._wants_bounds = bounds and self.is_exact and sums.gives_costs
+        self._inertia: InertiaOfSums | None = None
+        self._former: Any = None  # the centres of the last call
         self._rows = rows
+        self._full_mean = mean
         self._mean = mean.astype("float32")
         self._sums = sums
         self._precision = precision
@@ -65,6 +81,7 @@ class GpuAssigner:
             labels = self._rows.workspace.empty((self._rows.n,), "int32")
         given = PreparedCenters(centers)
         prepared: Any = None
+        moves: Any = None
         for place, part in self._rows.parts():
             if len(part) == 0:
                 continue
@@ -72,18 +89,40 @@ class GpuAssigner:
                 self._choose_screen(given, part)
             if self._screen is not None and prepared is None:
                 prepared = self._screen.prepare(given.centers)
+                self.has_bounds = self._inertia is not None and not last
+                if self.has_bounds and self._former is not None:
+                    moves = self._screen.moves(given.centers, self._former)
             with on_device(part):
                 guessed = before is not None
                 if guessed:
                     labels[place] = before[place]
-                self._assign(place, part, given, prepared, labels, guessed=guessed, last=last)
+                if self._screen is None:
+                    out = labels[place], self._distances[place]
+                    kmeans_assign(part, given, precision="float32", out=out)
+                else:
+                    options = {"guessed": guessed, "moves": moves, "last": last}
+                    self._assign(self._screen, place, part, given, prepared, labels, **options)
                 if not last:
                     self._sums.follow(place, part, labels)
         self._labels, self._other_labels = labels, before
+        self._former = given.centers if self.has_bounds else None
         return labels, self._distances
+
+    def inertia(self, centers: Any) -> Inertia:
+        """See `Assigner`."""
+        assert self._inertia is not None
+        return self._inertia.of(centers)
+
+    def exact_distances(self, labels: Any, centers: Any) -> Any:
+        """See `Assigner`."""
+        assert self._screen is not None
+        for place, part in self._rows.parts():
+            self._screen.exact_distances(part, centers, labels[place], self._distances[place])
+        return self._distances
 
     def _assign(
         self,
+        screen: TensorScreen,
         place: slice,
         part: Any,
         centers: PreparedCenters,
@@ -91,21 +130,23 @@ class GpuAssigner:
         labels: Any,
         *,
         guessed: bool,
+        moves: Any,
         last: bool,
     ) -> None:
         """Assign a block of rows."""
-        out = labels[place], self._distances[place]
-        if self._screen is None:
-            kmeans_assign(part, centers, precision="float32", out=out)
-            return
-        self._screen.assign(
+        if self.has_bounds and not guessed and self._inertia is not None:
+            self._inertia.add(screen, place, part)
+        screen.assign(
             part,
             centers.centers,
             prepared,
-            *out,
-            codes=self._codes_of(self._screen, place, part),
+            labels[place],
+            self._distances[place],
+            codes=self._codes_of(screen, place, part),
             guessed=guessed,
             certify=self.is_exact or last,
+            bounds=self.has_bounds,
+            moves=moves,
             call_rows=self._call_rows,
         )
 
@@ -122,6 +163,8 @@ class GpuAssigner:
         self._call_rows = plan.block
         if n * row_bytes <= plan.spare:
             self._codes = {}
+        if self._wants_bounds:
+            self._inertia = InertiaOfSums(self._rows, self._full_mean, self._sums)
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:
         """Return the kept codes of a block; the first pass computes them."""

@@ -6,6 +6,8 @@ from ktfast.errors import InputError
 from ktfast.native.gpu_memory import Device, free_bytes
 from ktfast.ops.kmeans_tensor import TILE_ROWS
 
+# Blocks of streamed rows on the GPU at a time. Kernels process one block while two others arrive.
+BUFFERS = 3
 # The largest block, if the budget allows it. Copies of smaller blocks do not reach full speed.
 _BLOCK_BYTES = 1 << 27
 _BLOCK_ROWS = 1 << 18
@@ -104,19 +106,19 @@ def make_plan(
     centers = _CENTER_BYTES * d * (-(-n_clusters // 128) * 128)
     fixed = n * (_ROW_BYTES + d // 64) + centers
     left = budget - fixed
-    least = TILE_ROWS * (2 * row_bytes + work)
+    least = TILE_ROWS * (BUFFERS * row_bytes + work)
     if left < least:
         raise InputError(
             f"{budget:,} bytes of GPU memory may be used, but {n} rows, {d} features and "
             f"{n_clusters} clusters need at least {fixed + least:,}; raise memory_budget, or free "
             "GPU memory"
         )
-    block = min(_BLOCK_BYTES // max(1, row_bytes), left // (2 * (2 * row_bytes + work)))
+    block = min(_BLOCK_BYTES // max(1, row_bytes), left // (2 * (BUFFERS * row_bytes + work)))
     block = _whole_tiles(min(block, _BLOCK_ROWS))
     spare = left - n * row_bytes - min(block, n) * work
     if spare >= 0:
         return MemoryPlan(n, block, spare)
-    left -= block * (2 * row_bytes + work)
+    left -= block * (BUFFERS * row_bytes + work)
     resident = left // max(1, row_bytes) // TILE_ROWS * TILE_ROWS
     return MemoryPlan(resident, block, left - resident * row_bytes)
 

@@ -210,7 +210,9 @@ class Rows:
         return picked
 
     def expect_passes(self) -> None:
-        """Prepare for many passes; plain rows need no preparation."""
+        """Prepare for many passes."""
+        if self.workspace.stream is not None:
+            self.workspace.stream.expect_passes()
 
     def centers_of(self, sums: Float64, counts: Float64, former: Float64) -> Float64:
         """Compute the centres of clusters from sums and weights.

@@ -70,6 +70,7 @@ class SphericalRows(Rows):
 
     def expect_passes(self) -> None:
         """Keep scaled rows from the next pass on if they fit; scaling takes as long as a pass."""
+        super().expect_passes()
         size = self.n * self.d * np.dtype(self.center_dtype).itemsize
         self._keeps = not self.on_gpu and size <= _KEPT_BYTES
 

@@ -60,6 +60,16 @@ EXPORT const char* emulated_kmeans_means(int64_t n_clusters, int64_t n_features,
   return attempt([&] { ktfast::cuda::kmeans_means(p, nullptr); });
 }
 
+EXPORT const char* emulated_kmeans_costs(int64_t n_clusters, int64_t n_features,
+                                         const int64_t* sums, const int64_t* low,
+                                         const int64_t* counts, const double* step,
+                                         const double* mean, const double* centers, double* costs,
+                                         double* errors) {
+  const ktfast::KmeansCostsParams p{n_clusters, n_features, sums,    low,   counts,
+                                    step,       mean,       centers, costs, errors};
+  return attempt([&] { ktfast::cuda::kmeans_costs(p, nullptr); });
+}
+
 EXPORT int64_t emulated_kmeans_totals_workspace_size(int64_t n_rows) {
   return ktfast::cuda::kmeans_totals_workspace_size(n_rows);
 }

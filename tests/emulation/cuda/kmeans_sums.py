@@ -34,6 +34,10 @@ class EmulatedSums:
         arguments = (*sums.shape, sums, low, counts, weights, step, previous)
         self.cuda.call("emulated_kmeans_means", *arguments, int(narrow), centers, shifts)
 
+    def kmeans_costs(self, *, sums, low, counts, step, mean, centers, costs, errors, **_):
+        arguments = (*sums.shape, sums, low, counts, step, mean, centers, costs, errors)
+        self.cuda.call("emulated_kmeans_costs", *arguments)
+
     def kmeans_totals(self, *, distances, sample_weight, before, after, workspace, totals, **_):
         arguments = (len(distances), distances, sample_weight, before, after, workspace, totals)
         self.cuda.call("emulated_kmeans_totals", *arguments)

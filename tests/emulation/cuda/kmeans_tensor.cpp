@@ -43,7 +43,8 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
                                           int64_t code, const int8_t* prepared, const int8_t* codes,
                                           const float* constants, int32_t* labels,
                                           double* distances, int64_t guessed, int64_t certify,
-                                          int64_t path, int64_t* workspace, int64_t* n_passed) {
+                                          int64_t bounds, const double* moves, int64_t path,
+                                          int64_t* workspace, int64_t* n_passed) {
   ktfast::KmeansTensorAssignParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
@@ -59,10 +60,28 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
   p.distances = distances;
   p.guessed = guessed != 0;
   p.certify = certify != 0;
+  p.bounds = bounds != 0;
+  p.moves = moves;
   p.path = static_cast<ktfast::ProductPath>(path);
   p.workspace = workspace;
   p.n_passed = n_passed;
   return attempt([&] { ktfast::cuda::kmeans_tensor_assign(p, nullptr); });
+}
+
+EXPORT const char* emulated_tensor_moves(int64_t n_clusters, int64_t n_features,
+                                         const double* centers, const double* previous,
+                                         double* moves) {
+  const ktfast::KmeansTensorMovesParams p{n_clusters, n_features, centers, previous, moves};
+  return attempt([&] { ktfast::cuda::kmeans_tensor_moves(p, nullptr); });
+}
+
+EXPORT const char* emulated_tensor_distances(int64_t n_rows, int64_t n_clusters, int64_t n_features,
+                                             const void* x, int64_t x_type, const double* centers,
+                                             const int32_t* labels, double* distances) {
+  const ktfast::KmeansTensorDistancesParams p{
+      n_rows,  n_clusters, n_features, x, static_cast<ktfast::ElementType>(x_type),
+      centers, labels,     distances};
+  return attempt([&] { ktfast::cuda::kmeans_tensor_distances(p, nullptr); });
 }
 
 // --- Arithmetic

@@ -38,11 +38,18 @@ class EmulatedKernels:
 
     def kmeans_tensor_assign(
         self, *, x, centers, prepared, code, codes, constants, labels, distances, guessed,
-        certify, path, workspace, n_passed, stream,
+        certify, bounds, moves, path, workspace, n_passed, stream,
     ):  # fmt: skip
         workspace[:] = 0x5555555555555555
         self.cuda.call(
             "emulated_tensor_assign", len(x), *centers.shape, x, element_of(x),
             centers, CODES.index(code), prepared, codes, constants, labels, distances,
-            int(guessed), int(certify), PATHS.index(path), workspace, n_passed,
+            int(guessed), int(certify), int(bounds), moves, PATHS.index(path), workspace, n_passed,
         )  # fmt: skip
+
+    def kmeans_tensor_moves(self, *, centers, previous, moves, stream):
+        self.cuda.call("emulated_tensor_moves", *centers.shape, centers, previous, moves)
+
+    def kmeans_tensor_distances(self, *, x, centers, labels, distances, stream):
+        arguments = (len(x), *centers.shape, x, element_of(x), centers, labels, distances)
+        self.cuda.call("emulated_tensor_distances", *arguments)

@@ -33,6 +33,28 @@ __device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
   return p.guessed && p.labels[row] >= 0 && p.labels[row] < p.n_clusters;
 }
 
+// If the screen's arithmetic could overflow or underflow, the row is compared with every centre.
+__device__ bool usable(const KmeansTensorAssignParams& p, float norm) {
+  const TensorPrepared at(p.n_clusters, p.n_features, p.code);
+  const float longest = *at.longest_in(p.prepared);
+  return longest >= kLeastLength && longest <= kGreatestLength && norm <= kGreatestLength;
+}
+
+__device__ float norm_of(const KmeansTensorAssignParams& p, int64_t row) {
+  return reinterpret_cast<const RowConstants*>(p.constants)[row].norm;
+}
+
+// An upper bound of the nearest centre's score, from one of the squared distance to a centre.
+__device__ float limit_of(double square, float norm) {
+  return rounded_up((square * (1 + 1e-12) - least_square(norm)) / 2);
+}
+
+__device__ void begin_row(const Workspace& to, int64_t row, float limit) {
+  to.limits[row] = limit;
+  to.best[row] = kNoScore;
+  to.counts[row] = 0;
+}
+
 // Each warp computes, from the guess of one row, an upper bound of the score of the row's nearest
 // centre. `distances` keeps the distance to the guess. Only a certificate needs the bound, so
 // without one the rows are not read.
@@ -43,22 +65,32 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
   if (row >= p.n_rows) return;
   const int64_t d = p.n_features;
   const Workspace to(p.workspace, TensorWorkspace(p.n_rows));
-  const float longest = *TensorPrepared(p.n_clusters, d, p.code).longest_in(p.prepared);
-  const float norm = reinterpret_cast<const RowConstants*>(p.constants)[row].norm;
-  // If the screen's arithmetic could overflow or underflow, the row is compared with every centre.
-  const bool usable =
-      longest >= kLeastLength && longest <= kGreatestLength && norm <= kGreatestLength;
-  float limit = usable ? kInfinity : -kInfinity;
-  if (usable && p.certify && valid_guess(p, row)) {
+  const float norm = norm_of(p, row);
+  const bool screened = usable(p, norm);
+  float limit = screened ? kInfinity : -kInfinity;
+  if (screened && p.certify && valid_guess(p, row)) {
     const double distance = exact_distance(static_cast<const T*>(p.x) + row * d,
                                            p.centers + p.labels[row] * d, d, lane);
-    limit = rounded_up((distance * (1 + 1e-12) - least_square(norm)) / 2);
+    limit = limit_of(distance, norm);
     if (lane == 0) p.distances[row] = distance;
   }
-  if (lane != 0) return;
-  to.limits[row] = limit;
-  to.best[row] = kNoScore;
-  to.counts[row] = 0;
+  if (lane == 0) begin_row(to, row, limit);
+}
+
+// With `bounds`, each thread carries the bound of one row along with the row's centre. The rows and
+// the centres are not read.
+__global__ void __launch_bounds__(kThreads) bound_kernel(const KmeansTensorAssignParams p) {
+  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row >= p.n_rows) return;
+  const float norm = norm_of(p, row);
+  const bool screened = usable(p, norm);
+  float limit = screened ? kInfinity : -kInfinity;
+  if (screened && valid_guess(p, row)) {
+    const double bound = carried_bound(p.distances[row], p.moves[p.labels[row]]);
+    limit = limit_of(bound, norm);
+    p.distances[row] = bound;
+  }
+  begin_row(Workspace(p.workspace, TensorWorkspace(p.n_rows)), row, limit);
 }
 
 __device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) {
@@ -97,6 +129,16 @@ __device__ void compare_all(const KmeansTensorAssignParams& p, int64_t row, Bloc
   count_passed(p, p.n_clusters);
 }
 
+// The only candidate is the nearest centre, so the limit of the nearest centre's score bounds its
+// distance. The carried bound of the guess may be less.
+__device__ void accept_only(const KmeansTensorAssignParams& p, int64_t row, int64_t only,
+                            int64_t guess, float limit) {
+  const double bound = bound_of_score(norm_of(p, row), limit);
+  const bool carried = only == guess && p.distances[row] < bound;
+  p.labels[row] = static_cast<int32_t>(only);
+  if (!carried) p.distances[row] = bound;
+}
+
 // A warp compares the candidates of one row that are within the final limit. A lane holds one
 // candidate. Returns false if there were too many candidates, or if the screen skipped the row.
 template <class T>
@@ -109,8 +151,16 @@ __device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int l
       lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
   unsigned left = __ballot_sync(kFullWarp, candidate != kNoScore && !(score_of(candidate) > limit));
   if (left == 0) return false;
+  int64_t guess = valid_guess(p, row) ? p.labels[row] : -1;
+  if (p.bounds && (left & (left - 1)) == 0) {
+    const auto only = static_cast<int64_t>(__shfl_sync(kFullWarp, static_cast<uint32_t>(candidate),
+                                                       __ffs(static_cast<int>(left)) - 1));
+    __syncwarp();  // every lane has read the guess
+    if (lane == 0) accept_only(p, row, only, guess, limit);
+    return true;
+  }
+  if (p.bounds) guess = -1;  // its exact distance is not known
   if (lane == 0) count_passed(p, __popc(left));
-  const int64_t guess = valid_guess(p, row) ? p.labels[row] : -1;
   Nearest nearest{static_cast<double>(kInfinity), p.n_clusters};
   for (; left != 0; left &= left - 1) {
     const auto k = static_cast<int64_t>(__shfl_sync(kFullWarp, static_cast<uint32_t>(candidate),
@@ -151,8 +201,7 @@ __device__ bool accept_row(const KmeansTensorAssignParams& p, int64_t row) {
   const unsigned long long best = from.best[row];
   const auto label = static_cast<uint32_t>(best);
   if (label >= p.n_clusters) return false;
-  const auto norm =
-      static_cast<double>(reinterpret_cast<const RowConstants*>(p.constants)[row].norm);
+  const auto norm = static_cast<double>(norm_of(p, row));
   const double distance = norm * norm + 2 * static_cast<double>(score_of(best));
   p.labels[row] = static_cast<int32_t>(label);
   p.distances[row] = distance > 0 ? distance : 0;
@@ -175,6 +224,28 @@ __global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssi
       compare_all<T>(p, first + 32 * w + __ffs(static_cast<int>(left)) - 1, found);
     }
   }
+}
+
+__global__ void __launch_bounds__(kThreads) moves_kernel(const KmeansTensorMovesParams p) {
+  const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (k >= p.n_clusters) return;
+  const int64_t at = k * p.n_features;
+  const double square =
+      exact_distance(p.centers + at, p.previous + at, p.n_features, lane) * (1 + 2e-12);
+  if (lane == 0) p.moves[k] = sqrt(square);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) distances_kernel(const KmeansTensorDistancesParams p) {
+  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (row >= p.n_rows) return;
+  const int64_t d = p.n_features;
+  const int64_t label = p.labels == nullptr ? 0 : p.labels[row];
+  const double distance =
+      exact_distance(static_cast<const T*>(p.x) + row * d, p.centers + label * d, d, lane);
+  if (lane == 0) p.distances[row] = distance;
 }
 
 void screen(const TensorScreenParams& s, const KmeansTensorAssignParams& p, CUstream_st* stream) {
@@ -231,17 +302,40 @@ void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream
                "more rows than one call can take");
   KTFAST_CHECK(aligned(p.codes) && aligned(p.constants) && aligned(p.prepared),
                "codes, constants and prepared must be aligned to 16 bytes");
+  KTFAST_CHECK(!p.bounds || p.certify, "bounds need certify");
+  KTFAST_CHECK(!p.bounds || !p.guessed || p.moves != nullptr, "bounds of guesses need moves");
   const auto warp_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kWarps));
   const auto thread_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kThreads));
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    launch(guess_kernel<T>, warp_blocks, kThreads, 0, stream, p);
+    if (p.bounds) {
+      launch(bound_kernel, thread_blocks, kThreads, 0, stream, p);
+    } else {
+      launch(guess_kernel<T>, warp_blocks, kThreads, 0, stream, p);
+    }
     screen_all(p, stream);
     if (p.certify) {
       launch(settle_kernel<T>, warp_blocks, kThreads, 0, stream, p);
     } else {
       launch(accept_kernel<T>, thread_blocks, kThreads, 0, stream, p);
     }
+  });
+}
+
+void kmeans_tensor_moves(const KmeansTensorMovesParams& p, CUstream_st* stream) {
+  if (p.n_clusters == 0) return;
+  launch(moves_kernel, static_cast<unsigned>(ceil_divide(p.n_clusters, kWarps)), kThreads, 0,
+         stream, p);
+}
+
+void kmeans_tensor_distances(const KmeansTensorDistancesParams& p, CUstream_st* stream) {
+  if (p.n_rows == 0) return;
+  KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
+  KTFAST_CHECK(p.n_rows < std::numeric_limits<int32_t>::max(), "more rows than one call can take");
+  with_element(p.x_type, [&](auto* type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+    launch(distances_kernel<T>, static_cast<unsigned>(ceil_divide(p.n_rows, kWarps)), kThreads, 0,
+           stream, p);
   });
 }
 

@@ -91,6 +91,21 @@ KTFAST_HD double least_square(float norm) {
   return length * length;
 }
 
+// An upper bound of a squared distance after the centre has moved by at most `move`, by the
+// triangle inequality. The factors exceed the rounding errors of an exact distance and of this
+// function.
+KTFAST_HD double carried_bound(double square, double move) {
+  const double length = sqrt(square * (1 + 1e-12)) + move;
+  return length * length * (1 + 1e-12);
+}
+
+// An upper bound of a squared distance, from upper bounds of |x'| and of the score.
+KTFAST_HD double bound_of_score(float norm, float score) {
+  const double square = static_cast<double>(norm) * static_cast<double>(norm);
+  const double bound = square * (1 + 1e-12) + 2 * static_cast<double>(score);
+  return bound > 0 ? bound : 0;
+}
+
 // Upper bound of the rounding error of a product of codes, as a multiple of |xq| |cq|.
 //
 // A product of int8 codes is exact, and is rounded once when it is converted to float.
