@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
+from ktfast.kmeans.assignment.directions import principal_directions
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_rows import NEAR_CENTERS
 from ktfast.ops.kmeans_screen import Screen, codes_for
@@ -21,10 +22,11 @@ _logger = logging.getLogger(__name__)
 # Screens are tried on one row in 32, but at least and at most on these numbers of rows.
 _LEAST_SAMPLE, _MOST_SAMPLE = 128, 512
 _MARGIN_SAMPLE = 64
-_BASIS_SAMPLE = 1024
 # The search for a basis takes less time than it saves if a pass has at least this many distances
 # and the rows have at least this many features.
 _BASIS_DISTANCES = 2e7
+# Without former labels, a basis is tried from this number of products of a pass on.
+_FIRST_BASIS_PRODUCTS = 2e11
 _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
 _COORDINATES = (32, 64, 128, 256)
@@ -69,10 +71,15 @@ class LaterScreen(NamedTuple):
 def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) -> Screen:
     """Choose the cheapest screen for rows without former labels."""
     screens = _feature_screens(rows, mean, precision)
+    if rows.n * len(centers) * rows.d >= _FIRST_BASIS_PRODUCTS:
+        screens += _basis_screens(rows, mean, screens[-1], len(centers))
     if len(screens) == 1:
         return screens[0]
     sample = rows.take(_sampled(rows.n)).astype(rows.center_dtype)
-    return min(screens, key=lambda screen: screen.try_on(sample, centers).cycles)
+    return min(
+        screens,
+        key=lambda screen: screen.try_on(sample, centers).cycles + _coding_cycles(screen),
+    )
 
 
 def later_screen(
@@ -106,8 +113,7 @@ def later_screen(
     sample = sample.astype(rows.center_dtype)
     trials = [screen.try_on(sample, centers, labels[where], margin) for screen in screens]
     cycles = [
-        trial.cycles + screen.n_coordinates * rows.d / 16 / _PASSES_PER_CODE
-        for screen, trial in zip(screens, trials, strict=True)
+        trial.cycles + _coding_cycles(screen) for screen, trial in zip(screens, trials, strict=True)
     ]
     # Bounds with more slack hold for more passes.
     cost_per_slack = [c / max(trial.slack, 0.01) for c, trial in zip(cycles, trials, strict=True)]
@@ -133,9 +139,12 @@ class Outlook:
         Screen of the passes without bounds.
     rows : Rows
         The data [n, d].
+    share : float, default 1
+        Share of the centres that such a pass compares with a row.
     """
 
-    def __init__(self, screen: Screen, rows: Rows) -> None:
+    def __init__(self, screen: Screen, rows: Rows, share: float = 1.0) -> None:
+        self._share = share
         self._screen = screen
         self._rows = rows
         self._asked = 0
@@ -158,7 +167,7 @@ class Outlook:
         pays : bool
             Whether the bounds are expected to pay.
         """
-        cost = self._screen.product_cost(len(centers))
+        cost = self._screen.product_cost(len(centers)) * self._share
         recording = self._screen.noting_cost
         if cost * _MOST_PASSES <= recording:
             return False
@@ -225,42 +234,9 @@ def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) ->
     ]
 
 
-def principal_directions(rows: Rows, mean: Float64, count: int) -> Float32:
-    """Find orthonormal directions that span much of the rows' variance, most important first.
-
-    Parameters
-    ----------
-    rows : Rows
-        The data [n, d].
-    mean : array, float64 [d]
-        Mean of the rows.
-    count : int
-        Number of directions wanted.
-
-    Returns
-    -------
-    directions : array, float32 [d, m]
-        Columns of length one, m <= `count`. Any orthonormal columns give exact labels; better
-        columns leave fewer candidates.
-
-    Notes
-    -----
-    Randomised subspace iteration on a sample: Halko, Martinsson and Tropp, "Finding structure with
-    randomness" (2011).
-    """
-    sample = (rows.take(spread_places(rows.n, _BASIS_SAMPLE)) - mean).astype(np.float32)
-    count = min(count, *sample.shape)
-    generator = np.random.default_rng(0)
-    if rows.d <= _MOST_COORDINATES:
-        directions = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :count]
-    else:
-        directions = generator.normal(size=(rows.d, count)).astype(np.float32)
-        for _ in range(2):
-            directions = np.linalg.qr(sample.T @ (sample @ directions))[0]
-        projected = sample @ directions
-        directions = directions @ np.linalg.eigh(projected.T @ projected)[1][:, ::-1]
-    # The float32 products leave the columns slightly off orthonormal.
-    return np.asarray(np.linalg.qr(directions.astype(np.float64))[0], dtype=np.float32)
+def _coding_cycles(screen: Screen) -> float:
+    """Clock cycles a row and pass that coding in a basis takes."""
+    return screen.n_coordinates * screen.n_features / 16 / _PASSES_PER_CODE
 
 
 def _mixed(basis: Float32) -> Float32:
