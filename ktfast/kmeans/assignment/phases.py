@@ -58,6 +58,11 @@ class FitRows(NamedTuple):
     distances: Float64
     boxes: Boxes | None = None
 
+    @property
+    def share(self) -> float:
+        """Share of the centres that a pass compares with a row."""
+        return 1.0 if self.boxes is None else self.boxes.share
+
     def prepare(self, screen: Screen, centers: Float64, *, regroup: bool = True) -> Float32:
         """Prepare centres for a pass; with boxes, in groups. See `Boxes.group`."""
         if self.boxes is None:
@@ -154,11 +159,12 @@ class DensePass:
         self._fit = fit
         screen = first_screen(fit.rows, fit.mean, centers, fit.precision)
         self._chosen = _ChosenScreen(screen, _codes_of(screen, fit.rows))
-        share = 1.0 if fit.boxes is None else fit.boxes.share
-        self._outlook = Outlook(screen, fit.rows, share)
+        self._outlook = Outlook(screen, fit.rows, fit.share)
 
     def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
         """See `Phase`."""
+        if last and self._fit.boxes is not None:
+            return self  # a trial of other screens would take longer than the pass
         with one_blas_thread():
             if not self._outlook.bounds_pay(centers, previous, self._fit.distances):
                 return self
@@ -275,7 +281,9 @@ class _BoundedPass:
 
 def _choose_screen(fit: FitRows, centers: Float64) -> _ChosenScreen:
     """Choose the screen for the rest of a fit; code all rows if the screen needs their codes."""
-    screen, margin, cost = later_screen(fit.rows, fit.mean, centers, fit.labels, fit.precision)
+    screen, margin, cost = later_screen(
+        fit.rows, fit.mean, centers, fit.labels, fit.precision, fit.share
+    )
     codes = _codes_of(screen, fit.rows)
     return _ChosenScreen(screen, codes, margin, max(_LEAST_BUDGET, int(cost / screen.pair_cost)))
 

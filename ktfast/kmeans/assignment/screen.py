@@ -25,8 +25,6 @@ _MARGIN_SAMPLE = 64
 # The search for a basis takes less time than it saves if a pass has at least this many distances
 # and the rows have at least this many features.
 _BASIS_DISTANCES = 2e7
-# Without former labels, a basis is tried from this number of products of a pass on.
-_FIRST_BASIS_PRODUCTS = 2e11
 _LEAST_FEATURES = 64
 _MOST_COORDINATES = 256
 _COORDINATES = (32, 64, 128, 256)
@@ -71,19 +69,19 @@ class LaterScreen(NamedTuple):
 def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) -> Screen:
     """Choose the cheapest screen for rows without former labels."""
     screens = _feature_screens(rows, mean, precision)
-    if rows.n * len(centers) * rows.d >= _FIRST_BASIS_PRODUCTS:
-        screens += _basis_screens(rows, mean, screens[-1], len(centers))
     if len(screens) == 1:
         return screens[0]
     sample = rows.take(_sampled(rows.n)).astype(rows.center_dtype)
-    return min(
-        screens,
-        key=lambda screen: screen.try_on(sample, centers).cycles + _coding_cycles(screen),
-    )
+    return min(screens, key=lambda screen: screen.try_on(sample, centers).cycles)
 
 
 def later_screen(
-    rows: Rows, mean: Float64, centers: Float64, labels: Int32, precision: str
+    rows: Rows,
+    mean: Float64,
+    centers: Float64,
+    labels: Int32,
+    precision: str,
+    share: float = 1.0,
 ) -> LaterScreen:
     """Choose the cheapest screen for rows whose nearest centre is nearly known.
 
@@ -99,6 +97,8 @@ def later_screen(
         Labels of former centres.
     precision : str
         See `ktfast.ops.kmeans_assign`.
+    share : float, default 1
+        Share of the centres that a pass compares with a row.
 
     Returns
     -------
@@ -109,11 +109,12 @@ def later_screen(
     sample = rows.take(where)
     margin = _good_margin(sample, centers)
     screens = _feature_screens(rows, mean, precision)
-    screens += _basis_screens(rows, mean, screens[-1], len(centers))
+    screens += _basis_screens(rows, mean, screens[-1], len(centers), share)
     sample = sample.astype(rows.center_dtype)
     trials = [screen.try_on(sample, centers, labels[where], margin) for screen in screens]
     cycles = [
-        trial.cycles + _coding_cycles(screen) for screen, trial in zip(screens, trials, strict=True)
+        trial.cycles + screen.n_coordinates * rows.d / 16 / _PASSES_PER_CODE
+        for screen, trial in zip(screens, trials, strict=True)
     ]
     # Bounds with more slack hold for more passes.
     cost_per_slack = [c / max(trial.slack, 0.01) for c, trial in zip(cycles, trials, strict=True)]
@@ -218,12 +219,14 @@ def _feature_screens(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     return [Screen(rounded, code, n_threads=rows.threads) for code in codes]
 
 
-def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) -> list[Screen]:
+def _basis_screens(
+    rows: Rows, mean: Float64, plain: Screen, n_clusters: int, share: float
+) -> list[Screen]:
     """Screens of a few principal directions; none if the products are a small part of a pass."""
     if (
         rows.d < _LEAST_FEATURES
         or rows.n * n_clusters < _BASIS_DISTANCES
-        or plain.product_cost(n_clusters) <= plain.noting_cost / 2
+        or plain.product_cost(n_clusters) * share <= plain.noting_cost / 2
     ):
         return []
     directions = principal_directions(rows, mean, min(rows.d, _MOST_COORDINATES))
@@ -232,11 +235,6 @@ def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) ->
         for m in _COORDINATES
         if m <= directions.shape[1]
     ]
-
-
-def _coding_cycles(screen: Screen) -> float:
-    """Clock cycles a row and pass that coding in a basis takes."""
-    return screen.n_coordinates * screen.n_features / 16 / _PASSES_PER_CODE
 
 
 def _mixed(basis: Float32) -> Float32:
