@@ -108,8 +108,8 @@ class AssignBlock {
   int64_t panel_of_guess(int64_t tile) const;
   // Sets the squared distance within which a centre may become a candidate, for all rows.
   void set_reaches();
-  // The tiles of which some row may reach the panel, and the tiles between them.
-  PanelTask reachable_tiles(int64_t panel);
+  // Adds tasks for the tiles of which some row may reach the panel; returns how many tiles.
+  int64_t add_reachable_tiles(int64_t panel);
   // After `tiles_left` more tiles, this one's included, the block's products are done. The products
   // fetch the panel `next` ahead.
   void screen_panel(const PanelTask& task, int64_t next, int64_t tiles_left);

@@ -161,10 +161,7 @@ void AssignBlock::screen_reachable_panels() {
   tasks_.clear();
   int64_t tiles_left = 0;
   for (int64_t panel = 0; panel < n_panels_; ++panel) {
-    const PanelTask task = reachable_tiles(panel);
-    if (task.n_tiles == 0) continue;
-    tasks_.push_back(task);
-    tiles_left += task.n_tiles;
+    tiles_left += add_reachable_tiles(panel);
   }
   for (size_t i = 0; i < tasks_.size(); ++i) {
     screen_panel(tasks_[i], i + 1 < tasks_.size() ? tasks_[i + 1].panel : own, tiles_left);
@@ -190,24 +187,29 @@ void AssignBlock::set_reaches() {
   }
 }
 
-AssignBlock::PanelTask AssignBlock::reachable_tiles(int64_t panel) {
+int64_t AssignBlock::add_reachable_tiles(int64_t panel) {
   const int64_t n_rows = round_up(count_, kTileRows);
   const int64_t n_tiles = n_rows / kTileRows;
-  if (panel >= centers_.n_near_panels) return {panel, 0, n_tiles};
+  if (panel >= centers_.n_near_panels) {
+    tasks_.push_back({panel, 0, n_tiles});
+    return n_tiles;
+  }
   float squares[kBlockRows];
   kernels_.box_gaps(places_, kBlockRows, centers_.boxes + panel * 2 * kPlaceNumbers, n_rows,
                     squares);
-  int64_t first = n_tiles, last = -1;
+  int64_t added = 0, end = -1;  // the last task of this panel ends at tile `end`
   for (int64_t tile = 0; tile < n_tiles; ++tile) {
     bool reaches = false;
     for (int64_t r = tile * kTileRows; r < (tile + 1) * kTileRows; ++r) {
       reaches |= !(squares[r] > reach_[r]);  // a distance of NaN counts as near
     }
     if (!reaches || own_panel_[tile] == panel) continue;
-    first = std::min(first, tile);
-    last = tile;
+    if (end != tile) tasks_.push_back({panel, tile, 0});
+    ++tasks_.back().n_tiles;
+    end = tile + 1;
+    ++added;
   }
-  return {panel, first, std::max<int64_t>(last - first + 1, 0)};
+  return added;
 }
 
 void AssignBlock::screen_panel(const PanelTask& task, int64_t next, int64_t tiles_left) {
