@@ -47,6 +47,8 @@ class Arguments {
     if (!given_.contains(name)) throw py::type_error(std::string("missing argument ") + name);
     return given_[name];
   }
+  // Whether the caller gave an argument that may be left out.
+  bool has(const char* name) const { return given_.contains(name) && !given_[name].is_none(); }
   template <class T>
   T value(const char* name) const {
     return (*this)[name].cast<T>();

@@ -44,6 +44,7 @@ inline void export_kmeans_constants(py::module_& m) {
   m.attr("KMEANS_COLUMN_WIDTH") = cpu::kColumnWidth;
   m.attr("KMEANS_ROW_CONSTANTS") = kRowConstants;
   m.attr("KMEANS_NEAR_CENTERS") = kNearCenters;
+  m.attr("KMEANS_PLACE_NUMBERS") = kPlaceNumbers;
   m.attr("KMEANS_FARTHEST") = kFarthest;
   m.attr("KMEANS_TENSOR_TILE_ROWS") = kTensorTileRows;
   m.attr("KMEANS_TENSOR_ROW_CONSTANTS") = kTensorConstants;
@@ -100,6 +101,10 @@ inline void bind_kmeans_prepare(const py::kwargs& given) {
   p.prepared = a.buffer<float>(
       "prepared",
       cpu::kmeans_prepared_size(p.n_clusters, p.n_features, p.basis.n_coordinates, p.code));
+  if (a.has("order")) {
+    p.order = a.array<const int32_t>("order", {p.n_clusters});
+    p.places = a.array<const float>("places", {p.n_clusters, kPlaceNumbers});
+  }
   p.n_threads = a.value<int>("n_threads");
   const py::gil_scoped_release release;
   cpu::kmeans_prepare(p);
@@ -153,6 +158,7 @@ inline int64_t bind_kmeans_assign(const py::kwargs& given) {
     p.n_subset = subset.shape(0);
   }
   p.guessed = a.value<bool>("guessed");
+  if (a.has("places")) p.places = a.array<const float>("places", {p.n_rows, kPlaceNumbers});
   set_bounds(a, p);
   p.epoch = a.value<uint8_t>("epoch");
   p.margin = a.value<float>("margin");

@@ -27,6 +27,11 @@ struct KmeansBasis {
   float error;            // upper bound of the spectral norm of vectors^T vectors - 1
 };
 
+// A place of a vector: its coordinates in an orthonormal basis of few directions, and the length of
+// the rest. The distance of two places is at most the distance of the vectors. So a box around the
+// places of the centres of a panel tells which rows need no centre of the panel. CPU only.
+constexpr int64_t kPlaceNumbers = 9;
+
 // Arranges the centres as the kernels read them. One preparation serves any number of rows.
 struct KmeansPrepareParams {
   int64_t n_clusters;
@@ -37,6 +42,10 @@ struct KmeansPrepareParams {
   CodeType code;
   const float* mean;  // [n_features], subtracted from rows and centres; best near the rows' mean
   KmeansBasis basis;
+  // Optional. The centres in an order in which neighbours are near, and their places less the mean.
+  // Panels follow this order, and get boxes.
+  const int32_t* order;  // [n_clusters] a permutation, or nullptr
+  const float* places;   // [n_clusters, kPlaceNumbers], or nullptr
   int n_threads;
 };
 
@@ -85,6 +94,9 @@ struct KmeansAssignParams {
   const float* constants;  // of kmeans_encode
   const int64_t* subset;   // [n_subset] the rows to assign, or nullptr: all
   int64_t n_subset;
+  // The rows' places less the mean, or nullptr. Read only if the rows are guessed and the panels
+  // have boxes. Rows that follow each other should have guesses that follow each other.
+  const float* places;     // [n_rows, kPlaceNumbers]
   bool guessed;            // labels hold centres that are probably near
   KmeansBounds bounds;     // written for the assigned rows; near == nullptr: no bounds are recorded
   uint8_t epoch;           // written to bounds.epoch

@@ -7,6 +7,7 @@ KMEANS_PANEL_WIDTH: int
 KMEANS_COLUMN_WIDTH: int
 KMEANS_ROW_CONSTANTS: int
 KMEANS_NEAR_CENTERS: int
+KMEANS_PLACE_NUMBERS: int
 KMEANS_FARTHEST: int
 KMEANS_TENSOR_TILE_ROWS: int
 KMEANS_TENSOR_ROW_CONSTANTS: int
@@ -65,6 +66,8 @@ def kmeans_prepare(
     n_coordinates: int,
     basis: Any = ...,
     basis_error: float = ...,
+    order: Any = ...,
+    places: Any = ...,
     n_threads: int,
 ) -> None: ...
 def kmeans_encode(
@@ -93,6 +96,7 @@ def kmeans_assign(
     codes: Any | None,
     constants: Any | None = ...,
     subset: Any | None,
+    places: Any | None = ...,
     guessed: bool,
     near: Any | None,
     near_bounds: Any = ...,

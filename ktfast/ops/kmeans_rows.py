@@ -1,4 +1,4 @@
-"""What `ktfast.ops.kmeans_screen` keeps of each row: its code, and bounds on its distances."""
+"""What `ktfast.ops.kmeans_screen` keeps of rows and centres: codes, bounds of distances, places."""
 
 from typing import NamedTuple
 
@@ -12,6 +12,22 @@ Int32 = npt.NDArray[np.int32]
 
 # How many of a row's nearest centres have a bound of their own.
 NEAR_CENTERS = cpu.KMEANS_NEAR_CENTERS
+
+
+class Grouped(NamedTuple):
+    """An order of centres, in which every 64 successive centres are a group, and their places.
+
+    Attributes
+    ----------
+    order : array, int32 [k]
+        The numbers of the centres, each once.
+    places : array, float32 [k, 9]
+        The place of each centre: its coordinates in eight orthonormal directions, after the
+        screen's mean is subtracted, and the length of the rest. Computed in float64.
+    """
+
+    order: Int32
+    places: Float32
 
 
 class RowCodes(NamedTuple):

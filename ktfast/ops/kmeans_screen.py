@@ -9,6 +9,7 @@ once, and keeps bounds on each row's distances from one iteration to the next.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ import numpy.typing as npt
 
 from ktfast.native.modules import cpu
 from ktfast.ops.kmeans_drift import Drift
-from ktfast.ops.kmeans_rows import NEAR_CENTERS, DistanceBounds, RowCodes
-from ktfast.ops.vectors import row_blocks
+from ktfast.ops.kmeans_rows import NEAR_CENTERS, DistanceBounds, Grouped, RowCodes
+from ktfast.ops.vectors import readable, row_blocks
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -126,13 +127,15 @@ class Screen:
             error = np.linalg.norm(exact.T @ exact - np.eye(self.n_coordinates))
             self._basis = {"basis": _panels(basis), "basis_error": float(error)}
 
-    def prepare(self, centers: Float64) -> Float32:
+    def prepare(self, centers: Float64, grouped: Grouped | None = None) -> Float32:
         """Arrange and code centres for the other calls.
 
         Parameters
         ----------
         centers : array, float64 [k, d]
             The centres.
+        grouped : Grouped, optional
+            An order and places of the centres. `assign` can then skip whole groups of centres.
 
         Returns
         -------
@@ -149,6 +152,7 @@ class Screen:
             n_coordinates=self.n_coordinates,
             n_threads=self.n_threads,
             **self._basis,
+            **({} if grouped is None else grouped._asdict()),
         )
         return prepared
 
@@ -190,6 +194,7 @@ class Screen:
         *,
         codes: RowCodes | None = None,
         subset: Int64 | None = None,
+        places: Float32 | None = None,
         guessed: bool = False,
         bounds: DistanceBounds | None = None,
         epoch: int = 0,
@@ -213,7 +218,12 @@ class Screen:
             The codes of the rows. None: the kernel codes the rows during the call. A screen with a
             basis needs the codes.
         subset : array, int64 [m], optional
-            Increasing row numbers. Only these rows are assigned.
+            Row numbers. Only these rows are assigned, in this order if the kernels can read the
+            memory of `x`.
+        places : array, float32 [n, 9], optional
+            The places of the rows, as in `Grouped`. Rows with guesses then skip groups of centres
+            if the centres are grouped. Rows that follow each other should have guesses of one
+            group.
         guessed : bool
             Whether `labels` hold centres that are probably near. A good guess lets the screen
             exclude more centres.
@@ -233,13 +243,8 @@ class Screen:
             exactly, added up over the rows.
         """
         compared = 0
-        for rows, block in row_blocks(x, self._call_rows(len(centers) * self._length)):
-            part = None
-            if subset is not None:
-                first, last = np.searchsorted(subset, (rows.start, rows.stop))
-                if first == last:
-                    continue
-                part = subset[first:last] - rows.start
+        most = self._call_rows(len(centers) * self._length)
+        for rows, block, part in _subset_blocks(x, subset, most):
             compared += cpu.kmeans_assign(
                 x=block,
                 centers=centers,
@@ -252,6 +257,7 @@ class Screen:
                 codes=None if codes is None else codes.codes[rows],
                 constants=None if codes is None else codes.constants[rows],
                 subset=part,
+                places=None if places is None else places[rows],
                 guessed=guessed,
                 epoch=epoch,
                 margin=margin,
@@ -422,6 +428,23 @@ class Trial(NamedTuple):
 
     cycles: float
     slack: float
+
+
+def _subset_blocks(
+    x: Any, subset: Int64 | None, most: int
+) -> Iterator[tuple[slice, Any, Int64 | None]]:
+    """Yield blocks of rows as `row_blocks` does, and the numbers of the subset in each block."""
+    if subset is None:
+        for rows, block in row_blocks(x, most):
+            yield rows, block, None
+    elif readable(x) and not isinstance(x, np.memmap):
+        for first in range(0, len(subset), most):
+            yield slice(0, len(x)), x, subset[first : first + most]
+    else:
+        for rows, block in row_blocks(x, most):
+            part = subset[(subset >= rows.start) & (subset < rows.stop)]
+            if len(part) > 0:
+                yield rows, block, part - rows.start
 
 
 def _panels(basis: Float32) -> Float32:

@@ -9,6 +9,7 @@
 #include "kmeans_assign/kmeans_assign.h"
 
 #include <limits>
+#include <vector>
 
 #include "kmeans_assign/cpu/row_block.h"
 
@@ -98,13 +99,26 @@ class AssignBlock {
   void shift_row(int64_t r);
   // A centre with a score of at most `score` is known. Lowers the row's limit accordingly.
   void lower_best_score(int64_t r, double score);
-  void screen_panel(int64_t panel);
-  void multiply_panel(int64_t panel);
+  // Some tiles of the block, to be screened against a panel.
+  struct PanelTask {
+    int64_t panel, first_tile, n_tiles;
+  };
+  // Screens the panel of each tile's guess, and then the panels whose boxes some rows may reach.
+  void screen_reachable_panels();
+  int64_t panel_of_guess(int64_t tile) const;
+  // Sets the squared distance within which a centre may become a candidate, for all rows.
+  void set_reaches();
+  // Adds tasks for the tiles of which some row may reach the panel; returns how many tiles.
+  int64_t add_reachable_tiles(int64_t panel);
+  // After `tiles_left` more tiles, this one's included, the block's products are done. The products
+  // fetch the panel `next` ahead.
+  void screen_panel(const PanelTask& task, int64_t next, int64_t tiles_left);
+  void multiply_panel(const PanelTask& task, int64_t next, int64_t tiles_left);
   // The number of panels that the rows of the block need: near panels, and perhaps the far one.
   int64_t panels_needed() const;
-  void set_panel_values(int64_t panel);
+  void set_panel_values(const PanelTask& task);
   // Guesses for the rows of a tile: the centre of the panel with the best screened score.
-  void guess_from_panel(int64_t panel, int64_t tile);
+  void guess_from_panel(const PanelTask& task, int64_t tile);
   float product(int64_t r, int c) const;
   // Adds the centres of the mask's bits to the row's candidates, each with a bound of its score.
   void collect_candidates(int64_t r, int64_t panel, uint64_t mask);
@@ -131,12 +145,16 @@ class AssignBlock {
   const int64_t row_bytes_, code_bytes_;
   // An odd number of cache lines. Rows at a distance of a power of two would evict one another.
   const int64_t code_stride_;
-  const bool records_bounds_, screen_is_usable_;
+  const bool records_bounds_, screen_is_usable_, uses_boxes_;
   int64_t first_ = 0, count_ = 0, n_panels_ = 0;
   const void* fetches_[kMostFetches];
   RowState rows_[kBlockRows];
   RowValues values_;
   PanelValues panel_values_;
+  // Used with boxes only.
+  float places_[kPlaceNumbers * kBlockRows], reach_[kBlockRows];
+  int64_t own_panel_[kBlockRows / kTileRows];  // the panel of a tile's guess once screened, or -1
+  std::vector<PanelTask> tasks_;
 };
 
 }  // namespace ktfast::cpu

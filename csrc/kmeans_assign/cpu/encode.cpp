@@ -38,6 +38,7 @@ class Preparation {
   void project_all();
   void sort();
   void set_far_centers_aside();
+  void follow_order();
   void fill_panels();
 
  private:
@@ -52,6 +53,7 @@ class Preparation {
   int32_t* ids() const { return reinterpret_cast<int32_t*>(start_ + at_.ids); }
   void fill_panel(int64_t panel, int64_t count, unsigned char* codes);
   void fill_slot(int64_t slot, float largest, PanelConstants& constants, unsigned char* codes);
+  void fill_box(int64_t panel, int64_t count);
 
   const KmeansPrepareParams& p_;
   const AssignKernels kernels_;
@@ -123,7 +125,7 @@ void Preparation::set_far_centers_aside() {
     }
   }
   const int64_t n_near = k - n_far;
-  PreparedHeader header{0, 0, kInfinity, static_cast<int32_t>(n_near)};
+  PreparedHeader header{0, 0, kInfinity, static_cast<int32_t>(n_near), p_.order != nullptr};
   const auto longer = [](float a, float b) {
     // Not std::max, because a norm of NaN must make every comparison exact.
     return b <= a ? a : (std::isnan(b) ? kInfinity : b);
@@ -139,6 +141,19 @@ void Preparation::set_far_centers_aside() {
   std::copy_n(ids() + n_near, n_far, far);
   std::fill(ids() + n_near, ids() + at_.n_slots, -1);
   std::copy_n(far, n_far, ids() + round_up(n_near, kPanelWidth));
+}
+
+// Arranges the near centres as the caller has ordered them.
+void Preparation::follow_order() {
+  if (p_.order == nullptr) return;
+  const Prepared prepared(p_.prepared, at_);
+  std::vector<bool> is_listed(static_cast<size_t>(p_.n_clusters));
+  const int32_t* far = ids() + round_up(prepared.header.n_near, kPanelWidth);
+  for (int64_t i = 0; i < prepared.n_far; ++i) is_listed[static_cast<size_t>(far[i])] = true;
+  int32_t* to = ids();
+  for (int64_t i = 0; i < p_.n_clusters; ++i) {
+    if (!is_listed[static_cast<size_t>(p_.order[i])]) *to++ = p_.order[i];
+  }
 }
 
 void Preparation::fill_panels() {
@@ -157,7 +172,12 @@ void Preparation::fill_panels() {
 void Preparation::fill_panel(int64_t panel, int64_t count, unsigned char* codes) {
   const int64_t first = panel * kPanelWidth;
   const int64_t last = first + count;
-  const float largest = keys()[ids()[last - 1]];
+  float largest = 0;
+  for (int64_t slot = first; slot < last; ++slot) {
+    largest = std::max(largest, keys()[ids()[slot]]);
+    reinterpret_cast<int32_t*>(start_ + at_.panel_of)[ids()[slot]] = static_cast<int32_t>(panel);
+  }
+  if (p_.order != nullptr) fill_box(panel, count);
   PanelConstants constants{1, 0, 0};
   auto* panel_words = reinterpret_cast<unsigned char*>(start_ + at_.panels + first * at_.words);
   const int offset = p_.code == CodeType::int8 ? kernels_.center_levels + 1 : 0;
@@ -181,6 +201,21 @@ void Preparation::fill_panel(int64_t panel, int64_t count, unsigned char* codes)
   reinterpret_cast<PanelConstants*>(start_ + at_.constants)[panel] = constants;
 }
 
+// A place that is not a number makes a box that every row needs.
+void Preparation::fill_box(int64_t panel, int64_t count) {
+  float* low = start_ + at_.boxes + panel * 2 * kPlaceNumbers;
+  float* high = low + kPlaceNumbers;
+  std::fill_n(low, kPlaceNumbers, kInfinity);
+  std::fill_n(high, kPlaceNumbers, -kInfinity);
+  for (int64_t slot = panel * kPanelWidth; slot < panel * kPanelWidth + count; ++slot) {
+    const float* place = p_.places + ids()[slot] * kPlaceNumbers;
+    for (int64_t i = 0; i < kPlaceNumbers; ++i) {
+      low[i] = std::isnan(place[i]) ? -kInfinity : std::min(low[i], place[i]);
+      high[i] = std::isnan(place[i]) ? kInfinity : std::max(high[i], place[i]);
+    }
+  }
+}
+
 void Preparation::fill_slot(int64_t slot, float largest, PanelConstants& constants,
                             unsigned char* codes) {
   const int32_t k = ids()[slot];
@@ -197,6 +232,18 @@ void Preparation::fill_slot(int64_t slot, float largest, PanelConstants& constan
   constants.norm = std::max(constants.norm, norm);
   constants.residual = std::max(constants.residual,
                                 rounded_up(residual_length(encoded, length_, length, projection_)));
+}
+
+// The order comes from the caller and is used as indices.
+void check_order(const KmeansPrepareParams& p) {
+  if (p.order == nullptr) return;
+  std::vector<bool> seen(static_cast<size_t>(p.n_clusters));
+  for (int64_t i = 0; i < p.n_clusters; ++i) {
+    const int32_t k = p.order[i];
+    KTFAST_CHECK(k >= 0 && k < p.n_clusters && !seen[static_cast<size_t>(k)],
+                 "order must hold every number from 0 to n_clusters - 1 once");
+    seen[static_cast<size_t>(k)] = true;
+  }
 }
 
 }  // namespace
@@ -216,11 +263,13 @@ void kmeans_prepare(const KmeansPrepareParams& p) {
   KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
   KTFAST_CHECK(p.n_clusters <= std::numeric_limits<int32_t>::max() - kPanelWidth,
                "centers holds more rows than int32 labels can number");
+  check_order(p);
   Preparation preparation(p);
   preparation.shift();
   preparation.project_all();
   preparation.sort();
   preparation.set_far_centers_aside();
+  preparation.follow_order();
   preparation.fill_panels();
 }
 

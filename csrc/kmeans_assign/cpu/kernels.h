@@ -108,6 +108,11 @@ struct AssignKernels {
   //   product + row_tail * tail - row_inverse * half_norm < row_limit,
   // and sets it otherwise. Returns whether any bit is set.
   bool (*select)(const ScreenTile& tile, uint64_t* masks);  // [kTileRows]
+  // Writes the squared distances of the first n_rows places to a box. `places` holds
+  // [kPlaceNumbers, stride] numbers, a place per column, and `box` [2, kPlaceNumbers] numbers, its
+  // lower and its upper corner. The distance of a place of NaN is NaN.
+  void (*box_gaps)(const float* places, int64_t stride, const float* box, int64_t n_rows,
+                   float* squares);
 };
 
 // The fastest kernels that this processor and KTFAST_SIMD allow.

@@ -57,13 +57,15 @@ struct PreparedHeader {
   float near_longest;  // |c'| of near centres
   float far_shortest;  // |c'| of far centres, infinite without any
   int32_t n_near;
+  int32_t has_boxes;  // whether the panels of near centres have boxes
 };
 
 struct PreparedLayout {
   // The memory has room for `n_panels` panels. The panels of near centres come first. The panel of
   // far centres, if there are any, follows.
   int64_t n_clusters, n_panels, n_slots, words, width;
-  int64_t mean, shifted, norms, halves, half_norms, tails, ids, constants, panels, scratch, size;
+  int64_t mean, shifted, norms, halves, half_norms, tails, ids, constants, boxes, panel_of, panels,
+      scratch, size;
 
   PreparedLayout(int64_t n_clusters, int64_t n_features, int64_t n_coordinates, CodeType code)
       : n_clusters(n_clusters),
@@ -79,7 +81,9 @@ struct PreparedLayout {
         tails(after(half_norms, n_slots)),
         ids(after(tails, n_slots)),
         constants(after(ids, n_slots)),
-        panels(after(constants, Size(n_panels) * 3)),
+        boxes(after(constants, Size(n_panels) * 3)),
+        panel_of(after(boxes, Size(n_panels) * (2 * kPlaceNumbers))),
+        panels(after(panel_of, n_clusters)),
         scratch(after(panels, Size(n_slots) * words)),
         size(after(scratch, Size(round_up(n_clusters, kTileRows)) * (Size(width) + 1))) {}
 
@@ -102,6 +106,8 @@ struct Prepared {
   const float* tails;               // [slots] length of the part of c' outside the basis
   const int32_t* ids;               // [slots] the centre, or -1
   const PanelConstants* constants;  // [panels]
+  const float* boxes;               // [panels, 2, kPlaceNumbers] lower and upper corners
+  const int32_t* panel_of;          // [k] the panel of a centre
   const float* panels;              // [panels, words, kPanelWidth]
 
   Prepared(const float* buffer, const PreparedLayout& layout)
@@ -117,6 +123,8 @@ struct Prepared {
         tails(aligned(buffer) + at.tails),
         ids(reinterpret_cast<const int32_t*>(aligned(buffer) + at.ids)),
         constants(reinterpret_cast<const PanelConstants*>(aligned(buffer) + at.constants)),
+        boxes(aligned(buffer) + at.boxes),
+        panel_of(reinterpret_cast<const int32_t*>(aligned(buffer) + at.panel_of)),
         panels(aligned(buffer) + at.panels) {}
 
   int64_t count(int64_t panel) const {
@@ -132,6 +140,13 @@ struct Prepared {
            1.1 * (2 * norm + static_cast<double>(header.near_longest));
   }
 };
+
+// Upper bound of the error of a place, as a share of the vector's length. The place is computed in
+// float64 and rounded to float32. The length of the rest comes from a difference of squares, so its
+// error is the root of theirs. Each of d products adds at most 2.3e-16 to that difference.
+inline double place_error(int64_t n_features) {
+  return 4 * std::sqrt(2.3e-16 * (static_cast<double>(n_features) + 64)) + 2e-7;
+}
 
 inline float rounded_up(double value) {
   return std::nextafter(static_cast<float>(value), std::numeric_limits<float>::infinity());

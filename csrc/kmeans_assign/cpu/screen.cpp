@@ -53,7 +53,8 @@ AssignBlock::AssignBlock(const KmeansAssignParams& params, const AssignKernels& 
       code_stride_(((code_bytes_ + 63) / 64 | 1) * 64),
       records_bounds_(p_.bounds.near != nullptr),
       screen_is_usable_(centers_.header.near_longest >= kLeastLength &&
-                        centers_.header.near_longest <= kGreatestLength) {}
+                        centers_.header.near_longest <= kGreatestLength),
+      uses_boxes_(p_.guessed && p_.places != nullptr && centers_.header.has_boxes != 0) {}
 
 void AssignBlock::assign(int64_t first, int64_t count, int64_t next, int64_t n_next) {
   first_ = first;
@@ -62,7 +63,14 @@ void AssignBlock::assign(int64_t first, int64_t count, int64_t next, int64_t n_n
   for (int64_t r = count; r < round_up(count, kTileRows); ++r) fill_missing_row(r);
   plan_fetches(next, n_next);
   n_panels_ = panels_needed();
-  for (int64_t panel = 0; panel < n_panels_; ++panel) screen_panel(panel);
+  const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
+  if (uses_boxes_) {
+    screen_reachable_panels();
+  } else {
+    for (int64_t panel = 0; panel < n_panels_; ++panel) {
+      screen_panel({panel, 0, n_tiles}, (panel + 1) % n_panels_, (n_panels_ - panel) * n_tiles);
+    }
+  }
   for (int64_t r = 0; r < count; ++r) decide_row(r);
 }
 
@@ -97,6 +105,10 @@ void AssignBlock::load_row(int64_t r) {
   // A row that is compared with every centre needs no candidates.
   values_.limit[r] = row.compares_all ? -kInfinity : kInfinity;
   if (!p_.guessed) return;
+  if (uses_boxes_) {
+    const float* place = p_.places + row_of(r) * kPlaceNumbers;
+    for (int64_t i = 0; i < kPlaceNumbers; ++i) places_[i * kBlockRows + r] = place[i];
+  }
   row.guess_distance = exact(r, p_.labels[row_of(r)]);
   lower_best_score(r,
                    (row.guess_distance * (1 + 1e-12) - static_cast<double>(row.code.square)) / 2);
@@ -113,6 +125,7 @@ void AssignBlock::fill_missing_row(int64_t r) {
   values_.inverse_scale[r] = 1;
   values_.residual[r] = values_.length[r] = values_.norm[r] = values_.tail[r] = values_.bias[r] = 0;
   values_.limit[r] = -kInfinity;
+  for (int64_t i = 0; i < kPlaceNumbers; ++i) places_[i * kBlockRows + r] = 0;
 }
 
 void AssignBlock::shift_row(int64_t r) {
@@ -132,11 +145,81 @@ void AssignBlock::lower_best_score(int64_t r, double score) {
   values_.limit[r] = std::min(values_.limit[r], rounded_up(limit));
 }
 
-void AssignBlock::screen_panel(int64_t panel) {
-  multiply_panel(panel);
-  set_panel_values(panel);
-  for (int64_t tile = 0; tile < count_; tile += kTileRows) {
-    if (!p_.guessed && panel == 0) guess_from_panel(panel, tile);
+void AssignBlock::screen_reachable_panels() {
+  const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
+  for (int64_t tile = 0; tile < n_tiles; ++tile) own_panel_[tile] = -1;
+  int64_t end = 0;
+  for (int64_t tile = 0; tile < n_tiles; tile = end) {
+    const int64_t own = panel_of_guess(tile);
+    for (end = tile + 1; end < n_tiles && panel_of_guess(end) == own;) ++end;
+    const int64_t next = end < n_tiles ? panel_of_guess(end) : own;
+    screen_panel({own, tile, end - tile}, next, (n_panels_ + 1) * n_tiles);
+    std::fill(own_panel_ + tile, own_panel_ + end, own);
+  }
+  const int64_t own = own_panel_[0];
+  set_reaches();
+  tasks_.clear();
+  int64_t tiles_left = 0;
+  for (int64_t panel = 0; panel < n_panels_; ++panel) {
+    tiles_left += add_reachable_tiles(panel);
+  }
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    screen_panel(tasks_[i], i + 1 < tasks_.size() ? tasks_[i + 1].panel : own, tiles_left);
+    tiles_left -= tasks_[i].n_tiles;
+  }
+}
+
+int64_t AssignBlock::panel_of_guess(int64_t tile) const {
+  const int64_t panel = centers_.panel_of[p_.labels[row_of(tile * kTileRows)]];
+  return panel < n_panels_ ? panel : 0;
+}
+
+// A centre that is farther from a row than `reach` has a score above the row's limit, because
+// |x' - c'|^2 = |x'|^2 + 2 s(c). Places add their error, and the sum of squares in float32 a share.
+void AssignBlock::set_reaches() {
+  const double error = place_error(p_.n_features);
+  for (int64_t r = 0; r < round_up(count_, kTileRows); ++r) {
+    const auto limit = static_cast<double>(values_.limit[r]);
+    const auto norm = static_cast<double>(values_.norm[r]);
+    const double slack = error * (norm + static_cast<double>(centers_.header.near_longest));
+    const double reach = std::sqrt(std::max(norm * norm + 2 * limit, 0.0)) + slack;
+    reach_[r] = limit == -HUGE_VAL ? -1.0f : rounded_up(reach * reach * (1 + 1e-5));
+  }
+}
+
+int64_t AssignBlock::add_reachable_tiles(int64_t panel) {
+  const int64_t n_rows = round_up(count_, kTileRows);
+  const int64_t n_tiles = n_rows / kTileRows;
+  if (panel >= centers_.n_near_panels) {
+    tasks_.push_back({panel, 0, n_tiles});
+    return n_tiles;
+  }
+  float squares[kBlockRows];
+  kernels_.box_gaps(places_, kBlockRows, centers_.boxes + panel * 2 * kPlaceNumbers, n_rows,
+                    squares);
+  int64_t added = 0, end = -1;  // the last task of this panel ends at tile `end`
+  for (int64_t tile = 0; tile < n_tiles; ++tile) {
+    bool reaches = false;
+    for (int64_t r = tile * kTileRows; r < (tile + 1) * kTileRows; ++r) {
+      reaches |= !(squares[r] > reach_[r]);  // a distance of NaN counts as near
+    }
+    if (!reaches || own_panel_[tile] == panel) continue;
+    if (end != tile) tasks_.push_back({panel, tile, 0});
+    ++tasks_.back().n_tiles;
+    end = tile + 1;
+    ++added;
+  }
+  return added;
+}
+
+void AssignBlock::screen_panel(const PanelTask& task, int64_t next, int64_t tiles_left) {
+  const int64_t panel = task.panel;
+  multiply_panel(task, next, tiles_left);
+  set_panel_values(task);
+  const int64_t end = std::min((task.first_tile + task.n_tiles) * kTileRows, count_);
+  for (int64_t tile = task.first_tile * kTileRows; tile < end; tile += kTileRows) {
+    if (uses_boxes_ && own_panel_[tile / kTileRows] == panel) continue;  // was screened first
+    if (!p_.guessed && panel == 0) guess_from_panel(task, tile);
     const ScreenTile screened{products(tile),
                               centers_.half_norms + panel * kPanelWidth,
                               p_.n_coordinates > 0 ? centers_.tails + panel * kPanelWidth : nullptr,
@@ -154,33 +237,32 @@ void AssignBlock::screen_panel(int64_t panel) {
 // Multiplies all rows by a stretch of the panel before the next stretch, so that the stretch stays
 // in a second-level cache. During the last panel the kernels fetch the first panel for the next
 // block.
-void AssignBlock::multiply_panel(int64_t panel) {
+void AssignBlock::multiply_panel(const PanelTask& task, int64_t next, int64_t tiles_left) {
+  const int64_t panel = task.panel, first = task.first_tile * kTileRows;
   const PreparedLayout& at = centers_.at;
   const auto stretch = [&](int64_t of, int64_t word) {
     return centers_.panels + of * at.words * kPanelWidth + word * kColumnWidth;
   };
   const auto columns = static_cast<int>((centers_.count(panel) + kColumnWidth - 1) / kColumnWidth);
-  const int64_t n_tiles = (count_ + kTileRows - 1) / kTileRows;
-  const int64_t tiles_left = (n_panels_ - panel) * n_tiles;
   const void* const* soon =
       tiles_left > kMostFetches ? nullptr : fetches_ + kMostFetches - tiles_left;
   for (int64_t w = 0; w < at.words; w += kChainLength) {
     const bool last = w + kChainLength >= at.words;
     kernels_.product({stretch(panel, 0), at.words, w, std::min(kChainLength, at.words - w),
-                      codes(0), code_stride_, n_tiles, w > 0, products(0), columns,
-                      last ? stretch((panel + 1) % n_panels_, 0) : stretch(panel, w + kChainLength),
-                      soon});
+                      codes(first), code_stride_, task.n_tiles, w > 0, products(first), columns,
+                      last ? stretch(next, 0) : stretch(panel, w + kChainLength), soon});
   }
 }
 
-void AssignBlock::set_panel_values(int64_t panel) {
-  const PanelConstants& constants = centers_.constants[panel];
+void AssignBlock::set_panel_values(const PanelTask& task) {
+  const PanelConstants& constants = centers_.constants[task.panel];
+  const int64_t end = (task.first_tile + task.n_tiles) * kTileRows;
   const auto product_rounding =
       static_cast<float>(product_error(coded_length(p_.n_features, p_.n_coordinates), p_.code));
   const auto score_rounding = static_cast<float>(kScoreRounding);
   const float panel_inverse = 1 / constants.scale;
   const RowValues& row = values_;
-  for (int64_t r = 0; r < round_up(count_, kTileRows); ++r) {
+  for (int64_t r = task.first_tile * kTileRows; r < end; ++r) {
     const float reach = row.norm[r] + constants.norm;
     const float error = row.residual[r] * constants.norm + row.length[r] * constants.residual +
                         product_rounding * row.length[r] * constants.norm +
@@ -199,7 +281,8 @@ float AssignBlock::product(int64_t r, int c) const {
                                    : *place;
 }
 
-void AssignBlock::guess_from_panel(int64_t panel, int64_t tile) {
+void AssignBlock::guess_from_panel(const PanelTask& task, int64_t tile) {
+  const int64_t panel = task.panel;
   for (int64_t r = tile; r < std::min(tile + kTileRows, count_); ++r) {
     if (rows_[r].compares_all) continue;
     float best = -kInfinity;
@@ -215,7 +298,7 @@ void AssignBlock::guess_from_panel(int64_t panel, int64_t tile) {
     shift_row(r);
     lower_best_score(r, static_cast<double>(score(r, nearest)) + gap(r, centers_.norms[nearest]));
   }
-  set_panel_values(panel);
+  set_panel_values(task);
 }
 
 void AssignBlock::collect_candidates(int64_t r, int64_t panel, uint64_t mask) {
@@ -232,7 +315,7 @@ void AssignBlock::collect_candidates(int64_t r, int64_t panel, uint64_t mask) {
     const float value = product(r, c) - values_.bias[r] + tail;
     const float error = panel_values_.error[r] * 1.00001f;
     const float bound = centers_.half_norms[slot] - value / panel_values_.inverse[r] - error;
-    if (!p_.guessed) {
+    if (!p_.guessed || uses_boxes_) {
       const double most = static_cast<double>(bound) +
                           2 * static_cast<double>(error + tail / panel_values_.inverse[r]);
       if (most < row.best_score) lower_best_score(r, most);
@@ -277,6 +360,8 @@ void AssignBlock::plan_fetches(int64_t next, int64_t n_next) {
   };
   if (p_.subset == nullptr) {
     add(static_cast<const char*>(p_.x) + next * row_bytes_, n_next * row_bytes_);
+  } else {
+    for (int64_t r = 0; r < n_next; ++r) add(x(next - first_ + r), row_bytes_);
   }
   for (int64_t r = 0; p_.guessed && r < n_next; ++r) {
     add(p_.centers + p_.labels[row_of(next - first_ + r)] * p_.n_features,

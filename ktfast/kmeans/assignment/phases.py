@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
+from ktfast.kmeans.assignment.boxes import Boxes, make_boxes
 from ktfast.kmeans.assignment.screen import Outlook, first_screen, later_screen
 from ktfast.kmeans.assignment.snapshots import Snapshots, epochs_that_fit
 from ktfast.kmeans.data.rows import Rows
@@ -46,6 +47,8 @@ class FitRows(NamedTuple):
         Nearest centre of each row.
     distances : array, float64 [n]
         Squared distance to the nearest centre.
+    boxes : Boxes or None
+        Groups of the centres, with which guessed rows skip most centres; None with few centres.
     """
 
     rows: Rows
@@ -53,6 +56,18 @@ class FitRows(NamedTuple):
     precision: str
     labels: Int32
     distances: Float64
+    boxes: Boxes | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of the centres that a pass compares with a row."""
+        return 1.0 if self.boxes is None else self.boxes.share
+
+    def prepare(self, screen: Screen, centers: Float64, *, regroup: bool = True) -> Float32:
+        """Prepare centres for a pass; with boxes, in groups. See `Boxes.group`."""
+        if self.boxes is None:
+            return screen.prepare(centers)
+        return screen.prepare(centers, self.boxes.group(centers, anew=regroup))
 
     def screen(
         self,
@@ -73,6 +88,10 @@ class FitRows(NamedTuple):
                 local = subset[first:end] - place.start
                 if local.size == 0:
                     continue
+            places = None
+            if self.boxes is not None and guessed:
+                places = self.boxes.places[place]
+                local = self.boxes.order(self.labels[place], local)
             chosen.screen.assign(
                 part,
                 centers,
@@ -81,6 +100,7 @@ class FitRows(NamedTuple):
                 self.distances[place],
                 codes=None if chosen.codes is None else chosen.codes.at(place),
                 subset=local,
+                places=places,
                 guessed=guessed,
                 bounds=None if bounds is None else bounds.at(place),
                 epoch=epoch,
@@ -135,12 +155,16 @@ class DensePass:
     """
 
     def __init__(self, fit: FitRows, centers: Float64) -> None:
+        fit = fit._replace(boxes=make_boxes(fit.rows, fit.mean, centers))
         self._fit = fit
-        self._chosen = _ChosenScreen(first_screen(fit.rows, fit.mean, centers, fit.precision))
-        self._outlook = Outlook(self._chosen.screen, fit.rows)
+        screen = first_screen(fit.rows, fit.mean, centers, fit.precision)
+        self._chosen = _ChosenScreen(screen, _codes_of(screen, fit.rows))
+        self._outlook = Outlook(screen, fit.rows, fit.share)
 
     def next_phase(self, centers: Float64, previous: Float64, *, last: bool) -> Phase:
         """See `Phase`."""
+        if last and self._fit.boxes is not None:
+            return self  # a trial of other screens would take longer than the pass
         with one_blas_thread():
             if not self._outlook.bounds_pay(centers, previous, self._fit.distances):
                 return self
@@ -152,8 +176,13 @@ class DensePass:
 
     def run(self, centers: Float64, previous: Float64 | None) -> float:
         """See `Phase`."""
-        prepared = self._chosen.screen.prepare(centers)
-        self._fit.screen(self._chosen, centers, prepared, guessed=previous is not None)
+        fit = self._fit
+        prepared = fit.prepare(self._chosen.screen, centers)
+        guessed = previous is not None
+        if not guessed and fit.boxes is not None:
+            fit.boxes.guess(fit.rows, centers, fit.labels)
+            guessed = True
+        fit.screen(self._chosen, centers, prepared, guessed=guessed)
         return 0.0
 
 
@@ -170,7 +199,7 @@ class _ScreenedPass:
 
     def run(self, centers: Float64, previous: Float64 | None) -> float:
         """See `Phase`."""
-        prepared = self._chosen.screen.prepare(centers)
+        prepared = self._fit.prepare(self._chosen.screen, centers)
         self._fit.screen(self._chosen, centers, prepared, guessed=True)
         return 0.0
 
@@ -191,7 +220,7 @@ class _RecordingPass:
     def run(self, centers: Float64, previous: Float64 | None) -> float:
         """See `Phase`."""
         n = self._fit.rows.n
-        prepared = self._chosen.screen.prepare(centers)
+        prepared = self._fit.prepare(self._chosen.screen, centers)
         bounds = DistanceBounds.empty(n)
         snapshots = Snapshots(self._epochs, *centers.shape, n_threads=self._fit.rows.threads)
         snapshots.begin(0, centers, n)
@@ -219,7 +248,7 @@ class _BoundedPass:
         """See `Phase`."""
         assert previous is not None  # the phase begins after other passes
         fit, bounds, screen = self._fit, self._bounds, self._chosen.screen
-        prepared = screen.prepare(centers)
+        prepared = fit.prepare(screen, centers, regroup=False)
         drift = self._snapshots.drift(centers, previous)
         pending = np.empty(fit.rows.n, bool)
         computed = 0
@@ -252,10 +281,18 @@ class _BoundedPass:
 
 def _choose_screen(fit: FitRows, centers: Float64) -> _ChosenScreen:
     """Choose the screen for the rest of a fit; code all rows if the screen needs their codes."""
-    screen, margin, cost = later_screen(fit.rows, fit.mean, centers, fit.labels, fit.precision)
-    codes = None
-    if screen.n_coordinates:
-        codes = screen.empty_codes(fit.rows.n)
-        for place, part in fit.rows.parts():
-            screen.encode(part, codes.at(place))
+    screen, margin, cost = later_screen(
+        fit.rows, fit.mean, centers, fit.labels, fit.precision, fit.share
+    )
+    codes = _codes_of(screen, fit.rows)
     return _ChosenScreen(screen, codes, margin, max(_LEAST_BUDGET, int(cost / screen.pair_cost)))
+
+
+def _codes_of(screen: Screen, rows: Rows) -> RowCodes | None:
+    """Code all rows if the screen has a basis, else return None."""
+    if not screen.n_coordinates:
+        return None
+    codes = screen.empty_codes(rows.n)
+    for place, part in rows.parts():
+        screen.encode(part, codes.at(place))
+    return codes

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ktfast.kmeans.array_types import Float32, Float64, Int32, Int64
+from ktfast.kmeans.assignment.directions import principal_directions
 from ktfast.kmeans.data.rows import Rows
 from ktfast.ops.kmeans_rows import NEAR_CENTERS
 from ktfast.ops.kmeans_screen import Screen, codes_for
@@ -21,7 +22,6 @@ _logger = logging.getLogger(__name__)
 # Screens are tried on one row in 32, but at least and at most on these numbers of rows.
 _LEAST_SAMPLE, _MOST_SAMPLE = 128, 512
 _MARGIN_SAMPLE = 64
-_BASIS_SAMPLE = 1024
 # The search for a basis takes less time than it saves if a pass has at least this many distances
 # and the rows have at least this many features.
 _BASIS_DISTANCES = 2e7
@@ -76,7 +76,12 @@ def first_screen(rows: Rows, mean: Float64, centers: Float64, precision: str) ->
 
 
 def later_screen(
-    rows: Rows, mean: Float64, centers: Float64, labels: Int32, precision: str
+    rows: Rows,
+    mean: Float64,
+    centers: Float64,
+    labels: Int32,
+    precision: str,
+    share: float = 1.0,
 ) -> LaterScreen:
     """Choose the cheapest screen for rows whose nearest centre is nearly known.
 
@@ -92,6 +97,8 @@ def later_screen(
         Labels of former centres.
     precision : str
         See `ktfast.ops.kmeans_assign`.
+    share : float, default 1
+        Share of the centres that a pass compares with a row.
 
     Returns
     -------
@@ -102,7 +109,7 @@ def later_screen(
     sample = rows.take(where)
     margin = _good_margin(sample, centers)
     screens = _feature_screens(rows, mean, precision)
-    screens += _basis_screens(rows, mean, screens[-1], len(centers))
+    screens += _basis_screens(rows, mean, screens[-1], len(centers), share)
     sample = sample.astype(rows.center_dtype)
     trials = [screen.try_on(sample, centers, labels[where], margin) for screen in screens]
     cycles = [
@@ -133,9 +140,12 @@ class Outlook:
         Screen of the passes without bounds.
     rows : Rows
         The data [n, d].
+    share : float, default 1
+        Share of the centres that such a pass compares with a row.
     """
 
-    def __init__(self, screen: Screen, rows: Rows) -> None:
+    def __init__(self, screen: Screen, rows: Rows, share: float = 1.0) -> None:
+        self._share = share
         self._screen = screen
         self._rows = rows
         self._asked = 0
@@ -158,7 +168,7 @@ class Outlook:
         pays : bool
             Whether the bounds are expected to pay.
         """
-        cost = self._screen.product_cost(len(centers))
+        cost = self._screen.product_cost(len(centers)) * self._share
         recording = self._screen.noting_cost
         if cost * _MOST_PASSES <= recording:
             return False
@@ -209,12 +219,14 @@ def _feature_screens(rows: Rows, mean: Float64, precision: str) -> list[Screen]:
     return [Screen(rounded, code, n_threads=rows.threads) for code in codes]
 
 
-def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) -> list[Screen]:
+def _basis_screens(
+    rows: Rows, mean: Float64, plain: Screen, n_clusters: int, share: float
+) -> list[Screen]:
     """Screens of a few principal directions; none if the products are a small part of a pass."""
     if (
         rows.d < _LEAST_FEATURES
         or rows.n * n_clusters < _BASIS_DISTANCES
-        or plain.product_cost(n_clusters) <= plain.noting_cost / 2
+        or plain.product_cost(n_clusters) * share <= plain.noting_cost / 2
     ):
         return []
     directions = principal_directions(rows, mean, min(rows.d, _MOST_COORDINATES))
@@ -223,44 +235,6 @@ def _basis_screens(rows: Rows, mean: Float64, plain: Screen, n_clusters: int) ->
         for m in _COORDINATES
         if m <= directions.shape[1]
     ]
-
-
-def principal_directions(rows: Rows, mean: Float64, count: int) -> Float32:
-    """Find orthonormal directions that span much of the rows' variance, most important first.
-
-    Parameters
-    ----------
-    rows : Rows
-        The data [n, d].
-    mean : array, float64 [d]
-        Mean of the rows.
-    count : int
-        Number of directions wanted.
-
-    Returns
-    -------
-    directions : array, float32 [d, m]
-        Columns of length one, m <= `count`. Any orthonormal columns give exact labels; better
-        columns leave fewer candidates.
-
-    Notes
-    -----
-    Randomised subspace iteration on a sample: Halko, Martinsson and Tropp, "Finding structure with
-    randomness" (2011).
-    """
-    sample = (rows.take(spread_places(rows.n, _BASIS_SAMPLE)) - mean).astype(np.float32)
-    count = min(count, *sample.shape)
-    generator = np.random.default_rng(0)
-    if rows.d <= _MOST_COORDINATES:
-        directions = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :count]
-    else:
-        directions = generator.normal(size=(rows.d, count)).astype(np.float32)
-        for _ in range(2):
-            directions = np.linalg.qr(sample.T @ (sample @ directions))[0]
-        projected = sample @ directions
-        directions = directions @ np.linalg.eigh(projected.T @ projected)[1][:, ::-1]
-    # The float32 products leave the columns slightly off orthonormal.
-    return np.asarray(np.linalg.qr(directions.astype(np.float64))[0], dtype=np.float32)
 
 
 def _mixed(basis: Float32) -> Float32:

@@ -11,12 +11,15 @@ _MOST_EPOCHS = 8
 # bytes if the share is less.
 _SHARE = 1 / 8
 _LEAST_BYTES = 1 << 25
+# With many clusters, two snapshots may take this share, because bounds need at least two.
+_SHARE_OF_TWO = 1 / 2
 
 
 def epochs_that_fit(n_rows: int, n_clusters: int, n_features: int) -> int:
     """Return how many snapshots of the centres the memory limit allows."""
     allowed = max(4 * _SHARE * n_rows * n_features, _LEAST_BYTES)
-    return min(_MOST_EPOCHS, int(allowed / (4 * n_clusters * n_features)))
+    epochs = min(_MOST_EPOCHS, int(allowed / (4 * n_clusters * n_features)))
+    return 2 if epochs < 2 and 2 * n_clusters <= _SHARE_OF_TWO * n_rows else epochs
 
 
 class Snapshots:

@@ -1,6 +1,7 @@
 // The functions of kmeans_assign for single rows, with AVX2: shift, lengths, exact distance, codes.
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/avx2/row_simd.h"
+#include "kmeans_assign/cpu/box_gaps.h"
 #include "kmeans_assign/cpu/kernels.h"
 
 namespace ktfast::cpu {
@@ -141,6 +142,7 @@ void set_row_kernels_avx2(AssignKernels& kernels) {
   kernels.magnitude = magnitude;
   kernels.squared_distance = squared_distance;
   kernels.encode = encode;
+  kernels.box_gaps = box_gaps;
 }
 
 }  // namespace ktfast::cpu

@@ -6,6 +6,7 @@
 
 #include "kmeans_assign/certificate.h"
 #include "kmeans_assign/cpu/avx512/product.h"
+#include "kmeans_assign/cpu/box_gaps.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -315,7 +316,8 @@ AssignKernels assign_kernels_avx512(CodeType code) {
           row_reach,
           127,
           product_avx512<Float32Codes>,
-          code == CodeType::int8 ? select<true> : select<false>};
+          code == CodeType::int8 ? select<true> : select<false>,
+          box_gaps};
 }
 
 }  // namespace ktfast::cpu

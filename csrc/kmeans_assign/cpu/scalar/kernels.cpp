@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kmeans_assign/certificate.h"
+#include "kmeans_assign/cpu/box_gaps.h"
 
 namespace ktfast::cpu {
 namespace {
@@ -194,7 +195,8 @@ AssignKernels assign_kernels_scalar(CodeType code) {
           row_reach,
           127,
           products[static_cast<int>(code)],
-          code == CodeType::int8 ? select<int32_t> : select<float>};
+          code == CodeType::int8 ? select<int32_t> : select<float>,
+          box_gaps};
 }
 
 }  // namespace ktfast::cpu
