@@ -126,7 +126,7 @@ def test_normalisation_by_hand():
     ours = normalize_images(images, "image").double()
     mean, std = pixels.mean((1, 2, 3), True), pixels.std((1, 2, 3), correction=0, keepdim=True)
     torch.testing.assert_close(ours, (pixels - mean) / std, rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match="'imagenet' or 'image'"):
+    with pytest.raises(InputError, match="'imagenet', 'image' or 'range'"):
         normalize_images(images, "pixels")
 
 

@@ -101,7 +101,7 @@ def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
 
 
 def test_tiles_need_few_instructions():
-    """Every loop over the pixels of a tile has at most 20 instructions per output."""
+    """Every loop over the pixels of a tile has at most 20 instructions per output, or 21 on Turing."""
     written = set()
     for loop in loops(SPEC.origin, "tile_kernel"):
         pixels = loop.count("LDS.U8", "LD.E.U8", "LDG.E.U8") // 3
@@ -115,7 +115,9 @@ def test_tiles_need_few_instructions():
         outputs = packs * 16 // size + stores - packs if stores else 3 * pixels
         assert outputs == 3 * pixels
         per_output = sum(loop.instructions.values()) / outputs
-        assert per_output <= 20, (loop.kernel, loop.architecture, outputs, per_output)
+        # Turing rounds to bfloat16 with integer instructions.
+        most = 21 if (loop.architecture, loop.kernel[:13]) == ("sm_75", "tile_kernel<2") else 20
+        assert per_output <= most, (loop.kernel, loop.architecture, outputs, per_output)
         if stores:
             written.add((loop.kernel, outputs))
     # Planes and channels-last write the same packs. A tile whose planes are no whole packs, or that

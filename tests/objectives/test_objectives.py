@@ -158,4 +158,5 @@ def test_no_augmentation_is_left_out():
     """
     known = {"target", "variant", "width", "batch_norm", "dropout", "training", "image_size"}
     known |= {"objective", "pca", "temperature", "balanced", "crop", "area", "color_jitter"}
+    known |= {"channels", "array_range"}  # arrays, which no view mirrors
     assert set(TransferConfig.model_fields) == known

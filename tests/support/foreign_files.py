@@ -111,7 +111,9 @@ def proposals(_: Path) -> list[bytes]:
 
 
 def sbd_masks(_: Path) -> list[bytes]:
-    held = {"Boundaries": np.empty((2, 1), object), "Segmentation": np.eye(6, dtype=np.uint8)}
+    boundaries = np.empty((2, 1), object)
+    boundaries[:, 0] = [np.ones((2, 3)), np.zeros((1, 4))]
+    held = {"Boundaries": boundaries, "Segmentation": np.eye(6, dtype=np.uint8)}
     content = {"GTcls": held}
     return [bytes_of(partial(savemat, mdict=content, do_compression=k)) for k in (False, True)]
 

@@ -13,6 +13,9 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+// Blocks at a time on a multiprocessor, for kernels that compare rows with all centres. Without
+// this number, nvcc 13 aims at 40 registers a thread, and some kernels spill.
+constexpr int kBlocks = 4;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The parts of a call's workspace.
@@ -132,9 +135,9 @@ __device__ void compare_all(const KmeansTensorAssignParams& p, int64_t row, Bloc
 // The only candidate is the nearest centre, so the limit of the nearest centre's score bounds its
 // distance. The carried bound of the guess may be less.
 __device__ void accept_only(const KmeansTensorAssignParams& p, int64_t row, int64_t only,
-                            int64_t guess, float limit) {
+                            float limit) {
   const double bound = bound_of_score(norm_of(p, row), limit);
-  const bool carried = only == guess && p.distances[row] < bound;
+  const bool carried = valid_guess(p, row) && only == p.labels[row] && p.distances[row] < bound;
   p.labels[row] = static_cast<int32_t>(only);
   if (!carried) p.distances[row] = bound;
 }
@@ -151,15 +154,12 @@ __device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int l
       lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
   unsigned left = __ballot_sync(kFullWarp, candidate != kNoScore && !(score_of(candidate) > limit));
   if (left == 0) return false;
-  int64_t guess = valid_guess(p, row) ? p.labels[row] : -1;
   if (p.bounds && (left & (left - 1)) == 0) {
-    const auto only = static_cast<int64_t>(__shfl_sync(kFullWarp, static_cast<uint32_t>(candidate),
-                                                       __ffs(static_cast<int>(left)) - 1));
-    __syncwarp();  // every lane has read the guess
-    if (lane == 0) accept_only(p, row, only, guess, limit);
+    if (left >> lane == 1) accept_only(p, row, static_cast<uint32_t>(candidate), limit);
     return true;
   }
-  if (p.bounds) guess = -1;  // its exact distance is not known
+  // With bounds, the exact distance of the guess is not known.
+  const int64_t guess = !p.bounds && valid_guess(p, row) ? p.labels[row] : -1;
   if (lane == 0) count_passed(p, __popc(left));
   Nearest nearest{static_cast<double>(kInfinity), p.n_clusters};
   for (; left != 0; left &= left - 1) {
@@ -181,7 +181,8 @@ __device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int l
 // Each warp settles one row. Then the block compares its undecided rows with every centre, so that
 // undecided rows need no queue and no further launch.
 template <class T>
-__global__ void __launch_bounds__(kThreads) settle_kernel(const KmeansTensorAssignParams p) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    settle_kernel(const KmeansTensorAssignParams p) {
   __shared__ bool undecided[kWarps];
   __shared__ BlockNearest found;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -210,7 +211,8 @@ __device__ bool accept_row(const KmeansTensorAssignParams& p, int64_t row) {
 
 // Each thread decides one row. Then the block compares its undecided rows with every centre.
 template <class T>
-__global__ void __launch_bounds__(kThreads) accept_kernel(const KmeansTensorAssignParams p) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    accept_kernel(const KmeansTensorAssignParams p) {
   __shared__ unsigned undecided[kWarps];  // a bit per lane
   __shared__ BlockNearest found;
   const int64_t first = int64_t{blockIdx.x} * kThreads;
