@@ -96,16 +96,16 @@ class TestImages:
         assert prepared(run) == whole
 
     def test_a_file_that_could_not_be_read_is_tried_again(self, photos, tmp_path, monkeypatch):
-        from ktfast.images import shard_writer
+        from ktfast.images import index
 
         def fails(path):
             if str(path).endswith("05.bmp"):
                 raise PermissionError(13, "Permission denied", str(path))
             return read(path)
 
-        read, run = shard_writer.read_recorded, tmp_path / "run"
+        read, run = index.read_recorded, tmp_path / "run"
         with monkeypatch.context() as patch:
-            patch.setattr(shard_writer, "read_recorded", fails)
+            patch.setattr(index, "read_recorded", fails)
             ktfast.run(options(photos), run, stages=["prepare"])
         summary = read_json(run / "prepare/pretext/result.json")["summary"]
         assert summary["skipped"] == [["05.bmp", "cannot be read: Permission denied"]]
