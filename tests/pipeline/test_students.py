@@ -157,7 +157,10 @@ def test_an_exported_program_computes_the_same_vectors(tmp_path):
         ({"evaluate.headline": "knn:layer9"}, "give one of conv1, stage2, stage3, conv5"),
         ({"evaluate.baselines": ("pretext",)}, "leave 'pretext' out"),
         (
-            {"transfer.target": "torchvision:squeezenet1_1", "voc.detection.folder": "voc"},
+            {
+                **{"transfer.target": "torchvision:squeezenet1_1", "voc.detection.folder": "voc"},
+                "evaluate.retrain": (),
+            },
             "voc.detection needs a network that takes whole photographs of any size",
         ),
     ],
