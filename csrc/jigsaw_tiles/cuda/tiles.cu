@@ -14,13 +14,15 @@ namespace {
 // write the outputs from the copy, 16 bytes at a time. A tile of more than kMaxStage bytes may not
 // fit the shared memory of every device, so its block reads the image twice instead.
 //
-// nvcc 13.0 compiles the kernel for sm_75, 80, 90, 100 and 120 to 63 or 64 registers (up to 72
-// without the launch bound kBlocks), without spills or stack. A block uses 1 KB of static shared
-// memory, and 16.1 KB more for the copy of a tile of 64 px. So the registers allow 4 blocks per
-// multiprocessor, and the 64 KB of shared memory of sm_75 allow 3. By calculation, enough reads are
-// in flight to hide the latency of the memory. The kernel has not been timed.
+// nvcc 13.0 compiles the kernel for sm_75, 80, 90, 100 and 120 to 62 to 64 registers, without
+// spills or stack. A block that reads the image twice may use 80, because two such kernels spilled
+// on sm_100 with 64. A block uses 1 KB of static shared memory, and 16.1 KB more for the copy of a
+// tile of 64 px. So the registers allow 4 blocks per multiprocessor, and the 64 KB of shared memory
+// of sm_75 allow 3. By calculation, enough reads are in flight to hide the latency of the memory.
+// The kernel has not been timed.
 constexpr int kThreads = 256;
 constexpr int kBlocks = 4;  // per multiprocessor
+constexpr int kBlocksWithoutCopy = 3;
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kMaxStage = 47 << 10;
 
@@ -97,7 +99,8 @@ __device__ __forceinline__ TileSums added(const WarpSums* of_warps) {
 }
 
 template <TileDtype dtype, bool staged>
-__global__ void __launch_bounds__(kThreads, kBlocks) tile_kernel(const JigsawTilesParams p) {
+__global__ void __launch_bounds__(kThreads, staged ? kBlocks : kBlocksWithoutCopy)
+    tile_kernel(const JigsawTilesParams p) {
   KTFAST_DYNAMIC_SHARED(copy);
   __shared__ TilePlan plan;
   __shared__ TileDraws draws;
