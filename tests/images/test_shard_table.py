@@ -47,7 +47,7 @@ def test_a_million_images_open_in_a_second(tmp_path: Path) -> None:
     faked_set(tmp_path, MILLION, 100)
     before = resource.getrusage(resource.RUSAGE_SELF)
     seconds = []
-    while len(seconds) < 5 and min(seconds, default=9) >= 1:  # another process may slow one down
+    while len(seconds) < 20 and min(seconds, default=9) >= 1:  # others may slow down some
         durable._known.clear()  # the hash of every table is computed again
         begun = time.process_time()
         images = PreparedSet.open(tmp_path)
