@@ -101,7 +101,7 @@ def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
 
 
 def test_tiles_need_few_instructions():
-    """Every loop over the pixels of a tile has at most 20 instructions per output, or 21 on Turing."""
+    """No loop over the pixels of a tile has over 20 instructions per output, or 21 on Turing."""
     written = set()
     for loop in loops(SPEC.origin, "tile_kernel"):
         pixels = loop.count("LDS.U8", "LD.E.U8", "LDG.E.U8") // 3
