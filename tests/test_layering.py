@@ -141,7 +141,7 @@ def test_imports_of_every_form_are_seen(tmp_path, monkeypatch):
         ("import ktfast.ops; ktfast.KMeans", "torch cupy pydantic PIL sklearn.metrics"),
         # Everything that a finished run needs before its report is written.
         (
-            "import ktfast.pipeline.chain, ktfast.pipeline.runner",
+            "import ktfast.pipeline.chain, ktfast.pipeline.feasibility, ktfast.pipeline.runner",
             "sklearn scipy.stats torchvision torch._dynamo matplotlib pandas",
         ),
     ],

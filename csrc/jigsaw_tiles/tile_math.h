@@ -83,15 +83,8 @@ struct Pixel {
   int32_t value[3];
 };
 
-// The numerators of a pixel, -255..1785.
-KTFAST_HD Pixel numerators(Color color, int32_t r, int32_t g, int32_t b) {
-  if (color == Color::plain) return {{r, g, b}};
-  if (color == Color::gray) return {{r + g + b, r + g + b, r + g + b}};
-  const int32_t k = 2 * g - r - b;  // a.v
-  return {{6 * r + k, 6 * g - 2 * k, 6 * b + k}};
-}
-
-// The numerators as a product of a matrix with a pixel, for lanes that must not branch per pixel.
+// The numerators of a pixel, -255..1785, are a product of a matrix with the pixel. Lanes must not
+// branch per pixel.
 struct ColorWeights {
   int32_t of[3][3];
 };

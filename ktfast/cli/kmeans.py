@@ -148,16 +148,16 @@ def _writer(path: Path) -> Callable[[Path, Clustering], None]:
 
     The function is called before the fit, so that a wrong path is found at once.
     """
-    writers = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv}
-    writers[".parquet"] = _write_parquet
+    writers = {
+        ".npy": _write_npy, ".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet,
+    }  # fmt: skip
     if path.suffix not in writers:
         raise ConfigError(f"{shown(path)}: give a file name that ends in {', '.join(writers)}")
     if path.suffix == ".parquet":
         check_label_file(path)
-        return _write_parquet
-    if url_of(path) is not None:
+    elif url_of(path) is not None:
         raise ConfigError(f"{shown(path)}: only a .parquet file is written to object storage")
-    if not path.absolute().parent.is_dir():
+    elif not path.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
     return writers[path.suffix]
 

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from ktfast.config.section import Section
 
-OWN_MODELS = ("transfer", "random", "pretext", "labels", "teacher")
+OWN_NETWORKS = ("transfer", "random", "pretext", "labels")
+"""Names of a run's own networks."""
+OWN_MODELS = (*OWN_NETWORKS, "teacher")
 """Names of a run's own networks, and of its teacher."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

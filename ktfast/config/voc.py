@@ -77,8 +77,6 @@ class WholeImageConfig(VocSection):
         return value
 
 
-OWN_MODELS = ("transfer", "random", "pretext", "labels")
-"""Names of the run's own networks in `voc.models`."""
 PUBLISHED_SCALES = {
     "single": ((600,), 1000),
     "multi": ((480, 576, 688, 864, 1200), 2000),

@@ -32,9 +32,9 @@ def normalized_mutual_information(labels: ArrayLike, clusters: ArrayLike) -> flo
     InputError
         An argument is no vector of integers, the lengths differ, or no class is known.
     """
-    known, groups = _known(labels, clusters)
     from sklearn import metrics  # slow to import
 
+    known, groups = _known(labels, clusters)
     return float(metrics.normalized_mutual_info_score(known, groups))
 
 
@@ -58,9 +58,9 @@ def purity(labels: ArrayLike, clusters: ArrayLike) -> float:
     InputError
         An argument is no vector of integers, the lengths differ, or no class is known.
     """
-    known, groups = _known(labels, clusters)
     from sklearn.metrics.cluster import contingency_matrix  # slow to import
 
+    known, groups = _known(labels, clusters)
     table = contingency_matrix(known, groups, sparse=True)
     return float(table.max(axis=0).sum() / len(known))
 

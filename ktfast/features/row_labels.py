@@ -98,10 +98,9 @@ def _names(ids: RowIds, named: bool) -> dict[str, Any]:
 
     if named:
         return {str(ids.column): ids.read()}
-    file = arrow.array([os.fsencode(ids.file)] * 1, arrow.binary())
-    with_name = file.cast(arrow.string()) if _is_utf8(ids.file) else file
+    name = ids.file if _is_utf8(ids.file) else os.fsencode(ids.file)
     return {
-        "file": with_name.take(arrow.array(np.zeros(ids.n, np.int64))),
+        "file": arrow.repeat(name, ids.n),
         "row": arrow.array(ids.first + np.arange(ids.n)),
     }
 

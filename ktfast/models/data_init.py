@@ -32,14 +32,7 @@ def fit_to_data(
     was_training = model.training
     model.eval()
     for layer in layers:
-        moments = _Moments()
-        hook = layer.register_forward_hook(moments.add)
-        try:
-            with torch.no_grad():
-                forward()
-        finally:
-            hook.remove()
-        mean, deviation = moments.read()
+        mean, deviation = _moments_of(layer, forward)
         varies = deviation > 0
         scale = torch.where(varies, 1 / deviation.where(varies, 1), 1)
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
@@ -72,17 +65,10 @@ def rescale_to_data(
     model.eval()
     before = 1.0
     for layer in layers:
-        moments = _Moments()
         weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
         with torch.no_grad():
             bias.mul_(before)
-        hook = layer.register_forward_hook(moments.add)
-        try:
-            with torch.no_grad():
-                forward()
-        finally:
-            hook.remove()
-        mean, deviation = moments.read()
+        mean, deviation = _moments_of(layer, forward)
         # The spread over all units: the mean of their variances, and the variance of their means.
         spread = float((deviation.square().mean() + mean.var(correction=0)).sqrt())
         if spread > 0:
@@ -91,6 +77,18 @@ def rescale_to_data(
                 bias.div_(spread)
             before /= spread
     model.train(was_training)
+
+
+def _moments_of(layer: nn.Module, forward: Callable[[], object]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every unit of a layer, float32 [units]."""
+    moments = _Moments()
+    hook = layer.register_forward_hook(moments.add)
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        hook.remove()
+    return moments.read()
 
 
 class _Moments:

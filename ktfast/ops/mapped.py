@@ -1,10 +1,11 @@
 """Copy rows of memory-mapped files. A file that becomes shorter raises an error. Internal.
 
 Another program may cut a file off while the file is mapped. Whoever then touches the mapped memory
-is killed by the signal SIGBUS. Rows that are not mapped but read (`LazyRows`) have the same
-functions. The system call `process_vm_readv` copies the memory instead: the
+is killed by the signal SIGBUS. The system call `process_vm_readv` copies the memory instead: the
 kernel stops at the first page that the file no longer has, and says how many bytes it has copied.
 The call costs as much time as copying the memory in the process.
+
+The functions also take `LazyRows`, which are read from files and not mapped.
 """
 
 import ctypes

@@ -1,9 +1,8 @@
 """Read cells and structs from MATLAB's .mat files of version 5 (`save -v6` and `-v7`).
 
 This is the part of the format that files of proposals and the masks of SBD use (MathWorks,
-"MAT-File Format"). Every
-size that the file states is checked against the bytes that are there. SciPy's reader supports
-more, but some damaged files crash SciPy's reader together with the process.
+"MAT-File Format"). Every size that the file states is checked against the bytes that are there.
+SciPy's reader supports more, but some damaged files crash SciPy's reader together with the process.
 """
 
 import math

@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
 
 from ktfast.errors import ConfigError
 from ktfast.models.student import Student
@@ -136,6 +135,8 @@ class StudentRCNN(_Features):
 
     def forward(self, images: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Classify regions and correct their boxes; see `ktfast.voc.heads.FastRCNN.forward`."""
+        from torchvision.ops import roi_pool  # slow to import
+
         corners = regions.float() - regions.new_tensor([0, 0, 0, 1, 1])
         maps = self.features(images).float()
         pooled = roi_pool(maps, corners, GRID, 1 / self.stride)

@@ -35,7 +35,7 @@ inline constexpr int32_t kRowsAhead = 12;
 // in turn, 45k and 55k with 4 rows, 46k and 57k with 8 rows, 44k and 59k with 16 rows.
 inline constexpr int32_t kRowsInTurn = 16;
 
-// numerators() of tile_math.h for a vector of pixels. Gray numerators are in v[0] only.
+// weighted() of tile_math.h for a vector of pixels. Gray numerators are in v[0] only.
 template <class V, Color color>
 KTFAST_HD void color_vectors(typename V::Words (&v)[3]) {
   if (color == Color::gray) v[0] = V::add(V::add(v[0], v[1]), v[2]);

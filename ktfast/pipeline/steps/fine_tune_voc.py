@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ktfast.config import Config, TrainingConfig, VocDetectionConfig, VocSection
-from ktfast.config.voc import OWN_MODELS
+from ktfast.config.protocols import OWN_NETWORKS
 from ktfast.errors import ConfigError
 from ktfast.evaluation.average_precision import AveragePrecisions, classification_precisions
 from ktfast.evaluation.results import ProtocolDetails
@@ -205,9 +205,9 @@ def check_protocol(run: RunFolder, protocol: str) -> None:
     """
     config = run.config
     for name in config.voc.models:
-        if name not in (*OWN_MODELS, *config.evaluate.models):
+        if name not in (*OWN_NETWORKS, *config.evaluate.models):
             raise ConfigError(
-                f"voc.models: {name!r} is unknown; give {', '.join(OWN_MODELS)} or a name of "
+                f"voc.models: {name!r} is unknown; give {', '.join(OWN_NETWORKS)} or a name of "
                 "evaluate.models"
             )
         _check_shape(run, protocol, name)
