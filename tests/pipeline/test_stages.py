@@ -511,7 +511,9 @@ def test_a_folder_without_classes_is_measured_without_labels(recipe, photographs
     assert -1 <= measured["agreement"]["untrained"] <= 1
     other = [*("--run", str(tmp_path / "other")), *command[2:]]
     assert main(["run", *other, "--data.test", str(photographs / "test")]) == 2
-    assert f"data.train ({flat}) has no labels" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"data.pretext ({flat}) has no labels for the probes" in message
+    assert "or give labelled images as data.train" in message
     # Labelled images of other kinds: fewer classes in the test set.
     test = tmp_path / "test"
     for name in ("moon", "coins"):
@@ -710,7 +712,7 @@ class TestBadInput:
             *("--data.pretext", str(tmp_path / "mixed")),
         )
         assert status == 2
-        assert "1 images lie in no class's folder, the first is loose.jpg" in message
+        assert "holds 1 image outside the folders of classes, the first is loose.jpg" in message
 
     def test_probe_labels_of_images_beside_the_classes(self, recipe, photographs, tmp_path):
         from ktfast.pipeline.run_folder import RunFolder
