@@ -155,7 +155,7 @@ def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
 
 
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
-    from ktfast.pipeline.chain import check_chain
+    from ktfast.pipeline.chain import check_chain, check_settings
     from ktfast.pipeline.feasibility import check_feasible
     from ktfast.pipeline.run_folder import record_configuration
     from ktfast.pipeline.steps.image_sets import is_prepared
@@ -184,6 +184,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
+            check_settings(run_folder, needed, redo)
             log_outlook(run_folder, needed, redo)
     # A stage that works has recorded the configuration. Not earlier: a call that corrects refused
     # options must not read them from this file.
