@@ -86,6 +86,14 @@ def test_every_stage_leaves_its_artifacts(finished):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_a_run_that_reaches_its_end_leaves_its_own_options(finished, recipe, photographs):
+    path = finished / "config.toml"
+    options = path.read_text()
+    path.write_text(options.replace('objective = "clusters"', 'objective = "regression"'))
+    assert main(["run", *arguments(finished, recipe, photographs)]) == 0
+    assert path.read_text() == options
+
+
 def test_the_same_command_does_nothing_twice(finished, recipe, photographs):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     assert main(["run", *arguments(finished, recipe, photographs)]) == 0
