@@ -79,6 +79,8 @@ def check_settings(run: RunFolder, stages: Collection[str], redo: Collection[str
     for stage in _ORDER[1:-1]:
         if stage not in stages or stage in redo:
             continue
+        if stage == "evaluate" and stands_alone(run) != stands_alone(run, stages):
+            continue  # the stage transfer comes first, and the question of evaluate depends on it
         for name, question in _questions(run, stage):
             begun = read_begun(run, name)
             options = dataclasses.replace(question, inputs={})

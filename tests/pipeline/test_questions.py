@@ -19,7 +19,7 @@ from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.prepared_images import HASHES
-from ktfast.pipeline.steps.questions import transfer_question
+from ktfast.pipeline.steps.questions import evaluate_question, transfer_question
 from ktfast.voc.data import VocSet
 from support.photographs import squares
 from support.pictures import photo_folder
@@ -341,3 +341,14 @@ def test_missing_features_are_refused_before_images_are_prepared(tmp_path):
     run = RunFolder(tmp_path / "run", load_config(None, given))
     with pytest.raises(ConfigError, match=r"cluster\.features .*no\.npz does not exist"):
         check_feasible(run, ["prepare"], prepared=False)
+
+
+def test_a_lost_transfer_is_no_change_of_the_options_of_evaluate(tmp_path):
+    given = {"data.pretext": str(tmp_path), "data.test": str(tmp_path)}
+    given["evaluate.models"] = {"other": {"network": "alexnet"}}
+    run = RunFolder(tmp_path, load_config(None, given))
+    (tmp_path / "transfer").mkdir()
+    (tmp_path / "evaluate").mkdir()
+    write_sealed(tmp_path / "evaluate/begun.json", evaluate_question(run).record())
+    (tmp_path / "transfer").rmdir()
+    check_settings(run, ["transfer", "evaluate"], [])
