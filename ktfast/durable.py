@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktfast.errors import DataError, reading, shown
+from ktfast.errors import ConfigError, DataError, reading, shown
 
 SEAL = "sha256"
 """Key under which a JSON object of `write_sealed` holds its own hash."""
@@ -66,6 +66,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse the name of a file that cannot be written, before the content is computed.
+
+    Parameters
+    ----------
+    path : path
+        The file, which need not exist.
+
+    Raises
+    ------
+    ConfigError
+        `path` is a folder, or its folder does not exist or does not let this process write.
+    """
+    place = Path(path).absolute().parent
+    if os.path.isdir(path):
+        raise ConfigError(f"{shown(path)} is a folder; give the name of a file")
+    if not place.is_dir():
+        raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"the folder of {shown(path)} does not allow this process to write; give a file in "
+            "another folder"
+        )
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

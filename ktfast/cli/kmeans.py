@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.cli.printing import print_line
-from ktfast.durable import replacing
+from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, shown
 from ktfast.features.datasets import is_dataset
 from ktfast.features.row_labels import check_label_file, write_labels
@@ -157,8 +157,8 @@ def _writer(path: Path) -> Callable[[Path, Clustering], None]:
         check_label_file(path)
     elif url_of(path) is not None:
         raise ConfigError(f"{shown(path)}: only a .parquet file is written to object storage")
-    elif not path.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
+    else:
+        check_place(path)
     return writers[path.suffix]
 
 

@@ -17,6 +17,7 @@ from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
 from ktfast.pipeline import runner
 from ktfast.pipeline.grid.cells import GRIDS, read_grid, shipped_grid, sweep_cells
+from ktfast.pipeline.grid.run_cells import run_cells
 from ktfast.pipeline.question import Question
 from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.shared_results import shared_entry
@@ -366,6 +367,14 @@ def test_a_sweep_prepares_and_extracts_once(tmp_path, photographs):
 
 
 @pytest.mark.slow
+def test_an_unknown_teacher_is_refused_before_the_first_run(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('controls = false\n[teachers.a]\n[teachers.b]\nfeatures.source = "hogg"\n')
+    with pytest.raises(ConfigError, match=r"^b-student-.*: features\.source 'hogg' is unknown"):
+        run_cells(read_grid(path, tmp_path / "out"), tmp_path / "out", trust_source=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_cell_that_cannot_run_does_not_stop_the_others(tmp_path, photographs, capsys):
     out = tmp_path / "out"
     command = ["sweep", "--vary", "cluster.n_clusters=500,3", "--out", str(out)]

@@ -13,6 +13,7 @@ from ktfast.models import initialize
 from ktfast.pipeline.grid.cells import Cell
 from ktfast.pipeline.runner import run
 from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
+from ktfast.pipeline.steps.teacher import check_source
 from ktfast.report.comparison.cells import ROW
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,13 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> Gri
     Raises
     ------
     InputError
-        `folder` is a file.
+        `folder` is a file, or the `features.source` of a cell is unknown.
     """
+    for cell in cells:
+        try:
+            check_source(cell.config)
+        except InputError as error:
+            raise type(error)(f"{cell.name}: {error}") from error
     result = GridResult()
     for number, cell in enumerate(cells, 1):
         place = folder / RUNS / cell.name
