@@ -188,6 +188,27 @@ def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
         logger.warning("pretext: %s", sentence)
 
 
+def check_networks(run: RunFolder) -> None:
+    """Check the source of the features and the networks of a run, without looking at images.
+
+    Raises
+    ------
+    ConfigError
+        An option of a network is impossible.
+    """
+    check_source(run.config)
+    with torch.device("meta"):
+        _check_task(run)
+        _check_target(run, ("transfer",))
+
+
+def _check_task(run: RunFolder) -> None:
+    """Check the network that learns the pretext task, if the run trains one."""
+    config = run.config
+    if learns_task(config) and may_load_task(run):
+        build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
+
+
 def _check_teacher(run: RunFolder, sets: Sets) -> None:
     """Check the network of the pretext task, and its layers whose features are clustered."""
     config = run.config
@@ -196,8 +217,7 @@ def _check_teacher(run: RunFolder, sets: Sets) -> None:
         return
     if not may_load_task(run):
         return
-    if learns_task(config):
-        build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
+    _check_task(run)
     for part, crop in zip(config.features.teachers, teacher_crops(config), strict=True):
         if part in parts:
             _check_trunk(config, sets, teacher_trunk(config, part.layer), part.layer, crop)

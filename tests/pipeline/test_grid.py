@@ -16,6 +16,7 @@ from ktfast.config import Config, load_config
 from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
 from ktfast.pipeline import runner
+from ktfast.pipeline.feasibility import check_networks
 from ktfast.pipeline.grid.cells import GRIDS, read_grid, shipped_grid, sweep_cells
 from ktfast.pipeline.grid.run_cells import run_cells
 from ktfast.pipeline.question import Question
@@ -122,6 +123,8 @@ def test_a_shipped_grid_loads_by_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = read_grid(shipped_grid(Path(name)), tmp_path)
     assert f"ktfast compare {name} --out" in (GRIDS / f"{name}.toml").read_text()
+    for cell in cells[:5]:  # one seed
+        check_networks(RunFolder(tmp_path, cell.config))
     seeds = {cell.config.seed for cell in cells}
     assert seeds == ({0} if name.startswith("scales") else {0, 1, 2})
 
@@ -366,15 +369,26 @@ def test_a_sweep_prepares_and_extracts_once(tmp_path, photographs):
     }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_an_unknown_teacher_is_refused_before_the_first_run(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ('features.source = "hogg"', r"features\.source 'hogg' is unknown"),
+        (
+            'pretext.trunk = "alexnet"\npretext.tile_size = 24',
+            "tile_size 24 is too small for",
+        ),
+        ('evaluate.layers = ["conv9"]', r"evaluate\.layers: 'conv9' is unknown"),
+    ],
+)
+def test_an_impossible_run_is_refused_before_the_first_run(tmp_path, options, problem):
     path = tmp_path / "grid.toml"
-    path.write_text('controls = false\n[teachers.a]\n[teachers.b]\nfeatures.source = "hogg"\n')
-    with pytest.raises(ConfigError, match=r"^b-student-.*: features\.source 'hogg' is unknown"):
+    path.write_text(f"controls = false\n[teachers.a]\n[teachers.b]\n{options}\n")
+    with pytest.raises(ConfigError, match=f"^b-student-.*: {problem}"):
         run_cells(read_grid(path, tmp_path / "out"), tmp_path / "out", trust_source=False)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_run_does_not_stop_the_others(tmp_path, photographs, capsys):
     out = tmp_path / "out"
     command = ["sweep", "--vary", "cluster.n_clusters=500,3", "--out", str(out)]
