@@ -60,6 +60,11 @@ def matrices_of(
     return [_matrix(part, f"{name}[{i}]", reads, converts_to) for i, part in enumerate(parts)]
 
 
+def read_as(dtype: np.dtype[Any]) -> str:
+    """Name the dtype as which K-means reads numbers of NumPy of a dtype."""
+    return dtype.name if dtype.isnative and dtype.name in READ else "float64"
+
+
 def host_matrix(given: Any, name: str) -> Float64:
     """Convert centres that a user gives to one finite matrix float64 [k, d] on the host.
 
