@@ -118,6 +118,11 @@ class FeatureStore:
             return cls._open_dataset(path, paths)
         if path.is_file():
             return cls._open_file(path, paths)
+        if path.suffix and not path.exists():
+            raise DataError(
+                f"{shown(path)} does not exist; give the name of a file of features, or of a folder"
+                " that the features stage wrote"
+            )
         manifest = read_manifest(path)
         if not manifest["complete"]:
             raise DataError(

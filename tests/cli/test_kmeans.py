@@ -132,7 +132,8 @@ def test_files_that_hold_no_features_are_refused_by_name(tmp_path, rows, capsys)
     [
         ({"-o": "labels.txt"}, r"labels.txt: give a file name that ends in .npy, .npz, .csv"),
         ({"-k": "601"}, "n_samples=600 should be >= n_clusters=601"),
-        ({"file": "missing.npy"}, "missing.npy"),
+        ({"file": "missing.npy"}, "missing.npy does not exist; give the name of a file"),
+        ({"file": "missing.parquet"}, "missing.parquet does not exist; give the name of a file"),
         ({"file": "narrow.npy"}, "all files must have rows of one length"),
         ({"-o": "none/labels.npy"}, "none/labels.npy does not exist; make this folder first"),
     ],
