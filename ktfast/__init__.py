@@ -35,11 +35,27 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's module on first use (PEP 562)."""
+    """Import a public name's module on first use (PEP 562).
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The name needs a package that is not installed. The message names the extra to install.
+    """
     if name in ("faiss_compat", "ops"):
         return importlib.import_module(f"ktfast.{name}")
     if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            missing = str(error.name).partition(".")[0]
+            if missing == __name__:
+                raise
+            raise ModuleNotFoundError(
+                f"{missing} is not installed, and ktfast.{name} needs it: "
+                'pip install "ktfast[train]"',
+                name=error.name,
+            ) from error
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,6 +59,14 @@ def test_every_python_of_the_wheels_is_promised():
     assert PROJECT["requires-python"] == f">=3.{min(map(int, built))}"
 
 
+def test_free_threading_is_declared_by_wheels_classifier_and_modules():
+    assert re.search(r"cp3\d+t-", PYPROJECT["tool"]["cibuildwheel"]["build"])
+    assert any("Free Threading" in text for text in PROJECT["classifiers"])
+    for module in ("cpu", "cuda"):
+        source = ROOT / f"csrc/bindings/bind_{module}.cpp"
+        assert "py::mod_gil_not_used()" in source.read_text(encoding="utf-8")
+
+
 def test_the_changelog_describes_the_version_in_four_sections():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]

@@ -42,11 +42,19 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _expand_home(cls, value: Any, info: ValidationInfo) -> Any:
-        """Replace a leading ~ of a path by the home folder, as a shell does."""
+        """Replace a leading ~ of a path by the home folder, as a shell does.
+
+        An empty text means "not set", as on the command line. Python would read the text as the
+        current folder.
+        """
         kind = cls.model_fields[info.field_name or ""].annotation
         if not isinstance(value, str | Path) or Path not in (kind, *get_args(kind)):
             return value
-        return os.path.expanduser(value)
+        if value != "":
+            return os.path.expanduser(value)
+        if type(None) not in get_args(kind):
+            raise ValueError("the path is empty, but this option needs one; give a path")
+        return None
 
     def unused(self) -> Collection[str]:
         """Name the options of this section that other options of the section leave without effect.

@@ -99,7 +99,7 @@ def _export_onnx(model: ImageModel, pixels: Tensor, path: Path) -> Callable[[Ten
             ) from error
     import onnxruntime
 
-    exported = torch.onnx.export(_program(model, pixels), (pixels,), dynamo=True)
+    exported = torch.onnx.export(_program(model, pixels), (pixels,), dynamo=True, verbose=False)
     assert exported is not None
     with replacing(path) as file:
         file.write(exported.model_proto.SerializeToString())

@@ -29,6 +29,7 @@ from ktfast.pipeline.run_folder import remedy_of
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
 
 Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+_SOURCES = "give a run folder, or a weights.safetensors that ktfast wrote"
 
 
 class ImageModel(nn.Module):
@@ -211,6 +212,8 @@ def load(
     >>> vectors = model.embed(["new.jpg", "other.jpg"])  # doctest: +SKIP
     """
     path = Path(source)
+    if not path.exists():
+        raise DataError(f"{shown(path)} does not exist; {_SOURCES}")
     if isinstance(device, str):
         device = resolve_device(device)
     if path.is_dir():
@@ -245,8 +248,7 @@ def _weights_of_run(folder: Path, which: str) -> Path:
 
 def _facts_in(path: Path) -> dict[str, Any]:
     """Read the description of a network from the header of its weight file."""
-    remedy = "give a run folder, or a weights.safetensors that ktfast wrote"
-    with reading(path, "a weight file", remedy):
+    with reading(path, "a weight file", _SOURCES):
         entry = read_header(path, HEADER)
         facts: dict[str, Any] = json.loads(entry) if entry is not None else {}
     if not facts:

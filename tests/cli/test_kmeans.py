@@ -137,6 +137,7 @@ def test_files_that_hold_no_features_are_refused_by_name(tmp_path, rows, capsys)
         ({"file": "wide.npy"}, "x.npy float32, "),
         ({"file": "wide.npy"}, "wide.npy float64; write the files again in one type"),
         ({"file": "nan.npy"}, "NaN in row 601 (row 1 of X[1], "),
+        ({"file": "missing.parquet"}, "missing.parquet does not exist; give a file of features"),
         ({"file": "narrow.npy"}, "all files must have rows of one length"),
         ({"-o": "none/labels.npy"}, "none/labels.npy does not exist; make this folder first"),
     ],

@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+import ktfast
 from ktfast.cli import doctor
 from ktfast.cli.doctor import examine
 from ktfast.cli.main import _COMMANDS, main
@@ -122,6 +123,17 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, capsys, tmp_pat
         "ktfast: missing_ is not installed, and this command needs it: "
         'pip install "ktfast[train]"\n'
     )
+
+
+def test_a_public_name_names_the_missing_package_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(ktfast._HOMES, "load", "missing_.module")
+    monkeypatch.delitem(vars(ktfast), "load", raising=False)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        _ = ktfast.load
+    assert str(caught.value) == (
+        'missing_ is not installed, and ktfast.load needs it: pip install "ktfast[train]"'
+    )
+    assert caught.value.name == "missing_"
 
 
 def test_the_doctor_says_what_each_process_of_torchrun_gets(monkeypatch):

@@ -216,6 +216,15 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert config.features.source == "~b"
 
 
+def test_an_empty_path_means_not_set(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[data]\ntrain = ""\n')
+    assert load_config(path).data.train is None
+    sets = {"other": {"train": "", "test": "photographs"}}
+    with pytest.raises(ConfigError, match=r"evaluate\.sets\.other\.train: the path is empty"):
+        parse_config({"evaluate": {"sets": sets}})
+
+
 def test_class_names_differ():
     with pytest.raises(ConfigError, match=r"voc\.classes: .*each name once, got cat several"):
         parse_config({"voc": {"classes": ["cat", "dog", "cat"]}})
