@@ -165,6 +165,8 @@ class TrainingResult:
         Accuracy of guessing; only pretext tasks have one.
     at_chance : bool
         Whether the network was no better than guessing on the images of the last training steps.
+    remedy : str
+        What to change in a pretext task at chance; empty for other trainings.
     task : str
         Name of the pretext task.
     measure : str
@@ -187,6 +189,7 @@ class TrainingResult:
     neighbours: float | None = None
     untrained_neighbours: float | None = None
     held_out: LearntFeatures | None = None
+    remedy: str = ""
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
@@ -204,6 +207,7 @@ class TrainingResult:
             neighbours=number(neighbours.get("trained")),
             untrained_neighbours=number(neighbours.get("untrained")),
             held_out=LearntFeatures.from_json(value.get("held_out")),
+            remedy=str(value.get("remedy", "")),
         )
 
 

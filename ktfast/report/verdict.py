@@ -180,11 +180,11 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
             followers = "the transfer that follows from the features"
             if cluster is not None:
                 followers = "the clusters and the transfer that follow from the features"
+            advice = f"{pretext.remedy}." if pretext.remedy else "log.txt says what helps."
             sentences.append(
                 "The network was hardly better than guessing when its training on the pretext task "
-                "ended. Its "
-                f"features, and {followers}, say little about {pretext.task}. The warning in "
-                "log.txt says what helps."
+                f"ended. The network's features, and {followers}, say little about {pretext.task}. "
+                f"{advice}"
             )
     if pretext is not None:
         sentences += _features_finding(pretext)

@@ -168,6 +168,8 @@ def train_pretext(
             "chance": guessing.accuracy,
             "at_chance": guessing.at_chance(summary.metrics),
         }
+        if metrics["at_chance"]:
+            metrics["remedy"] = guessing.remedy
     return TrainedPretext(task, summary, metrics, outputs)
 
 
