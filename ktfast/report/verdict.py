@@ -202,6 +202,12 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
 
 def _features_finding(pretext: TrainingResult) -> list[str]:
     """Say whether the pretext network's features are better than those of random weights."""
+    if pretext.agreement is not None and pretext.untrained_agreement is not None:
+        return [
+            "Two clusterings of the pretext network's features with different seeds agree with an "
+            f"adjusted Rand index of {pretext.agreement:.2f}, and those of random weights of "
+            f"{pretext.untrained_agreement:.2f}."
+        ]
     trained, untrained = pretext.neighbours, pretext.untrained_neighbours
     if trained is None or untrained is None:
         return []
