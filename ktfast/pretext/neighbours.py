@@ -17,7 +17,6 @@ from ktfast.evaluation.unlabelled import adjusted_rand_index
 from ktfast.features.teachers import trunk_teacher
 from ktfast.images.in_order import in_order
 from ktfast.images.source import ImageSource
-from ktfast.kmeans import KMeans
 from ktfast.models import Trunk
 from ktfast.training.classification import evaluating
 
@@ -139,6 +138,8 @@ class Judge:
         1 means equal clusterings, and about 0 independent ones. None if a feature is NaN or
         infinite.
         """
+        from ktfast.kmeans import KMeans  # loads scikit-learn, which is slow
+
         features = self._features().float().cpu()
         if not bool(torch.isfinite(features).all()):
             return None
