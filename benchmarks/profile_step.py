@@ -13,7 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ktfast.images.feeds.make import make_feed
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import prepare
 from ktfast.models import initialize
+from ktfast.ops import jigsaw_tiles
 from ktfast.pipeline.steps.networks import pretext_trunk
 from ktfast.pretext import task as puzzle_task
 from ktfast.pretext.jigsaw import TilePretext
@@ -51,12 +52,12 @@ GROUPS = {
 TILES, LOSS, REST = "tiles (ktfast's kernel)", "loss and other operators", "feed and the rest"
 
 
-class Clock(TorchDispatchMode):
+class Clock(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Add up the processor time of every operator, by group; `rows` has one entry per step."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.step: Counter[str] = Counter()
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.step: defaultdict[str, float] = defaultdict(float)
         self.rows: list[dict[str, float]] = []
         self.began: float | None = None
         self.in_tiles = False
@@ -89,9 +90,6 @@ class Clock(TorchDispatchMode):
         self.began = now
 
 
-jigsaw_tiles = puzzle_task.jigsaw_tiles
-
-
 class Watched:
     """A puzzle task that tells the clock when a step begins."""
 
@@ -121,17 +119,21 @@ def main() -> None:
     initialize(task.model)
     side, batch_size = pretext.tile_size, pretext.training.batch_size
     with FlopCounterMode(display=False) as counter:
-        task.model(torch.zeros(batch_size, task.model.n_tiles, 3, side, side)).sum().backward()
+        task.model(torch.zeros(batch_size, pretext.grid**2, 3, side, side)).sum().backward()
     flops = {str(key): value for key, value in counter.get_flop_counts()["Global"].items()}
     clock = Clock()
-    puzzle_task.jigsaw_tiles = clock.tiles
+    vars(puzzle_task)["jigsaw_tiles"] = clock.tiles
     with tempfile.TemporaryDirectory() as folder:
         images = prepare(
             ImageIndex.scan(arguments.folder), Path(folder) / "images",
             short_side=config.data.short_side, format="raw", n_threads=1,
         )  # fmt: skip
-        size = {"size": pretext.crop, "batch_size": batch_size}
-        with make_feed(images, **size, seed=config.seed, kind="resident") as feed, clock:
+        with (
+            make_feed(
+                images, size=pretext.crop, batch_size=batch_size, seed=config.seed, kind="resident"
+            ) as feed,
+            clock,
+        ):
             values = {"epochs": arguments.steps / feed.batches_per_epoch}
             train(
                 Watched(task, clock), feed, pretext.training.model_copy(update=values),
