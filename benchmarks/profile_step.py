@@ -60,6 +60,7 @@ class Clock(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.step: defaultdict[str, float] = defaultdict(float)
         self.rows: list[dict[str, float]] = []
         self.began: float | None = None
+        self.is_full = False
         self.in_tiles = False
 
     def __torch_dispatch__(
@@ -80,25 +81,25 @@ class Clock(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.step[TILES] += time.thread_time() - start
         return result
 
-    def next_step(self) -> None:
-        """Close the row of the last step."""
+    def next_step(self, *, is_full: bool) -> None:
+        """Close the row of the last step; only a step with a full batch has one."""
         now = time.thread_time()
-        if self.began is not None:
+        if self.began is not None and self.is_full:
             rest = now - self.began - sum(self.step.values())
             self.rows.append({**self.step, REST: rest})
         self.step.clear()
-        self.began = now
+        self.began, self.is_full = now, is_full
 
 
 class Watched:
-    """A puzzle task that tells the clock when a step begins."""
+    """A puzzle task that tells the clock when a step begins. Trials have smaller batches."""
 
-    def __init__(self, task: TilePretext, clock: Clock) -> None:
-        self.task, self.model, self.clock = task.puzzles, task.model, clock
+    def __init__(self, task: TilePretext, clock: Clock, full: int) -> None:
+        self.task, self.model, self.clock, self.full = task.puzzles, task.model, clock, full
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
         """Loss of a batch."""
-        self.clock.next_step()
+        self.clock.next_step(is_full=len(batch) == self.full)
         return self.task.step(batch, epoch)
 
 
@@ -136,7 +137,7 @@ def main() -> None:
         ):
             values = {"epochs": arguments.steps / feed.batches_per_epoch}
             train(
-                Watched(task, clock), feed, pretext.training.model_copy(update=values),
+                Watched(task, clock, batch_size), feed, pretext.training.model_copy(update=values),
                 Path(folder), name="step", seed=config.seed,
                 metrics_path=Path(folder) / "metrics.jsonl", progress=False,
             )  # fmt: skip

@@ -206,7 +206,8 @@ def _features_finding(pretext: TrainingResult) -> list[str]:
         return [
             "Two clusterings of the pretext network's features with different seeds agree with an "
             f"adjusted Rand index of {pretext.agreement:.2f}, and those of random weights of "
-            f"{pretext.untrained_agreement:.2f}."
+            f"{pretext.untrained_agreement:.2f}. The agreement says how clearly features form "
+            "groups, not which features are better."
         ]
     trained, untrained = pretext.neighbours, pretext.untrained_neighbours
     if trained is None or untrained is None:
