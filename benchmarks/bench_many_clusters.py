@@ -1,6 +1,6 @@
 """The CPU-seconds of an assignment pass against the number of centres, with and without boxes.
 
-    python benchmarks/bench_many_clusters.py FOLDER [--features 128] [--clusters 4096 16384 65536]
+    python benchmarks/bench_many_clusters.py FOLDER [--clusters 4096 16384 65536] [--plot FILE]
 
 The vectors are patches of 16 x 16 pixels of the photographs in FOLDER: 768 numbers, or their
 leading principal coordinates. The centres are patches, and other patches are assigned to them. Each
@@ -111,31 +111,60 @@ def faiss_pass(x: Float32, centers: Float32) -> float | None:
     return time.process_time() - started
 
 
+def draw(path: Path, title: str, clusters: list[int], found: list[dict[str, float]]) -> None:
+    """Draw the CPU-seconds of a later pass, and of faiss, against the number of centres."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "many-clusters"
+    figure, axes = pyplot.subplots(figsize=(5.5, 3.8), layout="constrained")
+    lines = {
+        "faiss": ("faiss", "s--", "#757575"),
+        "later": ("ktfast, all centres", "o-", "#00796b"),
+        "later, boxes": ("ktfast, with boxes", "o-", "#d84315"),
+    }
+    for name, (label, style, color) in lines.items():
+        if name in found[0]:
+            seconds = [each[name] for each in found]
+            axes.loglog(clusters, seconds, style, ms=4, color=color, label=label)
+    axes.set(xlabel="clusters", ylabel="CPU-seconds of a later pass")
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks(clusters, labels=[f"{k:,}" for k in clusters])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--features", type=int, default=128)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--clusters", type=int, nargs="+", default=[4096, 16_384, 65_536])
+    parser.add_argument("--plot", type=Path, help="file for a plot of the later passes")
     arguments = parser.parse_args()
     x = patches(arguments.folder, arguments.rows + max(arguments.clusters))
     if arguments.features < x.shape[1]:
         x = reduced(x, arguments.features)
-    rows, before = x[: arguments.rows], None
-    for k in arguments.clusters:
+    rows, measured = x[: arguments.rows], list[dict[str, float]]()
+    for i, k in enumerate(arguments.clusters):
         centers = x[arguments.rows : arguments.rows + k]
         found = passes(rows, centers.astype(np.float64))
         peer = faiss_pass(rows, centers)
         if peer is not None:
             found["faiss"] = peer
         print(f"d {x.shape[1]}, k {k}: " + ", ".join(f"{n} {s:.3f}" for n, s in found.items()))
-        if before is not None:
-            slopes = (
-                f"{name} {math.log(found[name] / before[1][name]) / math.log(k / before[0]):.2f}"
-                for name in found
-            )
+        if measured:
+            growth = math.log(k / arguments.clusters[i - 1])
+            slopes = (f"{n} {math.log(s / measured[-1][n]) / growth:.2f}" for n, s in found.items())
             print("  grows as k to the power of: " + ", ".join(slopes), flush=True)
-        before = k, found
+        measured.append(found)
+    if arguments.plot:
+        title = f"{arguments.rows:,} patches x {x.shape[1]}"
+        draw(arguments.plot, title, arguments.clusters, measured)
 
 
 if __name__ == "__main__":

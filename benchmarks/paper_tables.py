@@ -99,10 +99,10 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self._summaries: dict[str, EvaluationSummary] = {}
-        for place in sorted((folder / "runs").iterdir()):
-            summary = RunReader(place).evaluation()
+        for stage in sorted(folder.glob("runs/*/evaluate")):  # a failed run lacks the stage
+            summary = RunReader(stage.parent).evaluation()
             if summary is not None:
-                self._summaries[place.name] = summary
+                self._summaries[stage.parent.name] = summary
 
     def values(self, row: Row, measure: str, layer: str, images: str = "") -> dict[int, float]:
         """Accuracy in % by seed; empty if no run is finished."""

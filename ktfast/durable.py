@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ktfast.errors import DataError, reading, shown
+from ktfast.errors import ConfigError, DataError, reading, shown
 
 SEAL = "sha256"
 """Key under which a JSON object of `write_sealed` holds its own hash."""
@@ -30,6 +30,8 @@ _TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp", re.DOTALL)
 _SETTLED_NS = 100_000_000
 
 _known: dict[tuple[Any, ...], str] = {}
+_sound: set[bytes] = set()
+"""SHA-256 of the contents in which `read_sealed` has found no damage."""
 
 
 @contextlib.contextmanager
@@ -64,6 +66,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse the name of a file that cannot be written, before the content is computed.
+
+    Parameters
+    ----------
+    path : path
+        The file, which need not exist.
+
+    Raises
+    ------
+    ConfigError
+        `path` is a folder, or its folder does not exist or does not let this process write.
+    """
+    place = Path(path).absolute().parent
+    if os.path.isdir(path):
+        raise ConfigError(f"{shown(path)} is a folder; give the name of a file")
+    if not place.is_dir():
+        raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"the folder of {shown(path)} does not allow this process to write; give a file in "
+            "another folder"
+        )
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -164,12 +191,19 @@ def read_sealed(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
         data = Path(path).read_bytes()
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(data)
-        # A changed space leaves the value as it was; the comparison finds such a change, too.
-        if isinstance(value, dict) and data == _as_text(value):
-            digest = value.pop(SEAL, None)
-            if digest == sha256_json(value):
-                return value
+        content = hashlib.sha256(data).digest()
+        if content in _sound or _seal_holds(data, value):
+            _sound.add(content)
+            return {k: v for k, v in value.items() if k != SEAL}
     raise DataError(f"{shown(path)} is damaged; {remedy}")
+
+
+def _seal_holds(data: bytes, value: Any) -> bool:
+    """Whether a JSON value and the text that it was read from are as `write_sealed` wrote them."""
+    # A changed space leaves the value as it was; the comparison of the texts finds such a change.
+    if not isinstance(value, dict) or data != _as_text(value):
+        return False
+    return value.get(SEAL) == sha256_json({k: v for k, v in value.items() if k != SEAL})
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

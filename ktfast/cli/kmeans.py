@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.cli.printing import print_line
-from ktfast.durable import replacing
+from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, shown
 from ktfast.features.datasets import is_dataset
 from ktfast.features.row_labels import check_label_file, write_labels
@@ -85,13 +85,7 @@ def kmeans(options: argparse.Namespace) -> int:
     if options.out.suffix == ".parquet" and all(map(is_dataset, options.files)):
         paths = "ignored"  # the paths are read file by file when the labels are written
     stores = [FeatureStore.open(path, verify=True, paths=paths) for path in options.files]
-    widths = {store.dim for store in stores}
-    if len(widths) > 1:
-        raise ConfigError(
-            "all files must have rows of one length, got "
-            + ", ".join(f"{shown(store.path)} [{store.n}, {store.dim}]" for store in stores)
-            + "; cluster files with rows of different lengths one by one"
-        )
+    _check_alike(stores)
     model = KMeans(
         options.clusters,
         init=options.init,
@@ -112,6 +106,24 @@ def kmeans(options: argparse.Namespace) -> int:
         f"inertia {model.inertia_:.7g} after {model.n_iter_} iterations"
     )
     return 0
+
+
+def _check_alike(stores: list[FeatureStore]) -> None:
+    """Refuse files whose rows differ in length or in the type that K-means reads."""
+    from ktfast.kmeans.containers import read_as
+
+    if len({store.dim for store in stores}) > 1:
+        raise ConfigError(
+            "all files must have rows of one length, got "
+            + ", ".join(f"{shown(store.path)} [{store.n}, {store.dim}]" for store in stores)
+            + "; cluster files with rows of different lengths one by one"
+        )
+    if len({read_as(store.dtype) for store in stores}) > 1:
+        raise ConfigError(
+            "all files must hold numbers of one type, got "
+            + ", ".join(f"{shown(store.path)} {store.dtype}" for store in stores)
+            + '; write the files again in one type, for example array.astype("float32")'
+        )
 
 
 @dataclass(frozen=True)
@@ -157,8 +169,8 @@ def _writer(path: Path) -> Callable[[Path, Clustering], None]:
         check_label_file(path)
     elif url_of(path) is not None:
         raise ConfigError(f"{shown(path)}: only a .parquet file is written to object storage")
-    elif not path.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")
+    else:
+        check_place(path)
     return writers[path.suffix]
 
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _EXPLAINED = {"OutOfMemoryError", "CommunicationError"}
 """RuntimeErrors that are no faults of ktfast."""
 
+_ONE_STEP = {"embed", "assign", "export", "kmeans", "report"}
+"""Commands that write their file at the end, and keep nothing if they stop earlier."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -96,10 +99,14 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> tuple[str, int]:
     again = "the same command without --redo" if redone else "the same command"
     if isinstance(error, KeyboardInterrupt):
         status = 128 + getattr(error, "signal", signal.SIGINT)
+        if arguments[0] in _ONE_STEP:
+            return f"interrupted; {again} starts anew", status
         return f"interrupted; {again} goes on from what was saved", status
     assert isinstance(error, OSError)
     advice = "free some space and " if error.errno == errno.ENOSPC else ""
     place = f" ({error.filename})" if error.filename else ""
+    if arguments[0] in _ONE_STEP:
+        return f"{error.strerror or error}{place}; {advice}run {again} again", 1
     return (
         f"{error.strerror or error}{place}; finished work is kept: {advice}run {again} to go on",
         1,

@@ -230,6 +230,13 @@ def _unknown(argument: str, chosen: argparse.ArgumentParser, stage: str) -> str:
     """
     own = "" if stage == "run" else section_of(stage)
     flags = [flag[2:] for flag in chosen._option_string_actions if flag.startswith("--")]
+    given = argument.lstrip("-").partition("=")[0]
+    for flag in flags:
+        if given.startswith(f"{flag}."):  # an entry of a table, such as evaluate.sets.NAME.train
+            entry = "..."
+            for key in reversed(given[len(flag) + 1 :].split(".")):
+                entry = f"{{{key} = {entry}}}"
+            return f"unknown argument {argument}: give the whole table, as in --{flag} '{entry}'"
     # A stage's own options have a second flag without the section; the full name is shown.
     full = {flag for flag in flags if "." in flag or f"{own}.{flag}" not in flags}
     names = guess(argument, [flag for flag in flags if flag in full], own)

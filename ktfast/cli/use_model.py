@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.cli.printing import print_line
+from ktfast.durable import check_place
+from ktfast.errors import ConfigError, shown
 
 
 def add_commands(commands: Any) -> None:
@@ -69,6 +71,9 @@ def assign(options: argparse.Namespace) -> int:
     """Run `ktfast assign`; return the exit status."""
     from ktfast.pipeline.assign_folder import assign_folder
 
+    if options.out.suffix != ".csv":
+        raise ConfigError(f"{shown(options.out)}: give a file name that ends in .csv")
+    check_place(options.out)
     found = assign_folder(options.run, options.photographs, trust_source=options.trust_source)
     found.write_csv(options.out)
     print_line(f"{options.out}: {len(found.paths)} photographs, {len(found.skipped)} left out")

@@ -95,3 +95,14 @@ class DataConfig(Section):
         roles["train"] = self.train or roles["transfer"]
         roles["test"] = self.test
         return {role: folder for role, folder in roles.items() if folder is not None}
+
+    def option_of(self, role: str) -> str:
+        """Name the option that gives the folder of a role, such as "data.pretext" for "cluster".
+
+        If no option gives a folder, the name is that of the role's own option.
+        """
+        chain = {"train": "transfer", "transfer": "cluster", "cluster": "pretext"}
+        source: str | None = role
+        while source is not None and getattr(self, source) is None:
+            source = chain.get(source)
+        return f"data.{source or role}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ktfast.evaluation.copies import Copies, copies_of
 from ktfast.evaluation.headline import Headline
 from ktfast.evaluation.json_values import (
     Json,
@@ -422,6 +423,8 @@ class EvaluationSummary:
     fine_tuned : list of LowLabelRegime
         Networks that were trained as a whole on a share of the labels. The only layer of each
         network has the name "whole network".
+    copies : list of Copies
+        Test images that are copies of images that the probes or the networks learnt from.
     """
 
     metric: str = "accuracy"
@@ -439,6 +442,7 @@ class EvaluationSummary:
     sets: "dict[str, EvaluationSummary]" = field(default_factory=dict)
     variants: dict[str, VariantTable] = field(default_factory=dict)
     fine_tuned: list[LowLabelRegime] = field(default_factory=list)
+    copies: list[Copies] = field(default_factory=list)
 
     def to_json(self) -> Json:
         """JSON object of the summary; without optional parts that were not run."""
@@ -454,6 +458,8 @@ class EvaluationSummary:
         value["low_label"] = [regime.to_json() for regime in self.low_label]
         if tuned := value.pop("fine_tuned"):
             value["fine_tuned"] = [regime.to_json() for regime in tuned]
+        if copies := value.pop("copies"):
+            value["copies"] = [found.to_json() for found in copies]
         if retraining is not None:
             value["retrained"] = retraining.mean_per_class
             value["retrained_top1"] = retraining.top1
@@ -480,6 +486,7 @@ class EvaluationSummary:
             linear_top1=by_model(value.get("linear_top1")),
             low_label=_regimes(value.get("low_label")),
             fine_tuned=_regimes(value.get("fine_tuned")),
+            copies=copies_of(value.get("copies")),
             protocol=mapping(value.get("protocol")),
             retraining=retraining if retraining.mean_per_class else None,
             random_clusters=ClusterQuality.from_json(clusters) if clusters is not None else None,

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass, field
 
+from ktfast.evaluation.copies import Copies, copies_of
 from ktfast.evaluation.json_values import Json, mapping, number, numbers
 from ktfast.evaluation.results import Draws, ProtocolDetails, draws_of
 
@@ -96,16 +97,22 @@ class VocSummary:
         Scores of each model.
     images : dict of str to int
         Number of "train" and "test" images.
+    copies : list of Copies
+        Test photographs that are copies of training photographs.
     """
 
     measure: str
     models: dict[str, VocRow]
     images: dict[str, int]
+    copies: list[Copies] = field(default_factory=list)
 
     def to_json(self) -> Json:
         """JSON object of the summary."""
         models = {name: row.to_json() for name, row in self.models.items()}
-        return {"measure": self.measure, "models": models, "images": self.images}
+        value: Json = {"measure": self.measure, "models": models, "images": self.images}
+        if self.copies:
+            value["copies"] = [copies.to_json() for copies in self.copies]
+        return value
 
     @classmethod
     def from_json(cls, value: Json) -> "VocSummary":
@@ -119,4 +126,5 @@ class VocSummary:
                 if isinstance(row, dict)
             },
             images={key: int(n) for key, n in numbers(value.get("images")).items()},
+            copies=copies_of(value.get("copies")),
         )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast import durable
-from ktfast.errors import DataError
+from ktfast.errors import DataError, shown
 from ktfast.readers import read_npy
 
 MANIFEST = "manifest.json"
@@ -23,8 +23,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     DataError
         The manifest is missing, damaged or of another schema.
     """
+    if not folder.exists():
+        raise DataError(
+            f"{shown(folder)} does not exist; give a file of features, or a folder that "
+            "`ktfast features` wrote"
+        )
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"no features in {folder} ({MANIFEST} is missing); run the features stage")
+        raise DataError(
+            f"no features in {shown(folder)} ({MANIFEST} is missing); run the features stage, or "
+            "give a folder of Parquet files"
+        )
     manifest = durable.read_sealed(folder / MANIFEST, REMEDY)
     if manifest.get("schema") != SCHEMA:
         raise DataError(

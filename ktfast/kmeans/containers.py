@@ -5,6 +5,7 @@ are arrays of NumPy (also memory-mapped), torch and CuPy, objects with DLPack's 
 frames, lists of numbers, and sequences of matrices.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +16,13 @@ from sklearn.utils.validation import check_array
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.data.workspace import float64_on_host
-from ktfast.native.arrays import contiguous, dtype_name, library_of, on_device
+from ktfast.native.arrays import contiguous, dtype_name, in_memory, library_of, on_device
 
 READ = ("float64", "float32", "float16", "bfloat16", "uint8", "int8")
 """Dtypes that the kernels read. Numbers of other dtypes are copied."""
 
 _CPU_OF_DLPACK = 1  # kDLCPU
+_NO_SEQUENCES = (str, bytes, memoryview)  # sequences for Python, but no sequences of matrices
 _FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-126, float(np.finfo(np.float32).max)
 
 
@@ -52,10 +54,15 @@ def matrices_of(
     TypeError
         The rows are sparse.
     """
-    parts = _parts(given)
+    parts = _parts(given, name)
     if parts is None:
         return [_matrix(given, name, reads, converts_to)]
     return [_matrix(part, f"{name}[{i}]", reads, converts_to) for i, part in enumerate(parts)]
+
+
+def read_as(dtype: np.dtype[Any]) -> str:
+    """Name the dtype as which K-means reads numbers of NumPy of a dtype."""
+    return dtype.name if dtype.isnative and dtype.name in READ else "float64"
 
 
 def host_matrix(given: Any, name: str) -> Float64:
@@ -83,9 +90,11 @@ def is_array(value: Any) -> bool:
     return True
 
 
-def _parts(given: Any) -> list[Any] | None:
+def _parts(given: Any, name: str) -> list[Any] | None:
     """The matrices of a sequence of matrices; None if `given` is one matrix."""
-    if not isinstance(given, Sequence) or isinstance(given, str | bytes) or len(given) == 0:
+    if hasattr(getattr(given, "type", None), "list_size"):
+        return _from_arrow(given, name)
+    if not isinstance(given, Sequence) or isinstance(given, _NO_SEQUENCES) or len(given) == 0:
         return None
     dims = {len(getattr(part, "shape", ())) for part in given}
     if dims == {2}:
@@ -95,9 +104,23 @@ def _parts(given: Any) -> list[Any] | None:
     return None
 
 
+def _from_arrow(lists: Any, name: str) -> list[Any]:
+    """The matrices of an array or a chunked array of Arrow whose cells are lists of one length."""
+    if lists.null_count:
+        raise InputError(
+            f"{name} has {lists.null_count} rows without a list; remove these rows, for example "
+            f"by {name}.drop_null()"
+        )
+    d = lists.type.list_size
+    chunks = [chunk for chunk in getattr(lists, "chunks", [lists]) if len(chunk)]
+    found = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, d) for chunk in chunks]
+    return found or [np.empty((0, d), np.float32)]
+
+
 def _matrix(given: Any, name: str, reads: Sequence[str], converts_to: str) -> Any:
     """Convert one matrix."""
-    array = _from_dlpack(given)
+    array = _from_dlpack(np.asarray(given) if isinstance(given, memoryview) else given)
+    _refuse_no_rows(array, name)
     _refuse_sparse(array, name)
     if not is_array(array):
         array = _from_frame(array, name)
@@ -111,7 +134,7 @@ def _matrix(given: Any, name: str, reads: Sequence[str], converts_to: str) -> An
         )
     is_numpy = library_of(array) == "numpy"
     if dtype in reads and (not is_numpy or _is_plain(array)):
-        return array.detach() if library_of(array) == "torch" and array.requires_grad else array
+        return in_memory(array) if library_of(array) == "torch" else array
     if is_numpy:  # also converts strings of digits and objects, and refuses all other text
         array = check_array(array, ensure_all_finite=False, **_ANY_NUMBERS)
     return array if dtype_name(array) in reads else _converted(array, name, converts_to)
@@ -128,6 +151,11 @@ def _from_frame(frame: Any, name: str) -> Any:
         if hasattr(frame, "__array__") and not hasattr(getattr(frame, "dtypes", None), "__array__"):
             frame = np.asarray(frame)  # scikit-learn keeps the dtype of pandas' frames only
         return check_array(frame, ensure_all_finite=False, ensure_2d=False, **_ANY_NUMBERS)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be an array [n, d], a data frame, a nested list or a list of matrices, "
+            f"got {type(frame).__name__}; collect the rows in an array first"
+        ) from error
     except ValueError as error:
         if "with a sequence" not in str(error):
             raise
@@ -152,7 +180,8 @@ def _is_plain(array: Any) -> bool:
 
 def _from_dlpack(given: Any) -> Any:
     """Wrap an array of another library, such as JAX, without a copy."""
-    if is_array(given) or not hasattr(given, "__dlpack_device__"):
+    is_arrow = type(given).__module__.partition(".")[0] == "pyarrow"  # has vectors of numbers only
+    if is_array(given) or is_arrow or not hasattr(given, "__dlpack_device__"):
         return given
     if int(given.__dlpack_device__()[0]) == _CPU_OF_DLPACK:
         return np.from_dlpack(given)
@@ -163,6 +192,21 @@ def _from_dlpack(given: Any) -> Any:
         f"the array of type {type(given).__name__} lies on a GPU; import torch or cupy, which "
         "ktfast uses to read the array"
     )
+
+
+def _refuse_no_rows(given: Any, name: str) -> None:
+    """Refuse what holds no rows, and tensors of torch whose memory is not a matrix of numbers."""
+    if given is None:
+        raise InputError(f"{name} is None; give an array [n, d]")
+    if isinstance(given, str | bytes | os.PathLike):
+        raise InputError(
+            f"{name} is {given!r}, a text or a path; read the file first, for example by "
+            "numpy.load(path, mmap_mode='r')"
+        )
+    if getattr(given, "is_nested", False) is True:
+        raise TypeError(f"{name} is a nested tensor; give a dense tensor [n, d]")
+    if getattr(given, "is_quantized", False) is True:
+        raise TypeError(f"{name} is a quantized tensor; give {name}.dequantize()")
 
 
 def _refuse_sparse(array: Any, name: str) -> None:

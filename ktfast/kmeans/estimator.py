@@ -43,7 +43,7 @@ from ktfast.kmeans.magnitude import (
     unscaled_history,
 )
 from ktfast.kmeans.nearest import fitted_rows, nearest_rows
-from ktfast.kmeans.parameters import check_parameters
+from ktfast.kmeans.parameters import check_parameters, warn_of_one_run
 from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.runs import Runs
 from ktfast.kmeans.starts import start_state
@@ -65,7 +65,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         distinct rows. A callable ``init(X, n_clusters, random_state=...)`` returns the centres.
     n_init : int or "auto", default "auto"
         Number of runs with different initial centres. The run with the lowest inertia is kept.
-        "auto" means 10 for "random" and for callables, else 1.
+        "auto" means 10 for "random" and for callables, else 1. If `init` is an array, there is one
+        run.
     max_iter : int, default 300
         Most iterations of one run.
     tol : float, default 1e-4
@@ -258,6 +259,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             progress = Progress(self.max_iter, self.verbose, is_silent=not ranks.leads)
             rows, weight = self._joined(X, sample_weight, ranks)
             bounds = self._bounds(rows, weight)
+            if ranks.leads:
+                warn_of_one_run(self)
             rows, moments = moments_in_range(self, rows, weight)
             progress.exponent, progress.total = rows.exponent, rows.total
             found = Runs(self, rows, weight, moments, progress, bounds).best(X, n_init)

@@ -141,6 +141,11 @@ def weights_of(sample_weight: Any, n: int, *, is_part: bool = False) -> Float64 
         sample_weight = float64_on_host(sample_weight)
     elif not isinstance(sample_weight, int | float):
         sample_weight = np.asarray(sample_weight)
+    if getattr(sample_weight, "dtype", np.dtype(float)).kind in "US":
+        raise InputError(
+            f"sample_weight must be None, one number or numbers [{n}], got dtype "
+            f"{sample_weight.dtype}; convert the weights to float64"
+        )
     if is_part and np.shape(sample_weight) in ((), (n,)) and not np.any(sample_weight):
         return np.zeros(n)
     return np.asarray(

@@ -185,7 +185,8 @@ def units_of(rows: Rows, weight: Float64 | None) -> tuple[Units, Units | None] |
         most, least = _range_of(rows, weight)
         of_weights = Units(_scales(bits, np.array([np.frexp(most)[1]])), has_low=True)
         if not least * of_weights.scale[0] * 2.0**LOW_BITS >= 2.0**_LEAST_BITS_FLOAT64:
-            _warn("the smallest weight is tiny beside the largest")
+            are_alike = least > most * 2.0**-LOW_BITS
+            _warn(f"the smallest weight is tiny{'' if are_alike else ' beside the largest'}")
             return None
         exponents = exponents + np.frexp(most)[1]
     scale = _scales(bits, exponents)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -120,6 +121,18 @@ def _check_combinations(estimator: Any) -> None:
         raise ParameterError(
             'checkpoint was given together with precision="fast", whose labels depend on earlier '
             'iterations; pass precision="exact", or leave out checkpoint'
+        )
+
+
+def warn_of_one_run(estimator: Any) -> None:
+    """Warn, as scikit-learn does, that given centres are tried once whatever `n_init` says."""
+    init, n_init = estimator.init, estimator.n_init
+    if not isinstance(init, str) and not callable(init) and n_init not in ("auto", 1):
+        warnings.warn(
+            "Explicit initial center position passed: performing only one init in "
+            f"{type(estimator).__name__} instead of n_init={n_init}.",
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 

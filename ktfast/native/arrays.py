@@ -18,6 +18,7 @@ __all__ = [
     "device_of",
     "dtype_name",
     "empty",
+    "in_memory",
     "library_of",
     "on_device",
     "stream_of",
@@ -142,6 +143,15 @@ def dtype_name(array_or_dtype: Any) -> str:
     return str(np.dtype(dtype).name)
 
 
+def in_memory(tensor: Any) -> Any:
+    """A torch tensor without its graph, whose memory holds its values.
+
+    torch negates some tensors lazily, such as the imaginary part of a conjugate: the memory then
+    holds the negated values. Such a tensor is copied; every other tensor keeps its memory.
+    """
+    return (tensor.detach() if tensor.requires_grad else tensor).resolve_neg()
+
+
 def contiguous(array: Any, dtype: str | None = None) -> Any:
     """The array itself if kernels can read its memory as it lies, else a copy that they can read.
 
@@ -162,7 +172,7 @@ def contiguous(array: Any, dtype: str | None = None) -> Any:
     library = library_of(array)
     if library == "torch":
         kind = array.dtype if dtype is None else getattr(sys.modules["torch"], dtype)
-        return array.detach().to(kind).contiguous()
+        return in_memory(array).to(kind).contiguous()
     name = dtype_name(array) if dtype is None else dtype
     if library == "numpy":
         return np.require(array, dtype=np.dtype(name), requirements=["C", "A"])
@@ -192,7 +202,7 @@ def as_like(array: Any, dtype: str, like: Any) -> Any:
         array = np.asarray(array)
     source = library_of(array)
     if source != target and source == "torch":
-        array = array.detach().cpu().numpy()
+        array = in_memory(array).cpu().numpy()
     elif source != target and source == "cupy":
         array = array.get()
     if target == "torch":
@@ -200,7 +210,7 @@ def as_like(array: Any, dtype: str, like: Any) -> Any:
         kind = getattr(torch, dtype)
         if source != target:
             return torch.tensor(np.ascontiguousarray(array), dtype=kind, device=like.device)
-        return array.to(device=like.device, dtype=kind).contiguous()
+        return array.resolve_neg().to(device=like.device, dtype=kind).contiguous()
     if target == "cupy":
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(like.device.id):

@@ -39,6 +39,8 @@ def checked_out(
         raise ValueError("out must not require a gradient; pass out.detach()")
     stored = reordered(out, (0, 1, 3, 4, 2)) if channels_last else out
     whole = stored.is_contiguous() if place[0] == "torch" else stored.flags.c_contiguous
+    if place[0] == "torch" and out.is_neg():
+        raise ValueError("out is a tensor that torch negates lazily; pass out.resolve_neg()")
     if not whole:
         order = (
             "[B, n_tiles, t, t, 3] because channels_last is set" if channels_last else "row-major"

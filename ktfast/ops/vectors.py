@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.native.arrays import contiguous, device_of, dtype_name, library_of, stream_of
+from ktfast.native.arrays import (
+    contiguous,
+    device_of,
+    dtype_name,
+    in_memory,
+    library_of,
+    stream_of,
+)
 from ktfast.native.modules import cpu, native_of
 from ktfast.native.threads import n_threads as resolve_threads
 
@@ -57,7 +64,7 @@ def check_vectors(x: Any, name: str = "x") -> Any:
     Returns
     -------
     array [n, d]
-        The same memory.
+        The same memory, or a copy of a tensor that torch negates lazily.
 
     Raises
     ------
@@ -69,8 +76,8 @@ def check_vectors(x: Any, name: str = "x") -> Any:
     """
     if library_of(x) == "torch" and str(x.layout) != "torch.strided":
         raise TypeError(f"{name} must be dense, got layout {x.layout}; convert it with .to_dense()")
-    if library_of(x) == "torch" and x.requires_grad:
-        x = x.detach()
+    if library_of(x) == "torch":
+        x = in_memory(x)
     if dtype_name(x) not in DTYPES:
         raise TypeError(f"{name} must be one of {', '.join(DTYPES)}, got {dtype_name(x)}")
     if len(x.shape) != 2:

@@ -16,6 +16,7 @@ from ktfast.features.transform import FeatureTransform
 from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
+from ktfast.pipeline.chain import check_centers
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
 from ktfast.pipeline.steps.extract_features import then_transform, write_features
@@ -86,7 +87,8 @@ def assign_folder(
     DataError
         The run has no finished clusters, or no photograph can be decoded.
     ConfigError
-        The run clustered a file of features, and ktfast does not know how they were computed.
+        The run clustered a file of features, and ktfast does not know how they were computed. Or
+        the teacher is no longer the one whose features were clustered.
     """
     run = read_run(folder, trust_source=trust_source)
     run.result("cluster")
@@ -97,6 +99,7 @@ def assign_folder(
             "how they were computed is unknown; compute the features of the new photographs "
             "alike, and call ktfast.ops.kmeans_assign with the run's cluster/centers.npy"
         )
+    check_centers(run)
     index = ImageIndex.scan(photographs, labels="none")
     data, threads = run.config.data, run.config.threads or None
     with tempfile.TemporaryDirectory(prefix="ktfast-assign-") as name:
@@ -111,6 +114,8 @@ def assign_folder(
                 n_threads=threads,
                 progress=progress,
             )
+        for skip in images.skipped:
+            _logger.warning("%s is left out: %s", shown(skip.path), skip.reason)
         if images.n == 0:
             raise DataError(f"{shown(photographs)} holds no photograph that can be decoded")
         labels, distances = _nearest(run, images, Path(name))

@@ -6,7 +6,8 @@ stage (`ktfast.pipeline.question`) with the record in the folder, as `ktfast run
 stage, and changes nothing.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Collection, Iterator
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError
@@ -18,6 +19,7 @@ from ktfast.pipeline.steps.prepared_images import refuse_other_images
 from ktfast.pipeline.steps.probed_models import stands_alone
 from ktfast.pipeline.steps.questions import (
     cluster_question,
+    evaluate_question,
     feature_roles,
     features_question,
     needs_clusters,
@@ -52,10 +54,65 @@ def check_chain(run: RunFolder, stage: str) -> None:
         return
     for earlier in needed_before(run.config, stage):
         for name, question in _questions(run, earlier):
-            folder = run.stage(name)
+            _refuse_change(run, name, earlier, question)
+
+
+def check_settings(run: RunFolder, stages: Collection[str], redo: Collection[str]) -> None:
+    """Refuse changed options of a stage before an earlier stage works for hours.
+
+    Only options are compared: an earlier stage that is done again may give the same result.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run, whose images are prepared.
+    stages : collection of str
+        The stages that will be run.
+    redo : collection of str
+        Stages whose results are removed first.
+
+    Raises
+    ------
+    ConfigError
+        A stage that is not redone was begun with other options.
+    """
+    for stage in _ORDER[1:-1]:
+        if stage not in stages or stage in redo:
+            continue
+        if stage == "evaluate" and stands_alone(run) != stands_alone(run, stages):
+            continue  # the stage transfer comes first, and the question of evaluate depends on it
+        for name, question in _questions(run, stage):
             begun = read_begun(run, name)
-            if begun and (changes := question.changes(begun)):
-                raise ConfigError(refusal(folder, earlier, changes))
+            options = dataclasses.replace(question, inputs={})
+            recorded = {**begun, "inputs": {}}
+            if begun and not options.only_varies(recorded):
+                raise ConfigError(refusal(run.stage(name), stage, options.changes(recorded)))
+
+
+def check_centers(run: RunFolder) -> None:
+    """Refuse centres that do not belong to the features that the teacher gives now.
+
+    Parameters
+    ----------
+    run : RunFolder
+        A run with a finished stage cluster.
+
+    Raises
+    ------
+    ConfigError
+        The teacher has changed since the stage features, or the features since the stage cluster.
+        The message shows the differences.
+    """
+    name = f"features/{set_name(run, 'cluster')}"
+    _refuse_change(run, name, "features", features_question(run, "cluster"))
+    _refuse_change(run, "cluster", "cluster", cluster_question(run))
+
+
+def _refuse_change(run: RunFolder, name: str, stage: str, question: Question) -> None:
+    """Refuse if a part of a stage was begun with another question."""
+    begun = read_begun(run, name)
+    if begun and (changes := question.changes(begun)):
+        raise ConfigError(refusal(run.stage(name), stage, changes))
 
 
 def needed_before(config: Config, stage: str) -> list[str]:
@@ -82,5 +139,7 @@ def _questions(run: RunFolder, stage: str) -> Iterator[tuple[str, Question]]:
             yield f"features/{set_name(run, role)}", features_question(run, role)
     elif stage == "cluster":
         yield stage, cluster_question(run)
-    else:
+    elif stage == "transfer":
         yield stage, transfer_question(run)
+    elif (run.stage(stage) / "begun.json").is_file():
+        yield stage, evaluate_question(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ktfast.durable import replacing
+from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import verified
@@ -53,7 +53,8 @@ def embed_folder(
     Raises
     ------
     ConfigError
-        The suffix of `out` is unknown, or its format needs a package that is not installed.
+        The suffix of `out` is unknown, the file cannot be written there, or its format needs a
+        package that is not installed.
     DataError
         The folder holds no photograph that can be decoded.
     """
@@ -79,11 +80,13 @@ def writer_of(path: Path) -> Callable[[Path, list[str], Vectors], None]:
     Raises
     ------
     ConfigError
-        The suffix is unknown, or the package pyarrow is not installed.
+        The suffix is unknown, the file cannot be written there, or the package pyarrow is not
+        installed.
     """
     writers = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise ConfigError(f"{shown(path)}: give a file name that ends in {', '.join(writers)}")
+    check_place(path)
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

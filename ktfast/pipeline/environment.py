@@ -5,6 +5,7 @@ depend on it.
 """
 
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +53,12 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     ConfigError
-        torch does not find the device.
+        The name is none of these, or torch does not find the device.
     """
     import torch
 
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
+        raise ConfigError(f"device {device!r} is unknown; give auto, cpu, cuda or cuda:N")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

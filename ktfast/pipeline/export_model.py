@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktfast.durable import replacing
+from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.models import save_weights
 from ktfast.pipeline.image_model import ImageModel
@@ -42,11 +42,13 @@ def export_model(model: ImageModel, out: str | os.PathLike[str]) -> float:
     Raises
     ------
     ConfigError
-        The suffix is unknown, or its format needs a package that is not installed.
+        The suffix is unknown, the file cannot be written there, or its format needs a package that
+        is not installed.
     DataError
         The exported network computes other vectors.
     """
     path = Path(out)
+    check_place(path)
     if path.suffix == ".safetensors":
         save_weights(model.trunk, path)
         return 0.0

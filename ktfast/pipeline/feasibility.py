@@ -36,7 +36,7 @@ from ktfast.pipeline.steps.probed_models import (
     probed_network,
     stands_alone,
 )
-from ktfast.pipeline.steps.questions import needs_clusters
+from ktfast.pipeline.steps.questions import feature_folders, needs_clusters
 from ktfast.pipeline.steps.svm_voc import check_svm
 from ktfast.pipeline.steps.teacher import check_models, check_source, try_teacher
 from ktfast.pipeline.steps.trunk_layers import teacher_trunk
@@ -85,6 +85,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         check_source(config)
         check_models(run)
         _check_weights(config)
+    if all_of_it or "cluster" in stages:
+        _check_features(run)
     for stage, section in (("pretext", config.pretext), ("transfer", config.transfer)):
         if all_of_it or stage in stages:
             computing_dtype(section.training.precision, device)
@@ -116,6 +118,13 @@ def _check_weights(config: Config) -> None:
         raise ConfigError(f"features.weights {weights} does not exist; give a file of weights")
 
 
+def _check_features(run: RunFolder) -> None:
+    """Refuse a missing file of features, unless the stages that read the file are finished."""
+    done = [(run.stage(stage) / "result.json").is_file() for stage in ("cluster", "transfer")]
+    if run.config.cluster.features is not None and not any(done):
+        feature_folders(run)
+
+
 def _check_images(run: RunFolder, sets: Sets) -> None:
     config = run.config
     for role, images in sets.items():
@@ -130,7 +139,7 @@ def _check_images(run: RunFolder, sets: Sets) -> None:
         fewest, n = pretext_class(config.pretext.task).fewest_images, sets["pretext"].n
         if n < fewest:
             raise DataError(
-                f"{config.data.folders()['pretext']} holds {n} image{'' if n == 1 else 's'}; the "
+                f"{config.data.folders()['pretext']} holds {_images(n)}; the "
                 f"pretext task {config.pretext.task} needs at least {fewest} images"
             )
     if config.features.checkpoint == "best" and "pretext" in sets:
@@ -179,6 +188,27 @@ def _warn_of_few_puzzles(run: RunFolder, sets: Sets) -> None:
         logger.warning("pretext: %s", sentence)
 
 
+def check_networks(run: RunFolder) -> None:
+    """Check the source of the features and the networks of a run, without looking at images.
+
+    Raises
+    ------
+    ConfigError
+        An option of a network is impossible.
+    """
+    check_source(run.config)
+    with torch.device("meta"):
+        _check_task(run)
+        _check_target(run, ("transfer",))
+
+
+def _check_task(run: RunFolder) -> None:
+    """Check the network that learns the pretext task, if the run trains one."""
+    config = run.config
+    if learns_task(config) and may_load_task(run):
+        build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
+
+
 def _check_teacher(run: RunFolder, sets: Sets) -> None:
     """Check the network of the pretext task, and its layers whose features are clustered."""
     config = run.config
@@ -187,8 +217,7 @@ def _check_teacher(run: RunFolder, sets: Sets) -> None:
         return
     if not may_load_task(run):
         return
-    if learns_task(config):
-        build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
+    _check_task(run)
     for part, crop in zip(config.features.teachers, teacher_crops(config), strict=True):
         if part in parts:
             _check_trunk(config, sets, teacher_trunk(config, part.layer), part.layer, crop)
@@ -304,35 +333,41 @@ def _check_labels(config: Config, sets: Sets) -> None:
 def _check_labelled(config: Config, sets: Sets, given: LabelledSet) -> None:
     """Check that probes can learn from the training images, and be tested on the test images."""
     for role in (given.train, given.test):
-        option = given.option_of(role)
+        option = given.option_of(role, config)
         if role not in sets:
             raise ConfigError(f"{option} is not set: give labelled images for the probes")
         images, folder = sets[role], config.folders()[role]
         loose = np.flatnonzero(images.labels < 0)
+        is_default = not given.name and option != f"data.{role}"
+        other = f"give labelled images as data.{role}" if is_default else "give another folder"
         if len(loose) == images.n:
             raise DataError(
-                f"{option} ({folder}) has no labels; move its images into one folder per class"
+                f"{option} ({folder}) has no labels for the probes; move its images into one "
+                f"folder per class, or {other}"
             )
         if len(loose):
             raise DataError(
-                f"{option} ({folder}): {len(loose)} images lie in no class's folder, the first "
-                f"is {images.paths[loose[0]]}; move every image into a class's folder, or give "
-                "another folder"
+                f"{option} ({folder}) holds {_images(len(loose))} outside the folders of classes, "
+                f"the first is {images.paths[loose[0]]}; move every image into a class's folder, "
+                f"or {other}"
             )
     train, test = sets[given.train], sets[given.test]
-    options = given.option_of(given.train), given.option_of(given.test)
+    options = [given.option_of(role, config) for role in (given.train, given.test)]
     folder = config.folders()[given.train]
     unknown = sorted(set(test.classes) - set(train.classes))
     if unknown:
         raise DataError(
-            f"{options[1]} has {len(unknown)} classes that {options[0]} lacks, the first is "
-            f"{unknown[0]!r}; give the same classes in both"
+            f"{options[1]} ({config.folders()[given.test]}) has {_classes(len(unknown))} that the "
+            f"probes do not learn, because {options[0]} ({folder}) lacks "
+            f"{'it' if len(unknown) == 1 else 'them'}; the first is {unknown[0]!r}; give the same "
+            "classes in both folders"
         )
     sizes = np.bincount(train.labels)
-    if np.count_nonzero(sizes) < 2 or sizes.max() < 3:
+    learnt = int(np.count_nonzero(sizes))
+    if learnt < 2 or sizes.max() < 3:
         raise DataError(
-            f"{options[0]} ({folder}) has {np.count_nonzero(sizes)} classes "
-            f"of at most {sizes.max()} images; a probe needs 2 classes, and 3 images in one class"
+            f"{options[0]} ({folder}) has {_classes(learnt)}, and the largest "
+            f"has {_images(sizes.max())}; a probe needs 2 classes, and 3 images in one class"
         )
     if config.evaluate.neighbors > train.n:
         raise ConfigError(
@@ -345,3 +380,11 @@ def _check_labelled(config: Config, sets: Sets, given: LabelledSet) -> None:
             f"evaluate.label_counts {most} takes all images of every class of {options[0]} "
             f"({folder}), whose largest class has {sizes.max()} images; give smaller numbers"
         )
+
+
+def _classes(n: int) -> str:
+    return f"{n} class{'' if n == 1 else 'es'}"
+
+
+def _images(n: int) -> str:
+    return f"{n} image{'' if n == 1 else 's'}"

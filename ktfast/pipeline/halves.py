@@ -43,7 +43,10 @@ def _check_set(run: RunFolder, images: LabelledSet) -> None:
     """Check the training and test images of one labelled set."""
     folders = run.config.folders()
     train, test = folders[images.train], folders[images.test]
-    options = images.option_of(images.train), images.option_of(images.test)
+    options = [
+        f"evaluate.sets.{role}" if images.name else f"data.{role}"
+        for role in (images.train, images.test)
+    ]
     if _is_same(train, test):
         is_given = images.name or run.config.data.train
         option = f"{options[0]} is" if is_given else f"{options[0]} is not set, and so is"

@@ -24,6 +24,7 @@ from ktfast.images.resize import square
 from ktfast.manifest import read_result, verified
 from ktfast.models import TargetNetwork, Trunk, build_target, load_weights
 from ktfast.models.weight_files import read_header
+from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import remedy_of
 from ktfast.pipeline.steps.networks import HEADER, WEIGHTS
 
@@ -149,9 +150,13 @@ class ImageModel(nn.Module):
         ------
         DataError
             A file cannot be read or decoded. The message names the file.
+        InputError
+            `pictures` is no list, or `batch_size` is less than 1.
         """
         if isinstance(pictures, str | os.PathLike | Image.Image):
             raise InputError("embed takes a list of photographs; put a single one into a list")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         device = next(self.parameters()).device
         rows = np.empty((len(pictures), self.dim), np.float32)
         batch: list[Tensor] = []
@@ -185,7 +190,7 @@ def load(
         Layer whose map gives the vectors. None: the last convolutional layer or its
         pooling; for a network of torchvision or timm, its last stage.
     device : str or torch.device
-        Device of the network.
+        Device of the network: "cpu", "cuda", "cuda:N", or "auto" for the GPU if there is one.
 
     Returns
     -------
@@ -197,7 +202,7 @@ def load(
     DataError
         There is no finished network, or its file is damaged.
     ConfigError
-        The network has no layer of this name.
+        The network has no layer of this name, or torch does not find the device.
 
     Examples
     --------
@@ -206,6 +211,8 @@ def load(
     >>> vectors = model.embed(["new.jpg", "other.jpg"])  # doctest: +SKIP
     """
     path = Path(source)
+    if isinstance(device, str):
+        device = resolve_device(device)
     if path.is_dir():
         path = _weights_of_run(path, which)
     facts = _facts_in(path)

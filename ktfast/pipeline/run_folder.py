@@ -228,9 +228,16 @@ def read_run(folder: str | os.PathLike[str], *, trust_source: bool = False) -> R
     return RunFolder(folder, load_config(folder / "config.toml"), trust_source)
 
 
+def record_options(run: RunFolder) -> None:
+    """Write the configuration into the run folder, unless the file holds it already."""
+    path, text = run.folder / "config.toml", to_toml(run.config).encode()
+    if not path.is_file() or path.read_bytes() != text:
+        write_bytes(path, text)
+
+
 def record_configuration(run: RunFolder) -> None:
     """Write the configuration and the environment of the present work into the run folder."""
-    write_bytes(run.folder / "config.toml", to_toml(run.config).encode())
+    record_options(run)
     write_sealed(run.folder / "environment.json", describe_environment(run.config))
 
 

@@ -155,9 +155,9 @@ def _check_names(stages: Sequence[str], redo: Sequence[str]) -> None:
 
 
 def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:
-    from ktfast.pipeline.chain import check_chain
+    from ktfast.pipeline.chain import check_chain, check_settings
     from ktfast.pipeline.feasibility import check_feasible
-    from ktfast.pipeline.run_folder import record_configuration
+    from ktfast.pipeline.run_folder import record_configuration, record_options
     from ktfast.pipeline.steps.image_sets import is_prepared
     from ktfast.pipeline.steps.lanes import check_lanes
     from ktfast.pipeline.steps.outlook import log_outlook, warn_of_the_papers_size
@@ -184,11 +184,16 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
         _execute(run_folder, stage, redo)
         if stage == "prepare":
             check_feasible(run_folder, stages, prepared=True)
+            check_settings(run_folder, needed, redo)
             log_outlook(run_folder, needed, redo)
     # A stage that works has recorded the configuration. Not earlier: a call that corrects refused
     # options must not read them from this file.
     if not (run_folder.folder / "config.toml").is_file():
         record_configuration(run_folder)
+    elif len(stages) > 1:
+        # All results fit these options, also if every stage was up to date. The file may hold the
+        # options of a command that was refused after some work.
+        record_options(run_folder)
 
 
 def _check_trust(run_folder: "RunFolder", stages: Sequence[str], redo: Collection[str]) -> None:

@@ -97,7 +97,7 @@ def training_curves(
         with panel(f"{name}-accuracy", 2.2, words) as (axes, svgs):
             _curve(axes, accuracy, COLORS["accuracy"])
             axes.set(title="Accuracy on training batches", ylabel="accuracy (%)")
-            axes.set(xlabel="epoch", ylim=(0, None))
+            axes.set(xlabel="epoch", ylim=_from_zero(axes))
             if chance:
                 _level(axes, 100 * chance, "guessing", below=False)
         plots += svgs
@@ -127,7 +127,9 @@ def _feature_curves(rows: Sequence[MetricsRow], name: str) -> list[str]:
         with panel(f"{name}-{key}", 2.35, f"{words}, {_from_to(values)}") as (axes, svgs):
             x, y = values.T
             axes.plot(x, y, color=COLORS["accuracy"], marker="o", markersize=4.5)
-            axes.set(**texts, xlabel="epoch", ylim=(min(0, float(y.min())), None))
+            axes.set(**texts, xlabel="epoch")
+            if y.min() >= 0:  # an adjusted Rand index can be negative
+                axes.set(ylim=_from_zero(axes))
             if x[0] == 0:
                 _level(axes, float(y[0]), "random weights", below=True)
         plots += svgs
@@ -165,7 +167,7 @@ def probe_curves(models: ByModel, names: Mapping[str, str], *, title: str, unit:
                 zorder=3 if first else 2,
             )  # fmt: skip
         axes.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) < 8 else 40)
-        axes.set(title=title, ylabel=unit, ylim=(0, None))
+        axes.set(title=title, ylabel=unit, ylim=_from_zero(axes))
         axes.grid(axis="x", visible=False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, handlelength=1.5)
     return svgs[0]
@@ -256,6 +258,12 @@ def _curve(axes: Axes, series: NDArray[np.float64], color: str) -> None:
         y = np.convolve(padded, np.full(span, 1 / span), "valid")
     axes.plot(x, y, color=color, marker="o" if len(y) == 1 else "")
     axes.margins(x=0.01)
+
+
+def _from_zero(axes: Axes) -> tuple[float, float | None]:
+    """Give limits from 0 to a little above the highest point, so that its marker is whole."""
+    highest = float(axes.dataLim.y1)
+    return 0.0, 1.06 * highest if highest > 0 else None
 
 
 def _level(axes: Axes, value: float, text: str, *, below: bool) -> None:

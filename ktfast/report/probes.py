@@ -63,6 +63,12 @@ class Table:
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the table needs the width of the page: values with ±, one column per layer."""
+        spread = any(cell.spread is not None for row in self.rows for cell in row.cells)
+        return spread and 3 < len(self.columns) <= 7
+
 
 @dataclass(frozen=True)
 class ProbeSection:
@@ -218,7 +224,7 @@ def _plots(
 def _low_label_table(
     regime: LowLabelRegime, metric: str, method: str = "Linear probe"
 ) -> tuple[str, ByModel, ByModel, Spreads]:
-    share = f"{amount(regime.count)} labels per class"
+    share = f"{amount(regime.count)} label{'' if regime.count == 1 else 's'} per class"
     if regime.fraction is not None:
         share = f"{100 * regime.fraction:g} % of the labels"
         share = "all labels" if regime.fraction == 1 else share

@@ -68,6 +68,7 @@ def write_report(run_folder: str | os.PathLike[str]) -> Path:
         "environment": sections.environment_section(run),
         "config": run.config(),
         "stale": run.stale(),
+        "copies": sections.copies_section(run),
     }
     text = _template().render(
         name=run.folder.resolve().name,

@@ -25,6 +25,7 @@ from ktfast.report.reading import RunReader
 from ktfast.report.summaries import ClusterSummary, MetricsRow, StageResult, TrainingResult
 from ktfast.report.unlabelled import unlabelled_tiles
 from ktfast.report.verdict import Verdict, verdict
+from ktfast.report.voc import PROTOCOLS
 
 SKIPPED_SHOWN = 50
 _TRAININGS = {
@@ -340,6 +341,17 @@ def images_section(run: RunReader) -> list[ImageSet]:
         )
         for name, found in run.prepared().items()
     ]
+
+
+def copies_section(run: RunReader) -> list[str]:
+    """Sentences on test images that are copies of images that were learnt from."""
+    evaluation = run.evaluation()
+    own = [] if evaluation is None else [evaluation, *evaluation.sets.values()]
+    found = [copies for summary in own for copies in summary.copies]
+    for protocol in PROTOCOLS:
+        summary = run.voc(protocol)
+        found += [] if summary is None else summary.copies
+    return list(dict.fromkeys(copies.sentence() for copies in found))
 
 
 def environment_section(run: RunReader) -> list[tuple[str, str]]:

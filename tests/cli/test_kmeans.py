@@ -132,7 +132,11 @@ def test_files_that_hold_no_features_are_refused_by_name(tmp_path, rows, capsys)
     [
         ({"-o": "labels.txt"}, r"labels.txt: give a file name that ends in .npy, .npz, .csv"),
         ({"-k": "601"}, "n_samples=600 should be >= n_clusters=601"),
-        ({"file": "missing.npy"}, "missing.npy"),
+        ({"file": "missing.npy"}, "missing.npy does not exist; give a file of features"),
+        ({"file": "."}, "give a folder of Parquet files"),
+        ({"file": "wide.npy"}, "x.npy float32, "),
+        ({"file": "wide.npy"}, "wide.npy float64; write the files again in one type"),
+        ({"file": "nan.npy"}, "NaN in row 601 (row 1 of X[1], "),
         ({"file": "narrow.npy"}, "all files must have rows of one length"),
         ({"-o": "none/labels.npy"}, "none/labels.npy does not exist; make this folder first"),
     ],
@@ -140,6 +144,10 @@ def test_files_that_hold_no_features_are_refused_by_name(tmp_path, rows, capsys)
 def test_what_cannot_be_clustered_is_refused_by_name(tmp_path, rows, capsys, change, message):
     np.save(tmp_path / "x.npy", rows)
     np.save(tmp_path / "narrow.npy", rows[:, :9])
+    np.save(tmp_path / "wide.npy", rows.astype(np.float64))
+    np.save(
+        tmp_path / "nan.npy", np.where(np.arange(3)[:, None] == 1, np.float32(np.nan), rows[:3])
+    )
     given = {"-k": "20", "-o": "labels.npy", **change}
     files = [str(tmp_path / "x.npy")]
     if "file" in given:

@@ -49,6 +49,12 @@ def test_the_flag_that_was_meant_is_guessed(command, flag, meant):
     assert str(caught.value) == f"unknown argument {flag}{hint}"
 
 
+def test_an_entry_of_a_table_is_explained():
+    message = r"unknown argument --evaluate\.sets\.two\.train: give the whole table, as in --ev"
+    with pytest.raises(ConfigError, match=message + r".* '\{two = \{train = \.\.\.\}\}'$"):
+        parse(["evaluate", "--run", "r", "--evaluate.sets.two.train", "5"])
+
+
 def test_equally_likely_flags_are_all_named():
     with pytest.raises(ConfigError) as caught:
         parse(["run", "--run", "r", "--epochs", "5"])

@@ -1,6 +1,7 @@
 """What K-means converts and refuses depends on the values, not on the container or the entrance."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,7 @@ def test_every_fault_is_one_sentence_whatever_the_container(door, fault, tmp_pat
     make, kind, message = FAULTS[fault]
     x = make()
     if fault == "no rows" and door in EMPTY_IS_FINE:
+        assert len(DOORS[door](x)) == 0
         return
     containers = {"array", "map", "torch", "shards", "frame", "foreign"}
     if x.size == 0:
@@ -260,3 +262,60 @@ def test_labels_have_the_dtype_of_the_library():
 def test_the_faiss_interface_names_values_that_float32_cannot_hold(scale):
     with pytest.raises(InputError, match="which float32 cannot hold"):
         faiss_compat.Kmeans(D, K).train(data("float64") * scale)
+
+
+def test_a_tensor_that_torch_negates_lazily_is_read_as_its_values():
+    """The memory of the imaginary part of a conjugate holds the negated values."""
+    x = torch.from_numpy(data("float32"))
+    lazy = torch.complex(x, -x).conj().imag
+    assert lazy.is_neg()
+    for door, run in DOORS.items():
+        assert np.array_equal(np.asarray(run(lazy)), np.asarray(run(x))), door
+    weights = {"sample_weight": lazy[:, 0].abs() + 1}
+    model = KMeans(K, init=lazy[:K], max_iter=3).fit(lazy, **weights)
+    expected = KMeans(K, init=x[:K], max_iter=3).fit(x, **weights)
+    assert torch.equal(model.cluster_centers_, expected.cluster_centers_)
+
+
+@pytest.mark.parametrize("door", ["fit", "predict", "faiss train", "index search"])
+def test_lists_of_one_length_in_arrow_and_memory_views_are_matrices(door):
+    pyarrow = pytest.importorskip("pyarrow")
+    x = data("float32")
+    rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(x.ravel()), D)
+    chunks = pyarrow.chunked_array([rows[:7], rows[:0], rows[7:]])
+    for given in (rows, chunks, memoryview(x)):
+        assert np.array_equal(np.asarray(DOORS[door](given)), np.asarray(DOORS[door](x)))
+    with pytest.raises(InputError, match="1 rows without a list"):
+        DOORS[door](pyarrow.array([[1.0] * D, None], rows.type))
+    with pytest.raises(InputError, match="cells that hold lists"):
+        DOORS[door](pyarrow.array([[1.0] * D] * 60))
+
+
+NO_ROWS = {
+    "None": (lambda x: None, InputError, "is None; give an array"),
+    "text": (lambda x: "x.npy", InputError, "'x.npy', a text or a path; read the file first"),
+    "path": (lambda x: Path("x.npy"), InputError, "a text or a path"),
+    "generator": (lambda x: iter(x), TypeError, r"must be an array \[n, d\].*iterator"),
+    "dict": (lambda x: {"x": x}, TypeError, r"must be an array \[n, d\].*got dict"),
+    "nested": (lambda x: torch.nested.nested_tensor([torch.ones(2, D)]), TypeError, "dense"),
+}
+
+
+@pytest.mark.parametrize("given", NO_ROWS)
+@pytest.mark.parametrize("door", ["fit", "score", "faiss train", "index add"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_holds_no_rows_is_one_sentence(door, given):
+    make, kind, message = NO_ROWS[given]
+    with pytest.raises(kind, match=f"^[Xx] .*{message}"):
+        DOORS[door](make(data("float32")))
+
+
+def test_a_bad_row_of_a_shard_is_named_by_its_place_and_file(tmp_path):
+    x = with_value(np.nan)
+    np.save(tmp_path / "part.npy", x)
+    part = np.load(tmp_path / "part.npy", mmap_mode="r")
+    for spherical in (False, True):
+        with pytest.raises(InputError, match=r"NaN in row 63 \(row 3 of X\[1\], .*part\.npy\)"):
+            KMeans(K, spherical=spherical).fit([data("float32"), part])
+    with pytest.raises(InputError, match=r"NaN in row 3;"):
+        KMeans(K).fit(part)

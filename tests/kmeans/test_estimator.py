@@ -206,6 +206,14 @@ def test_callable_start_sees_the_data(device):
 
 
 @pytest.mark.emulated_gpu
+def test_n_init_beside_given_centres_warns_as_scikit_learn_does():
+    x = mixture(40, 3)
+    with pytest.warns(RuntimeWarning, match="only one init in KMeans instead of n_init=5"):
+        KMeans(4, init=x[:4], n_init=5).fit(x)
+    with pytest.raises(ValueError, match="sample_weight must be None, one number or numbers"):
+        KMeans(4, init=x[:4]).fit(x, sample_weight="balanced")
+
+
 def test_a_failed_fit_leaves_the_estimator_as_it_was(device):
     x = mixture(200)
     model = fit(x, device=device)

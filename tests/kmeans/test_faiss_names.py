@@ -92,8 +92,18 @@ def test_wrong_settings_are_named(x):
     for name, value in (("niter", "3"), ("niter", 0), ("nredo", 1.5), ("init_method", 9)):
         with pytest.raises(InputError, match=f"{name} must be"):
             faiss.Kmeans(D, K, **{name: value})
-    with pytest.raises(InputError, match="max_points_per_centroid must be"):
-        faiss.Kmeans(D, K, max_points_per_centroid=0)
+    for name, value in (
+        ("max_points_per_centroid", 0),
+        ("max_points_per_centroid", "a"),
+        ("min_points_per_centroid", None),
+        ("seed", None),
+        ("seed", 2**40),
+        ("spherical", "yes"),
+    ):
+        with pytest.raises(InputError, match=f"^{name} must be"):
+            faiss.Kmeans(D, K, **{name: value})
+    negative, positive = (faiss.Kmeans(D, K, niter=2, seed=seed) for seed in (-1, 2**32 - 1))
+    assert negative.train(x) == positive.train(x)  # faiss takes seeds of 32 bits, with a sign
     with pytest.raises(InputError, match="k must be"):
         filled(x).search(x, 0)
     with pytest.raises(InputError, match="metric must be"):

@@ -139,6 +139,18 @@ def test_outputs_of_the_wrong_kind(rng):
     tensor = torch.zeros(4, 9, 3, 19, 19, requires_grad=True)
     with pytest.raises(ValueError, match="out must not require a gradient"):
         jigsaw_tiles(torch.from_numpy(images), PERMUTATIONS, **options, out=tensor)
+    lazy = torch._neg_view(tensor.detach())
+    with pytest.raises(ValueError, match=r"negates lazily; pass out.resolve_neg\(\)"):
+        jigsaw_tiles(torch.from_numpy(images), PERMUTATIONS, **options, out=lazy)
+
+
+def test_images_that_torch_negates_lazily_are_read_as_their_values(rng):
+    torch = pytest.importorskip("torch")
+    images, options = make(rng)
+    given = torch.from_numpy(images)
+    expected = jigsaw_tiles(given, PERMUTATIONS, **options)[0]
+    lazy = torch._neg_view(-given)
+    assert torch.equal(jigsaw_tiles(lazy, PERMUTATIONS, **options)[0], expected)
 
 
 # --- limits ---------------------------------------------------------------------------------------

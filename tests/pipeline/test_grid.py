@@ -16,7 +16,9 @@ from ktfast.config import Config, load_config
 from ktfast.durable import describe_file
 from ktfast.errors import ConfigError
 from ktfast.pipeline import runner
+from ktfast.pipeline.feasibility import check_networks
 from ktfast.pipeline.grid.cells import GRIDS, read_grid, shipped_grid, sweep_cells
+from ktfast.pipeline.grid.run_cells import run_cells
 from ktfast.pipeline.question import Question
 from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.shared_results import shared_entry
@@ -121,6 +123,8 @@ def test_a_shipped_grid_loads_by_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = read_grid(shipped_grid(Path(name)), tmp_path)
     assert f"ktfast compare {name} --out" in (GRIDS / f"{name}.toml").read_text()
+    for cell in cells[:5]:  # one seed
+        check_networks(RunFolder(tmp_path, cell.config))
     seeds = {cell.config.seed for cell in cells}
     assert seeds == ({0} if name.startswith("scales") else {0, 1, 2})
 
@@ -363,6 +367,25 @@ def test_a_sweep_prepares_and_extracts_once(tmp_path, photographs):
     assert {r["row"] for r in rows} == {
         "n_clusters=2", "n_clusters=3", "n_clusters=4", "random weights"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ('features.source = "hogg"', r"features\.source 'hogg' is unknown"),
+        (
+            'pretext.trunk = "alexnet"\npretext.tile_size = 24',
+            "tile_size 24 is too small for",
+        ),
+        ('evaluate.layers = ["conv9"]', r"evaluate\.layers: 'conv9' is unknown"),
+    ],
+)
+def test_an_impossible_run_is_refused_before_the_first_run(tmp_path, options, problem):
+    path = tmp_path / "grid.toml"
+    path.write_text(f"controls = false\n[teachers.a]\n[teachers.b]\n{options}\n")
+    with pytest.raises(ConfigError, match=f"^b-student-.*: {problem}"):
+        run_cells(read_grid(path, tmp_path / "out"), tmp_path / "out", trust_source=False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

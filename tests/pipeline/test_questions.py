@@ -13,10 +13,13 @@ from ktfast.durable import read_json, write_json, write_sealed
 from ktfast.errors import ConfigError
 from ktfast.evaluation.voc_results import VocRow
 from ktfast.features.source_code import module_file, source_code
+from ktfast.pipeline.chain import check_settings
+from ktfast.pipeline.feasibility import check_feasible
 from ktfast.pipeline.question import Input, Question
-from ktfast.pipeline.run_folder import open_run
+from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.prepared_images import HASHES
+from ktfast.pipeline.steps.questions import evaluate_question, transfer_question
 from ktfast.voc.data import VocSet
 from support.photographs import squares
 from support.pictures import photo_folder
@@ -316,3 +319,36 @@ def test_photographs_and_masks_of_voc_are_compared_by_content(tmp_path, monkeypa
     mask.write_bytes(content)
     again()
     assert len(done) == 1
+
+
+def test_options_of_a_later_stage_are_refused_before_an_earlier_stage_is_redone(tmp_path):
+    def run(**options):
+        return RunFolder(tmp_path, load_config(None, {"data.pretext": str(tmp_path), **options}))
+
+    (tmp_path / "transfer").mkdir()
+    write_sealed(tmp_path / "transfer/begun.json", transfer_question(run()).record())
+    changed = run(**{"transfer.width": 0.5})
+    check_settings(run(), ["pretext", "transfer"], ["pretext"])
+    check_settings(changed, ["pretext", "transfer"], ["pretext", "transfer"])
+    check_settings(changed, ["pretext"], ["pretext"])
+    with pytest.raises(ConfigError, match=r"transfer\.width was 1\.0, is now 0\.5"):
+        check_settings(changed, ["pretext", "transfer"], ["pretext"])
+
+
+def test_missing_features_are_refused_before_images_are_prepared(tmp_path):
+    photo_folder(tmp_path / "photos", 3)
+    given = {"data.pretext": str(tmp_path / "photos"), "cluster.features": str(tmp_path / "no.npz")}
+    run = RunFolder(tmp_path / "run", load_config(None, given))
+    with pytest.raises(ConfigError, match=r"cluster\.features .*no\.npz does not exist"):
+        check_feasible(run, ["prepare"], prepared=False)
+
+
+def test_a_lost_transfer_is_no_change_of_the_options_of_evaluate(tmp_path):
+    given = {"data.pretext": str(tmp_path), "data.test": str(tmp_path)}
+    given["evaluate.models"] = {"other": {"network": "alexnet"}}
+    run = RunFolder(tmp_path, load_config(None, given))
+    (tmp_path / "transfer").mkdir()
+    (tmp_path / "evaluate").mkdir()
+    write_sealed(tmp_path / "evaluate/begun.json", evaluate_question(run).record())
+    (tmp_path / "transfer").rmdir()
+    check_settings(run, ["transfer", "evaluate"], [])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from PIL import Image
 
 import ktfast
 from ktfast.cli.main import main
+from ktfast.durable import read_sealed, write_sealed
 from ktfast.errors import ConfigError, DataError, InputError
 from ktfast.images.augment import center_crop, normalize_images
 from ktfast.images.resize import square
+from ktfast.pipeline.assign_folder import assign_folder
 from ktfast.pipeline.export_model import export_model
 from support.photographs import squares
 from support.tiny_recipe import TINY
@@ -125,6 +128,55 @@ def test_assign_gives_the_clusters_of_the_run(run, tmp_path):
     assert [int(row["cluster"]) for row in rows] == expected
     inertia = json.loads((run / "run/cluster/result.json").read_text())["summary"]["inertia"]
     assert sum(float(row["distance"]) ** 2 for row in rows) == pytest.approx(inertia, rel=1e-5)
+
+
+def test_assign_names_what_it_leaves_out(run, tmp_path, caplog, capsys):
+    out = str(tmp_path / "clusters.csv")
+    assert main(["assign", str(run / "run"), str(run / "photographs"), "-o", out]) == 0
+    assert any(m.startswith("damaged.jpg is left out: ") for m in caplog.messages)
+    assert main(["assign", str(run / "run"), str(run / "photographs"), "-o", "x.parquet"]) == 2
+    assert "x.parquet: give a file name that ends in .csv" in capsys.readouterr().err
+
+
+def test_assign_refuses_centers_of_an_earlier_teacher(run, tmp_path):
+    shutil.copytree(run / "run", tmp_path / "run")
+    begun = tmp_path / "run/features/pretext/begun.json"
+    value = read_sealed(begun, "")
+    value["inputs"]["weights"] = "0" * 64  # as if the stage pretext was done again
+    write_sealed(begun, {key: value[key] for key in value if key != "sha256"})
+    with pytest.raises(ConfigError, match="the weights of the stage pretext changed since"):
+        assign_folder(tmp_path / "run", run / "photographs")
+    shutil.copytree(run / "run/features", tmp_path / "run/features", dirs_exist_ok=True)
+    result = tmp_path / "run/features/pretext/result.json"
+    value = read_sealed(result, "")
+    value["fingerprint"] = "0" * 64  # as if the stage features was done again
+    write_sealed(result, {key: value[key] for key in value if key != "sha256"})
+    with pytest.raises(ConfigError, match=r"run/cluster was begun with other .* changed since"):
+        assign_folder(tmp_path / "run", run / "photographs")
+
+
+@pytest.mark.parametrize(
+    ("command", "suffix"), [("embed", ".npz"), ("assign", ".csv"), ("export", ".safetensors")]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    run, tmp_path, capsys, command, suffix
+):
+    photographs = [] if command == "export" else [str(tmp_path / "none")]
+    (tmp_path / f"folder{suffix}").mkdir()
+    for name, problem in (("missing/x", "make this folder first"), ("folder", "is a folder; give")):
+        out = str(tmp_path / f"{name}{suffix}")
+        assert main([command, str(run / "run"), *photographs, "-o", out]) == 2
+        message = capsys.readouterr().err
+        assert problem in message
+        assert f"{name}{suffix}" in message
+
+
+def test_impossible_devices_and_batches_are_refused(run):
+    for device, problem in (("gpu", "give auto, cpu, cuda or cuda:N"), ("cuda:99", "was asked")):
+        with pytest.raises(ConfigError, match=problem):
+            ktfast.load(run / "run", device=device)
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        ktfast.load(run / "run").embed([], batch_size=0)
 
 
 def test_export_writes_the_weights_under_torchvisions_names(run, tmp_path):

@@ -11,7 +11,9 @@ from scipy.stats import binomtest
 from ktfast.cli.main import main
 from ktfast.durable import write_sealed
 from ktfast.errors import DataError, InputError
+from ktfast.evaluation.copies import Copies
 from ktfast.evaluation.paired import by_images, by_seeds
+from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
 from ktfast.report.comparison.cells import tensor_shapes
 from ktfast.report.comparison.compare import compare_runs
 from ktfast.report.comparison.files import write_comparison
@@ -211,9 +213,26 @@ def test_a_run_without_an_evaluation_is_left_out(tmp_path):
     (folders[1] / "evaluate/result.json").unlink()
     comparison = compare_runs(folders)
     assert any("has no finished stage evaluate" in note for note in comparison.notes)
+    unlabelled = UnlabelledMeasures().to_json()  # `ktfast evaluate` would not help as it is
+    (folders[1] / "unlabelled").mkdir()
+    write_sealed(folders[1] / "unlabelled/result.json", {"summary": unlabelled})
+    comparison = compare_runs(folders)
+    assert any("was measured without labels" in note for note in comparison.notes)
     (folders[0] / "evaluate/result.json").unlink()
     with pytest.raises(InputError, match="no run can be compared"):
         compare_runs(folders)
+
+
+def test_copies_among_the_test_images_are_noted(tmp_path):
+    folders = runs(tmp_path, {}, {"source": "hog"})
+    path = folders[1] / "evaluate/result.json"
+    value = json.loads(path.read_text())
+    for labelled in (True, False):
+        found = Copies("data.test", "data.train", 2, 4, "a.jpg", "b.jpg", labelled)
+        value["summary"]["copies"] = [found.to_json()]
+        write_sealed(path, {key: item for key, item in value.items() if key != "sha256"})
+        notes = [note for note in compare_runs(folders).notes if found.sentence() in note]
+        assert notes == ([f"{folders[1]}: {found.sentence()}"] if labelled else [])
 
 
 def test_damaged_predictions_pair_nothing(tmp_path):

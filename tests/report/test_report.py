@@ -10,7 +10,7 @@ import pytest
 from ktfast.errors import DataError
 from ktfast.evaluation.results import EvaluationSummary
 from ktfast.evaluation.voc_results import VocSummary
-from ktfast.report import formats, pictures, plots, verdict, write_report
+from ktfast.report import formats, pictures, plots, probes, published, verdict, write_report
 from ktfast.report.summaries import MetricsRow
 from support.fake_run import (
     curve,
@@ -440,3 +440,21 @@ def test_stale_stages_are_marked_and_never_compared(tmp_path):
     begun = chained(tmp_path / "begun")
     (begun / "cluster/result.json").unlink()
     assert "|transfer|stale: cluster is being done again" in "".join(page_of(begun).rows)
+
+
+def test_a_table_with_spreads_takes_the_width_of_the_page():
+    layers = {f"conv{number}": 0.5 for number in range(1, 6)}
+    draws = {"transfer": {name: [0.4, 0.6] for name in layers}}
+    regime = {"fraction": None, "count": 1, "images": 4, "linear": {"transfer": layers}}
+    found = EvaluationSummary.from_json(
+        {
+            "models": ["transfer"],
+            "linear": {"transfer": layers},
+            "low_label": [{**regime, "draws": draws}, {**regime, "count": 5}],
+        }
+    )
+    section = probes.probe_section(found, published.published_beside(None, None))
+    assert [table.is_wide for table in section.tables] == [False, True, False]
+    titles = [table.title for table in section.tables]
+    assert titles[1].startswith("Linear probe with 1 label per class (4 images, mean of 2 draws)")
+    assert "5 labels per class" in titles[2]

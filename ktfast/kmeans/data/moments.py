@@ -72,7 +72,7 @@ def check_finite(rows: Rows) -> None:
     InputError
         As for `moments_of`.
     """
-    if rows.dtype in ("uint8", "int8"):
+    if rows.dtype in ("uint8", "int8") or rows.total == 0:
         return
     if not np.isfinite(_mean(rows, None)[0]).all():
         _refuse_bad_row(rows)
@@ -191,37 +191,37 @@ def _refuse_bad_row(rows: Rows) -> NoReturn:
     for kind, row, _ in found:
         if kind:
             raise InputError(
-                f"X contains {kind} in row {row}; K-means needs finite values, so remove such rows "
+                f"X contains {kind} in {row}; K-means needs finite values, so remove such rows "
                 "or replace the values"
             )
     _, row, largest = max(found, key=lambda each: each[2])
     raise InputError(
-        f"X contains values too large to cluster, up to {largest:.3g} in row {row}: squared "
+        f"X contains values too large to cluster, up to {largest:.3g} in {row}: squared "
         "distances exceed 3.4e38; rescale X"
     )
 
 
-def _bad_row(rows: Rows) -> tuple[str, int, float]:
+def _bad_row(rows: Rows) -> tuple[str, str, float]:
     """Find the first row of this process with NaN or infinity, else the row of largest magnitude.
 
     Returns
     -------
     kind : str
         "NaN" or "infinity". Empty if all values are finite.
-    row : int
-        Number of the row among the rows of all processes.
+    row : str
+        The row, as `Rows.place_of` describes it.
     largest : float
         Largest magnitude of the rows, if all values are finite.
     """
-    largest, culprit = -1.0, rows.first
+    largest, culprit = -1.0, 0
     for place, block in rows.shard_blocks(_SCAN_ROWS):
         values = float64_on_host(block)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
             kind = "NaN" if np.isnan(values[bad[0]]).any() else "infinity"
-            return kind, rows.first + place.start + int(bad[0]), np.inf
+            return kind, rows.place_of(place.start + int(bad[0])), np.inf
         magnitude = np.abs(values).max(axis=1, initial=0)
         if magnitude.max(initial=0) > largest:
             largest = float(magnitude.max(initial=0))
-            culprit = rows.first + place.start + int(magnitude.argmax())
-    return "", culprit, largest
+            culprit = place.start + int(magnitude.argmax())
+    return "", rows.place_of(culprit), largest

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.errors import InputError
+from ktfast.errors import InputError, shown
 from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.memory_plan import GpuTarget, MemoryPlan, default_budget, make_plan
 from ktfast.kmeans.data.streaming import HostStream
@@ -236,6 +236,19 @@ class Rows:
         centers[filled] = sums[filled] / counts[filled, None]
         return self.rounded(centers)
 
+    def place_of(self, row: int) -> str:
+        """Say where row number `row` of this process lies: its number, matrix and file.
+
+        The number counts the rows of all processes.
+        """
+        number = f"row {self.first + row}"
+        i = max(0, int(np.searchsorted(self._starts, row, side="right")) - 1)
+        if len(self.shards) == 1 or i == len(self.shards):
+            return number
+        file = getattr(self.shards[i], "filename", None)
+        named = "" if file is None else f", {shown(file)}"
+        return f"{number} (row {row - int(self._starts[i])} of X[{i}]{named})"
+
     def rounded(self, centers: Float64) -> Float64:
         """Round float64 centres to `center_dtype`, so that labels match the resulting centres."""
         return centers.astype(self.center_dtype).astype(np.float64)
@@ -293,7 +306,8 @@ def _check_alike(shards: list[Any]) -> None:
         if dtype_name(shard) != dtype or int(shard.shape[1]) != d:
             raise InputError(
                 f"X[{i}] is {dtype_name(shard)} with {shard.shape[1]} features, but X[0] is "
-                f"{dtype} with {d} features; all matrices of X must be alike"
+                f"{dtype} with {d} features; all matrices of X must be alike, so "
+                "convert them first"
             )
         if library_of(shard) != library_of(first) or device_of(shard) != device_of(first):
             raise InputError(

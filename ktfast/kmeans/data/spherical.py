@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ktfast.errors import InputError
-from ktfast.kmeans.array_types import Bool, Float64, Int64
+from ktfast.kmeans.array_types import Float64, Int64
 from ktfast.kmeans.data.memory_plan import GpuTarget
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import float64_on_host, to_host
@@ -116,7 +116,8 @@ class SphericalRows(Rows):
         can_be_scaled = (known > _SHORTEST) & (known < _LONGEST)
         if not can_be_scaled.all():
             self._lengths = None
-            _refuse_row(block, self.first + rows.start, can_be_scaled)
+            place = int(np.flatnonzero(~can_be_scaled)[0])
+            _refuse_row(float64_on_host(block[place]), self.place_of(rows.start + place))
         return scaled
 
     def _scaled_on_gpu(self, block: Any, known: Float64, *, is_new: bool) -> Any:
@@ -144,10 +145,8 @@ class SphericalRows(Rows):
         return kmeans_assign(values, zero, distance_dtype="float64")[1]
 
 
-def _refuse_row(block: Any, first: int, can_be_scaled: Bool) -> None:
-    """Raise the error that names the first row of a block that cannot be scaled."""
-    place = int(np.flatnonzero(~can_be_scaled)[0])
-    values = float64_on_host(block[place])
+def _refuse_row(values: Float64, row: str) -> None:
+    """Raise the error that names a row [d] that cannot be scaled."""
     if np.isnan(values).any():
         problem = "contains NaN"
     elif np.isinf(values).any():
@@ -157,7 +156,7 @@ def _refuse_row(block: Any, first: int, can_be_scaled: Bool) -> None:
     else:
         problem = "has values too small or too large to scale"
     raise InputError(
-        f"X {problem} in row {first + place}; spherical K-means scales rows to length one, so "
+        f"X {problem} in {row}; spherical K-means scales rows to length one, so "
         "remove such rows or replace their values"
     )
 

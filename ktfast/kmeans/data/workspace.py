@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.data.streaming import HostStream
-from ktfast.native.arrays import device_of, empty, library_of, on_device
+from ktfast.native.arrays import device_of, empty, in_memory, library_of, on_device
 from ktfast.ops.vectors import contiguous
 
 
@@ -107,5 +107,5 @@ def float64_on_host(array: Any) -> Float64:
     """Copy an array of any dtype that the kernels read to a float64 NumPy array."""
     if library_of(array) == "torch":
         # NumPy has no bfloat16. Widening on the host needs no further GPU memory.
-        array = array.detach().cpu().to(sys.modules["torch"].float64)
+        array = in_memory(array).cpu().to(sys.modules["torch"].float64)
     return to_host(array).astype(np.float64)

@@ -164,13 +164,13 @@ class CentroidIndex(NamesOfFaiss):
             raise InputError(f"k must be an integer of at least 1, got {k!r}")
         rows = Rows(points_of(x, self.d), n_threads=threads.wanted)
         check_finite(rows)
-        if k == 1 and self.ntotal and not self.inner_product:
+        if k == 1 and rows.n and self.ntotal and not self.inner_product:
             labels, distances = nearest_centers(rows, self._centroids.astype(np.float64))
             numbers = to_host(labels).astype(np.int64)[:, None]
             return _in_float32(to_host(distances)[:, None]), numbers
         scores = np.full((rows.n, k), -_FLOAT32_MAX if self.inner_product else _FLOAT32_MAX)
         numbers = np.full((rows.n, k), -1, dtype=np.int64)
-        found = min(k, self.ntotal)
+        found = min(k, self.ntotal) if rows.n else 0
         for place, table in self._tables(rows) if found else ():
             order = np.argsort(-table if self.inner_product else table, axis=1, kind="stable")
             numbers[place, :found] = order[:, :found]

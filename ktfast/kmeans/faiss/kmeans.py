@@ -82,7 +82,8 @@ class Kmeans(NamesOfFaiss):
         The centroids. None before `train`.
     obj : array, float64 [niter], or None
         Objective at the start of each iteration: the sum of squared distances, or of inner products
-        if spherical. Iterations after convergence repeat the objective.
+        if spherical. If `train` gets weights, the sum is weighted (faiss leaves the weights out).
+        Iterations after convergence repeat the objective.
     iteration_stats : list of dict, or None
         Per iteration: obj, time and time_search (both are the seconds since the start),
         imbalance_factor, and nsplit (empty clusters that took a point).
@@ -176,7 +177,7 @@ class Kmeans(NamesOfFaiss):
         check_settings(self)
         if self.spherical != self.index.inner_product:  # changed since the last call
             self.index = CentroidIndex(self.d, inner_product=bool(self.spherical))
-        random_state = check_random_state(self.seed)
+        random_state = check_random_state(self.seed % 2**32)  # faiss takes negative seeds too
         rows, weight = select_points(self, x, weights, random_state)
         moments = moments_of(rows, weight)
         runs = [

@@ -80,14 +80,23 @@ def check_settings(owner: Any) -> None:
             f"ClusteringInitMethod_KMEANS_PLUS_PLUS (1), got {owner.init_method!r}"
         )
     for name in ("d", "k", "niter", "nredo"):
-        value = getattr(owner, name)
-        if not isinstance(value, int | float) and not hasattr(value, "__index__"):
-            raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
-        if int(value) != value or value < 1:
-            raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        _check_integer(owner, name, 1)
+    if owner.max_points_per_centroid is not None:
+        _check_integer(owner, "max_points_per_centroid", 1, none="None or ")
+    _check_integer(owner, "min_points_per_centroid", 0)
+    _check_integer(owner, "seed", -(2**31), 2**32 - 1)
+    if isinstance(owner.spherical, str) or owner.spherical not in (False, True):
+        raise InputError(f"spherical must be True or False, got {owner.spherical!r}")
+
+
+def _check_integer(
+    owner: Any, name: str, least: int, most: int | None = None, none: str = ""
+) -> None:
+    """Check that a parameter is an integer within limits, and store it as an int."""
+    value = getattr(owner, name)
+    is_number = isinstance(value, int | float) or hasattr(value, "__index__")
+    if is_number and value == value // 1 and least <= value and (most is None or value <= most):
         setattr(owner, name, int(value))
-    most = owner.max_points_per_centroid
-    if most is not None and (int(most) != most or most < 1):
-        raise InputError(
-            f"max_points_per_centroid must be None or an integer of at least 1, got {most!r}"
-        )
+        return
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise InputError(f"{name} must be {none}an integer {limits}, got {value!r}")

@@ -32,7 +32,10 @@ def points_of(x: Any, d: int, name: str = "x") -> list[Any]:
         The shape is wrong, or a value is beyond the range of float32.
     """
     matrices = matrices_of(x, name, reads=_READ, converts_to="float32")
-    for matrix in matrices:
+    for i, matrix in enumerate(matrices):
         if matrix.shape[1] != d:
-            raise InputError(f"points must have shape [n, {d}], got {list(matrix.shape)}")
+            named = name if len(matrices) == 1 else f"{name}[{i}]"
+            raise InputError(
+                f"{named} must have shape [n, {d}], because d is {d}; got {list(matrix.shape)}"
+            )
     return matrices

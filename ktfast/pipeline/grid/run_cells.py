@@ -10,7 +10,9 @@ import torch
 from ktfast.durable import write_sealed
 from ktfast.errors import InputError, shown
 from ktfast.models import initialize
+from ktfast.pipeline.feasibility import check_networks
 from ktfast.pipeline.grid.cells import Cell
+from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.runner import run
 from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
 from ktfast.report.comparison.cells import ROW
@@ -60,8 +62,13 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> Gri
     Raises
     ------
     InputError
-        `folder` is a file.
+        `folder` is a file, or the teacher or a network of a cell is impossible.
     """
+    for cell in cells:
+        try:
+            check_networks(RunFolder(folder / RUNS / cell.name, cell.config, trust_source))
+        except InputError as error:
+            raise type(error)(f"{cell.name}: {error}") from error
     result = GridResult()
     for number, cell in enumerate(cells, 1):
         place = folder / RUNS / cell.name

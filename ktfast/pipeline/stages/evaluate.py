@@ -27,6 +27,7 @@ from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
 from ktfast.pipeline.steps.begun_trainings import remove_trainings
+from ktfast.pipeline.steps.copied_images import copied_images
 from ktfast.pipeline.steps.fine_tune_shares import stored_fine_tuning
 from ktfast.pipeline.steps.fit_clusters import clustering_quality
 from ktfast.pipeline.steps.image_sets import open_set
@@ -120,6 +121,7 @@ def _probe_all(run: RunFolder, folder: Path, images: LabelledSet) -> EvaluationS
         },
         retraining=stored_retraining(run, folder, names, images) if config.retrain else None,
         fine_tuned=_fine_tuned(run, folder, names, images) if config.fine_tune else [],
+        copies=copied_images(run, images),
     )
 
 

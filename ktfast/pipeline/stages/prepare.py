@@ -15,6 +15,7 @@ from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, discard
+from ktfast.pipeline.steps.copied_images import log_copies
 from ktfast.pipeline.steps.image_sets import progress_line, set_names
 from ktfast.pipeline.steps.prepared_images import (
     array_format,
@@ -67,6 +68,7 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, Any]:
             # Names and sizes, which the question holds, do not tell two folders of images apart.
             shared_by=_files(listed_images(run, name)),
         )
+    log_copies(run)
     return results
 
 

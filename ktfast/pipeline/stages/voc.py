@@ -14,6 +14,7 @@ from typing import Any
 from ktfast.config import result_options
 from ktfast.durable import sha256_json, write_sealed
 from ktfast.errors import ConfigError, shown
+from ktfast.evaluation.copies import Copies
 from ktfast.evaluation.voc_results import VocRow, VocSummary
 from ktfast.images.file_records import FileHashes
 from ktfast.pipeline.jobs import spread
@@ -21,6 +22,7 @@ from ktfast.pipeline.question import Input, Question
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage, stored_row
 from ktfast.pipeline.steps.baselines import train_baseline
+from ktfast.pipeline.steps.copied_images import copied_photographs, log
 from ktfast.pipeline.steps.fine_tune_voc import (
     MEASURES,
     PROTOCOLS,
@@ -65,7 +67,10 @@ def execute(run: RunFolder, *, redo: bool = False) -> dict[str, dict[str, Any]]:
             train_baseline(run, name)
     results = {}
     for protocol, sets in opened.items():
-        work = partial(_fine_tune, run, protocol, sets)
+        copies = copied_photographs(protocol, sets, hashes)
+        for found in copies:
+            log(found)
+        work = partial(_fine_tune, run, protocol, sets, copies)
         results[protocol] = complete_stage(
             run, f"voc/{protocol}", _question(run, protocol, sets), work, redo=redo
         )
@@ -110,7 +115,9 @@ def _question(run: RunFolder, protocol: str, sets: Sets) -> Question:
     return Question(f"voc.{protocol}", settings, inputs, defaults)
 
 
-def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outcome:
+def _fine_tune(
+    run: RunFolder, protocol: str, sets: Sets, copies: list[Copies], folder: Path
+) -> Outcome:
     names = run.config.voc.models
     rows = spread(run, _stored_row, [(protocol, sets, name, folder) for name in names])
     models: dict[str, VocRow] = dict(zip(names, rows, strict=True))
@@ -118,7 +125,7 @@ def _fine_tune(run: RunFolder, protocol: str, sets: Sets, folder: Path) -> Outco
         shown = "not defined" if row.score is None else f"{100 * row.score:.1f} %"
         logger.info("voc: %s, %s: %s %s", protocol, name, MEASURES[protocol], shown)
     images = {"train": sets.train.n, "test": sets.test.n}
-    summary = VocSummary(MEASURES[protocol], models, images).to_json()
+    summary = VocSummary(MEASURES[protocol], models, images, copies).to_json()
     return Outcome(fingerprint=sha256_json(summary), outputs={"models": "*.json"}, summary=summary)
 
 

@@ -37,7 +37,8 @@ def set_name(run: RunFolder, role: str) -> str:
     """Name the image set of a role. A role without images raises `ConfigError`."""
     names = set_names(run.config)
     if role not in names:
-        raise ConfigError(f"data.{role} is not set: give a folder of images")
+        also = "" if role in ("pretext", "test") else ", and neither is data.pretext"
+        raise ConfigError(f"data.{role} is not set{also}: give a folder of images")
     return names[role]
 
 

@@ -37,9 +37,9 @@ class LabelledSet:
         """Name a model's part of the name of a file in the stage's folder."""
         return f"{model}@{self.name}" if self.name else model
 
-    def option_of(self, role: str) -> str:
-        """Name the option that gives the images of a role."""
-        return f"evaluate.sets.{role}" if self.name else f"data.{role}"
+    def option_of(self, role: str, config: Config) -> str:
+        """Name the option that gives the images of a role; without `data.train`, another one."""
+        return f"evaluate.sets.{role}" if self.name else config.data.option_of(role)
 
 
 def labelled_sets(config: Config) -> list[LabelledSet]:
@@ -77,8 +77,8 @@ def labels_of(
     loose = np.flatnonzero(found.labels < 0)
     if len(loose):
         raise DataError(
-            f"{images.option_of(role)}: {len(loose)} images lie in no class's folder, the first is "
-            f"{found.paths[loose[0]]}; move every image into a class's folder"
+            f"{images.option_of(role, run.config)}: {len(loose)} images lie in no class's folder, "
+            f"the first is {found.paths[loose[0]]}; move every image into a class's folder"
         )
     translate = np.array([classes.index(key) for key in found.classes])
     translated: npt.NDArray[np.int64] = translate[found.labels]

@@ -17,7 +17,7 @@ from ktfast.images.file_records import (
     read_records,
 )
 from ktfast.images.index import UNREADABLE, ImageIndex
-from ktfast.images.source import INDEX, Decoding
+from ktfast.images.source import INDEX, Decoding, PreparedSet
 from ktfast.images.tars import images_exist, scan_images
 from ktfast.pipeline.question import Input, Question, refusal
 from ktfast.pipeline.run_folder import RunFolder
@@ -58,6 +58,27 @@ def array_format(config: Config) -> ArrayFormat | None:
     """Describe the arrays in the image folders of a run; None if they hold photographs."""
     channels = config.transfer.channels
     return None if channels is None else ArrayFormat(channels, *config.transfer.array_range)
+
+
+def recorded_hashes(run: RunFolder, name: str) -> dict[str, str]:
+    """Give the hash of the file of every image of a finished set, as prepare recorded it.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    name : str
+        Name of the image set.
+
+    Returns
+    -------
+    hashes : dict of str to str
+        SHA-256 of each image's file by relative path. Empty if an earlier version of ktfast, which
+        recorded no hashes, prepared the set.
+    """
+    records, _ = _records(run, f"prepare/{name}")
+    paths = PreparedSet.open(run.stage(f"prepare/{name}")).paths
+    return {path: records[path].sha256 for path in paths if path in records}
 
 
 def prepare_question(run: RunFolder, name: str) -> tuple[Question, FileChanges | None]:

@@ -59,7 +59,7 @@ def check_probe_memory(run: RunFolder, stages: Collection[str] = ()) -> None:
                         f"the features of layer {layer} that are probed take {needed / 1e9:.1f} "
                         f"GB, more than data.memory_budget_gb "
                         f"{run.config.data.memory_budget_gb:g}; raise it, or give fewer images "
-                        f"with {images.option_of(images.train)}"
+                        f"with {images.option_of(images.train, run.config)}"
                     )
 
 

@@ -153,6 +153,12 @@ def read_cells(run: RunReader) -> list[Cell]:
     """
     evaluation, result = run.evaluation(), run.result("evaluate")
     if evaluation is None or result is None or not evaluation.linear:
+        if run.unlabelled() is not None:
+            raise DataError(
+                f"{run.folder} was measured without labels, and runs are compared by probes on "
+                "labelled images; run `ktfast evaluate` on it with labelled images as data.train "
+                "and data.test"
+            )
         raise DataError(
             f"{run.folder} has no finished stage evaluate, so there is nothing to compare; run "
             "`ktfast evaluate` on it first"

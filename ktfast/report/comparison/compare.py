@@ -130,6 +130,7 @@ def compare_runs(
         for part in separate(cells, found)
     ]
     found += _stale_notes(cells)
+    found += _copies_notes(readers)
     found += _machine_note(readers)
     found += [f"{shown(reader.folder)}: {note}" for reader in readers for note in reader.notes]
     return Comparison(parts, found)
@@ -145,6 +146,20 @@ def _stale_notes(cells: Sequence[Cell]) -> list[str]:
         f"{folder} is stale, because {reason}; its rows have no rank. Run "
         "`ktfast evaluate --redo evaluate` on it."
         for folder, reason in stale.items()
+    ]
+
+
+def _copies_notes(readers: Sequence[RunReader]) -> list[str]:
+    """Name the runs whose probes were tested on copies of images that they learnt from."""
+    notes: dict[str, list[str]] = {}
+    for reader in readers:
+        evaluation = reader.evaluation()
+        for copies in [] if evaluation is None else evaluation.copies:
+            if copies.labelled:
+                notes.setdefault(copies.sentence(), []).append(shown(reader.folder))
+    return [
+        f"{folders[0]}{'' if len(folders) == 1 else f' and {len(folders) - 1} other runs'}: {note}"
+        for note, folders in notes.items()
     ]
 
 
