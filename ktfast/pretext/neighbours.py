@@ -2,15 +2,18 @@
 
 A network can solve more puzzles than before and still have worse features. If the training images
 lie in one folder per class, the nearest neighbours of some training images show how well the
-features separate the classes. The network never sees the classes.
+features separate the classes. The network never sees the classes. For images without classes, the
+agreement of two clusterings with different seeds shows how clearly the features form groups.
 """
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ktfast.evaluation.knn import knn_accuracy
+from ktfast.evaluation.unlabelled import adjusted_rand_index
 from ktfast.features.teachers import trunk_teacher
 from ktfast.images.in_order import in_order
 from ktfast.images.source import ImageSource
@@ -23,6 +26,8 @@ NEIGHBOURS = 10
 GRID = 3
 """Each map is averaged to GRID x GRID cells."""
 BATCH = 100
+CLUSTERS, PER_CLUSTER = 50, 10
+"""Largest number of clusters that are compared, and least mean number of their images."""
 
 
 def judged_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -50,6 +55,23 @@ def judged_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return rows if len(rows) > NEIGHBOURS else nothing
 
 
+def clustered_rows(n: int) -> npt.NDArray[np.int64]:
+    """Choose the images without classes that judge the features: equally spaced ones.
+
+    Parameters
+    ----------
+    n : int
+        Number of images.
+
+    Returns
+    -------
+    rows : array, int64 [m]
+        Rows of the images in ascending order. The array is empty if there are too few images for
+        two clusters.
+    """
+    return _spread(n, IMAGES) if n >= 2 * PER_CLUSTER else np.zeros(0, np.int64)
+
+
 def _spread(n: int, most: int) -> npt.NDArray[np.int64]:
     """Choose at most `most` of the numbers 0 .. n - 1, about equally spaced."""
     return np.arange(n) if n <= most else np.arange(most) * n // most
@@ -64,10 +86,10 @@ class Judge:
         Network that is trained. The maps of its last layer, averaged to 3 x 3 cells, are the
         features.
     images : ImageSource
-        Images of the training, with classes.
+        Images of the training.
     rows : array, int64 [m]
-        Rows of the images that judge the features; see `judged_rows`. The centre squares of these
-        images stay in memory.
+        Rows of the images that judge the features; see `judged_rows` and `clustered_rows`. The
+        centre squares of these images stay in memory.
     short_side : int
         Shorter side of the images, pixels.
     size : int
@@ -87,6 +109,7 @@ class Judge:
         n_threads: int | None = None,
     ) -> None:
         self.trunk = trunk
+        self.n_threads = n_threads
         self.labels = images.labels[rows]
 
         def square(number: int) -> npt.NDArray[np.uint8]:
@@ -108,6 +131,25 @@ class Judge:
             features, self.labels, features, self.labels, k=NEIGHBOURS, own_rows=every
         )
         return found.mean_per_class
+
+    def agreement(self) -> float | None:
+        """Adjusted Rand index of two clusterings of the features, which differ in their seed.
+
+        1 means equal clusterings, and about 0 independent ones. None if a feature is NaN or
+        infinite.
+        """
+        from ktfast.kmeans import KMeans  # loads scikit-learn, which is slow
+
+        features = self._features().float().cpu()
+        if not bool(torch.isfinite(features).all()):
+            return None
+        rows = functional.normalize(features - features.mean(0)).numpy()
+        k = min(CLUSTERS, len(rows) // PER_CLUSTER)
+        first, second = (
+            KMeans(k, random_state=seed, n_threads=self.n_threads).fit_predict(rows)
+            for seed in (0, 1)
+        )
+        return adjusted_rand_index(first, second)
 
     def _features(self) -> Tensor:
         device = next(self.trunk.parameters()).device

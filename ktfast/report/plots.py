@@ -76,8 +76,8 @@ def training_curves(
     Returns
     -------
     tuple of str
-        SVG of the loss, of the accuracy, and of the nearest neighbours of the features. A plot
-        without any value is left out.
+        SVG of the loss, of the accuracy, and of the measures of the features. A plot without any
+        value is left out.
     """
     loss = _series([(row.epoch, row.loss) for row in rows])
     accuracy = _series([(row.epoch, row.accuracy) for row in rows])
@@ -101,19 +101,39 @@ def training_curves(
             if chance:
                 _level(axes, 100 * chance, "guessing", below=False)
         plots += svgs
-    neighbours = _series([(row.epoch, row.neighbours) for row in rows])
-    if len(neighbours):
-        neighbours = neighbours * [1, 100]
-        words = f"Accuracy of the features' nearest neighbours in percent, {_from_to(neighbours)}"
-        with panel(f"{name}-neighbours", 2.35, words) as (axes, svgs):
-            x, y = neighbours.T
+    return (*plots, *_feature_curves(rows, name))
+
+
+def _feature_curves(rows: Sequence[MetricsRow], name: str) -> list[str]:
+    """Draw the measures of a pretext network's features that were taken during its training."""
+    measures = (
+        (
+            "neighbours",
+            _series([(row.epoch, row.neighbours) for row in rows]) * [1, 100],
+            "Accuracy of the features' nearest neighbours in percent",
+            {"title": "Nearest neighbours of the features", "ylabel": "accuracy (%)"},
+        ),
+        (
+            "agreement",
+            _series([(row.epoch, row.agreement) for row in rows]),
+            "Agreement of two clusterings of the features with different seeds",
+            {"title": "Agreement of two clusterings", "ylabel": "adjusted Rand index"},
+        ),
+    )
+    plots = []
+    for key, values, words, texts in measures:
+        if not len(values):
+            continue
+        with panel(f"{name}-{key}", 2.35, f"{words}, {_from_to(values)}") as (axes, svgs):
+            x, y = values.T
             axes.plot(x, y, color=COLORS["accuracy"], marker="o", markersize=4.5)
-            axes.set(title="Nearest neighbours of the features", ylabel="accuracy (%)")
-            axes.set(xlabel="epoch", ylim=_from_zero(axes))
+            axes.set(**texts, xlabel="epoch")
+            if y.min() >= 0:  # an adjusted Rand index can be negative
+                axes.set(ylim=_from_zero(axes))
             if x[0] == 0:
                 _level(axes, float(y[0]), "random weights", below=True)
         plots += svgs
-    return tuple(plots)
+    return plots
 
 
 def probe_curves(models: ByModel, names: Mapping[str, str], *, title: str, unit: str) -> str:

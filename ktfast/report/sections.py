@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from ktfast.evaluation.layer_choice import LayerChoice, choose_layers
 from ktfast.report import plots
+from ktfast.report.causes import with_causes
 from ktfast.report.clusters import cluster_sizes
 from ktfast.report.formats import amount, duration, moment, percent
 from ktfast.report.groups import Figure, groups_figures, groups_verdict, is_unlabelled
@@ -63,17 +64,19 @@ def result_section(run: RunReader) -> ResultSection:
     unlabelled = None if "unlabelled" in stale else run.unlabelled()
     if unlabelled is not None and not linear.chosen:
         first = [Figure(*row) for row in unlabelled_tiles(unlabelled)]
+    found = verdict(
+        evaluation,
+        cluster,
+        pretext,
+        None if test is None else test.images,
+        why_not=why,
+        unlabelled=unlabelled,
+        objective=run.objective(),
+        learnt=learnt_features(run),
+    )
+    transfer = None if "transfer" in stale else run.training("transfer")
     return ResultSection(
-        verdict=verdict(
-            evaluation,
-            cluster,
-            pretext,
-            None if test is None else test.images,
-            why_not=why,
-            unlabelled=unlabelled,
-            objective=run.objective(),
-            learnt=learnt_features(run),
-        ),
+        verdict=with_causes(found, pretext, cluster, transfer),
         figures=[
             *(_marked(figure, stale.get("evaluate")) for figure in first),
             _marked(_pretext_figure(pretext), stale.get("pretext")),

@@ -165,6 +165,8 @@ class TrainingResult:
         Accuracy of guessing; only pretext tasks have one.
     at_chance : bool
         Whether the network was no better than guessing on the images of the last training steps.
+    remedy : str
+        What to change in a pretext task at chance; empty for other trainings.
     task : str
         Name of the pretext task.
     measure : str
@@ -174,6 +176,9 @@ class TrainingResult:
     neighbours, untrained_neighbours : float, optional
         Accuracy of the nearest neighbours of the network's features after and before the training;
         only networks of a pretext task have them.
+    agreement, untrained_agreement : float, optional
+        Agreement of two clusterings of the network's features after and before the training; only
+        networks that learnt a pretext task from images without classes have them.
     held_out : LearntFeatures, optional
         How well the target learnt features; None for a network that learnt anything else.
     """
@@ -186,14 +191,17 @@ class TrainingResult:
     value: float | None = None
     neighbours: float | None = None
     untrained_neighbours: float | None = None
+    agreement: float | None = None
+    untrained_agreement: float | None = None
     held_out: LearntFeatures | None = None
+    remedy: str = ""
 
     @classmethod
     def from_json(cls, value: Json) -> "TrainingResult":
         """Read the summary of a `result.json`."""
         accuracy, chance = number(value.get("accuracy")), number(value.get("chance"))
         measure = str(value.get("measure", cls.measure))
-        neighbours = mapping(value.get("neighbours"))
+        neighbours, agreement = (mapping(value.get(key)) for key in ("neighbours", "agreement"))
         return cls(
             accuracy,
             chance,
@@ -203,7 +211,10 @@ class TrainingResult:
             value=number(value.get(measure)),
             neighbours=number(neighbours.get("trained")),
             untrained_neighbours=number(neighbours.get("untrained")),
+            agreement=number(agreement.get("trained")),
+            untrained_agreement=number(agreement.get("untrained")),
             held_out=LearntFeatures.from_json(value.get("held_out")),
+            remedy=str(value.get("remedy", "")),
         )
 
 
@@ -270,6 +281,8 @@ class MetricsRow:
     neighbours : float, optional
         Accuracy of the nearest neighbours of the network's features, at this step. Only rows that
         hold no other figure have one.
+    agreement : float, optional
+        Agreement of two clusterings of the network's features, at this step, likewise.
     """
 
     step: float | None = None
@@ -279,6 +292,7 @@ class MetricsRow:
     images_per_second: float | None = None
     loader_wait: float | None = None
     neighbours: float | None = None
+    agreement: float | None = None
 
     @classmethod
     def from_json(cls, value: Json) -> "MetricsRow":

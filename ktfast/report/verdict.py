@@ -180,11 +180,11 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
             followers = "the transfer that follows from the features"
             if cluster is not None:
                 followers = "the clusters and the transfer that follow from the features"
+            advice = f"{pretext.remedy}." if pretext.remedy else "log.txt says what helps."
             sentences.append(
                 "The network was hardly better than guessing when its training on the pretext task "
-                "ended. Its "
-                f"features, and {followers}, say little about {pretext.task}. The warning in "
-                "log.txt says what helps."
+                f"ended. The network's features, and {followers}, say little about {pretext.task}. "
+                f"{advice}"
             )
     if pretext is not None:
         sentences += _features_finding(pretext)
@@ -202,6 +202,13 @@ def other_findings(cluster: ClusterSummary | None, pretext: TrainingResult | Non
 
 def _features_finding(pretext: TrainingResult) -> list[str]:
     """Say whether the pretext network's features are better than those of random weights."""
+    if pretext.agreement is not None and pretext.untrained_agreement is not None:
+        return [
+            "Two clusterings of the pretext network's features with different seeds agree with an "
+            f"adjusted Rand index of {pretext.agreement:.2f}, and those of random weights of "
+            f"{pretext.untrained_agreement:.2f}. The agreement says how clearly features form "
+            "groups, not which features are better."
+        ]
     trained, untrained = pretext.neighbours, pretext.untrained_neighbours
     if trained is None or untrained is None:
         return []

@@ -9,7 +9,7 @@ import torch
 from ktfast.errors import InputError
 from ktfast.evaluation.knn import knn_accuracy
 from ktfast.models import VGG16, initialize
-from ktfast.pretext.neighbours import Judge, judged_rows
+from ktfast.pretext.neighbours import Judge, clustered_rows, judged_rows
 from support.one_thread import one_thread_and_a_seed  # noqa: F401
 from support.photographs import squares
 
@@ -80,3 +80,21 @@ def test_features_that_are_not_finite_are_left_to_the_loss():
     with torch.no_grad():
         next(trunk.parameters()).fill_(torch.nan)
     assert judge_of(trunk).accuracy() is None
+
+
+def test_images_without_classes_are_judged_by_two_clusterings():
+    assert clustered_rows(19).size == 0
+    assert clustered_rows(20).tolist() == list(range(20))
+    assert len(clustered_rows(2500)) == 1000
+    trunk = VGG16(0, width=0.125, batch_norm=True)
+    trunk.truncate(trunk.puzzle_layer)
+    initialize(trunk)
+    trunk.train()
+    judge = judge_of(trunk)  # two groups of images: k is 2, and both clusterings find the groups
+    generator = torch.get_rng_state()
+    assert judge.agreement() == judge.agreement() == pytest.approx(1)
+    assert all(module.training for module in trunk.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+    with torch.no_grad():
+        next(trunk.parameters()).fill_(torch.nan)
+    assert judge.agreement() is None

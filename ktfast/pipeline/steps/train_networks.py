@@ -24,7 +24,6 @@ from ktfast.images.source import PreparedSet
 from ktfast.models import Trunk, initialize
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.steps.best_weights import BestWeights
 from ktfast.pipeline.steps.image_sets import open_feed, open_set
 from ktfast.pipeline.steps.networks import (
     WEIGHTS,
@@ -40,13 +39,12 @@ from ktfast.pipeline.steps.shared_work import (
     help_train,
     ranks_of_training,
 )
+from ktfast.pipeline.steps.watch_features import judged_features, watch_features
 from ktfast.pretext.held_out import held_out_measure
-from ktfast.pretext.neighbours import Judge, judged_rows
 from ktfast.pretext.protocol import Pretext
 from ktfast.pretext.registry import build_pretext
 from ktfast.training.classification import ClassificationTask
 from ktfast.training.loop import Guessing, Task, TrainingSummary, Watch, train
-from ktfast.training.progress import logged
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +143,7 @@ def train_pretext(
             folder,
             name=name,
             guessing=guessing,
-            watch=_watch(run, task.trunk, images, folder),
+            watch=watch_features(run, task.trunk, images, folder),
         )
     outputs = {"weights": WEIGHTS}
     for key, array in task.arrays().items():
@@ -161,54 +159,16 @@ def train_pretext(
         task.measure_name: measured,
         "task": task.title or config.task,
         "measure": task.measure_name,
-        **_judged(run, name),
+        **judged_features(run, name),
     }
     if guessing is not None:
         metrics |= {
             "chance": guessing.accuracy,
             "at_chance": guessing.at_chance(summary.metrics),
         }
+        if metrics["at_chance"]:
+            metrics["remedy"] = guessing.remedy
     return TrainedPretext(task, summary, metrics, outputs)
-
-
-def _watch(run: RunFolder, trunk: Trunk, images: PreparedSet, folder: Path) -> Watch | None:
-    """Watch the features of a pretext network, and keep its best weights.
-
-    None if the images have no classes, or if the user asks for no measures.
-    """
-    config = run.config.pretext
-    rows = judged_rows(images.labels)
-    if not config.feature_measures or not len(rows):
-        return None
-    judge = Judge(
-        trunk,
-        images,
-        rows,
-        short_side=images.short_side,
-        size=config.crop,
-        n_threads=run.config.threads or None,
-    )
-    best = BestWeights(
-        folder, lambda path: save_network(trunk, path, pretext_preprocessing(run.config))
-    )
-
-    def measure(step: int) -> dict[str, float]:
-        found = judge.accuracy()
-        if found is None:
-            return {}
-        if step > 0:
-            best.offer(step, found)
-        return {"neighbours": found}
-
-    return Watch(config.feature_measures, measure)
-
-
-def _judged(run: RunFolder, name: str) -> dict[str, Any]:
-    """The measures of the nearest neighbours before and after a training, for its result."""
-    found = logged(run.metrics, name, "neighbours")
-    if len(found) < 2 or found[0][0] != 0:
-        return {}
-    return {"neighbours": {"untrained": found[0][1], "trained": found[-1][1]}}
 
 
 def train_classifier(
