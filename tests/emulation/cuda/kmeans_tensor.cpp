@@ -90,11 +90,17 @@ EXPORT int64_t tensor_column_offset(int64_t tile_height, int64_t n_stages, int64
                                     int64_t column) {
   return ktfast::cuda::column_offset(static_cast<int>(tile_height), n_stages, index, column);
 }
-EXPORT void tensor_product_tile(int64_t number, int64_t n_row_tiles, int64_t n_center_tiles,
-                                int64_t* tile) {
-  const auto found = ktfast::cuda::product_tile(number, n_row_tiles, n_center_tiles);
-  tile[0] = found.row_tile;
-  tile[1] = found.center_tile;
+// Writes the tiles of one block as pairs of row tile and centre tile. Returns their number.
+EXPORT int64_t tensor_product_tiles(int64_t block, int64_t blocks, int64_t n_row_tiles,
+                                    int64_t n_center_tiles, int64_t* pairs) {
+  ktfast::cuda::ProductTiles tiles(static_cast<uint32_t>(block), static_cast<uint32_t>(blocks),
+                                   n_row_tiles, n_center_tiles);
+  int64_t n = 0;
+  for (; tiles.more(); tiles.advance(), ++n) {
+    pairs[2 * n] = tiles.tile().row_tile;
+    pairs[2 * n + 1] = tiles.tile().center_tile;
+  }
+  return n;
 }
 EXPORT void tensor_float16(int64_t n, const float* values, uint16_t* halves) {
   for (int64_t i = 0; i < n; ++i) halves[i] = ktfast::cuda::float16_rounded(values[i]);

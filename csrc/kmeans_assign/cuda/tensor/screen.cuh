@@ -28,6 +28,11 @@ struct TensorScreenParams {
   float product_error;
   bool certify;  // `best` takes upper bounds instead of scores
   bool collect;  // candidates are collected
+
+  // The tiles of the running block.
+  __device__ ProductTiles product_tiles() const {
+    return ProductTiles(blockIdx.x, gridDim.x, n_row_tiles, n_center_tiles);
+  }
 };
 
 // Properties of the current device.
@@ -106,12 +111,15 @@ __device__ void screen_row(const TensorScreenParams& p, const RowProducts<kWidth
 }
 
 // Screens a fragment of 16 rows by 8 kWidth centres. A thread has the rows lane / 4 and lane / 4 +
-// 8, and of each eight centres 2 (lane % 4) and the next. `row` and `first` are the thread's first
-// row and centre.
+// 8, and of each eight centres 2 (lane % 4) and the next. `row` is the thread's first row, and
+// `within` its first centre, counted within the tile. `half_norms` are those of the tile's 256
+// centres, in shared memory: each thread reads 64 of them twice for every tile.
 template <int kWidth, class Sum>
 __device__ void screen_products(const TensorScreenParams& p, const Sum (&sums)[kWidth][4],
-                                int64_t center_tile, int64_t row, int64_t first) {
+                                int64_t center_tile, int64_t row, int within,
+                                const float* half_norms) {
   const TileConstants tile = p.tiles[center_tile];
+  const int64_t first = center_tile * kCenterTile + within;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t r = row + half * 8;
@@ -121,7 +129,7 @@ __device__ void screen_products(const TensorScreenParams& p, const Sum (&sums)[k
     products.most = -static_cast<float>(HUGE_VAL);
 #pragma unroll
     for (int n = 0; n < kWidth; ++n) {
-      const float2 halves = *reinterpret_cast<const float2*>(p.half_norms + first + n * 8);
+      const float2 halves = *reinterpret_cast<const float2*>(half_norms + within + n * 8);
       const auto left = static_cast<float>(sums[n][half * 2]);
       const auto right = static_cast<float>(sums[n][half * 2 + 1]);
       products.values[2 * n] = fmaf(-products.inverse, halves.x, left);
