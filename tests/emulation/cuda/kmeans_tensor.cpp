@@ -43,8 +43,9 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
                                           int64_t code, const int8_t* prepared, const int8_t* codes,
                                           const float* constants, int32_t* labels,
                                           double* distances, int64_t guessed, int64_t certify,
-                                          int64_t bounds, const double* moves, int64_t path,
-                                          int64_t* workspace, int64_t* n_passed) {
+                                          int64_t bounds, const double* moves, double* others,
+                                          int64_t path, int64_t* workspace, int64_t* n_passed,
+                                          int64_t* n_multiplied) {
   ktfast::KmeansTensorAssignParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
@@ -62,9 +63,11 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
   p.certify = certify != 0;
   p.bounds = bounds != 0;
   p.moves = moves;
+  p.others = others;
   p.path = static_cast<ktfast::ProductPath>(path);
   p.workspace = workspace;
   p.n_passed = n_passed;
+  p.n_multiplied = n_multiplied;
   return attempt([&] { ktfast::cuda::kmeans_tensor_assign(p, nullptr); });
 }
 

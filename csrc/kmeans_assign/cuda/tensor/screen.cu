@@ -52,7 +52,7 @@ class Chunks {
   __device__ void copy_next() {
     if (tiles_.more()) {
       const ProductTile tile = tiles_.tile();
-      const int8_t* rows = p_.row_codes + tile.row_tile * tile_bytes(kRowTile, p_.n_stages);
+      const int8_t* rows = p_.row_codes + p_.row_tile(tile) * tile_bytes(kRowTile, p_.n_stages);
       const int8_t* centers =
           p_.center_codes + tile.center_tile * tile_bytes(kCenterTile, p_.n_stages);
       unsigned char* to = ring_ + slot_ * kChunk;
@@ -141,8 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     half_norms[threadIdx.x] = half_norm;
     __syncthreads();
-    const int64_t row =
-        int64_t{tile.row_tile} * kRowTile + warp / kWarpsAcross * kWarpRows + lane / 4;
+    const int64_t row = p.row_tile(tile) * kRowTile + warp / kWarpsAcross * kWarpRows + lane / 4;
     const int within = warp % kWarpsAcross * kWarpCenters + lane % 4 * 2;
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) {

@@ -114,7 +114,7 @@ __device__ void copy_tiles(const TensorScreenParams& p, Ring ring) {
   for (ProductTiles tiles = p.product_tiles(); tiles.more(); tiles.advance()) {
     const ProductTile tile = tiles.tile();
     halves.copy(p.half_norms + int64_t{tile.center_tile} * kCenterTile);
-    const int8_t* rows = p.row_codes + tile.row_tile * tile_bytes(kRowTile, p.n_stages);
+    const int8_t* rows = p.row_codes + p.row_tile(tile) * tile_bytes(kRowTile, p.n_stages);
     const int8_t* centers = p.center_codes + tile.center_tile * tile_bytes(kCenterTile, p.n_stages);
     for (int64_t stage = 0; stage < p.n_stages; ++stage) {
       barrier_wait(&ring.empty[ring.slot], ring.round ^ 1);  // returns at once in the first round
@@ -166,7 +166,7 @@ __device__ void screen_tiles(const TensorScreenParams& p, int group, Ring ring) 
                         reinterpret_cast<typename Code::Sum(&)[4 * kWidth]>(sums));
     const ProductTile tile = tiles.tile();
     const int64_t row =
-        int64_t{tile.row_tile} * kRowTile + group * kGroupRows + thread / 32 * 16 + thread % 32 / 4;
+        p.row_tile(tile) * kRowTile + group * kGroupRows + thread / 32 * 16 + thread % 32 / 4;
     screen_products(p, sums, tile.center_tile, row, thread % 4 * 2, halves.wait());
     halves.release();
   }
