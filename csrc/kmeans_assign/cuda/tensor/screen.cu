@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto* const half_norms = reinterpret_cast<float*>(ring + depth * kChunk);
   for (ProductTiles tiles = p.product_tiles(); tiles.more(); tiles.advance()) {
     const ProductTile tile = tiles.tile();
-    const float half_norm = p.half_norms[tile.center_tile * kCenterTile + threadIdx.x];
+    const float half_norm = p.half_norms[int64_t{tile.center_tile} * kCenterTile + threadIdx.x];
     typename Code::Sum sums[kFragments][kWidth][4] = {};
     for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
       if (depth == 2) {
