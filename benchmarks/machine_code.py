@@ -81,11 +81,9 @@ def loops(module: Path, kernel: str) -> list[Loop]:
     A loop is the code between the target of a backward branch and the branch. The counts therefore
     include every side of the branches within the loop.
     """
-    resources = _resources(cuobjdump(module, "--dump-resource-usage"))
-    symbols = sorted({symbol for (_, symbol), _ in resources if kernel in symbol})
     architecture = symbol = ""
     code: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for line in cuobjdump(module, "--dump-sass", "--function", ",".join(symbols)).splitlines():
+    for line in disassembly(module, kernel).splitlines():
         if match := _LINE.match(line):
             code[architecture, symbol].append((int(match[1], 16), match[2]))
         elif match := _ARCHITECTURE.match(line):
@@ -98,6 +96,13 @@ def loops(module: Path, kernel: str) -> list[Loop]:
         for (architecture, symbol), lines in code.items()
         for body in _innermost(lines)
     ]
+
+
+def disassembly(module: Path, kernel: str) -> str:
+    """The machine code of the kernels whose name contains a text, as cuobjdump prints the code."""
+    resources = _resources(cuobjdump(module, "--dump-resource-usage"))
+    symbols = sorted({symbol for (_, symbol), _ in resources if kernel in symbol})
+    return cuobjdump(module, "--dump-sass", "--function", ",".join(symbols))
 
 
 def _innermost(lines: list[tuple[int, str]]) -> Iterator[list[str]]:

@@ -57,6 +57,7 @@ def time_fit(device: Device, size: Size, precision: str) -> list[Row]:
     row: Row = {"ms": statistics.median(times), "ms_first": times[0], "ms_last": times[-1]}
     row |= {"iterations": model.n_iter_, "same_again": same(model, again)}
     row |= {"inertia": model.inertia_, "moved_last": model.history_[-1]["moved"]}
+    row["skipped_last"] = model.history_[-1]["skipped"]
     row["peak"] = f"matmul {PEAKS[precision]}"
     row["history_ms"] = " ".join(f"{value:.3g}" for value in times)
     return [rates(row, size)]

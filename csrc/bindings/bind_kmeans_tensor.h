@@ -77,10 +77,12 @@ void with_kmeans_tensor_assign(Arguments& a, Run run) {
   p.guessed = a.value<bool>("guessed");
   p.certify = a.value<bool>("certify");
   p.bounds = a.value<bool>("bounds");
-  p.moves = a.optional_array<const double>("moves", {p.n_clusters});
+  p.moves = a.optional_array<const double>("moves", {p.n_clusters + 1});
+  p.others = a.optional_array<double>("others", {p.n_rows});
   p.path = product_path(a.value<std::string>("path"));
   p.workspace = a.buffer<int64_t>("workspace", cuda::kmeans_tensor_workspace_size(p.n_rows));
   p.n_passed = a.optional_array<int64_t>("n_passed", {1});
+  p.n_multiplied = a.optional_array<int64_t>("n_multiplied", {1});
   const py::gil_scoped_release release;
   run(p, a.device_index());
 }
@@ -93,7 +95,7 @@ void with_kmeans_tensor_moves(Arguments& a, Run run) {
   p.n_features = centers.shape(1);
   p.centers = centers.data();
   p.previous = a.array<const double>("previous", {p.n_clusters, p.n_features});
-  p.moves = a.array<double>("moves", {p.n_clusters});
+  p.moves = a.array<double>("moves", {p.n_clusters + 1});
   const py::gil_scoped_release release;
   run(p, a.device_index());
 }

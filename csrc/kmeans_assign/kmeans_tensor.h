@@ -66,19 +66,27 @@ struct KmeansTensorAssignParams {
   // bounds of the squared distances. With guesses, `distances` already hold such bounds, or
   // distances, for centres that have moved by at most `moves` since. Needs `certify`.
   bool bounds;
-  const double* moves;  // [n_clusters]; nullptr without bounds or guesses
+  const double* moves;  // [n_clusters + 1]; nullptr without bounds or guesses
+  // [n_rows] lower bounds of the distances between each row and every centre but its label;
+  // negative: nothing is known. With guesses, the call reads the bounds of the last call. A row
+  // keeps its label if the bounds exclude all other centres, and a tile of such rows costs no
+  // product. The call writes the bounds for the present centres. Needs `bounds`; nullptr: no row
+  // is skipped.
+  double* others;
   ProductPath path;
   int64_t* workspace;  // [kmeans_tensor_workspace_size()]
   int64_t* n_passed;   // [1] the number of exact comparisons is added; nullptr: not counted
+  // [1] with `others`, the number of row tiles that are multiplied is added; nullptr: not counted
+  int64_t* n_multiplied;
 };
 
-// Computes upper bounds of the distances between former and present centres.
+// Computes upper bounds of the distances between former and present centres, and the largest one.
 struct KmeansTensorMovesParams {
   int64_t n_clusters;
   int64_t n_features;
   const double* centers;   // [n_clusters, n_features]
   const double* previous;  // [n_clusters, n_features]
-  double* moves;           // [n_clusters]
+  double* moves;           // [n_clusters + 1]; the last one is the largest
 };
 
 // Computes the exact squared distance between every row and the centre of its label.

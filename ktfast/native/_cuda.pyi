@@ -118,9 +118,11 @@ def kmeans_tensor_assign(
     certify: bool,
     bounds: bool,
     moves: Any | None,
+    others: Any | None,
     path: str,
     workspace: Any,
     n_passed: Any | None,
+    n_multiplied: Any | None,
     stream: int,
 ) -> None: ...
 def kmeans_tensor_moves(*, centers: Any, previous: Any, moves: Any, stream: int) -> None: ...

@@ -15,7 +15,7 @@ TILE_ROWS = cpu.KMEANS_TENSOR_TILE_ROWS
 # With more features than this, a sum of int8 products could overflow.
 MOST_FEATURES = cpu.KMEANS_TENSOR_MOST_FEATURES
 ROW_CONSTANTS = cpu.KMEANS_TENSOR_ROW_CONSTANTS
-# Rows of one call. The workspace is 272 bytes per row, so 71 MB at most.
+# Rows of one call. The workspace is 277 bytes per row, so 73 MB at most.
 _CALL_ROWS = 1 << 18
 # Most bytes of the codes that `assign` makes itself; the codes of 128 rows always fit.
 _CODE_BYTES = 1 << 28
@@ -118,7 +118,9 @@ class TensorScreen:
         certify: bool = True,
         bounds: bool = False,
         moves: Any = None,
+        others: Any = None,
         n_passed: Any = None,
+        n_multiplied: Any = None,
         call_rows: int = _CALL_ROWS,
         path: str = "fastest",
     ) -> None:
@@ -151,14 +153,22 @@ class TensorScreen:
             Whether `distances` become upper bounds of the squared distances. A row whose screen
             leaves one candidate then costs no exact distance, and the row is not read. With
             guesses, `distances` already hold such bounds, or distances, to the former centres.
-        moves : array, float64 [k], optional
+        moves : array, float64 [k + 1], optional
             Result of `moves`: how far the centres have moved since then. Needed for `bounds` with
             guesses.
+        others : array, float64 [n], optional
+            Lower bounds of the distances between each row and every centre but the row's label. A
+            negative number means that nothing is known. With guesses, the call reads the bounds of
+            the last call; it always writes new ones. A row keeps its label without a comparison if
+            both its bounds exclude all other centres. A tile of 128 such rows costs no product.
+            Needs `bounds`.
         n_passed : array, int64 [1], optional
             The call adds the number of exact comparisons of all rows to this array: the candidates
             of all rows, or with `bounds` of the rows with several candidates.
+        n_multiplied : array, int64 [1], optional
+            With `others`, the call adds the number of tiles of 128 rows that it multiplies.
         call_rows : int, default 262144
-            Most rows of a call, a multiple of 128. The workspace is 272 bytes per row.
+            Most rows of a call, a multiple of 128. The workspace is 277 bytes per row.
         path : {"fastest", "mma"}, default "fastest"
             Instructions that multiply the codes. "mma" is mma.sync, which every GPU with tensor
             cores has; a test uses "mma" on a GPU whose fastest instruction is another one.
@@ -187,17 +197,22 @@ class TensorScreen:
                     certify=certify,
                     bounds=bounds,
                     moves=moves,
+                    others=None if others is None else others[rows],
                     path=path,
                     workspace=workspace,
                     n_passed=n_passed,
+                    n_multiplied=n_multiplied,
                     stream=stream_of(x),
                     **part._asdict(),
                 )
 
     def moves(self, centers: Any, previous: Any) -> Any:
-        """Upper bounds float64 [k] of the distances between centres and former centres [k, d]."""
+        """Upper bounds of the distances between centres and former centres [k, d].
+
+        The result is float64 [k + 1]; its last element is the largest of the bounds.
+        """
         with on_device(centers):
-            moves = empty((len(centers),), "float64", like=centers)
+            moves = empty((len(centers) + 1,), "float64", like=centers)
             self._native.kmeans_tensor_moves(
                 centers=centers, previous=previous, moves=moves, stream=stream_of(centers)
             )

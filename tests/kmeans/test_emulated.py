@@ -97,6 +97,8 @@ def test_iterations_do_not_compute_the_distance_to_each_guess(
 ):
     """Bounds follow the centres, and the inertia follows from the sums within its error."""
     monkeypatch.setattr(sys.modules["ktfast.ops.kmeans_assign"], "_GPU_SMALL", 0)
+    if decided_by == "errors":  # bounds of the other distances too
+        monkeypatch.setattr(sys.modules["ktfast.kmeans.assignment.gpu"], "_LEAST_FEATURES", 0)
     inertia_of_sums, found = InertiaOfSums.of, []
 
     def record(self, centers):
@@ -119,6 +121,7 @@ def test_iterations_do_not_compute_the_distance_to_each_guess(
                 there.cpu() if given is not x else there, getattr(expected, name)
             )
         assert model.inertia_ == expected.inertia_
+        assert all(0 <= row["skipped"] <= 1 for row in model.history_)
         exact = [row["inertia"] for row in expected.history_]
         assert len(found) >= len(exact) > 3
         for (value, error), one in zip(found, exact, strict=False):

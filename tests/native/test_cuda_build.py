@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cuda_tools import cuobjdump, kernels, loops
+from support.cuda_tools import cuobjdump, disassembly, kernels, loops
 
 SPEC = importlib.util.find_spec("ktfast.native._cuda")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="this build has no CUDA module")
@@ -98,6 +98,13 @@ def test_the_screens_use_tensor_cores(machine_code, name, only, instructions):
             assert kernel.count(instruction) > 0, (kernel.architecture, instruction)
         # Each thread holds 128 sums. A block has 256 threads, or 384 that redistribute registers.
         assert 128 < kernel.registers <= (255 if only is None else 168)
+
+
+def test_the_screens_divide_no_numbers_of_64_bits():
+    """A GPU divides such numbers by a call, which converts them to float and back."""
+    code = disassembly(SPEC.origin, "screen_kernel")
+    assert code.count("mma_screen_kernel") >= 4
+    assert re.findall(r"\b(?:I2F|F2I)\.[US]64[.\w]*", code) == []
 
 
 def test_tiles_need_few_instructions():

@@ -32,18 +32,39 @@ def test_every_byte_of_the_codes_has_one_place(library, height, n_stages):
         assert at == stage * height * 128 + within
 
 
-@pytest.mark.parametrize(("rows", "centers"), [(1, 1), (5, 3), (16, 8), (37, 2), (40, 9)])
-def test_every_tile_of_products_comes_once(library, rows, centers):
-    tiles = []
-    for number in range(rows * centers):
-        tile = np.zeros(2, np.int64)
-        library.tensor_product_tile(
-            *(ctypes.c_int64(v) for v in (number, rows, centers)), pointer(tile)
-        )
-        tiles.append(tuple(tile))
-    assert sorted(tiles) == [(r, c) for r in range(rows) for c in range(centers)]
-    bands = [row // 16 for row, _ in tiles]
-    assert bands == sorted(bands)
+def tiles_of(library, block, blocks, rows, centers):
+    """The tiles of products that one of several blocks multiplies, as pairs [n, 2]."""
+    walk = library.tensor_product_tiles
+    walk.restype = ctypes.c_int64
+    tiles = np.zeros((rows * centers, 2), np.int64)
+    n = walk(*(ctypes.c_int64(v) for v in (block, blocks, rows, centers)), pointer(tiles))
+    return tiles[:n]
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 132])
+@pytest.mark.parametrize(("rows", "centers"), [(1, 1), (5, 3), (16, 8), (37, 2), (40, 9), (0, 3)])
+def test_every_tile_of_products_comes_once(library, rows, centers, blocks):
+    each = [tiles_of(library, block, blocks, rows, centers) for block in range(blocks)]
+    tiles = sorted(map(tuple, np.concatenate(each)))
+    assert tiles == [(r, c) for r in range(rows) for c in range(centers)]
+    # Blocks that run at the same time are in one band, or at the end of a band and the next one.
+    for at in range(max(map(len, each))):
+        bands = [own[at][0] // 16 for own in each if at < len(own)]
+        assert max(bands) - min(bands) <= -(-blocks // (16 * centers))
+
+
+def test_the_walk_of_tiles_does_not_overflow(library):
+    """As many tiles as the most rows and centres of a call have: more than 32 bits count."""
+    rows, centers, blocks = 1 << 24, 1 << 23, 1 << 31
+    walk = library.tensor_product_tiles
+    walk.restype = ctypes.c_int64
+    tiles = np.zeros((1 << 16, 2), np.int64)
+    n = walk(*(ctypes.c_int64(v) for v in (5, blocks, rows, centers)), pointer(tiles))
+    numbers = 5 + blocks * np.arange(n)
+    assert n == -(-(rows * centers - 5) // blocks)
+    band, within = np.divmod(numbers, 16 * centers)
+    np.testing.assert_array_equal(tiles[:n, 0], band * 16 + within % 16)
+    np.testing.assert_array_equal(tiles[:n, 1], within // 16)
 
 
 def test_floats_are_rounded_to_halves_as_numpy_does(library):

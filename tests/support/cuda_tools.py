@@ -31,3 +31,8 @@ def kernels(file, *disassembled):
 def loops(file, kernel):
     """The innermost loops of kernels."""
     return _read(machine_code.loops, file, kernel)
+
+
+def disassembly(file, kernel):
+    """The machine code of kernels as text."""
+    return _read(machine_code.disassembly, file, kernel)

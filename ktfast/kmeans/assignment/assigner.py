@@ -23,8 +23,6 @@ class Assigner(Protocol):
 
     Attributes
     ----------
-    skipped : float
-        Share of the n x k distances that the last call neither screened nor computed.
     is_exact : bool
         Whether labels and distances are exact in every call. If False, they are exact only in a
         call with `last`.
@@ -33,7 +31,10 @@ class Assigner(Protocol):
         `exact_distances` can be called.
     """
 
-    skipped: float
+    @property
+    def skipped(self) -> float:
+        """Share of the distances that the last call skipped; see above."""
+
     is_exact: bool
     has_bounds: bool
 

@@ -9,6 +9,7 @@ from typing import Any
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.assignment.bounds import Inertia, InertiaOfSums
 from ktfast.kmeans.data.rows import Rows
+from ktfast.kmeans.data.workspace import to_host
 from ktfast.kmeans.sums import Sums
 from ktfast.native.arrays import on_device
 from ktfast.ops.kmeans_assign import PreparedCenters, kmeans_assign
@@ -16,6 +17,10 @@ from ktfast.ops.kmeans_tensor import TILE_ROWS, TensorCodes, TensorScreen
 
 # Passes of a typical fit, for the choice of the code.
 _PASSES = 20
+# From this many features on, passes find bounds of the distances to the other centres. By counts of
+# machine instructions, the bounds cost a pass 10 % at 256 features, 3 % at 1,024 and 1 % at 4,096
+# (docs/how-to/gpu.md).
+_LEAST_FEATURES = 1024
 
 
 class GpuAssigner:
@@ -39,10 +44,10 @@ class GpuAssigner:
         Bytes of GPU memory. The codes of all rows are kept if they fit.
     bounds : bool, default False
         Whether a pass computes exact distances only for rows with several candidates. The other
-        distances are upper bounds, which follow the moves of the centres from pass to pass.
+        distances are upper bounds, which follow the moves of the centres from pass to pass. So do
+        lower bounds of the distances to the other centres, if there are many features: a pass
+        skips tiles of 128 rows that keep their labels by these bounds.
     """
-
-    skipped = 0.0
 
     def __init__(
         self,
@@ -59,6 +64,9 @@ class GpuAssigner:
         self._wants_bounds = bounds and self.is_exact and sums.gives_costs
         self._inertia: InertiaOfSums | None = None
         self._former: Any = None  # the centres of the last call
+        self._others: Any = None  # lower bounds of the distances to the other centres
+        self._n_multiplied: Any = None  # [1] row tiles that the last call has multiplied
+        self._n_tiles = 0
         self._rows = rows
         self._full_mean = mean
         self._mean = mean.astype("float32")
@@ -80,6 +88,7 @@ class GpuAssigner:
         if labels is None:
             labels = self._rows.workspace.empty((self._rows.n,), "int32")
         given = PreparedCenters(centers)
+        self._n_tiles = 0
         prepared: Any = None
         moves: Any = None
         for place, part in self._rows.parts():
@@ -92,6 +101,9 @@ class GpuAssigner:
                 self.has_bounds = self._inertia is not None and not last
                 if self.has_bounds and self._former is not None:
                     moves = self._screen.moves(given.centers, self._former)
+                if self._n_multiplied is not None:
+                    with on_device(part):
+                        self._n_multiplied[:] = 0
             with on_device(part):
                 guessed = before is not None
                 if guessed:
@@ -107,6 +119,13 @@ class GpuAssigner:
         self._labels, self._other_labels = labels, before
         self._former = given.centers if self.has_bounds else None
         return labels, self._distances
+
+    @property
+    def skipped(self) -> float:
+        """See `Assigner`: the share of the row tiles that the last call has skipped."""
+        if self._n_multiplied is None or not self.has_bounds:
+            return 0.0
+        return 1 - int(to_host(self._n_multiplied)[0]) / max(1, self._n_tiles)
 
     def inertia(self, centers: Any) -> Inertia:
         """See `Assigner`."""
@@ -136,6 +155,7 @@ class GpuAssigner:
         """Assign a block of rows."""
         if self.has_bounds and not guessed and self._inertia is not None:
             self._inertia.add(screen, place, part)
+        self._n_tiles += -(-len(part) // TILE_ROWS)
         screen.assign(
             part,
             centers.centers,
@@ -147,6 +167,8 @@ class GpuAssigner:
             certify=self.is_exact or last,
             bounds=self.has_bounds,
             moves=moves,
+            others=self._others[place] if self.has_bounds and self._others is not None else None,
+            n_multiplied=self._n_multiplied,
             call_rows=self._call_rows,
         )
 
@@ -165,6 +187,9 @@ class GpuAssigner:
             self._codes = {}
         if self._wants_bounds:
             self._inertia = InertiaOfSums(self._rows, self._full_mean, self._sums)
+            if self._rows.d >= _LEAST_FEATURES:
+                self._others = self._rows.workspace.empty((self._rows.n,), "float64")
+                self._n_multiplied = self._rows.workspace.empty((1,), "int64")
 
     def _codes_of(self, screen: TensorScreen, place: slice, part: Any) -> TensorCodes | None:
         """Return the kept codes of a block; the first pass computes them."""

@@ -11,8 +11,8 @@ BUFFERS = 3
 # The largest block, if the budget allows it. Copies of smaller blocks do not reach full speed.
 _BLOCK_BYTES = 1 << 27
 _BLOCK_ROWS = 1 << 18
-# GPU bytes per row during the whole fit: two labels, a distance, a weight, and the order of the
-# rows by cluster.
+# GPU bytes per row during the whole fit: two labels, a distance, a weight or a bound of the other
+# distances, and the order of the rows by cluster.
 _ROW_BYTES = 40
 # GPU bytes per row of the block that is processed: the changes of labels, sorted by cluster, and
 # the candidates of the screen.

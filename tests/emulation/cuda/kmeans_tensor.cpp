@@ -43,8 +43,9 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
                                           int64_t code, const int8_t* prepared, const int8_t* codes,
                                           const float* constants, int32_t* labels,
                                           double* distances, int64_t guessed, int64_t certify,
-                                          int64_t bounds, const double* moves, int64_t path,
-                                          int64_t* workspace, int64_t* n_passed) {
+                                          int64_t bounds, const double* moves, double* others,
+                                          int64_t path, int64_t* workspace, int64_t* n_passed,
+                                          int64_t* n_multiplied) {
   ktfast::KmeansTensorAssignParams p{};
   p.n_rows = n_rows;
   p.n_clusters = n_clusters;
@@ -62,9 +63,11 @@ EXPORT const char* emulated_tensor_assign(int64_t n_rows, int64_t n_clusters, in
   p.certify = certify != 0;
   p.bounds = bounds != 0;
   p.moves = moves;
+  p.others = others;
   p.path = static_cast<ktfast::ProductPath>(path);
   p.workspace = workspace;
   p.n_passed = n_passed;
+  p.n_multiplied = n_multiplied;
   return attempt([&] { ktfast::cuda::kmeans_tensor_assign(p, nullptr); });
 }
 
@@ -90,11 +93,17 @@ EXPORT int64_t tensor_column_offset(int64_t tile_height, int64_t n_stages, int64
                                     int64_t column) {
   return ktfast::cuda::column_offset(static_cast<int>(tile_height), n_stages, index, column);
 }
-EXPORT void tensor_product_tile(int64_t number, int64_t n_row_tiles, int64_t n_center_tiles,
-                                int64_t* tile) {
-  const auto found = ktfast::cuda::product_tile(number, n_row_tiles, n_center_tiles);
-  tile[0] = found.row_tile;
-  tile[1] = found.center_tile;
+// Writes the tiles of one block as pairs of row tile and centre tile. Returns their number.
+EXPORT int64_t tensor_product_tiles(int64_t block, int64_t blocks, int64_t n_row_tiles,
+                                    int64_t n_center_tiles, int64_t* pairs) {
+  ktfast::cuda::ProductTiles tiles(static_cast<uint32_t>(block), static_cast<uint32_t>(blocks),
+                                   n_row_tiles, n_center_tiles);
+  int64_t n = 0;
+  for (; tiles.more(); tiles.advance(), ++n) {
+    pairs[2 * n] = tiles.tile().row_tile;
+    pairs[2 * n + 1] = tiles.tile().center_tile;
+  }
+  return n;
 }
 EXPORT void tensor_float16(int64_t n, const float* values, uint16_t* halves) {
   for (int64_t i = 0; i < n; ++i) halves[i] = ktfast::cuda::float16_rounded(values[i]);

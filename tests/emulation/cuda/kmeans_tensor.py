@@ -38,13 +38,14 @@ class EmulatedKernels:
 
     def kmeans_tensor_assign(
         self, *, x, centers, prepared, code, codes, constants, labels, distances, guessed,
-        certify, bounds, moves, path, workspace, n_passed, stream,
+        certify, bounds, moves, others, path, workspace, n_passed, n_multiplied, stream,
     ):  # fmt: skip
         workspace[:] = 0x5555555555555555
         self.cuda.call(
             "emulated_tensor_assign", len(x), *centers.shape, x, element_of(x),
             centers, CODES.index(code), prepared, codes, constants, labels, distances,
-            int(guessed), int(certify), int(bounds), moves, PATHS.index(path), workspace, n_passed,
+            int(guessed), int(certify), int(bounds), moves, others, PATHS.index(path), workspace,
+            n_passed, n_multiplied,
         )  # fmt: skip
 
     def kmeans_tensor_moves(self, *, centers, previous, moves, stream):

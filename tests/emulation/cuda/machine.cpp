@@ -83,7 +83,7 @@ void Machine::order(const std::vector<Thread*>& group) {
 }
 
 void Machine::defer(const void* owner, int64_t group, bool in_order, std::function<void()> work) {
-  block().deferred.push_back({owner, group, in_order, std::move(work)});
+  block().deferred.push_back({owner, group, next_number_++, in_order, std::move(work)});
 }
 
 void Machine::release_barriers(Block& b) {
@@ -113,18 +113,28 @@ void Machine::barrier(int id, int expected, const char* what, Site site) {
   current_->fiber.suspend();
 }
 
+// Removes an element of a vector, and puts the last element in its place.
+static Deferred remove(std::vector<Deferred>& all, size_t at) {
+  Deferred removed = std::move(all[at]);
+  if (at + 1 < all.size()) all[at] = std::move(all.back());
+  all.pop_back();
+  return removed;
+}
+
 void Machine::settle(const void* owner, int64_t group) {
+  // The last element takes the place of a removed one, because a block may have thousands.
   std::vector<Deferred>& all = block().deferred;
-  std::vector<std::function<void()>> due;
+  std::vector<Deferred> due;
   for (size_t i = 0; i < all.size();) {
     if (all[i].owner == owner && all[i].group < group) {
-      due.push_back(std::move(all[i].work));
-      all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+      due.push_back(remove(all, i));
     } else {
       ++i;
     }
   }
-  for (const auto& work : due) work();
+  const auto earlier = [](const Deferred& a, const Deferred& b) { return a.number < b.number; };
+  std::sort(due.begin(), due.end(), earlier);
+  for (const Deferred& each : due) each.work();
 }
 
 // Does one piece of deferred work, chosen among those that may be next.
@@ -133,13 +143,12 @@ bool Machine::do_deferred(Block& b) {
   activate(b);
   size_t chosen = random_() % b.deferred.size();
   if (b.deferred[chosen].in_order) {
-    for (size_t i = 0; i < chosen; ++i) {
-      if (b.deferred[i].owner == b.deferred[chosen].owner) chosen = i;
+    for (size_t i = 0; i < b.deferred.size(); ++i) {
+      const Deferred &one = b.deferred[i], &other = b.deferred[chosen];
+      if (one.owner == other.owner && one.number < other.number) chosen = i;
     }
   }
-  const auto work = std::move(b.deferred[chosen].work);
-  b.deferred.erase(b.deferred.begin() + static_cast<std::ptrdiff_t>(chosen));
-  work();
+  remove(b.deferred, chosen).work();
   return true;
 }
 

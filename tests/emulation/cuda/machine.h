@@ -122,7 +122,8 @@ struct Thread {
 struct Deferred {
   const void* owner;  // the owner of the group
   int64_t group;
-  bool in_order;  // after the owner's earlier work
+  uint64_t number;  // increases with each work
+  bool in_order;    // after the owner's earlier work
   std::function<void()> work;
 };
 
@@ -242,6 +243,7 @@ class Machine {
   dim3 grid_, block_;
   size_t shared_bytes_ = 0;
   unsigned eagerness_ = 0;
+  uint64_t next_number_ = 0;
   uint16_t poison_ = 0;
   Memory statics_{};
   std::vector<std::unique_ptr<Block>> resident_;

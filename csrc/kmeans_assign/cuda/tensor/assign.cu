@@ -23,14 +23,19 @@ struct Workspace {
   unsigned long long* best;        // [n] packed
   unsigned long long* candidates;  // [n, kCandidates] packed
   float* limits;                   // [n]
-  int32_t* counts;                 // [n]
+  int32_t* counts;                 // [n]; kKept: the bounds have decided the row
+  uint32_t* others;                // [n] ordered bits of a score
+  int32_t* active;                 // [1 + row tiles]
 
   __host__ __device__ Workspace(int64_t* words, const TensorWorkspace& at)
       : best(reinterpret_cast<unsigned long long*>(words + at.best)),
         candidates(reinterpret_cast<unsigned long long*>(words + at.candidates)),
         limits(reinterpret_cast<float*>(words + at.limits)),
-        counts(reinterpret_cast<int32_t*>(words + at.counts)) {}
+        counts(reinterpret_cast<int32_t*>(words + at.counts)),
+        others(reinterpret_cast<uint32_t*>(words + at.others)),
+        active(reinterpret_cast<int32_t*>(words + at.active)) {}
 };
+constexpr int32_t kKept = -1;
 
 __device__ bool valid_guess(const KmeansTensorAssignParams& p, int64_t row) {
   return p.guessed && p.labels[row] >= 0 && p.labels[row] < p.n_clusters;
@@ -52,10 +57,11 @@ __device__ float limit_of(double square, float norm) {
   return rounded_up((square * (1 + 1e-12) - least_square(norm)) / 2);
 }
 
-__device__ void begin_row(const Workspace& to, int64_t row, float limit) {
-  to.limits[row] = limit;
+__device__ void begin_row(const Workspace& to, int64_t row, float limit, bool kept = false) {
+  to.limits[row] = kept ? -kInfinity : limit;
   to.best[row] = kNoScore;
-  to.counts[row] = 0;
+  to.counts[row] = kept ? kKept : 0;
+  to.others[row] = ordered_bits(kInfinity);
 }
 
 // Each warp computes, from the guess of one row, an upper bound of the score of the row's nearest
@@ -80,20 +86,46 @@ __global__ void __launch_bounds__(kThreads) guess_kernel(const KmeansTensorAssig
   if (lane == 0) begin_row(to, row, limit);
 }
 
-// With `bounds`, each thread carries the bound of one row along with the row's centre. The rows and
-// the centres are not read.
-__global__ void __launch_bounds__(kThreads) bound_kernel(const KmeansTensorAssignParams p) {
-  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (row >= p.n_rows) return;
+// Carries the bounds of one row along with the centres. Returns whether the row keeps its label.
+__device__ bool carry_bounds(const KmeansTensorAssignParams& p, int64_t row) {
   const float norm = norm_of(p, row);
   const bool screened = usable(p, norm);
   float limit = screened ? kInfinity : -kInfinity;
+  bool kept = false;
   if (screened && valid_guess(p, row)) {
     const double bound = carried_bound(p.distances[row], p.moves[p.labels[row]]);
     limit = limit_of(bound, norm);
     p.distances[row] = bound;
+    if (p.others != nullptr) {
+      const double other = carried_other(p.others[row], p.moves[p.n_clusters]);
+      kept = excludes_others(bound, other);
+      if (kept) p.others[row] = other;
+    }
   }
-  begin_row(Workspace(p.workspace, TensorWorkspace(p.n_rows)), row, limit);
+  begin_row(Workspace(p.workspace, TensorWorkspace(p.n_rows)), row, limit, kept);
+  return kept;
+}
+
+// With `bounds`, each thread carries the bounds of one row. The rows and the centres are not read.
+// A block has the rows of one tile. With `others`, the tile is multiplied unless all its rows keep
+// their labels.
+__global__ void __launch_bounds__(kRowTile) bound_kernel(const KmeansTensorAssignParams p) {
+  __shared__ bool moving[kRowTile / 32];
+  const int64_t row = int64_t{blockIdx.x} * kRowTile + threadIdx.x;
+  const bool kept = row >= p.n_rows || carry_bounds(p, row);
+  if (p.others == nullptr) return;
+  const unsigned all = __ballot_sync(kFullWarp, kept);
+  if (threadIdx.x % 32 == 0) moving[threadIdx.x / 32] = all != kFullWarp;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  bool multiplied = false;
+  for (const bool each : moving) multiplied = multiplied || each;
+  if (!multiplied) return;
+  int32_t* const active = Workspace(p.workspace, TensorWorkspace(p.n_rows)).active;
+  active[1 + atomicAdd(active, 1)] = static_cast<int32_t>(blockIdx.x);
+  if (p.n_multiplied != nullptr) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(p.n_multiplied), 1ull);
+  }
 }
 
 __device__ void count_passed(const KmeansTensorAssignParams& p, int64_t passed) {
@@ -149,6 +181,7 @@ __device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int l
   const int64_t d = p.n_features;
   const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
   const int32_t count = from.counts[row];
+  if (count == kKept) return true;
   const float limit = fminf(from.limits[row], score_of(from.best[row]));
   const unsigned long long candidate =
       lane < count && count <= kCandidates ? from.candidates[row * kCandidates + lane] : kNoScore;
@@ -178,6 +211,17 @@ __device__ bool settle_row(const KmeansTensorAssignParams& p, int64_t row, int l
   return true;
 }
 
+// Remembers how near a centre other than the row's can be, if the row has kept the label for which
+// the screen has found this out.
+__device__ void keep_other(const KmeansTensorAssignParams& p, int64_t row, int32_t former,
+                           bool decided) {
+  const Workspace from(p.workspace, TensorWorkspace(p.n_rows));
+  if (from.counts[row] == kKept) return;
+  const bool known = decided && p.guessed && p.labels[row] == former;
+  const float score = score_of(static_cast<unsigned long long>(from.others[row]) << 32);
+  p.others[row] = known ? distance_of_score(norm_of(p, row), score) : -1;
+}
+
 // Each warp settles one row. Then the block compares its undecided rows with every centre, so that
 // undecided rows need no queue and no further launch.
 template <class T>
@@ -188,9 +232,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t first = int64_t{blockIdx.x} * kWarps;
-  const bool decided = first + warp >= p.n_rows || settle_row<T>(p, first + warp, lane);
+  const int64_t row = first + warp;
+  const bool keeps = p.others != nullptr && row < p.n_rows && lane == 0;
+  const int32_t former = keeps ? p.labels[row] : -1;
+  __syncwarp();  // the label has been read
+  const bool decided = row >= p.n_rows || settle_row<T>(p, row, lane);
   if (lane == 0) undecided[warp] = !decided;
   __syncthreads();
+  if (keeps) keep_other(p, row, former, decided);
   for (int w = 0; w < kWarps; ++w) {
     if (undecided[w]) compare_all<T>(p, first + w, found);
   }
@@ -228,28 +277,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 }
 
-__global__ void __launch_bounds__(kThreads) moves_kernel(const KmeansTensorMovesParams p) {
-  const int64_t k = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (k >= p.n_clusters) return;
-  const int64_t at = k * p.n_features;
-  const double square =
-      exact_distance(p.centers + at, p.previous + at, p.n_features, lane) * (1 + 2e-12);
-  if (lane == 0) p.moves[k] = sqrt(square);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads) distances_kernel(const KmeansTensorDistancesParams p) {
-  const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (row >= p.n_rows) return;
-  const int64_t d = p.n_features;
-  const int64_t label = p.labels == nullptr ? 0 : p.labels[row];
-  const double distance =
-      exact_distance(static_cast<const T*>(p.x) + row * d, p.centers + label * d, d, lane);
-  if (lane == 0) p.distances[row] = distance;
-}
-
 void screen(const TensorScreenParams& s, const KmeansTensorAssignParams& p, CUstream_st* stream) {
   if (p.path == ProductPath::fastest && compute_capability() == 90) {
     launch_wgmma_screen(s, p.code, stream);
@@ -280,6 +307,11 @@ void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
   s.best = to.best;
   s.counts = to.counts;
   s.candidates = to.candidates;
+  if (p.others != nullptr) {
+    s.active = to.active;
+    s.others = p.guessed ? to.others : nullptr;
+    s.labels = p.labels;
+  }
   s.product_error = tensor_product_error(p.n_features, p.code);
   s.certify = p.certify;
   if (p.certify && !p.guessed && at.n_tiles > 1) {
@@ -289,6 +321,11 @@ void screen_all(const KmeansTensorAssignParams& p, CUstream_st* stream) {
   }
   s.collect = p.certify;
   screen(s, p, stream);
+}
+
+void forget_active(const KmeansTensorAssignParams& p, CUstream_st* stream) {
+  const Workspace to(p.workspace, TensorWorkspace(p.n_rows));
+  KTFAST_CUDA_CHECK(cudaMemsetAsync(to.active, 0, sizeof(int32_t), stream));
 }
 
 bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -306,12 +343,15 @@ void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream
                "codes, constants and prepared must be aligned to 16 bytes");
   KTFAST_CHECK(!p.bounds || p.certify, "bounds need certify");
   KTFAST_CHECK(!p.bounds || !p.guessed || p.moves != nullptr, "bounds of guesses need moves");
+  KTFAST_CHECK(p.others == nullptr || p.bounds, "others needs bounds");
   const auto warp_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kWarps));
   const auto thread_blocks = static_cast<unsigned>(ceil_divide(p.n_rows, kThreads));
   with_element(p.x_type, [&](auto* type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     if (p.bounds) {
-      launch(bound_kernel, thread_blocks, kThreads, 0, stream, p);
+      if (p.others != nullptr) forget_active(p, stream);
+      launch(bound_kernel, static_cast<unsigned>(ceil_divide(p.n_rows, kRowTile)), kRowTile, 0,
+             stream, p);
     } else {
       launch(guess_kernel<T>, warp_blocks, kThreads, 0, stream, p);
     }
@@ -321,23 +361,6 @@ void kmeans_tensor_assign(const KmeansTensorAssignParams& p, CUstream_st* stream
     } else {
       launch(accept_kernel<T>, thread_blocks, kThreads, 0, stream, p);
     }
-  });
-}
-
-void kmeans_tensor_moves(const KmeansTensorMovesParams& p, CUstream_st* stream) {
-  if (p.n_clusters == 0) return;
-  launch(moves_kernel, static_cast<unsigned>(ceil_divide(p.n_clusters, kWarps)), kThreads, 0,
-         stream, p);
-}
-
-void kmeans_tensor_distances(const KmeansTensorDistancesParams& p, CUstream_st* stream) {
-  if (p.n_rows == 0) return;
-  KTFAST_CHECK(p.n_clusters > 0, "centers must hold at least one row");
-  KTFAST_CHECK(p.n_rows < std::numeric_limits<int32_t>::max(), "more rows than one call can take");
-  with_element(p.x_type, [&](auto* type) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    launch(distances_kernel<T>, static_cast<unsigned>(ceil_divide(p.n_rows, kWarps)), kThreads, 0,
-           stream, p);
   });
 }
 

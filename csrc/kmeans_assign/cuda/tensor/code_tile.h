@@ -53,19 +53,51 @@ KTFAST_HD constexpr int64_t column_offset(int tile_height, int64_t n_stages, int
 // Blocks that run at the same time take row tiles of one band. They take all row tiles of the band
 // before the next centre tile. So the codes of a band and of all centres stay in the L2 cache, and
 // each band reads them from the device's memory once.
-constexpr int64_t kBand = 16;
+constexpr uint32_t kBand = 16;
 
 struct ProductTile {
-  int64_t row_tile;
-  int64_t center_tile;
+  int32_t row_tile;
+  int32_t center_tile;
 };
 
-KTFAST_HD ProductTile product_tile(int64_t number, int64_t n_row_tiles, int64_t n_center_tiles) {
-  const int64_t band = number / (kBand * n_center_tiles);
-  const int64_t left = n_row_tiles - band * kBand;
-  const int64_t height = left < kBand ? left : kBand;
-  const int64_t within = number - band * kBand * n_center_tiles;
-  return {band * kBand + within % height, within / height};
-}
+// The tiles of products of one block: number `first`, and then every number `stride` further on.
+// The walk divides only numbers of 32 bits, because a GPU divides numbers of 64 bits by a call.
+class ProductTiles {
+ public:
+  KTFAST_HD ProductTiles(uint32_t first, uint32_t stride, int64_t n_row_tiles,
+                         int64_t n_center_tiles)
+      : stride_(stride),
+        n_center_tiles_(static_cast<uint32_t>(n_center_tiles)),
+        left_(static_cast<uint32_t>(n_row_tiles)),
+        within_(first) {
+    enter_band();
+  }
+
+  KTFAST_HD bool more() const { return left_ > 0; }
+  KTFAST_HD ProductTile tile() const {
+    const uint32_t height = band_height();
+    const uint32_t column = height == kBand ? within_ / kBand : within_ / height;
+    return {static_cast<int32_t>(band_ + within_ - column * height), static_cast<int32_t>(column)};
+  }
+  KTFAST_HD void advance() {
+    within_ += stride_;
+    enter_band();
+  }
+
+ private:
+  KTFAST_HD uint32_t band_height() const { return left_ < kBand ? left_ : kBand; }
+  KTFAST_HD void enter_band() {
+    while (left_ > 0 && within_ >= band_height() * n_center_tiles_) {
+      within_ -= band_height() * n_center_tiles_;
+      left_ -= band_height();
+      band_ += kBand;
+    }
+  }
+
+  uint32_t stride_, n_center_tiles_;
+  uint32_t left_;    // row tiles from the band on
+  uint32_t within_;  // the number within the band
+  uint32_t band_ = 0;
+};
 
 }  // namespace ktfast::cuda

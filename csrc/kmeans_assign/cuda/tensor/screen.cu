@@ -12,7 +12,8 @@ namespace {
 // A block multiplies 128 rows by 256 centres, and a warp 64 by 64 of them. A thread has 128 sums.
 // Reading the operands takes half of the bandwidth of shared memory. Chunks of 64 bytes of every
 // vector, 24 KiB each, pass through a ring in shared memory. The ring has four chunks if a block
-// may have 96 KiB (capability 8.0 or more), else two. Not measured on a GPU.
+// may have 97 KiB (capability 8.0 or more), else two. The half norms of the tile's centres take
+// 1 KiB. Not measured on a GPU.
 constexpr int kThreads = 256;
 constexpr int kWarpRows = 64;
 constexpr int kWarpCenters = 64;
@@ -23,6 +24,8 @@ constexpr int kChunkColumns = 4;
 constexpr int kRowChunk = kRowTile * kChunkColumns * kColumnBytes;
 constexpr int kCenterChunk = kCenterTile * kChunkColumns * kColumnBytes;
 constexpr int kChunk = kRowChunk + kCenterChunk;
+constexpr int kHalfNorms = kCenterTile * static_cast<int>(sizeof(float));
+static_assert(kThreads == kCenterTile);  // a thread copies the half norm of one centre
 static_assert(kThreads / 32 == (kRowTile / kWarpRows) * kWarpsAcross);
 static_assert(kRowChunk % (kThreads * 16) == 0 && kCenterChunk % (kThreads * 16) == 0);
 
@@ -43,13 +46,13 @@ struct Float16 {
 class Chunks {
  public:
   __device__ Chunks(const TensorScreenParams& p, unsigned char* ring, int depth)
-      : p_(p), ring_(ring), depth_(depth), number_(blockIdx.x) {}
+      : p_(p), ring_(ring), depth_(depth), tiles_(p.product_tiles()) {}
 
   // Starts the copy of the next chunk, if there is one.
   __device__ void copy_next() {
-    if (number_ < p_.n_row_tiles * p_.n_center_tiles) {
-      const ProductTile tile = product_tile(number_, p_.n_row_tiles, p_.n_center_tiles);
-      const int8_t* rows = p_.row_codes + tile.row_tile * tile_bytes(kRowTile, p_.n_stages);
+    if (tiles_.more()) {
+      const ProductTile tile = tiles_.tile();
+      const int8_t* rows = p_.row_codes + p_.row_tile(tile) * tile_bytes(kRowTile, p_.n_stages);
       const int8_t* centers =
           p_.center_codes + tile.center_tile * tile_bytes(kCenterTile, p_.n_stages);
       unsigned char* to = ring_ + slot_ * kChunk;
@@ -58,7 +61,7 @@ class Chunks {
       slot_ = slot_ + 1 == depth_ ? 0 : slot_ + 1;
       if (++chunk_ == p_.n_stages * (kStageColumns / kChunkColumns)) {
         chunk_ = 0;
-        number_ += gridDim.x;
+        tiles_.advance();
       }
     }
     copy_async_commit();
@@ -74,7 +77,7 @@ class Chunks {
   const TensorScreenParams& p_;
   unsigned char* const ring_;
   const int depth_;
-  int64_t number_;
+  ProductTiles tiles_;
   int64_t chunk_ = 0;
   int slot_ = 0;
 };
@@ -120,8 +123,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   Chunks chunks(p, ring, depth);
   for (int i = 0; i < depth - 1; ++i) chunks.copy_next();
   int slot = 0;
-  for (int64_t number = blockIdx.x; number < p.n_row_tiles * p.n_center_tiles;
-       number += gridDim.x) {
+  auto* const half_norms = reinterpret_cast<float*>(ring + depth * kChunk);
+  for (ProductTiles tiles = p.product_tiles(); tiles.more(); tiles.advance()) {
+    const ProductTile tile = tiles.tile();
+    const float half_norm = p.half_norms[int64_t{tile.center_tile} * kCenterTile + threadIdx.x];
     typename Code::Sum sums[kFragments][kWidth][4] = {};
     for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
       if (depth == 2) {
@@ -134,13 +139,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       multiply_chunk<Code>(ring + slot * kChunk, lane, warp, sums);
       slot = slot + 1 == depth ? 0 : slot + 1;
     }
-    const ProductTile tile = product_tile(number, p.n_row_tiles, p.n_center_tiles);
-    const int64_t row = tile.row_tile * kRowTile + warp / kWarpsAcross * kWarpRows + lane / 4;
-    const int64_t first =
-        tile.center_tile * kCenterTile + warp % kWarpsAcross * kWarpCenters + lane % 4 * 2;
+    half_norms[threadIdx.x] = half_norm;
+    __syncthreads();
+    const int64_t row = p.row_tile(tile) * kRowTile + warp / kWarpsAcross * kWarpRows + lane / 4;
+    const int within = warp % kWarpsAcross * kWarpCenters + lane % 4 * 2;
 #pragma unroll
     for (int m = 0; m < kFragments; ++m) {
-      screen_products(p, sums[m], tile.center_tile, row + m * 16, first);
+      screen_products(p, sums[m], tile.center_tile, row + m * 16, within, half_norms);
     }
   }
 }
@@ -167,7 +172,7 @@ void launch_mma_screen(const TensorScreenParams& p, TensorCode code, CUstream_st
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(n_tiles, multiprocessors()));
   const int depth = compute_capability() >= 80 ? 4 : 2;
   launch(code == TensorCode::int8 ? mma_screen_kernel<Int8> : mma_screen_kernel<Float16>, blocks,
-         kThreads, static_cast<size_t>(depth) * kChunk, stream, p, depth);
+         kThreads, static_cast<size_t>(depth) * kChunk + kHalfNorms, stream, p, depth);
 }
 
 }  // namespace ktfast::cuda

@@ -25,9 +25,23 @@ struct TensorScreenParams {
   unsigned long long* best;        // [n_rows] packed: the least score, or the least upper bound
   int32_t* counts;                 // [n_rows] number of candidates
   unsigned long long* candidates;  // [n_rows, kCandidates] packed: lower bound, centre
+  // With `active`, only some row tiles are screened: [1 + n_row_tiles] how many, and which.
+  const int32_t* active;
+  // With `others`, the least lower bound of a row's scores of all centres but the label is found.
+  uint32_t* others;       // [n_rows] ordered bits of a float
+  const int32_t* labels;  // [n_rows], for `others`
   float product_error;
   bool certify;  // `best` takes upper bounds instead of scores
   bool collect;  // candidates are collected
+
+  // The tiles of the running block.
+  __device__ ProductTiles product_tiles() const {
+    const int64_t rows = active == nullptr ? n_row_tiles : active[0];
+    return ProductTiles(blockIdx.x, gridDim.x, rows, n_center_tiles);
+  }
+  __device__ int64_t row_tile(const ProductTile& tile) const {
+    return active == nullptr ? tile.row_tile : active[1 + tile.row_tile];
+  }
 };
 
 // Properties of the current device.
@@ -59,6 +73,16 @@ struct RowProducts {
     return value;
   }
 
+  // The largest value but that of one centre, counted from the thread's first centre.
+  __device__ float most_but(int64_t excluded) const {
+    if (excluded < 0 || excluded >= 8 * kWidth || excluded % 8 > 1) return most;
+    const int index = static_cast<int>(excluded) / 8 * 2 + static_cast<int>(excluded) % 8;
+    float value = -static_cast<float>(HUGE_VAL);
+#pragma unroll
+    for (int i = 0; i < 2 * kWidth; ++i) value = fmaxf(value, i == index ? value : values[i]);
+    return value;
+  }
+
   // Sets bit i if values[i] is not below the threshold.
   __device__ uint64_t reaching(float threshold) const {
     uint64_t mask = 0;
@@ -70,20 +94,34 @@ struct RowProducts {
   }
 };
 
+// The largest value of four neighbouring threads.
+__device__ inline float most_of_four(float value) {
+  value = fmaxf(value, __shfl_xor_sync(kFullWarp, value, 1));
+  return fmaxf(value, __shfl_xor_sync(kFullWarp, value, 2));
+}
+
 // Lowers the limit of a row with the best product of a tile, and collects the row's candidates.
 // Four neighbouring threads share the row. `first` is the thread's first centre.
 template <int kWidth>
 __device__ void screen_row(const TensorScreenParams& p, const RowProducts<kWidth>& products,
                            const TileConstants& tile, int64_t row, int64_t first) {
-  float most = products.most;
-  most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 1));
-  most = fmaxf(most, __shfl_xor_sync(kFullWarp, most, 2));
+  const float most = most_of_four(products.most);
+  float rest = most;
+  if (p.others != nullptr) {
+    const int64_t label = row < p.n_rows ? p.labels[row] : -1;
+    rest = most_of_four(products.most_but(label - first));
+  }
   if (row >= p.n_rows) return;
   float limit = p.limits[row];
   if (limit == -static_cast<float>(HUGE_VAL)) return;
   const float error = screen_error(p.rows[row], tile, p.product_error);
   const float known = score_of(__ldcg(p.best + row));
   const float scale = 1 / products.inverse;
+  if (p.others != nullptr && first % 8 == 0) {  // one of the four threads
+    const float bound = fmaf(-scale, rest, -error);
+    const auto least = -static_cast<float>(HUGE_VAL);
+    atomicMin(p.others + row, ordered_bits(bound > least ? bound : least));  // NaN excludes nothing
+  }
   const float score = fmaf(-scale, most, p.certify ? error : 0.0f);
   if (score < known && products.most == most) {
     const int i = __ffsll(static_cast<long long>(products.reaching(most))) - 1;
@@ -106,12 +144,15 @@ __device__ void screen_row(const TensorScreenParams& p, const RowProducts<kWidth
 }
 
 // Screens a fragment of 16 rows by 8 kWidth centres. A thread has the rows lane / 4 and lane / 4 +
-// 8, and of each eight centres 2 (lane % 4) and the next. `row` and `first` are the thread's first
-// row and centre.
+// 8, and of each eight centres 2 (lane % 4) and the next. `row` is the thread's first row, and
+// `within` its first centre, counted within the tile. `half_norms` are those of the tile's 256
+// centres, in shared memory: each thread reads 64 of them twice for every tile.
 template <int kWidth, class Sum>
 __device__ void screen_products(const TensorScreenParams& p, const Sum (&sums)[kWidth][4],
-                                int64_t center_tile, int64_t row, int64_t first) {
+                                int64_t center_tile, int64_t row, int within,
+                                const float* half_norms) {
   const TileConstants tile = p.tiles[center_tile];
+  const int64_t first = center_tile * kCenterTile + within;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t r = row + half * 8;
@@ -121,7 +162,7 @@ __device__ void screen_products(const TensorScreenParams& p, const Sum (&sums)[k
     products.most = -static_cast<float>(HUGE_VAL);
 #pragma unroll
     for (int n = 0; n < kWidth; ++n) {
-      const float2 halves = *reinterpret_cast<const float2*>(p.half_norms + first + n * 8);
+      const float2 halves = *reinterpret_cast<const float2*>(half_norms + within + n * 8);
       const auto left = static_cast<float>(sums[n][half * 2]);
       const auto right = static_cast<float>(sums[n][half * 2 + 1]);
       products.values[2 * n] = fmaf(-products.inverse, halves.x, left);

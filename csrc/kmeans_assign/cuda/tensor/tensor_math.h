@@ -106,6 +106,25 @@ KTFAST_HD double bound_of_score(float norm, float score) {
   return bound > 0 ? bound : 0;
 }
 
+// A lower bound of the distance to a centre, from the upper bound of |x'| and a lower bound of the
+// score; -1 if nothing is known.
+KTFAST_HD double distance_of_score(float norm, float score) {
+  const double square = (least_square(norm) + 2 * static_cast<double>(score)) * (1 - 1e-12);
+  return square > 0 ? sqrt(square) : -1;
+}
+
+// A lower bound of the distance to each of some centres after each has moved by at most `move`.
+KTFAST_HD double carried_other(double distance, double move) {
+  return (distance - move) * (1 - 1e-12);
+}
+
+// Whether a centre is nearer than all others, from an upper bound of its squared distance and a
+// lower bound of the distances to the others. The factor exceeds the rounding errors of the exact
+// distances that would decide otherwise.
+KTFAST_HD bool excludes_others(double square, double other) {
+  return other > 0 && square < other * other * (1 - 3e-12);
+}
+
 // Upper bound of the rounding error of a product of codes, as a multiple of |xq| |cq|.
 //
 // A product of int8 codes is exact, and is rounded once when it is converted to float.
@@ -169,14 +188,16 @@ constexpr unsigned long long kNoScore = 0xff800000ffffffffull;  // infinite, no 
 constexpr int64_t kCandidates = 32;
 
 struct TensorWorkspace {
-  int64_t best, candidates, limits, counts, size;
+  int64_t best, candidates, limits, counts, others, active, size;
 
   KTFAST_HD explicit TensorWorkspace(int64_t n_rows)
       : best(0),                                    // [n] packed score
         candidates(best + n_rows),                  // [n, kCandidates] packed lower bound
         limits(candidates + n_rows * kCandidates),  // [n] float
         counts(limits + (n_rows + 1) / 2),          // [n] int32
-        size(counts + (n_rows + 1) / 2) {}
+        others(counts + (n_rows + 1) / 2),          // [n] ordered bits of a float
+        active(others + (n_rows + 1) / 2),          // [1 + row tiles] int32: how many, and which
+        size(active + (n_rows + kTensorTileRows - 1) / kTensorTileRows / 2 + 1) {}
 };
 
 }  // namespace ktfast::cuda

@@ -21,7 +21,12 @@ constexpr int kDepth = 4;
 constexpr int kRowStage = kRowTile * kStageBytes;
 constexpr int kCenterStage = kCenterTile * kStageBytes;
 constexpr int kStage = kRowStage + kCenterStage;
-constexpr int kShared = kDepth * kStage + 2 * kDepth * static_cast<int>(sizeof(uint64_t));
+// The half norms of two centre tiles: one tile is screened while the other's norms arrive.
+constexpr int kHalves = 2;
+constexpr int kHalfNorms = kCenterTile * static_cast<int>(sizeof(float));
+constexpr int kBarriers = 2 * (kDepth + kHalves);
+constexpr int kShared =
+    kDepth * kStage + kHalves * kHalfNorms + kBarriers * static_cast<int>(sizeof(uint64_t));
 constexpr int kWidth = kCenterTile / 8;
 // Registers per thread. A multiprocessor has 65,536; the block uses 128 x 24 + 256 x 240.
 constexpr int kCopyingRegisters = 24;
@@ -51,7 +56,7 @@ struct Ring {
 
   __device__ explicit Ring(unsigned char* shared)
       : stages(shared),
-        full(reinterpret_cast<uint64_t*>(shared + kDepth * kStage)),
+        full(reinterpret_cast<uint64_t*>(shared + kDepth * kStage + kHalves * kHalfNorms)),
         empty(full + kDepth) {}
 
   __device__ unsigned char* stage() const { return stages + slot * kStage; }
@@ -63,11 +68,53 @@ struct Ring {
   }
 };
 
+// The half norms in shared memory behind the stages, with two barriers for each tile, as in Ring.
+struct HalfNorms {
+  unsigned char* norms;
+  uint64_t* full;
+  uint64_t* empty;
+  int slot = 0;
+  uint32_t round = 0;
+
+  __device__ explicit HalfNorms(const Ring& ring)
+      : norms(ring.stages + kDepth * kStage), full(ring.empty + kDepth), empty(full + kHalves) {}
+
+  // Called by the copying thread.
+  __device__ void copy(const float* from) {
+    barrier_wait(&empty[slot], round ^ 1);
+    barrier_expect_bytes(&full[slot], kHalfNorms);
+    bulk_copy(norms + slot * kHalfNorms, from, kHalfNorms, &full[slot]);
+    advance();
+  }
+
+  // Waits for the half norms of the next tile.
+  __device__ const float* wait() const {
+    barrier_wait(&full[slot], round);
+    return reinterpret_cast<const float*>(norms + slot * kHalfNorms);
+  }
+
+  // Called by every thread of a warp that no longer reads the half norms.
+  __device__ void release() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(&empty[slot]);
+    advance();
+  }
+
+ private:
+  __device__ void advance() {
+    if (++slot == kHalves) {
+      slot = 0;
+      round ^= 1;
+    }
+  }
+};
+
 __device__ void copy_tiles(const TensorScreenParams& p, Ring ring) {
-  const int64_t n_tiles = p.n_row_tiles * p.n_center_tiles;
-  for (int64_t number = blockIdx.x; number < n_tiles; number += gridDim.x) {
-    const ProductTile tile = product_tile(number, p.n_row_tiles, p.n_center_tiles);
-    const int8_t* rows = p.row_codes + tile.row_tile * tile_bytes(kRowTile, p.n_stages);
+  HalfNorms halves(ring);
+  for (ProductTiles tiles = p.product_tiles(); tiles.more(); tiles.advance()) {
+    const ProductTile tile = tiles.tile();
+    halves.copy(p.half_norms + int64_t{tile.center_tile} * kCenterTile);
+    const int8_t* rows = p.row_codes + p.row_tile(tile) * tile_bytes(kRowTile, p.n_stages);
     const int8_t* centers = p.center_codes + tile.center_tile * tile_bytes(kCenterTile, p.n_stages);
     for (int64_t stage = 0; stage < p.n_stages; ++stage) {
       barrier_wait(&ring.empty[ring.slot], ring.round ^ 1);  // returns at once in the first round
@@ -112,16 +159,16 @@ __device__ void multiply_tile(int64_t n_stages, int group, Ring& ring,
 template <class Code>
 __device__ void screen_tiles(const TensorScreenParams& p, int group, Ring ring) {
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
-  const int64_t n_tiles = p.n_row_tiles * p.n_center_tiles;
-  for (int64_t number = blockIdx.x; number < n_tiles; number += gridDim.x) {
+  HalfNorms halves(ring);
+  for (ProductTiles tiles = p.product_tiles(); tiles.more(); tiles.advance()) {
     typename Code::Sum sums[kWidth][4];
     multiply_tile<Code>(p.n_stages, group, ring,
                         reinterpret_cast<typename Code::Sum(&)[4 * kWidth]>(sums));
-    const ProductTile tile = product_tile(number, p.n_row_tiles, p.n_center_tiles);
+    const ProductTile tile = tiles.tile();
     const int64_t row =
-        tile.row_tile * kRowTile + group * kGroupRows + thread / 32 * 16 + thread % 32 / 4;
-    screen_products(p, sums, tile.center_tile, row,
-                    tile.center_tile * kCenterTile + thread % 4 * 2);
+        p.row_tile(tile) * kRowTile + group * kGroupRows + thread / 32 * 16 + thread % 32 / 4;
+    screen_products(p, sums, tile.center_tile, row, thread % 4 * 2, halves.wait());
+    halves.release();
   }
 }
 
@@ -133,6 +180,11 @@ __global__ void __launch_bounds__(kThreads, 1) wgmma_screen_kernel(const TensorS
     for (int slot = 0; slot < kDepth; ++slot) {
       barrier_init(&ring.full[slot], 1);
       barrier_init(&ring.empty[slot], kMultiplyingGroups * kGroup / 32);
+    }
+    const HalfNorms halves(ring);
+    for (int slot = 0; slot < kHalves; ++slot) {
+      barrier_init(&halves.full[slot], 1);
+      barrier_init(&halves.empty[slot], kMultiplyingGroups * kGroup / 32);
     }
     barrier_init_fence();
   }
