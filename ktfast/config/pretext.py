@@ -115,10 +115,10 @@ class PretextConfig(Section):
     feature_measures: int = side_option(
         4,
         ge=0,
-        description="number of measures of the features in the training, on up to 1,000 training "
-        "images: how well nearest neighbours name a class, or, for images without classes, how "
-        "well two clusterings with different seeds agree; the report shows the curve; the network "
-        "never sees the classes; 0: not measured",
+        description="number of measures of the features in the training, on up to 1,000 images; "
+        "measured is how well nearest neighbours name a class, or, for images without classes, "
+        "how well two clusterings with different seeds agree; the report shows the curve; the "
+        "network never sees the classes; 0: not measured",
     )
     training: TrainingConfig = TrainingConfig()
 
