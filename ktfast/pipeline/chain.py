@@ -6,11 +6,12 @@ stage (`ktfast.pipeline.question`) with the record in the folder, as `ktfast run
 stage, and changes nothing.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Iterator
 
 from ktfast.config import Config
-from ktfast.errors import ConfigError
+from ktfast.errors import ConfigError, DataError
 from ktfast.pipeline.question import Question, refusal
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
@@ -81,12 +82,19 @@ def check_settings(run: RunFolder, stages: Collection[str], redo: Collection[str
             continue
         if stage == "evaluate" and stands_alone(run) != stands_alone(run, stages):
             continue  # the stage transfer comes first, and the question of evaluate depends on it
-        for name, question in _questions(run, stage):
-            begun = read_begun(run, name)
-            options = dataclasses.replace(question, inputs={})
-            recorded = {**begun, "inputs": {}}
-            if begun and not options.only_varies(recorded):
-                raise ConfigError(refusal(run.stage(name), stage, options.changes(recorded)))
+        # If a file is damaged, the stage that made it makes it again in its turn.
+        with contextlib.suppress(DataError):
+            _compare_options(run, stage)
+
+
+def _compare_options(run: RunFolder, stage: str) -> None:
+    """Refuse changed options of one stage."""
+    for name, question in _questions(run, stage):
+        begun = read_begun(run, name)
+        options = dataclasses.replace(question, inputs={})
+        recorded = {**begun, "inputs": {}}
+        if begun and not options.only_varies(recorded):
+            raise ConfigError(refusal(run.stage(name), stage, options.changes(recorded)))
 
 
 def check_centers(run: RunFolder) -> None:

@@ -159,7 +159,7 @@ def test_torch_and_reset(device):
 @pytest.mark.emulated_gpu
 def test_wrong_points_are_refused(device):
     kmeans = faiss_compat.Kmeans(16, 5, gpu=device == "cuda")
-    with pytest.raises(InputError, match=r"shape \[n, 16\], got \[10, 3\]"):
+    with pytest.raises(InputError, match=r"shape \[n, 16\], because d is 16; got \[10, 3\]"):
         kmeans.train(np.zeros((10, 3)))
     with pytest.raises(InputError, match="4 points are fewer than the 5 centroids"):
         kmeans.train(np.zeros((4, 16)))
