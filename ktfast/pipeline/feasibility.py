@@ -59,7 +59,9 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         The run.
     stages : collection of str
         Stages that will be run. What only other stages need is not checked. With the stage prepare,
-        everything is checked, because the run has just begun.
+        every option is checked, because the run has just begun. A file of features, of weights or
+        of a model is looked for only before a stage that reads the file: a user may prepare images
+        first, and make the file from the prepared images.
     prepared : bool
         Whether the images are prepared. If not, the files in the image folders are counted. Files
         that cannot be decoded are found later.
@@ -84,8 +86,9 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
     if all_of_it or "features" in stages:
         check_source(config)
         check_models(run)
+    if "features" in stages:
         _check_weights(config)
-    if all_of_it or "cluster" in stages:
+    if "cluster" in stages:
         _check_features(run)
     for stage, section in (("pretext", config.pretext), ("transfer", config.transfer)):
         if all_of_it or stage in stages:
@@ -99,7 +102,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
         _warn_of_few_puzzles(run, sets)
     if all_of_it or "evaluate" in stages:
         _check_labels(config, sets)
-        check_model_files(run)
+        if "evaluate" in stages:
+            check_model_files(run)
         if prepared:
             check_probe_memory(run, stages)
     if all_of_it or "voc" in stages:

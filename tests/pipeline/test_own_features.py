@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ktfast.cli.main import main
+from ktfast.images.source import PreparedSet
 from ktfast.kmeans.progress import Progress
 from support.tiny_recipe import TINY
 
@@ -96,3 +97,16 @@ def test_an_interrupted_clustering_goes_on_in_mid_fit(
     assert [(folder / name).read_bytes() for name in files] == artifacts
     # The first two iterations were not done again, unless the checkpoint was damaged.
     assert resumed[3:] == seen[3:] if is_damaged else resumed[3:] == seen[5:]
+
+
+def test_features_may_be_made_from_prepared_images(command, tmp_path):
+    file = tmp_path / "x.npz"
+    options = [*command[3:], "--cluster.features", str(file)]
+    assert main(["run", "--run", str(tmp_path / "run"), *options]) == 2
+    assert not (tmp_path / "run/prepare").exists()  # the refusal came before any work
+    assert main(["prepare", "--run", str(tmp_path / "run"), *options]) == 0
+    images = PreparedSet.open(tmp_path / "run/prepare/pretext")
+    np.savez(
+        file, features=embed([(path.split("/")[0], 0) for path in images.paths]), paths=images.paths
+    )
+    assert main(["cluster", "--run", str(tmp_path / "run"), *options]) == 0
