@@ -159,10 +159,21 @@ def _stages(options: argparse.Namespace) -> int:
 def _configuration(options: argparse.Namespace) -> "Config":
     from ktfast.config import load_config
 
-    path = options.config
-    if path is None and (options.run / "config.toml").is_file():
-        path = options.run / "config.toml"
-    return load_config(path, overrides(options))
+    own, given = options.run / "config.toml", overrides(options)
+    if not own.is_file():
+        return load_config(options.config, given)
+    if options.config is None:
+        return load_config(own, given)
+    from ktfast.cli.replaced_options import replaced
+
+    config = load_config(options.config, given)
+    if changes := replaced(own, config, given):
+        print_line(
+            f"ktfast: --config {options.config} replaces the options of {options.run}: {changes}. "
+            "Without --config, the run keeps its own options",
+            sys.stderr,
+        )
+    return config
 
 
 def _print_report(report: Path | None) -> int:

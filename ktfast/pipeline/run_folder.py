@@ -248,12 +248,13 @@ def to_toml(config: Config) -> str:
     from any working directory. TOML is UTF-8. A path that is not UTF-8 becomes a `file:` URI, which
     `load_config` reads.
     """
-    return tomli_w.dumps(_for_toml(config.model_dump()))
+    return tomli_w.dumps(for_toml(config.model_dump()))
 
 
-def _for_toml(value: Any) -> Any:
+def for_toml(value: Any) -> Any:
+    """Convert nested options to what `to_toml` writes."""
     if isinstance(value, dict):
-        return {key: _for_toml(item) for key, item in value.items() if item is not None}
+        return {key: for_toml(item) for key, item in value.items() if item is not None}
     if not isinstance(value, Path):
         return value
     return url_of(value) or spell_path(Path(os.path.abspath(value)))

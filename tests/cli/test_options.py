@@ -12,9 +12,11 @@ from ktfast.cli import doctor
 from ktfast.cli.doctor import examine
 from ktfast.cli.main import _COMMANDS, main
 from ktfast.cli.options import overrides, parse
+from ktfast.cli.replaced_options import replaced
 from ktfast.cli.stage_help import section_of
-from ktfast.config import options
+from ktfast.config import load_config, options
 from ktfast.errors import ConfigError
+from ktfast.pipeline.run_folder import to_toml
 from ktfast.pipeline.stage_names import STAGES
 
 
@@ -155,3 +157,17 @@ def test_the_doctor_says_how_to_install_what_is_missing():
         assert finding.on or finding.detail
         if not finding.on and "pip install" in finding.detail:
             assert "ktfast[" in finding.detail or finding.name == "tensorboard"
+
+
+def test_a_configuration_that_replaces_the_runs_own_options_is_reported(tmp_path):
+    own = tmp_path / "config.toml"
+    options = {"cluster.n_clusters": 20, "cluster.max_iter": 9, "data.pretext": "photos"}
+    own.write_text(to_toml(load_config("tiny_cpu", options)))
+    config = load_config("tiny_cpu", {"cluster.max_iter": 8})
+    changes = replaced(own, config, {"cluster.max_iter"})
+    assert re.fullmatch(
+        r"cluster\.n_clusters was 20, is now 200; data\.pretext was '.*photos', is not set", changes
+    )
+    assert replaced(own, load_config("tiny_cpu", options), {}) == ""
+    own.write_text("[damaged")
+    assert replaced(own, config, {}) == ""
