@@ -5,6 +5,7 @@ defines the array's type; a caller who passes such an array has already imported
 """
 
 import contextlib
+import functools
 import sys
 from typing import Any, Literal, cast
 
@@ -35,17 +36,27 @@ def library_of(array: Any) -> Library:
     TypeError
         The object is no array of NumPy, torch or CuPy.
     """
-    if isinstance(array, LazyRows):  # blocks of these rows are arrays of NumPy
-        return "numpy"
-    for kind in type(array).__mro__:
-        name = kind.__module__.partition(".")[0]
-        if name == "numpy" and isinstance(array, np.ndarray):
-            return "numpy"
-        if name == "torch" and kind.__name__ == "Tensor":
-            return "torch"
-        if name == "cupy" and kind.__name__ == "ndarray":
-            return "cupy"
-    raise TypeError(f"expected an array of NumPy, torch or CuPy, got {type(array).__name__}")
+    kind = type(array)
+    library = _found[kind] if kind in _found else _library_of_type(kind)
+    if library is None:
+        raise TypeError(f"expected an array of NumPy, torch or CuPy, got {type(array).__name__}")
+    return library
+
+
+_found: dict[type, Library] = {}  # by type, since small fits ask hundreds of times
+
+
+def _library_of_type(kind: type) -> Library | None:
+    """The library that defines a type of arrays or one of the type's bases, None if none does."""
+    if issubclass(kind, np.ndarray | LazyRows):  # blocks of lazy rows are arrays of NumPy
+        return _found.setdefault(kind, "numpy")
+    for base in kind.__mro__:
+        name = base.__module__.partition(".")[0]
+        if name == "torch" and base.__name__ == "Tensor":
+            return _found.setdefault(kind, "torch")
+        if name == "cupy" and base.__name__ == "ndarray":
+            return _found.setdefault(kind, "cupy")
+    return None
 
 
 def device_of(array: Any) -> tuple[Literal["cpu", "cuda"], int]:
@@ -137,10 +148,17 @@ def dtype_name(array_or_dtype: Any) -> str:
     if isinstance(array_or_dtype, type):  # such as np.float32, whose attribute `dtype` is no dtype
         return str(np.dtype(array_or_dtype).name)
     dtype = getattr(array_or_dtype, "dtype", array_or_dtype)
+    if isinstance(dtype, np.dtype):
+        return _numpy_name(dtype)
     text = str(dtype)
     if text.startswith("torch."):
         return text.removeprefix("torch.")
     return str(np.dtype(dtype).name)
+
+
+@functools.lru_cache(maxsize=128)
+def _numpy_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype.name)
 
 
 def in_memory(tensor: Any) -> Any:
