@@ -8,7 +8,7 @@ file is therefore no change, and replacing a file by another file of equal size 
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,31 @@ class FileHashes:
         if self._store is not None and self._changed:
             write_records(self._store, self._records)
             self._changed = False
+
+
+class ContentHashes(FileHashes):
+    """Hashes of items that are parts of files, such as images in tar files; nothing is kept.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the bytes of the item with a path, or raises a `DataError`.
+    """
+
+    def __init__(self, read: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._read = read
+
+    def sha256(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+        """Give the hash of each item's content; `UNREAD` for an item that cannot be read."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return list(pool.map(self._hash, map(os.fspath, paths)))
+
+    def _hash(self, path: str) -> str:
+        try:
+            return hashlib.sha256(self._read(path)).hexdigest()
+        except DataError:
+            return UNREAD
 
 
 def write_records(path: Path, records: Mapping[str, FileRecord], **more: Any) -> None:

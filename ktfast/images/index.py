@@ -319,6 +319,11 @@ def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
     return ids
 
 
+def by_number(name: str) -> tuple[int, str]:
+    """The order of classes that a file names: numbers by their value, then other names."""
+    return (int(name), name) if name.isdecimal() and name.isascii() else (1 << 64, name)
+
+
 def _list_images(
     root: Path, *, arrays: bool
 ) -> tuple[list[tuple[str, int, int, FileId]], list[SkippedImage], OtherFiles]:

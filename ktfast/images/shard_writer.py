@@ -209,6 +209,9 @@ class ShardWriter:
             data, record = self.index.read_recorded(row)
         except OSError as error:
             return f"{UNREADABLE}: {error.strerror}", FileRecord(0, 0, UNREAD)
+        except DecodeError as error:  # a row of a table without an item
+            nothing = hashlib.sha256(b"").hexdigest()
+            return error.reason, FileRecord(0, int(self.index.mtimes_ns[row]), nothing)
         try:
             if self.arrays is not None:
                 return self._stored_array(data, self.source.name(row), self.arrays), record

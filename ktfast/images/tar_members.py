@@ -98,12 +98,12 @@ def members_of(tar: StoredFile) -> TarMembers:
     return TarMembers(state, names, PathList.of(labels), places, skipped, others)
 
 
-def time_of(tar: StoredFile) -> int:
-    """Modification time of a tar file; for object storage a number that its content changes."""
-    if isinstance(tar, LocalFile):
-        with reading(tar.name, "a tar file", _REMEDY):
-            return os.stat(tar.name).st_mtime_ns
-    return int(hashlib.sha256(tar.identity.encode()).hexdigest()[:15], 16)
+def time_of(file: StoredFile) -> int:
+    """Modification time of a file; for object storage a number that its content changes."""
+    if isinstance(file, LocalFile):
+        with reading(file.name, "a file of images"):
+            return os.stat(file.name).st_mtime_ns
+    return int(hashlib.sha256(file.identity.encode()).hexdigest()[:15], 16)
 
 
 def save_members(path: Path, members: Mapping[str, TarMembers]) -> None:

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import DataError, reading, shown
-from ktfast.images.file_records import UNREAD, FileHashes, FileRecord
-from ktfast.images.index import ImageIndex, SkippedImage, sample_ids_of
+from ktfast.images.file_records import ContentHashes, FileHashes, FileRecord
+from ktfast.images.index import ImageIndex, SkippedImage, by_number, sample_ids_of
 from ktfast.images.kinds import NOT_AN_IMAGE, OtherFiles, never_an_image
+from ktfast.images.tables import SUFFIXES as TABLES
+from ktfast.images.tables import TableIndex
 from ktfast.images.tar_members import TarMembers, load_members, members_of, save_members, time_of
 from ktfast.native.threads import usable_cores
 from ktfast.remote import StoredFile, is_pattern, local_path, stored_files, url_of
@@ -33,23 +35,41 @@ def holds_tars(place: str | os.PathLike[str]) -> bool:
     A folder that holds other folders, or files that may be images, is a folder of images.
     """
     if url_of(place) is not None:
-        return True
+        return not holds_tables(place)
     path = local_path(place)
     if not path.is_dir():
-        return path.suffix == ".tar" or (not path.exists() and is_pattern(path))
-    with reading(path, "a folder of images"), os.scandir(path) as entries:
+        is_other = not path.exists() and is_pattern(path) and path.suffix not in TABLES
+        return path.suffix == ".tar" or is_other
+    return _holds_only(path, SUFFIXES)
+
+
+def holds_tables(place: str | os.PathLike[str]) -> bool:
+    """Whether a place stands for Parquet files: a file, a pattern, a URL, or a folder of them."""
+    url = url_of(place)
+    if url is not None:
+        return url.endswith(TABLES)
+    path = local_path(place)
+    if not path.is_dir():
+        return path.suffix in TABLES and (path.exists() or is_pattern(path))
+    return _holds_only(path, TABLES)
+
+
+def _holds_only(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a folder holds files with these suffixes, no folders, and no images beside them."""
+    with reading(folder, "a folder of images"), os.scandir(folder) as entries:
         seen = [entry for entry in entries if not entry.name.startswith(".")]
-    tars = [entry for entry in seen if entry.name.endswith(SUFFIXES) and entry.is_file()]
-    others = (entry for entry in seen if entry not in tars)
-    return bool(tars) and all(each.is_file() and never_an_image(each.name) for each in others)
+    packed = [entry for entry in seen if entry.name.endswith(suffixes) and entry.is_file()]
+    others = (entry for entry in seen if entry not in packed)
+    return bool(packed) and all(each.is_file() and never_an_image(each.name) for each in others)
 
 
 def images_exist(place: str | os.PathLike[str]) -> bool:
-    """Whether a folder of images exists, or the tar files that a place stands for."""
-    if not holds_tars(place):
+    """Whether a folder of images exists, or the tar or Parquet files that a place stands for."""
+    suffixes = TABLES if holds_tables(place) else SUFFIXES if holds_tars(place) else ()
+    if not suffixes:
         return Path(place).exists()
     try:
-        return bool(stored_files(place, SUFFIXES))
+        return bool(stored_files(place, suffixes))
     except DataError:
         return False
 
@@ -61,18 +81,19 @@ def scan_images(
     arrays: bool = False,
     store: Path | None = None,
 ) -> ImageIndex:
-    """List the images of a folder, or those of tar files.
+    """List the images of a folder, or those of tar or Parquet files.
 
     Parameters
     ----------
     place : path
         A folder of images, see `ImageIndex.scan`. Or tar files: a file, a folder of tar files, a
-        pattern such as `shards/{0000..0010}.tar` or `shards/*.tar`, or a URL.
+        pattern such as `shards/{0000..0010}.tar` or `shards/*.tar`, or a URL. Or Parquet files, in
+        the same ways; see `ktfast.images.tables`.
     labels : {"folder", "none"}, default "folder"
-        "folder": the class of an image is its folder, or its file `.cls` in a tar file. "none": no
-        image has a class.
+        "folder": the class of an image is its folder, its file `.cls` in a tar file, or the column
+        `label` of a Parquet file. "none": no image has a class.
     arrays : bool, default False
-        List the `.npy` files of a folder instead of the images.
+        List the `.npy` files of a folder, or the arrays of Parquet files, instead of the images.
     store : Path, optional
         File that keeps the lists of tar files, so that an unchanged tar file is listed once only.
 
@@ -84,8 +105,10 @@ def scan_images(
     Raises
     ------
     DataError
-        There are no images, a tar file is damaged, or `arrays` are asked for from tar files.
+        There are no images, a file is damaged, or `arrays` are asked for from tar files.
     """
+    if holds_tables(place):
+        return TableIndex.scan(place, labels=labels, arrays=arrays)
     if not holds_tars(place):
         return ImageIndex.scan(place, labels=labels, arrays=arrays)
     return TarIndex.scan(place, labels=labels, arrays=arrays, store=store)
@@ -124,8 +147,8 @@ class TarIndex(ImageIndex):
         """List the images of tar files; see `scan_images`."""
         if arrays:
             raise DataError(
-                f"{shown(folder)} are tar files, but arrays are read from folders only; unpack the "
-                "tar files into a folder"
+                f"{shown(folder)} are tar files, but arrays are read from folders and Parquet "
+                "files only; unpack the tar files into a folder"
             )
         tars = stored_files(folder, SUFFIXES)
         lists = _listed(tars, store)
@@ -150,7 +173,7 @@ class TarIndex(ImageIndex):
         given = [label for one in lists for label in one.labels]
         if labels == "none":
             given = [""] * len(paths)
-        classes = tuple(sorted(set(given) - {""}, key=_by_number))
+        classes = tuple(sorted(set(given) - {""}, key=by_number))
         number = {name: label for label, name in enumerate(classes)}
         sizes = [len(one.names) for one in lists]
         places = np.concatenate([one.places for one in lists], axis=1)
@@ -194,7 +217,8 @@ class TarIndex(ImageIndex):
 
     def hashes(self, store: Path | None = None) -> FileHashes:
         """Hashes of images by path; nothing is kept in the store."""
-        return _MemberHashes(self)
+        rows = {os.fspath(self.root / path): row for row, path in enumerate(self.paths)}
+        return ContentHashes(lambda path: self.read(rows[path]))
 
     @property
     def shard_sizes(self) -> npt.NDArray[np.int64]:
@@ -210,25 +234,6 @@ class TarIndex(ImageIndex):
             tar_of=self.tar_of[rows],
             offsets=self.offsets[rows],
         )
-
-
-class _MemberHashes(FileHashes):
-    """Hashes of images in tar files."""
-
-    def __init__(self, index: TarIndex) -> None:
-        super().__init__()
-        self._index = index
-        self._rows = {os.fspath(index.root / path): row for row, path in enumerate(index.paths)}
-
-    def sha256(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            return list(pool.map(self._hash_member, map(os.fspath, paths)))
-
-    def _hash_member(self, path: str) -> str:
-        try:
-            return hashlib.sha256(self._index.read(self._rows[path])).hexdigest()
-        except DataError:
-            return UNREAD
 
 
 def _listed(tars: list[StoredFile], store: Path | None) -> list[TarMembers]:
@@ -262,8 +267,3 @@ def _below_common_folder(names: list[str]) -> list[str]:
 
 def _folder_of(name: str) -> str:
     return name[: name.rfind("/") + 1]
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    """The order of classes: numbers by their value, then other names."""
-    return (int(name), name) if name.isdecimal() and name.isascii() else (1 << 64, name)

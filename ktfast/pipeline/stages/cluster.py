@@ -13,6 +13,7 @@ from ktfast.durable import replacing, sha256_file, write_json
 from ktfast.errors import ConfigError, DataError
 from ktfast.images.by_cluster import FOLDER, discard_links, link_clusters
 from ktfast.images.source import PreparedSet
+from ktfast.images.tars import holds_tables, holds_tars
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import Outcome, complete_stage
 from ktfast.pipeline.steps.fit_clusters import cluster_images, clustering_quality
@@ -55,6 +56,11 @@ def _check_link(run: RunFolder) -> None:
         raise ConfigError(
             f"cluster.link would put links into {photographs}, and ktfast would find them there as "
             "further images; give a run folder outside of the images' folder"
+        )
+    if holds_tars(photographs) or holds_tables(photographs):
+        raise ConfigError(
+            f"cluster.link needs photographs that are files, but those of {photographs} are "
+            f"packed; leave the option out, and look for the clusters in cluster/{ASSIGNMENTS}"
         )
     if not photographs.is_dir():
         raise DataError(
