@@ -9,7 +9,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -202,25 +202,30 @@ class Table:
         return _bytes_of(value, name)
 
     def _group(self, number: int) -> Any:
-        with reading(self.file.name, "a Parquet file", _WRITE_AGAIN):
-            return self._open(lambda file: file.read_row_group(number, columns=[self._column]))[
-                self._column
-            ]
+        n = int(self._starts[number + 1] - self._starts[number])
+        return self._read(
+            lambda file: file.read_row_group(number, columns=[self._column]), self._column, n
+        )
 
     def _texts(self, columns: tuple[str, ...]) -> list[str]:
         """The texts of the first of some columns that exists; empty if none does."""
         column = next((name for name in columns if name in self._names), None)
         if column is None:
             return []
+        values = self._read(lambda file: file.read(columns=[column]), column, self.n)
         with reading(self.file.name, "a Parquet file", _WRITE_AGAIN):
-            values = self._open(lambda file: file.read(columns=[column]))[column].to_pylist()
-        return ["" if value is None else _text(value) for value in values]
+            texts = values.to_pylist()
+        return ["" if value is None else _text(value) for value in texts]
 
-    def _open(self, read: Any) -> Any:
+    def _read(self, read: Callable[[Any], Any], column: str, n: int) -> Any:
+        """Read n rows of a column."""
         from pyarrow import parquet
 
-        with self.file.open() as stream:
-            return read(parquet.ParquetFile(stream, metadata=self._metadata))
+        with reading(self.file.name, "a Parquet file", _WRITE_AGAIN), self.file.open() as stream:
+            values = read(parquet.ParquetFile(stream, metadata=self._metadata))[column]
+            if len(values) != n:
+                raise ValueError(f"{len(values)} instead of {n} rows")
+        return values
 
 
 def _item_column(file: str, schema: Any, *, arrays: bool) -> str:

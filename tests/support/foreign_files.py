@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from PIL import Image
@@ -21,12 +23,14 @@ from ktfast.evaluation.results import ProbeRow, RetrainedScores
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.features.writer import FeatureWriter
+from ktfast.images.arrays import ArrayFormat
 from ktfast.images.decode import decode_rgb, upright_shape
 from ktfast.images.index import ImageIndex
 from ktfast.images.jpeg import is_upright_colour_jpeg
 from ktfast.images.prepare import prepare
 from ktfast.images.shard_table import ShardTable
 from ktfast.images.source import PreparedSet
+from ktfast.images.tars import scan_images
 from ktfast.models.weights import load_weights
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.report.reading import RunReader
@@ -41,6 +45,12 @@ from support.pictures import encoded, oriented, photo_folder, picture
 PIXEL_LIMIT = 1_000_000  # so that a damaged header does not cost seconds
 
 IDS = ("a", "2007_000001")
+ROWS = {"features": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "path": ["a", "b", "c"]}
+ITEMS = {
+    "array": [[[1.0, 2.0], [3.0, 4.0]]] * 4,
+    "path": ["a/1", "a/2", "b", ""],
+    "label": [1, 2, 3, 4],
+}
 SOURCE = SimpleNamespace(ids=IDS, n=2, folder=Path("VOC2007"))
 
 
@@ -103,6 +113,18 @@ def arrays(_: Path) -> list[bytes]:
 
 def read_features(path: Path) -> None:
     FeatureStore.open(path).read(slice(None))
+
+
+def parquet_files(columns: dict[str, object], _: Path) -> list[bytes]:
+    table = pa.table(columns)
+    plain = partial(pq.write_table, table, compression="none", row_group_size=2)
+    return [bytes_of(partial(pq.write_table, table)), bytes_of(plain)]
+
+
+def read_items(path: Path) -> None:
+    index = scan_images(path, arrays=True)
+    for row in range(index.n):
+        ArrayFormat(1).read(index.read(row), index.name(row))
 
 
 def proposals(_: Path) -> list[bytes]:
@@ -271,6 +293,8 @@ FORMATS = {
     "png": Format("x.png", pngs, decode),
     "webp": Format("x.webp", webps, decode),
     "npy": Format("x.npy", arrays, read_features),
+    "parquet features": Format("x.parquet", partial(parquet_files, ROWS), read_features),
+    "parquet arrays": Format("x.parquet", partial(parquet_files, ITEMS), read_items),
     "npz": Format("x.npz", proposals, lambda path: Proposals.read(path, SOURCE)),
     "transform": Format("x.npz", transforms, FeatureTransform.load),
     "mat": Format("x.mat", matlab, lambda path: Proposals.read(path, SOURCE)),
