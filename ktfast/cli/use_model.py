@@ -8,12 +8,14 @@ from ktfast.cli.printing import print_line
 from ktfast.durable import check_place
 from ktfast.errors import ConfigError, shown
 
+_PHOTOGRAPHS = "folder of photographs, at any depth; or tar or Parquet files, or a URL of them"
+
 
 def add_commands(commands: Any) -> None:
     """Add the sub-commands to the parser of the command line."""
     embed = commands.add_parser("embed", help="turn photographs into vectors, by a trained network")
     _add_model(embed)
-    embed.add_argument("photographs", type=Path, help="folder of photographs, at any depth")
+    embed.add_argument("photographs", type=Path, help=_PHOTOGRAPHS)
     embed.add_argument(
         "-o", "--out", type=Path, required=True, help="file of vectors: .npz, .csv or .parquet"
     )
@@ -25,7 +27,7 @@ def add_commands(commands: Any) -> None:
 
     assign = commands.add_parser("assign", help="give new photographs the clusters of a run")
     assign.add_argument("run", type=Path, help="run folder with a finished stage cluster")
-    assign.add_argument("photographs", type=Path, help="folder of photographs, at any depth")
+    assign.add_argument("photographs", type=Path, help=_PHOTOGRAPHS)
     assign.add_argument(
         "-o", "--out", type=Path, required=True, help="CSV file of path, cluster and distance"
     )

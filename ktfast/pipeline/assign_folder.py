@@ -13,9 +13,10 @@ import torch
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
-from ktfast.images.index import ImageIndex, SkippedImage
+from ktfast.images.index import SkippedImage
 from ktfast.images.prepare import prepare
 from ktfast.images.source import PreparedSet
+from ktfast.images.tars import scan_images
 from ktfast.pipeline.chain import check_centers
 from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.run_folder import RunFolder, read_run
@@ -73,7 +74,8 @@ def assign_folder(
     folder : path
         Run folder with a finished stage cluster.
     photographs : path
-        Folder of photographs, at any depth.
+        Folder of photographs, at any depth, or what else `data.pretext` takes: tar files, Parquet
+        files or a URL.
     trust_source : bool
         Whether the function that the run's `features.source` names may be imported and called.
 
@@ -100,7 +102,7 @@ def assign_folder(
             "alike, and call ktfast.ops.kmeans_assign with the run's cluster/centers.npy"
         )
     check_centers(run)
-    index = ImageIndex.scan(photographs, labels="none")
+    index = scan_images(photographs, labels="none")
     data, threads = run.config.data, run.config.threads or None
     with tempfile.TemporaryDirectory(prefix="ktfast-assign-") as name:
         with progress_line("prepare") as progress:

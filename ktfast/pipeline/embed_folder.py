@@ -2,16 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.images.index import ImageIndex
 from ktfast.images.prepare import verified
+from ktfast.images.source import FolderSource
+from ktfast.images.tars import scan_images
 from ktfast.pipeline.image_model import ImageModel
 from ktfast.tables import write_csv
 
@@ -37,7 +41,8 @@ def embed_folder(
     model : ImageModel
         The network, from `ktfast.load`.
     folder : path
-        Folder of photographs, at any depth.
+        Folder of photographs, at any depth, or what else `data.pretext` takes: tar files, Parquet
+        files or a URL.
     out : path
         The file. Its suffix gives its format; see `writer_of`.
     batch_size : int
@@ -59,15 +64,27 @@ def embed_folder(
         The folder holds no photograph that can be decoded.
     """
     write = writer_of(Path(out))
-    index = verified(ImageIndex.scan(folder, labels="none"), n_threads=n_threads)
+    index = verified(scan_images(folder, labels="none"), n_threads=n_threads)
     for skip in index.skipped:
         _logger.warning("%s is left out: %s", shown(skip.path), skip.reason)
     if index.n == 0:
         raise DataError(f"{shown(folder)} holds no photograph that can be decoded")
-    files = [index.root / path for path in index.paths]
-    vectors = model.embed(files, batch_size=batch_size, n_threads=n_threads)
+    vectors = model.embed(_Opened(index), batch_size=batch_size, n_threads=n_threads)
     write(Path(out), list(index.paths), vectors)
     return index.n
+
+
+class _Opened(Sequence[Image.Image]):
+    """The photographs of an index, each decoded when it is asked for."""
+
+    def __init__(self, index: ImageIndex) -> None:
+        self._source = FolderSource(index)
+
+    def __len__(self) -> int:
+        return self._source.n
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._source.image(row)
 
 
 def writer_of(path: Path) -> Callable[[Path, list[str], Vectors], None]:

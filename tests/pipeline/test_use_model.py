@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -109,6 +110,20 @@ def test_embed_writes_one_vector_per_photograph(run, tmp_path, capsys, suffix):
     assert "deep/1.jpg" in paths
     expected = ktfast.load(run / "run").embed([run / "photographs" / path for path in paths])
     np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("command", ["embed", "assign"])
+def test_tar_files_are_read_as_folders_are(command, run, tmp_path):
+    folder, rows = run / "photographs", []
+    with tarfile.open(tmp_path / "photographs.tar", "w") as archive:
+        for file in sorted(folder.rglob("*.jpg")):
+            archive.add(file, file.relative_to(folder))
+    for place in (folder, tmp_path / "photographs.tar"):
+        out = tmp_path / "out.csv"
+        assert main([command, str(run / "run"), str(place), "-o", str(out)]) == 0
+        with open(out, newline="") as file:
+            rows.append({row[0]: row[1:] for row in list(csv.reader(file))[1:]})
+    assert {path.partition(".tar/")[2]: row for path, row in rows[1].items()} == rows[0]
 
 
 def test_embed_refuses_an_unknown_suffix_before_it_computes(run, tmp_path, capsys):
