@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy.stats import binomtest
 
 from ktfast.cli.main import main
@@ -14,7 +15,7 @@ from ktfast.errors import DataError, InputError
 from ktfast.evaluation.copies import Copies
 from ktfast.evaluation.paired import by_images, by_seeds
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
-from ktfast.report.comparison.cells import tensor_shapes
+from ktfast.report.comparison.cells import ROW, tensor_shapes
 from ktfast.report.comparison.compare import compare_runs
 from ktfast.report.comparison.files import write_comparison
 from ktfast.report.comparison.table import short_count, short_time
@@ -95,6 +96,30 @@ def test_runs_that_differ_in_the_seed_form_one_row(tmp_path):
     assert (control.role, control.layer, control.seconds) == ("control", "conv2", 0.0)
     assert len(control.values) == 3  # the control of both teachers is the same network
     assert best.parameters == 16 * 75 + 16
+
+
+def test_the_baselines_of_a_grid_have_the_names_of_its_students(tmp_path):
+    students = {"small": 0.25, "wide": 0.5}
+    folders = runs(
+        tmp_path,
+        *({"width": width, "source": s} for width in students.values() for s in ("hog", "pretext")),
+    )
+    names = [(teacher, student) for student in students for teacher in ("hog", "puzzle")]
+    for folder, (teacher, student) in zip(folders, names, strict=True):
+        write_sealed(folder / ROW, {"names": {"teacher": teacher, "student": student}})
+    found = [r.group.name for r in linear(compare_runs(folders)).rows if r.role == "control"]
+    assert sorted(found) == ["random weights, small", "random weights, wide"]
+    write_sealed(folders[3] / ROW, {"names": {"teacher": "puzzle", "student": "again"}})
+    found = [r.group.name for r in linear(compare_runs(folders)).rows if r.role == "control"]
+    assert sorted(found) == ["random weights, width=0.25", "random weights, width=0.5"]
+
+
+def test_the_size_of_a_network_of_a_library_leaves_out_its_classifier(tmp_path):
+    folder = runs(tmp_path, {})[0]
+    names = {"conv1.0.weight": 30, "stage2.bias": 5, "fc.weight": 70, "stage2.running_var": 5}
+    (folder / "transfer/weights.safetensors").unlink()
+    save_file({k: np.zeros(n) for k, n in names.items()}, folder / "transfer/weights.safetensors")
+    assert linear(compare_runs([folder])).rows[0].parameters == 35
 
 
 def test_the_table_names_the_objective(tmp_path):

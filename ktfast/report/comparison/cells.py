@@ -29,6 +29,9 @@ MEASURES = {
     "knn": "nearest neighbours, mean per-class accuracy",
 }
 """The measures of a comparison, each with its printed name."""
+_CLASSIFIERS = ("classifier", "fc", "head", "heads")
+"""Names of the module that holds the classifier of a network."""
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 # Options of the stage transfer that every model of a run shares: architecture and image size.
 _STUDENT = ("target", "variant", "width", "batch_norm", "image_size", "crop")
 # Options of the stage evaluate that choose what is probed. They do not change any accuracy.
@@ -242,7 +245,10 @@ def _grid_cell(run: RunReader) -> dict[str, Any]:
 
 
 def _parameters(run: RunReader) -> int | None:
-    """Count the weights of the student's layers, without classifier and running statistics."""
+    """Count the weights of the student's layers, without classifier and running statistics.
+
+    The networks of ktfast, torchvision and timm have the classifier in a module of its own.
+    """
     path = run.folder / "transfer" / "weights.safetensors"
     if not path.is_file():
         return None
@@ -254,7 +260,7 @@ def _parameters(run: RunReader) -> int | None:
     return sum(
         int(np.prod(shape))
         for name, shape in shapes.items()
-        if name.startswith("features.") and name.endswith((".weight", ".bias"))
+        if name.partition(".")[0] not in _CLASSIFIERS and not name.endswith(_STATISTICS)
     )
 
 

@@ -155,6 +155,8 @@ def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
         values = {k: {str(o.names[k]) for o in others if k in o.names} for k in cell.names}
         keys = [key for key in cell.names if len(values[key]) > 1] or list(cell.names)[:1]
         return [_spell(key, cell.names[key]) for key in keys]
+    if student := _student_of(cell, others):
+        return [student]
     # Options that only some networks have, such as those of the puzzle, follow from other options.
     varied = _varied(cell, others, _shared(cell, others))
     alike = [o for o in others if all(str(o.settings[k]) == str(cell.settings[k]) for k in varied)]
@@ -163,6 +165,17 @@ def _differing(cell: Cell, others: Sequence[Cell]) -> list[str]:
     varied = varied or _varied(cell, others, list(cell.settings))
     varied.sort(key=_section)
     return [_spell(key.rpartition(".")[2], cell.settings[key]) for key in varied[:4]]
+
+
+def _student_of(cell: Cell, others: Sequence[Cell]) -> str:
+    """Name that a grid gives a baseline's student; empty unless each student has one baseline."""
+    keys: dict[str, set[str]] = {}
+    for other in others:
+        keys.setdefault(str(other.names.get("student", "")), set()).add(other.key)
+    found = [key for each in keys.values() for key in each]
+    if "" in keys or len(keys) < 2 or len(found) != len(keys) or len(set(found)) != len(found):
+        return ""
+    return str(cell.names["student"])
 
 
 def _shared(cell: Cell, others: Sequence[Cell]) -> list[str]:

@@ -9,7 +9,7 @@ from ktfast.report.comparison.table import Row, Table, short_count, short_time
 from ktfast.report.formats import duration
 
 WIDTH = 80
-_COLUMNS = (("rank", 4), ("row", 25), ("layer", 7), ("acc. %", 11), ("vs first, 95 %", 19))
+_COLUMNS = (("rank", 4), ("row", 23), ("layer", 9), ("acc. %", 11), ("vs first, 95 %", 19))
 _COSTS = (("time", 4), ("size", 4))
 
 
@@ -124,7 +124,7 @@ def terminal(table: Table) -> list[str]:
     columns = (*_COLUMNS, *_COSTS)
     lines = [_line([name for name, _ in columns]), "-" * WIDTH]
     for row in table.rows:
-        cells = [rank(row), "", row.layer[:7], accuracy(row), difference(row)]
+        cells = [rank(row), "", _short_name(row.layer, 9), accuracy(row), difference(row)]
         cells += [short_time(row.seconds), short_count(row.parameters)]
         name = row.group.name + (" (control)" if row.role == "control" else "")
         first, *rest = textwrap.wrap(name, _COLUMNS[1][1]) or [""]
@@ -132,6 +132,11 @@ def terminal(table: Table) -> list[str]:
         lines.append(_line(cells))
         lines += [" " * (_COLUMNS[0][1] + 1) + more for more in rest]
     return lines
+
+
+def _short_name(layer: str, length: int) -> str:
+    """The end of a long name, which tells the layers of a network apart."""
+    return layer if len(layer) <= length else "…" + layer[1 - length :]
 
 
 def _line(cells: Sequence[str]) -> str:
