@@ -231,8 +231,12 @@ def _unknown(argument: str, chosen: argparse.ArgumentParser, stage: str) -> str:
     own = "" if stage == "run" else section_of(stage)
     flags = [flag[2:] for flag in chosen._option_string_actions if flag.startswith("--")]
     given = argument.lstrip("-").partition("=")[0]
+    from ktfast.config import options
+
+    tables = {name for name, (kind, *_) in options().items() if get_origin(kind) is dict}
+    tables |= {name.removeprefix(f"{own}.") for name in tables if name.startswith(f"{own}.")}
     for flag in flags:
-        if given.startswith(f"{flag}."):  # an entry of a table, such as evaluate.sets.NAME.train
+        if flag in tables and given.startswith(f"{flag}."):  # such as evaluate.sets.NAME.train
             entry = "..."
             for key in reversed(given[len(flag) + 1 :].split(".")):
                 entry = f"{{{key} = {entry}}}"

@@ -48,9 +48,9 @@ class Section(BaseModel):
         current folder.
         """
         kind = cls.model_fields[info.field_name or ""].annotation
-        if not isinstance(value, str | Path) or Path not in (kind, *get_args(kind)):
+        if Path not in (kind, *get_args(kind)) or not isinstance(value, str | Path | None):
             return value
-        if value != "":
+        if value not in ("", None):
             return os.path.expanduser(value)
         if type(None) not in get_args(kind):
             raise ValueError("the path is empty, but this option needs one; give a path")

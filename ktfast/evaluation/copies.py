@@ -37,9 +37,10 @@ class Copies:
 
     def sentence(self) -> str:
         """Say how many images are copies, what follows, and how to avoid the copies."""
-        what = "image has the content of an image" if self.n == 1 else "images are copies of images"
+        what = "has the content of an image" if self.n == 1 else "are copies of images"
         found = (
-            f"{self.n} of the {self.tested} {self.test} {what} of {self.other}: {shown(self.first)}"
+            f"{self.n} of the {self.tested} {self.test} images {what} of {self.other}: "
+            f"{shown(self.first)}"
         )
         if self.copy != self.first:
             found += f" is a copy of {shown(self.copy)}"

@@ -113,7 +113,12 @@ def _from_arrow(lists: Any, name: str) -> list[Any]:
         )
     d = lists.type.list_size
     chunks = [chunk for chunk in getattr(lists, "chunks", [lists]) if len(chunk)]
-    found = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, d) for chunk in chunks]
+    numbers = [chunk.flatten() for chunk in chunks]
+    if missing := sum(chunk.null_count for chunk in numbers):
+        raise InputError(
+            f"{name} has {missing} missing numbers in its lists; replace them, or remove their rows"
+        )
+    found = [chunk.to_numpy(zero_copy_only=False).reshape(-1, d) for chunk in numbers]
     return found or [np.empty((0, d), np.float32)]
 
 
@@ -152,6 +157,11 @@ def _from_frame(frame: Any, name: str) -> Any:
             frame = np.asarray(frame)  # scikit-learn keeps the dtype of pandas' frames only
         return check_array(frame, ensure_all_finite=False, ensure_2d=False, **_ANY_NUMBERS)
     except TypeError as error:
+        if hasattr(frame, "dtypes") or isinstance(frame, Sequence):
+            raise TypeError(
+                f"{name} holds values that are no numbers ({error}); leave their columns out, or "
+                "convert them to numbers"
+            ) from error
         raise TypeError(
             f"{name} must be an array [n, d], a data frame, a nested list or a list of matrices, "
             f"got {type(frame).__name__}; collect the rows in an array first"

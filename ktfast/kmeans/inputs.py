@@ -137,15 +137,15 @@ def weights_of(sample_weight: Any, n: int, *, is_part: bool = False) -> Float64 
     """
     if sample_weight is None:
         return None
-    if is_array(sample_weight):
-        sample_weight = float64_on_host(sample_weight)
-    elif not isinstance(sample_weight, int | float):
+    if not (is_array(sample_weight) or isinstance(sample_weight, int | float)):
         sample_weight = np.asarray(sample_weight)
-    if getattr(sample_weight, "dtype", np.dtype(float)).kind in "US":
+    if isinstance(sample_weight, np.ndarray) and sample_weight.dtype.kind in "USMmV":
         raise InputError(
             f"sample_weight must be None, one number or numbers [{n}], got dtype "
             f"{sample_weight.dtype}; convert the weights to float64"
         )
+    if is_array(sample_weight):
+        sample_weight = float64_on_host(sample_weight)
     if is_part and np.shape(sample_weight) in ((), (n,)) and not np.any(sample_weight):
         return np.zeros(n)
     return np.asarray(

@@ -8,7 +8,8 @@ stage, and changes nothing.
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from ktfast.config import Config
 from ktfast.errors import ConfigError, DataError
@@ -16,6 +17,7 @@ from ktfast.pipeline.question import Question, refusal
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.stage_result import read_begun
 from ktfast.pipeline.steps.image_sets import set_name, set_names
+from ktfast.pipeline.steps.labelled_sets import labelled_sets
 from ktfast.pipeline.steps.prepared_images import refuse_other_images
 from ktfast.pipeline.steps.probed_models import stands_alone
 from ktfast.pipeline.steps.questions import (
@@ -82,6 +84,8 @@ def check_settings(run: RunFolder, stages: Collection[str], redo: Collection[str
             continue
         if stage == "evaluate" and stands_alone(run) != stands_alone(run, stages):
             continue  # the stage transfer comes first, and the question of evaluate depends on it
+        if stage == "evaluate" and not labelled_sets(run.config) and not stands_alone(run):
+            continue  # the stage measures without labels only, and probes nothing
         # If a file is damaged, the stage that made it makes it again in its turn.
         with contextlib.suppress(DataError):
             _compare_options(run, stage)
@@ -113,7 +117,16 @@ def check_centers(run: RunFolder) -> None:
     """
     name = f"features/{set_name(run, 'cluster')}"
     _refuse_change(run, name, "features", features_question(run, "cluster"))
-    _refuse_change(run, "cluster", "cluster", cluster_question(run))
+    question, begun = cluster_question(run), read_begun(run, "cluster")
+    # The centres do not depend on the images that the stage labelled.
+    own = dataclasses.replace(question, inputs=_of_centers(question.inputs))
+    if begun and (changes := own.changes({**begun, "inputs": _of_centers(begun["inputs"])})):
+        raise ConfigError(refusal(run.stage("cluster"), "cluster", changes))
+
+
+def _of_centers(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of the stage cluster on which the centres depend."""
+    return {name: value for name, value in inputs.items() if name == "features"}
 
 
 def _refuse_change(run: RunFolder, name: str, stage: str, question: Question) -> None:

@@ -190,7 +190,7 @@ def _execute_stages(run_folder: "RunFolder", stages: Sequence[str], redo: Collec
     # options must not read them from this file.
     if not (run_folder.folder / "config.toml").is_file():
         record_configuration(run_folder)
-    elif len(stages) > 1:
+    elif set(STAGES) <= set(stages):
         # All results fit these options, also if every stage was up to date. The file may hold the
         # options of a command that was refused after some work.
         record_options(run_folder)

@@ -105,8 +105,7 @@ class Jigsaw(TilePretext):
         "the network sees them, normalised. The network must recognise the permutation."
     )
     remedy = (
-        "Its features are little better than those of random weights. Raise "
-        "pretext.puzzles_per_image, set pretext.cell_loss to 1, lower "
+        "Raise pretext.puzzles_per_image, set pretext.cell_loss to 1, lower "
         "pretext.training.learning_rate or pretext.permutations, or raise "
         "pretext.training.epochs. pretext.stop_at_chance ends such a training"
     )

@@ -136,15 +136,19 @@ class Judge:
         """Adjusted Rand index of two clusterings of the features, which differ in their seed.
 
         1 means equal clusterings, and about 0 independent ones. None if a feature is NaN or
-        infinite.
+        infinite, or if fewer images than clusters have different features: the network then gives
+        nearly equal features to all images, and their clusters say nothing.
         """
         from ktfast.kmeans import KMeans  # loads scikit-learn, which is slow
 
         features = self._features().float().cpu()
         if not bool(torch.isfinite(features).all()):
             return None
-        rows = functional.normalize(features - features.mean(0)).numpy()
+        centred = features.double() - features.double().mean(0)
+        rows = functional.normalize(centred).float().numpy()
         k = min(CLUSTERS, len(rows) // PER_CLUSTER)
+        if len(np.unique(rows, axis=0)) < k:
+            return None
         first, second = (
             KMeans(k, random_state=seed, n_threads=self.n_threads).fit_predict(rows)
             for seed in (0, 1)

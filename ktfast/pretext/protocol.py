@@ -19,8 +19,8 @@ from ktfast.pretext.pictures import Example
 from ktfast.training.loop import StepOutput
 
 _REMEDY = (
-    "Its features are little better than those of random weights. Raise pretext.training.epochs, or"
-    " change pretext.training.learning_rate. pretext.stop_at_chance ends such a training"
+    "Raise pretext.training.epochs, or change pretext.training.learning_rate. "
+    "pretext.stop_at_chance ends such a training"
 )
 
 

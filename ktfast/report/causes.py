@@ -26,9 +26,9 @@ def with_causes(
     found : Verdict
         The verdict.
     pretext, transfer : TrainingResult, optional
-        Summaries of the trainings.
+        Summaries of the trainings; of the pretext only if the features come from its network.
     cluster : ClusterSummary, optional
-        Summary of the stage cluster.
+        Summary of the stage cluster, if the target learnt the clusters.
 
     Returns
     -------
@@ -43,12 +43,25 @@ def with_causes(
         lead = "This run shows a probable cause:" if len(causes) == 1 else "Probable causes:"
         sentences = [lead, *causes]
     else:
-        sentences = [
-            "The run shows no cause: the checks of the pretext task, of the size of the clusters "
-            "and of the target's training found nothing. Cluster another layer (features.layer), "
-            "change cluster.n_clusters, or raise transfer.training.epochs; and compare several "
-            "seeds (ktfast compare) before you trust a small difference."
-        ]
+        parts = {
+            "the pretext task": pretext,
+            "the size of the clusters": cluster,
+            "the target's training": transfer,
+        }
+        checked = [f"of {name}" for name, part in parts.items() if part is not None]
+        sentences = []
+        if checked:
+            *some, last = checked
+            names = f"{', '.join(some)} and {last}" if some else last
+            sentences.append(f"The run shows no cause: the checks {names} found nothing.")
+        remedies = ["cluster another layer (features.layer)"] if pretext is not None else []
+        remedies += ["change cluster.n_clusters"] if cluster is not None else []
+        *some, last = [*remedies, "raise transfer.training.epochs"]
+        advice = f"{', '.join(some)}, or {last}" if some else last
+        sentences.append(
+            f"{advice[0].upper()}{advice[1:]}; and compare several seeds (ktfast compare) before "
+            "you trust a small difference."
+        )
     return replace(found, sentences=[*found.sentences, *sentences])
 
 
@@ -85,7 +98,8 @@ def probable_causes(
     median = None if cluster is None else cluster.median
     if cluster is not None and median is not None and median < FEW_IMAGES:
         causes.append(
-            f"Half of the {amount(cluster.used)} clusters hold at most {amount(median)} images, "
+            f"Half of the {amount(cluster.used)} clusters hold at most "
+            f"{amount(median)} image{'' if median == 1 else 's'}, "
             "which is little to learn a class from: lower cluster.n_clusters, or give more images."
         )
     guess = 1 / cluster.used if cluster is not None and cluster.used else None

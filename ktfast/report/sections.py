@@ -76,7 +76,12 @@ def result_section(run: RunReader) -> ResultSection:
     )
     transfer = None if "transfer" in stale else run.training("transfer")
     return ResultSection(
-        verdict=with_causes(found, pretext, cluster, transfer),
+        verdict=with_causes(
+            found,
+            pretext if _learns_pretext(run) else None,
+            cluster if run.objective() == CLUSTERS else None,
+            transfer,
+        ),
         figures=[
             *(_marked(figure, stale.get("evaluate")) for figure in first),
             _marked(_pretext_figure(pretext), stale.get("pretext")),
@@ -84,6 +89,12 @@ def result_section(run: RunReader) -> ResultSection:
             _time_figure(run),
         ],
     )
+
+
+def _learns_pretext(run: RunReader) -> bool:
+    """Whether the features come from the network of the stage pretext, as far as is known."""
+    config = run.options()
+    return config is None or (config.features.learns and config.cluster.features is None)
 
 
 def _groups_section(run: RunReader) -> ResultSection:

@@ -58,6 +58,13 @@ def test_an_entry_of_a_table_is_explained():
         parse(["evaluate", "--run", "r", "--evaluate.sets.two.train", "5"])
 
 
+def test_only_a_table_has_entries():
+    with pytest.raises(ConfigError, match=r"features\.layr; did you mean --features\.layer\?"):
+        parse(["cluster", "--run", "r", "--features.layr", "conv5"])
+    with pytest.raises(ConfigError, match=r"trunk\.width; did you mean --pretext\.width\?"):
+        parse(["pretext", "--run", "r", "--trunk.width", "2"])
+
+
 def test_equally_likely_flags_are_all_named():
     with pytest.raises(ConfigError) as caught:
         parse(["run", "--run", "r", "--epochs", "5"])

@@ -210,8 +210,10 @@ def test_n_init_beside_given_centres_warns_as_scikit_learn_does():
     x = mixture(40, 3)
     with pytest.warns(RuntimeWarning, match="only one init in KMeans instead of n_init=5"):
         KMeans(4, init=x[:4], n_init=5).fit(x)
-    with pytest.raises(ValueError, match="sample_weight must be None, one number or numbers"):
-        KMeans(4, init=x[:4]).fit(x, sample_weight="balanced")
+    dates = np.array(["2020"] * 40, "M8[D]")
+    for weight in ("balanced", ["1"] * 40, np.array(["1"] * 40), np.array([b"1"] * 40), dates):
+        with pytest.raises(ValueError, match="sample_weight must be None, one number or numbers"):
+            KMeans(4, init=x[:4]).fit(x, sample_weight=weight)
 
 
 def test_a_failed_fit_leaves_the_estimator_as_it_was(device):

@@ -56,7 +56,12 @@ def test_copies_are_found_under_other_names_and_in_further_sets(place, tmp_path,
     assert (further.test, further.other) == ("evaluate.sets.more.test", "evaluate.sets.more.train")
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warnings == [found.sentence(), further.sentence()]
-    assert "1 of the 4 data.test image has the content of an image of data.pretext" in warnings[0]
+    alone = {"evaluate.models": {"other": {"network": "alexnet"}}}
+    alone |= {"data.pretext": str(place / "train"), "data.train": str(place / "train")}
+    alone |= {"data.test": str(place / "test")}
+    probed = RunFolder(run.folder, load_config("tiny_cpu", alone))
+    assert [copies.labelled for copies in copied_images(probed, LabelledSet())] == [True]
+    assert "1 of the 4 data.test images has the content of an image of data.pretext" in warnings[0]
 
 
 def test_unlabelled_copies_are_no_warning(place, tmp_path, caplog):

@@ -321,6 +321,19 @@ def test_photographs_and_masks_of_voc_are_compared_by_content(tmp_path, monkeypa
     assert len(done) == 1
 
 
+def test_an_evaluation_without_labels_ignores_the_record_of_earlier_probes(tmp_path):
+    given = {"data.pretext": str(tmp_path), "data.test": str(tmp_path)}
+    labelled = RunFolder(tmp_path, load_config(None, given))
+    for stage in ("transfer", "evaluate"):
+        (tmp_path / stage).mkdir()
+    write_sealed(tmp_path / "evaluate/begun.json", evaluate_question(labelled).record())
+    unlabelled = RunFolder(tmp_path, load_config(None, {"data.pretext": str(tmp_path)}))
+    check_settings(unlabelled, ["evaluate"], [])
+    changed = RunFolder(tmp_path, load_config(None, {**given, "evaluate.probe_epochs": 3}))
+    with pytest.raises(ConfigError, match=r"evaluate was begun with other options"):
+        check_settings(changed, ["evaluate"], [])
+
+
 def test_options_of_a_later_stage_are_refused_before_an_earlier_stage_is_redone(tmp_path):
     def run(**options):
         return RunFolder(tmp_path, load_config(None, {"data.pretext": str(tmp_path), **options}))

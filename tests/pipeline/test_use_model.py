@@ -153,6 +153,16 @@ def test_assign_names_what_it_leaves_out(run, tmp_path, caplog, capsys):
     assert "x.parquet: give a file name that ends in .csv" in capsys.readouterr().err
 
 
+def test_assign_does_not_depend_on_the_images_that_the_run_labelled(run, tmp_path):
+    shutil.copytree(run / "run", tmp_path / "run")
+    begun = tmp_path / "run/cluster/begun.json"
+    value = read_sealed(begun, "")
+    assert "label_images" in value["inputs"]
+    value["inputs"]["label_images"] = "0" * 64  # as if data.transfer was prepared again
+    write_sealed(begun, {key: value[key] for key in value if key != "sha256"})
+    assert len(assign_folder(tmp_path / "run", run / "photographs").paths) == 48
+
+
 def test_assign_refuses_centers_of_an_earlier_teacher(run, tmp_path):
     shutil.copytree(run / "run", tmp_path / "run")
     begun = tmp_path / "run/features/pretext/begun.json"

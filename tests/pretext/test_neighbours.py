@@ -96,5 +96,8 @@ def test_images_without_classes_are_judged_by_two_clusterings():
     assert all(module.training for module in trunk.modules())
     assert torch.equal(torch.get_rng_state(), generator)
     with torch.no_grad():
+        next(trunk.parameters()).fill_(0)  # all images have the same features
+    assert judge.agreement() is None
+    with torch.no_grad():
         next(trunk.parameters()).fill_(torch.nan)
     assert judge.agreement() is None

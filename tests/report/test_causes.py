@@ -38,7 +38,14 @@ def test_a_run_that_shows_no_cause_says_so():
     assert probable_causes(PRETEXT, CLUSTERS, TRANSFER) == []
     assert probable_causes(None, None, None) == []
     said = with_causes(BEHIND, PRETEXT, CLUSTERS, TRANSFER).sentences
-    assert said[-1].startswith("The run shows no cause: ")
+    assert said[-2].startswith(
+        "The run shows no cause: the checks of the pretext task, of the size"
+    )
+    assert said[-1].startswith("Cluster another layer (features.layer), change cluster.n_clusters")
+    (other,) = with_causes(BEHIND, None, None, TRANSFER).sentences[2:]
+    assert other.startswith("Raise transfer.training.epochs; and compare several seeds")
+    (unknown,) = with_causes(BEHIND, None, None, None).sentences[1:]
+    assert unknown == other
 
 
 @pytest.mark.parametrize("outcome", ["ahead", "open"])

@@ -31,7 +31,7 @@ def test_a_training_at_chance_warns_once_and_ends_with_the_same_weights(tmp_path
     warnings = [record.message for record in caplog.records if "than guessing" in record.message]
     assert len(warnings) == 1
     assert f"of {STEPS} steps" in warnings[0]
-    assert warnings[0].endswith("guessing in 90.0%. Train longer")
+    assert warnings[0].endswith("those of random weights. Train longer")
 
 
 def test_a_training_can_end_at_chance_and_goes_on_from_there(tmp_path):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from ktfast.errors import InputError
 from ktfast.kmeans.faiss.inputs import check_options
 
@@ -85,7 +87,8 @@ def check_settings(owner: Any) -> None:
         _check_integer(owner, "max_points_per_centroid", 1, none="None or ")
     _check_integer(owner, "min_points_per_centroid", 0)
     _check_integer(owner, "seed", -(2**31), 2**32 - 1)
-    if isinstance(owner.spherical, str) or owner.spherical not in (False, True):
+    spherical = owner.spherical
+    if isinstance(spherical, str) or np.ndim(spherical) or spherical not in (False, True):
         raise InputError(f"spherical must be True or False, got {owner.spherical!r}")
 
 
@@ -95,6 +98,7 @@ def _check_integer(
     """Check that a parameter is an integer within limits, and store it as an int."""
     value = getattr(owner, name)
     is_number = isinstance(value, int | float) or hasattr(value, "__index__")
+    is_number = is_number and np.ndim(value) == 0
     if is_number and value == value // 1 and least <= value and (most is None or value <= most):
         setattr(owner, name, int(value))
         return

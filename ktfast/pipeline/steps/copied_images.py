@@ -15,6 +15,7 @@ from ktfast.pipeline.steps.fine_tune_voc import Sets
 from ktfast.pipeline.steps.image_sets import set_names
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
 from ktfast.pipeline.steps.prepared_images import recorded_hashes
+from ktfast.pipeline.steps.probed_models import stands_alone
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def copied_images(run: RunFolder, images: LabelledSet) -> list[Copies]:
     names, found = set_names(run.config), []
     test = recorded_hashes(run, names[images.test])
     compared: set[str] = set()
-    for role in (images.train, *_UNLABELLED):
+    roles = (images.train,) if stands_alone(run) else (images.train, *_UNLABELLED)
+    for role in roles:
         if role in names and names[role] not in compared:
             compared.add(names[role])
             pairs = _equal(test, recorded_hashes(run, names[role]))
