@@ -69,7 +69,9 @@ class TableIndex(ImageIndex):
                 f"{shown(folder)}: reading Parquet needs pyarrow, which is not installed; "
                 "pip install pyarrow"
             )
-        tables = [Table(file, arrays=arrays) for file in stored_files(folder, SUFFIXES)]
+        groups = RowGroups()
+        files = stored_files(folder, SUFFIXES)
+        tables = [Table(file, groups, arrays=arrays) for file in files]
         paths = tuple(path for table in tables for path in table.paths())
         if not paths:
             raise DataError(f"the Parquet files of {shown(folder)} hold no rows; give other files")
@@ -141,6 +143,24 @@ class TableIndex(ImageIndex):
         )
 
 
+class RowGroups:
+    """The row groups that were read last, of all files of an index."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, int], read: Callable[[], Any]) -> Any:
+        """Give a row group that is kept, or read it."""
+        with self._lock:
+            if key not in self._kept:
+                while len(self._kept) >= _GROUPS:
+                    self._kept.popitem(last=False)
+                self._kept[key] = read()
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
 class Table:
     """A Parquet file whose rows are items.
 
@@ -148,6 +168,8 @@ class Table:
     ----------
     file : StoredFile
         The file.
+    groups : RowGroups
+        Row groups that are kept in memory.
     arrays : bool
         Whether the items are arrays. False: the items are images.
 
@@ -157,20 +179,19 @@ class Table:
         The file is damaged, or has no column of items.
     """
 
-    def __init__(self, file: StoredFile, *, arrays: bool) -> None:
+    def __init__(self, file: StoredFile, groups: RowGroups, *, arrays: bool) -> None:
         from pyarrow import parquet
 
         self.file = file
         with reading(file.name, "a Parquet file", _WRITE_AGAIN), file.open() as stream:
             self._metadata = parquet.read_metadata(stream)
             schema = self._metadata.schema.to_arrow_schema()
-        groups = range(self._metadata.num_row_groups)
-        self._starts = np.cumsum([0, *(self._metadata.row_group(i).num_rows for i in groups)])
+        numbers = range(self._metadata.num_row_groups)
+        self._starts = np.cumsum([0, *(self._metadata.row_group(i).num_rows for i in numbers)])
         self.n = int(self._starts[-1])
         self._column = _item_column(file.name, schema, arrays=arrays)
         self._names: list[str] = schema.names
-        self._kept: OrderedDict[int, Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = groups
 
     def paths(self) -> list[str]:
         """The path of each item."""
@@ -192,14 +213,8 @@ class Table:
     def read(self, row: int, name: str) -> bytes:
         """The bytes of the item of a row; `name` stands in error messages."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        with self._lock:
-            if number not in self._kept:
-                while len(self._kept) >= _GROUPS:
-                    self._kept.popitem(last=False)
-                self._kept[number] = self._group(number)
-            self._kept.move_to_end(number)
-            value = self._kept[number][row - int(self._starts[number])]
-        return _bytes_of(value, name)
+        group = self._kept.get((self.file.name, number), lambda: self._group(number))
+        return _bytes_of(group[row - int(self._starts[number])], name)
 
     def _group(self, number: int) -> Any:
         n = int(self._starts[number + 1] - self._starts[number])
