@@ -17,7 +17,8 @@ _COLUMNS = {
     "segmentation": "seg. mIoU",
     "svm": "SVM mAP, 11 points",
 }
-_TESTS = {"single": "single scale", "multi": "multi-scale", "training": "scales of the training"}
+TESTS = {"single": "single scale", "multi": "multi-scale", "training": "scales of the training"}
+"""Printed names of the scales at which a detector is tested."""
 # The key under which the mean of the other average precision is stored, and its column.
 _AREA = "mean_area"
 _AREA_COLUMNS = {"classification": "class. mAP, area", "svm": "SVM mAP, area"}
@@ -111,7 +112,7 @@ def voc_section(
 
 def _column(protocol: str, row: VocRow) -> str:
     """Name the column of a row's score; the scales of a test of detection are named too."""
-    test = _TESTS.get(str(row.protocol.get("test")))
+    test = TESTS.get(str(row.protocol.get("test")))
     return f"{_COLUMNS[protocol]}, {test}" if test else _COLUMNS[protocol]
 
 
@@ -141,7 +142,7 @@ def _by_class(protocol: str, summary: VocSummary, names: Mapping[str, str]) -> l
     """Scores of a protocol by class; for average precisions, both measures if both are stored."""
     measure = summary.measure.removeprefix("mean ")
     row = next(iter(summary.models.values()))
-    test = _TESTS.get(str(row.protocol.get("test")))
+    test = TESTS.get(str(row.protocol.get("test")))
     title = f"{protocol.capitalize()}{f', {test},' if test else ''} by class"
     tables = {
         f"{title}, {measure} (%)": percentages({n: r.classes for n, r in summary.models.items()}),

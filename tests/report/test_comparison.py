@@ -15,9 +15,9 @@ from ktfast.errors import DataError, InputError
 from ktfast.evaluation.copies import Copies
 from ktfast.evaluation.paired import by_images, by_seeds
 from ktfast.evaluation.unlabelled_result import UnlabelledMeasures
-from ktfast.report.comparison.cells import ROW, tensor_shapes
 from ktfast.report.comparison.compare import compare_runs
 from ktfast.report.comparison.files import write_comparison
+from ktfast.report.comparison.networks import ROW, tensor_shapes
 from ktfast.report.comparison.table import short_count, short_time
 from support.compared_runs import make_compared_run
 
@@ -224,6 +224,43 @@ def test_the_layer_is_chosen_on_held_out_images_or_said(tmp_path):
     assert {r.layer for r in table.rows} == {"conv1"}
     with pytest.raises(InputError, match="no run has probed layer 'conv9'; there are conv1"):
         compare_runs(folders, layer="conv9")
+
+
+def test_every_protocol_of_pascal_voc_is_a_part_of_its_own(tmp_path):
+    folders = runs(
+        tmp_path,
+        *(
+            {"source": source, "seed": seed, "detection": {"training": score, "multi": score / 2}}
+            for source, score in (("hog", 0.2), ("pretext", 0.4))
+            for seed in (0, 1)
+        ),
+        {"detection": {"training": 0.5}, "short_sides": (480,)},
+    )
+    comparison = compare_runs(folders)
+    parts = [(c.part.task, len(c.part.groups), c.part.images) for c in comparison.parts]
+    assert parts == [
+        ("", 3, 200), ("detection", 2, 38), ("detection", 1, 38), ("detection, multi-scale", 2, 38)
+    ]  # fmt: skip
+    assert [table.measure for table in comparison.parts[1].tables] == ["detection"]
+    table = linear(comparison, 1)
+    rows = [(r.group.name, r.mean, r.rank, r.layer) for r in table.rows]
+    assert rows == [("pretext", 0.4, 1, "all"), ("hog", 0.2, 1, "all")]
+    assert linear(comparison, 3).rows[1].mean == 0.1
+    lines = comparison.lines("knn")
+    assert any("mAP %" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    assert re.search(r"Part 3 of 4: PASCAL VOC detection: 1 row,.*with part 2, because voc", text)
+    assert "pretext has the highest mAP, 40.0 %" in text
+    (folders[4] / "evaluate/result.json").unlink()
+    assert not [note for note in compare_runs(folders).notes if "stage evaluate" in note]
+    layers = [
+        {r.layer for r in linear(compare_runs(folders, layer="conv1"), n).rows} for n in (0, 1)
+    ]
+    assert layers == [{"conv1"}, {"all"}]
+    page, table, *_ = (p.read_text("utf-8") for p in write_comparison(comparison, tmp_path / "out"))
+    assert "mAP against time" in page
+    assert {r["measure"] for r in csv.DictReader(table.splitlines())} >= {"linear", "detection"}
 
 
 def test_a_repeated_run_counts_once(tmp_path):

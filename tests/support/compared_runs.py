@@ -55,10 +55,13 @@ def make_compared_run(
     held_out: bool = True,
     objective: str = "",
     n_clusters: int = 60,
+    detection: dict[str, float] | None = None,
+    short_sides: tuple[int, ...] = (600,),
 ) -> Path:
     """Write a finished run. The student is best at conv3, and random weights are at conv2.
 
     Without an objective, the run is one of an earlier version of ktfast, which had clusters only.
+    With `detection`, a detector of the student was tested: the score by the scales of the test.
     """
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(f"seed = {seed}\n")
@@ -94,6 +97,20 @@ def make_compared_run(
         "test": ("prepare/test", tested),
         "transfer": ("transfer", trained),
     }, epochs, predictions=predictions, held_out=held_out)  # fmt: skip
+    if detection is not None:
+        settings = {"seed": seed, "models": ["transfer"], "short_sides": short_sides}
+        inputs = {"train": "trainval", "test": "voc", "transfer": ("transfer", trained)}
+        first, *more = (
+            {"score": score, "classes": {}, "steps": 10, "protocol": {"test": scales}}
+            for scales, score in detection.items()
+        )
+        first["tests"] = dict(zip(list(detection)[1:], more, strict=True))
+        summary = {
+            "measure": "mean average precision (11 points, overlap 0.5)",
+            "models": {"transfer": first},
+            "images": {"train": 90, "test": 38},
+        }
+        _stage(folder, "voc/detection", settings, inputs, summary)
     return folder
 
 

@@ -15,7 +15,7 @@ from ktfast.pipeline.grid.cells import Cell
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.runner import run
 from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
-from ktfast.report.comparison.cells import ROW
+from ktfast.report.comparison.networks import ROW
 
 logger = logging.getLogger(__name__)
 

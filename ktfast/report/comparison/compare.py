@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ktfast.errors import DataError, InputError, shown
 from ktfast.report.comparison import text
-from ktfast.report.comparison.cells import MEASURES, Cell, read_cells
+from ktfast.report.comparison.cells import MEASURES, PROBES, Cell, read_cells
 from ktfast.report.comparison.parts import Part, separate
 from ktfast.report.comparison.table import Table, table_of
 from ktfast.report.reading import RunReader
+from ktfast.report.voc import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Comparison:
         Parameters
         ----------
         measure : str
-            The measure that is shown: "linear", "linear_top1" or "knn".
+            The measure of the probes: "linear", "linear_top1" or "knn".
 
         Returns
         -------
@@ -62,7 +63,7 @@ class Comparison:
         for number, compared in enumerate(self.parts, 1):
             lines += _wrapped(text.heading(compared.part, number, len(self.parts)))
             for table in compared.tables:
-                if table.measure == measure:
+                if table.measure == measure or table.measure not in PROBES:
                     lines += [*text.terminal(table), ""]
                     lines += _wrapped(text.conclusion(table))
                     lines += [line for note in text.remarks(table) for line in _wrapped(note)]
@@ -80,13 +81,13 @@ def compare_runs(
 
     Runs that differ only in the seed form one row. Baselines of the runs form rows of their own. If
     the test images, the labelled training images or the options of the probes differ, the rows go
-    into separate parts.
+    into separate parts. Every protocol of PASCAL VOC is a part of its own.
 
     Parameters
     ----------
     folders : sequence of path
-        Run folders with a finished stage evaluate. A folder that lacks the stage is left out, with
-        a note.
+        Run folders with a finished stage evaluate or voc. A folder that lacks both stages is left
+        out, with a note.
     layer : str, optional
         Layer whose accuracy is shown. None: for each row the layer with the highest accuracy on
         held-out training images.
@@ -101,8 +102,8 @@ def compare_runs(
     Raises
     ------
     InputError
-        No folder holds a finished stage evaluate, a folder is no run folder, or no network was
-        probed at the layer.
+        No folder holds a finished stage evaluate or voc, a folder is no run folder, or no network
+        was probed at the layer.
     """
     found: list[str] = list(notes)
     cells: list[Cell] = []
@@ -118,12 +119,10 @@ def compare_runs(
             if found
             else "give at least one run folder to compare"
         )
-    if layer is not None and not any(
-        layer in layers for c in cells for layers in c.scores.values()
-    ):
-        known = dict.fromkeys(
-            name for c in cells for layers in c.scores.values() for name in layers
-        )
+    known = dict.fromkeys(
+        name for cell in cells for measure in PROBES for name in cell.scores.get(measure, {})
+    )
+    if layer is not None and layer not in known:
         raise InputError(f"no run has probed layer {layer!r}; there are {', '.join(known)}")
     parts = [
         Compared(part, [t for measure in MEASURES if (t := table_of(part, measure, layer))])
@@ -141,20 +140,23 @@ def _absolute(folder: str | os.PathLike[str]) -> str:
 
 
 def _stale_notes(cells: Sequence[Cell]) -> list[str]:
-    stale = {cell.run.folder: cell.stale for cell in cells if cell.stale}
-    return [
-        f"{folder} is stale, because {reason}; its rows have no rank. Run "
-        "`ktfast evaluate --redo evaluate` on it."
-        for folder, reason in stale.items()
-    ]
+    stale = {(cell.run.folder, cell.stage): cell.stale for cell in cells if cell.stale}
+    notes = []
+    for (folder, stage), reason in stale.items():
+        command = stage.partition("/")[0]
+        notes.append(
+            f"{stage} of {folder} is stale, because {reason}; its rows have no rank. Run "
+            f"`ktfast {command} --redo {command}` on it."
+        )
+    return notes
 
 
 def _copies_notes(readers: Sequence[RunReader]) -> list[str]:
-    """Name the runs whose probes were tested on copies of images that they learnt from."""
+    """Name the runs that were tested on copies of images that they learnt from."""
     notes: dict[str, list[str]] = {}
     for reader in readers:
-        evaluation = reader.evaluation()
-        for copies in [] if evaluation is None else evaluation.copies:
+        summaries = (reader.evaluation(), *map(reader.voc, PROTOCOLS))
+        for copies in [c for summary in summaries if summary is not None for c in summary.copies]:
             if copies.labelled:
                 notes.setdefault(copies.sentence(), []).append(shown(reader.folder))
     return [

@@ -24,7 +24,7 @@ class Group:
     name : str
         Printed name, unique in its part.
     model : str
-        "transfer", "random", "pretext" or "labels".
+        "transfer", "random", "pretext", "labels", "teacher" or a name of `evaluate.models`.
     cells : list of Cell
         One network per seed.
     """
@@ -47,13 +47,20 @@ class Part:
     ----------
     groups : list of Group
         The rows.
+    task : str
+        "" for the probes of the stage evaluate, else the protocol of the stage voc.
+    first : int
+        Number of the first part with this task, from 1.
     reasons : list of str
-        Differences between the protocols of this part and of the first part; empty for the first.
+        Differences between the protocols of this part and of the first part with this task; empty
+        for the first.
     images : int or None
         Number of test images.
     """
 
     groups: list[Group]
+    task: str
+    first: int
     reasons: list[str]
     images: int | None
 
@@ -71,17 +78,30 @@ def separate(cells: Sequence[Cell], notes: list[str]) -> list[Part]:
     Returns
     -------
     parts : list of Part
-        The parts, the one with the most runs first.
+        The parts: the probes first, then the protocols of the stage voc, each with the part with
+        the most runs first.
     """
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         found.setdefault(sha256_json(cell.protocol), []).append(cell)
-    ordered = sorted(found.values(), key=lambda part: -len({cell.run.folder for cell in part}))
-    first = ordered[0][0].protocol if ordered else {}
-    return [
-        Part(_groups(part, cells, notes), _reasons(first, part[0].protocol), _test_images(part[0]))
-        for part in ordered
-    ]
+    tasks = list(dict.fromkeys(cell.protocol["task"] for cell in cells))
+    tasks.sort(key=bool)
+    ordered = sorted(
+        found.values(),
+        key=lambda part: (
+            tasks.index(part[0].protocol["task"]),
+            -len({cell.run.folder for cell in part}),
+        ),
+    )
+    parts: list[Part] = []
+    first: dict[str, tuple[int, dict[str, Any]]] = {}
+    for number, part in enumerate(ordered, 1):
+        protocol = part[0].protocol
+        start, other = first.setdefault(protocol["task"], (number, protocol))
+        groups = _groups(part, cells, notes)
+        reasons = _reasons(other, protocol)
+        parts.append(Part(groups, protocol["task"], start, reasons, part[0].images))
+    return parts
 
 
 def _reasons(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -91,19 +111,11 @@ def _reasons(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         before, now = first.get(name), other.get(name)
         if before == now:
             continue
-        if name in ("test images", "labelled training images"):
+        if name.endswith(("images", "photographs", "proposals")):
             reasons.append(f"the {name} differ")
         else:
             reasons.append(f"{name} is {now!r} instead of {before!r}")
     return reasons
-
-
-def _test_images(cell: Cell) -> int | None:
-    """Number of images of the prepared set that the stage evaluate tested on."""
-    result = cell.run.result("evaluate")
-    place = "" if result is None else result.made_from.get("test", "")
-    found = cell.run.prepared().get(place.removeprefix("prepare/") or "test")
-    return None if found is None or found.images is None else int(found.images)
 
 
 def _groups(cells: Sequence[Cell], everything: Sequence[Cell], notes: list[str]) -> list[Group]:

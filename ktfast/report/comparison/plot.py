@@ -1,4 +1,4 @@
-"""Draw accuracy against cost: one point per row, with the spread over the seeds."""
+"""Draw scores against cost: one point per row, with the spread over the seeds."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ _SPREAD_OF_LOG = 20.0  # a cost axis is logarithmic if the costs differ by more 
 
 
 def cost_plots(table: Table, name: str) -> list[str]:
-    """Draw accuracy against time, and against the number of weights if the rows differ in size.
+    """Draw the scores against time, and against the number of weights if the rows differ in size.
 
     Parameters
     ----------
@@ -24,13 +24,14 @@ def cost_plots(table: Table, name: str) -> list[str]:
         The plots as SVG, each with a text for readers who cannot see the plot.
     """
     timed = [row for row in table.rows if row.seconds is not None and not row.group.stale]
+    measure = table.unit.replace("accuracy", "Accuracy")
     plots = []
     if len({row.seconds for row in timed}) > 1:
-        title = "Accuracy against time"
+        title = f"{measure} against time"
         plots.append(_plot(timed, f"{name}-time", title, "seconds", _seconds, _time_text))
     sized = [row for row in table.rows if row.parameters and not row.group.stale]
     if len({row.parameters for row in sized}) > 1:
-        title = "Accuracy against size"
+        title = f"{measure} against size"
         plots.append(_plot(sized, f"{name}-size", title, "weights", _weights, _size_text))
     return plots
 
@@ -78,5 +79,5 @@ def _plot(
             axes.set_xscale("symlog", linthresh=min(positive))
         axes.set_xlim(left=0)
         axes.margins(y=0.15)
-        axes.set(title=title, xlabel=unit, ylabel="accuracy (%)")
+        axes.set(title=title, xlabel=unit, ylabel="%")
     return svgs[0]

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ktfast.evaluation.paired import Interval, by_images, by_seeds
-from ktfast.report.comparison.cells import MEASURES, Cell
+from ktfast.report.comparison.cells import MEASURES, PROBES, UNITS, Cell
 from ktfast.report.comparison.parts import Group, Part
 
 HELD_OUT = "held-out training images"
@@ -68,7 +68,11 @@ class Row:
     @property
     def role(self) -> str:
         """What the row is: "student", "control", "ceiling" or "trained on the true labels"."""
-        return "control" if self.group.cells[0].control else _ROLES.get(self.group.model, "student")
+        return (
+            "control"
+            if self.group.cells[0].network.control
+            else _ROLES.get(self.group.model, "student")
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Table:
     title : str
         Measure and split in words.
     layers : str
-        How the layer of each row was chosen.
+        How the layer of each row was chosen; empty if there was no choice.
     rows : list of Row
         The rows by descending mean; stale rows at the end.
     differences : list of tuple
@@ -94,6 +98,11 @@ class Table:
     layers: str
     rows: list[Row]
     differences: list[tuple[str, str, Interval]]
+
+    @property
+    def unit(self) -> str:
+        """Short name of the measure: "accuracy", "mAP" or "mIoU"."""
+        return UNITS.get(self.measure, "accuracy")
 
 
 def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None:
@@ -108,7 +117,7 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
     layer : str, optional
         Layer whose accuracy is shown. None: for each row the layer with the highest accuracy on
         held-out training images. If a run of the part does not record this accuracy, the last
-        probed layer of each row.
+        probed layer of each row. Scores on PASCAL VOC have no choice of layers.
 
     Returns
     -------
@@ -145,6 +154,8 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
 
 def _layer_rule(part: Part, measure: str, layer: str | None) -> tuple[Callable[[Group], str], str]:
     """Choose the rule by which each row gets its layer, and describe the rule."""
+    if measure not in PROBES:
+        return (lambda group: next(iter(group.cells[0].scores.get(measure, {})), "")), ""
     if layer is not None:
         return (lambda _: layer), f"layer {layer}, as asked for"
     if all(cell.held_out.get(measure) for group in part.groups for cell in group.cells):
@@ -167,7 +178,8 @@ def _last_layer(group: Group) -> str:
 
 def _row(group: Group, measure: str, layer: str) -> Row:
     values = [cell.scores[measure][layer] for cell in group.cells]
-    times = [cell.seconds for cell in group.cells if cell.seconds is not None]
+    costs = [cell.network.seconds for cell in group.cells]
+    times = [seconds for seconds in costs if seconds is not None]
     return Row(
         group=group,
         layer=layer,
@@ -178,7 +190,7 @@ def _row(group: Group, measure: str, layer: str) -> Row:
         tied=False,
         behind=None,
         seconds=statistics.fmean(times) if times else None,
-        parameters=group.cells[0].parameters,
+        parameters=group.cells[0].network.parameters,
     )
 
 

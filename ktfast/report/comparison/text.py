@@ -4,13 +4,14 @@ import textwrap
 from collections.abc import Sequence
 
 from ktfast.evaluation.paired import Interval
+from ktfast.report.comparison.cells import PROBES
 from ktfast.report.comparison.parts import Part
 from ktfast.report.comparison.table import Row, Table, short_count, short_time
 from ktfast.report.formats import duration
 
 WIDTH = 80
-_COLUMNS = (("rank", 4), ("row", 23), ("layer", 9), ("acc. %", 11), ("vs first, 95 %", 19))
-_COSTS = (("time", 4), ("size", 4))
+_WIDTHS = (4, 23, 9, 11, 19, 4, 4)
+_LEFT = 3  # columns that are aligned to the left
 
 
 def heading(part: Part, number: int, total: int) -> str:
@@ -29,13 +30,13 @@ def heading(part: Part, number: int, total: int) -> str:
         One sentence.
     """
     images = "an unknown number of" if part.images is None else f"{part.images:,}"
-    if not part.reasons:
-        first = f"Part 1 of {total}: " if total > 1 else ""
-        return f"{first}{len(part.groups)} rows, measured on {images} test images."
-    return (
-        f"Part {number} of {total}: {len(part.groups)} rows, measured on {images} test images. Not "
-        f"comparable with part 1, because {'; '.join(part.reasons)}."
-    )
+    text = f"Part {number} of {total}: " if total > 1 else ""
+    text += f"PASCAL VOC {part.task}: " if part.task else ""
+    rows = "1 row" if len(part.groups) == 1 else f"{len(part.groups)} rows"
+    text += f"{rows}, measured on {images} test images."
+    if part.reasons:
+        text += f" Not comparable with part {part.first}, because {'; '.join(part.reasons)}."
+    return text
 
 
 def accuracy(row: Row) -> str:
@@ -78,7 +79,7 @@ def conclusion(table: Table) -> str:
     if not ranked:
         return "No row has a rank."
     first, others = ranked[0], [row for row in ranked[1:] if row.rank == 1]
-    text = f"{first.group.name} has the highest accuracy, {100 * first.mean:.1f} %"
+    text = f"{first.group.name} has the highest {table.unit}, {100 * first.mean:.1f} %"
     if len(ranked) == 1:
         return f"{text}. There is nothing to compare it with."
     if not others:
@@ -92,7 +93,7 @@ def remarks(table: Table) -> list[str]:
     """Say how the figures of a table were made."""
     found = {row.behind.basis for row in table.rows if row.behind is not None}
     lines = [
-        f"Measure: {table.title}. Layer: {table.layers}.",
+        f"Measure: {table.title}." + (f" Layer: {table.layers}." if table.layers else ""),
         "±: standard deviation over n seeds.",
     ]
     if "seeds" in found:
@@ -102,7 +103,11 @@ def remarks(table: Table) -> list[str]:
             "Intervals of 95 % pair the test images of one seed where fewer than two seeds are "
             "common. They leave out the noise of the training."
         )
-    if not found:
+    if not found and table.measure not in PROBES:
+        lines.append(
+            "Rows with fewer than two common seeds cannot be paired and share a rank. Add seeds."
+        )
+    elif not found:
         lines.append(
             "No row can be paired with the first row: the rows have fewer than two common seeds, "
             "and the runs do not hold the predictions for each test image. Rows without an "
@@ -121,16 +126,17 @@ def remarks(table: Table) -> list[str]:
 
 def terminal(table: Table) -> list[str]:
     """Lines of the table, none longer than 80 columns."""
-    columns = (*_COLUMNS, *_COSTS)
-    lines = [_line([name for name, _ in columns]), "-" * WIDTH]
+    unit = "acc." if table.unit == "accuracy" else table.unit
+    names = ["rank", "row", "layer", f"{unit} %", "vs first, 95 %", "time", "size"]
+    lines = [_line(names), "-" * WIDTH]
     for row in table.rows:
         cells = [rank(row), "", _short_name(row.layer, 9), accuracy(row), difference(row)]
         cells += [short_time(row.seconds), short_count(row.parameters)]
         name = row.group.name + (" (control)" if row.role == "control" else "")
-        first, *rest = textwrap.wrap(name, _COLUMNS[1][1]) or [""]
+        first, *rest = textwrap.wrap(name, _WIDTHS[1]) or [""]
         cells[1] = first
         lines.append(_line(cells))
-        lines += [" " * (_COLUMNS[0][1] + 1) + more for more in rest]
+        lines += [" " * (_WIDTHS[0] + 1) + more for more in rest]
     return lines
 
 
@@ -140,11 +146,9 @@ def _short_name(layer: str, length: int) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    columns = (*_COLUMNS, *_COSTS)
-    right = {"acc. %", "vs first, 95 %", "time", "size"}
     parts = [
-        f"{cell:>{width}}" if name in right else f"{cell:<{width}}"
-        for cell, (name, width) in zip(cells, columns, strict=True)
+        f"{cell:<{width}}" if number < _LEFT else f"{cell:>{width}}"
+        for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
     return " ".join(parts).rstrip()
 
@@ -152,8 +156,8 @@ def _line(cells: Sequence[str]) -> str:
 def markdown(table: Table) -> list[str]:
     """Lines of the table in Markdown."""
     lines = [
-        "| rank | row | layer | accuracy (%) | seeds | difference to the first row, 95 % (points) "
-        "| pairs | time | weights |",
+        f"| rank | row | layer | {table.unit} (%) | seeds | difference to the first row, 95 % "
+        "(points) | pairs | time | weights |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:
