@@ -6,8 +6,6 @@ groups of the Parquet files in memory.
 """
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import numpy.typing as npt
 from ktfast import readers
 from ktfast.errors import DataError, reading, shown
 from ktfast.features.files import PATH_COLUMNS, checked, feature_columns, table_matrix
-from ktfast.native.lazy_rows import Array, LazyRows
+from ktfast.native.lazy_rows import Array, LazyRows, RowGroups
 from ktfast.ops.vectors import DTYPES
 from ktfast.optional import problem_of
 from ktfast.remote import StoredFile, is_pattern, local_path, stored_files, url_of
@@ -30,7 +28,6 @@ ID_COLUMNS = (*PATH_COLUMNS, "id", "ids")
 """Names of the column that names the rows, the first that exists."""
 WRITE_AGAIN = "write it again with pyarrow, pandas or polars"
 _THREADS = 16
-_GROUPS = 2
 _HEADER_BYTES = 1 << 16
 
 
@@ -187,7 +184,7 @@ def _parquet(files: list[StoredFile], needs_paths: bool) -> Dataset:
     schema = _footer(files[0]).schema.to_arrow_schema()
     columns, key = feature_columns(files[0].name, schema, needs_paths, ID_COLUMNS)
     first = _first_rows(files[0], columns)
-    groups = _Groups()
+    groups = RowGroups()
     with ThreadPoolExecutor(_THREADS) as pool:
         shards = list(pool.map(lambda file: ParquetRows(file, columns, first, groups), files))
 
@@ -218,24 +215,6 @@ def _first_rows(file: StoredFile, columns: list[str]) -> Array:
     return checked(Path(file.name), found, None, None)
 
 
-class _Groups:
-    """The row groups that were read last; all files of a dataset share them."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], Array] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, int], read: Callable[[], Array]) -> Array:
-        """Give a row group that is kept, or read it."""
-        with self._lock:
-            if key not in self._kept:
-                while len(self._kept) >= _GROUPS:
-                    self._kept.popitem(last=False)
-                self._kept[key] = read()
-            self._kept.move_to_end(key)
-            return self._kept[key]
-
-
 class ParquetRows(LazyRows):
     """The rows of a Parquet file.
 
@@ -247,11 +226,13 @@ class ParquetRows(LazyRows):
         A column of lists, or columns of numbers.
     like : array [1, d]
         A row of the dataset, whose length and type all rows have.
-    groups : _Groups
+    groups : RowGroups
         Row groups that are kept in memory.
     """
 
-    def __init__(self, file: StoredFile, columns: list[str], like: Array, groups: _Groups) -> None:
+    def __init__(
+        self, file: StoredFile, columns: list[str], like: Array, groups: RowGroups
+    ) -> None:
         self.file = file
         self._columns, self._stored, self._groups = columns, like.dtype, groups
         self._metadata = _footer(file)
@@ -296,7 +277,8 @@ class ParquetRows(LazyRows):
         return int(found[0]), int(found[1]) + 1
 
     def _group(self, number: int) -> Array:
-        return self._groups.get((self.file.name, number), lambda: self._read_group(number))
+        found: Array = self._groups.get((self.file.name, number), lambda: self._read_group(number))
+        return found
 
     def _read_group(self, number: int) -> Array:
         with reading(self.file.name, "a Parquet file", WRITE_AGAIN):

@@ -7,8 +7,6 @@ numbers. A reader keeps the two row groups in memory that were read last.
 import hashlib
 import io
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from ktfast.images.file_records import ContentHashes, FileHashes, FileRecord
 from ktfast.images.index import ImageIndex, SkippedImage, by_number, sample_ids_of
 from ktfast.images.opening import DecodeError
 from ktfast.images.tar_members import time_of
+from ktfast.native.lazy_rows import RowGroups
 from ktfast.optional import problem_of
 from ktfast.remote import StoredFile, stored_files
 
@@ -30,7 +29,6 @@ _ITEM_COLUMNS = ("array", "image", "img")
 _LABEL_COLUMNS = ("label", "class")
 _PATH_COLUMNS = ("path", "paths")
 _WRITE_AGAIN = "write it again with pyarrow, pandas or polars"
-_GROUPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,24 +139,6 @@ class TableIndex(ImageIndex):
         return TableIndex(
             **vars(plain), tables=self.tables, table_of=self.table_of[rows], rows=self.rows[rows]
         )
-
-
-class RowGroups:
-    """The row groups that were read last, of all files of an index."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, int], read: Callable[[], Any]) -> Any:
-        """Give a row group that is kept, or read it."""
-        with self._lock:
-            if key not in self._kept:
-                while len(self._kept) >= _GROUPS:
-                    self._kept.popitem(last=False)
-                self._kept[key] = read()
-            self._kept.move_to_end(key)
-            return self._kept[key]
 
 
 class Table:

@@ -3,13 +3,17 @@
 The functions of `ktfast.ops.mapped` copy such rows as they copy the rows of a memory-mapped file.
 """
 
+import threading
 from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+_GROUPS = 2
 
 
 class LazyRows(ABC):
@@ -93,3 +97,37 @@ class _Part(LazyRows):
 
     def take(self, rows: npt.NDArray[np.int64]) -> Array:
         return self._whole.take(self._first + rows)
+
+
+class RowGroups:
+    """The two row groups of Parquet files that were read last; the files of a dataset share them.
+
+    Threads may share the object.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, int], read: Callable[[], Any]) -> Any:
+        """Give a row group that is kept, or read it.
+
+        Parameters
+        ----------
+        key : tuple of str and int
+            Name of the file, and number of the row group in the file.
+        read : callable
+            Reads the row group.
+
+        Returns
+        -------
+        group : object
+            What `read` returned.
+        """
+        with self._lock:
+            if key not in self._kept:
+                while len(self._kept) >= _GROUPS:
+                    self._kept.popitem(last=False)
+                self._kept[key] = read()
+            self._kept.move_to_end(key)
+            return self._kept[key]
