@@ -85,9 +85,11 @@ KTFAST_HD double sum_of(int64_t high, int64_t low) {
 }
 
 // The magnitude of a number; infinite for NaN.
-KTFAST_HD double magnitude(double value) {
-  const double size = fabs(value);
-  return size < HUGE_VAL ? size : HUGE_VAL;  // a NaN compares as false
+template <class Float>
+KTFAST_HD Float magnitude(Float value) {
+  const Float infinity = static_cast<Float>(HUGE_VAL);
+  const Float size = value < 0 ? -value : value;
+  return size < infinity ? size : infinity;  // a NaN compares as false
 }
 
 // The mean of a sum, or the previous value if the cluster has no weight.

@@ -100,9 +100,14 @@ void FewBlock::label(int64_t first, int64_t count) {
   const PreparedHeader& header = centers_.header;
   const float longest = centers_.far_centers_lose(norm) ? header.near_longest : header.longest;
   const float gap = certified_gap(norm, static_cast<double>(longest), p_.n_features, kChainLength);
+  std::copy_n(ranking_.nearest, count, p_.labels + first);
+  // The comparison is negated so that a row with NaN counts as undecided.
+  int undecided = 0;
+  for (int r = 0; r < kFewRows; ++r) {
+    undecided += !(ranking_.second[r] - ranking_.best[r] > gap);
+  }
+  if (undecided == 0) return;
   for (int64_t r = 0; r < count; ++r) {
-    p_.labels[first + r] = ranking_.nearest[r];
-    // The comparison is negated so that a row with NaN counts as undecided.
     if (!(ranking_.second[r] - ranking_.best[r] > gap)) settle(first + r);
   }
 }

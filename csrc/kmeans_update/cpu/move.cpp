@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <vector>
 
 #include "common/check.h"
 #include "common/cpu_features.h"
@@ -14,17 +15,18 @@
 namespace ktfast::cpu {
 namespace {
 
-constexpr int64_t kTaskFeatures = 256;
-constexpr int64_t kTaskRows = 4096;
+constexpr int64_t kTaskRows = 64;
 // If there are at most kFewSums sums, every thread adds to sums of its own, which fit its
 // second-level cache. If there are several such threads, each gets at least kThreadRows rows.
 constexpr int64_t kFewSums = 1 << 15;
 constexpr int64_t kThreadRows = 4096;
 // Rows that change their cluster are far apart, so the hardware prefetcher does not fetch them. The
-// loop fetches a row this many rows ahead.
+// loop fetches a row this many changed rows ahead.
 constexpr int64_t kRowsAhead = 16;
 constexpr int64_t kPrefetchBytes = 512;
 constexpr int64_t kLineBytes = 64;
+// The loop lists the rows that change their cluster, of this many rows at a time.
+constexpr int64_t kScannedRows = 4096;
 
 // Sorts the rows that leave and join clusters by cluster, by counting. The entry of a row is 2 row
 // if the row joins and 2 row + 1 if it leaves. Also updates the clusters' counts.
@@ -72,38 +74,36 @@ template <class Visit>
 void each_change(const KmeansMoveParams& p, int64_t first, int64_t last, Visit visit) {
   const int64_t d = p.n_features;
   const int64_t row_bytes = std::min(d * element_size(p.x_type), kPrefetchBytes);
-  const auto before = [&](int64_t row) { return p.before == nullptr ? -1 : p.before[row]; };
-  for (int64_t row = first; row < last; ++row) {
-    const int64_t ahead = row + kRowsAhead;
-    if (ahead < last && before(ahead) != p.after[ahead]) {
-      const char* next = place(p.x, p.x_type, d, ahead, 0);
-      for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(next + i);
+  int64_t changed[kScannedRows];
+  const auto fetch = [&](int64_t row) {
+    const char* values = place(p.x, p.x_type, d, row, 0);
+    for (int64_t i = 0; i < row_bytes; i += kLineBytes) __builtin_prefetch(values + i);
+  };
+  for (int64_t start = first; start < last; start += kScannedRows) {
+    int64_t n = 0;
+    for (int64_t row = start; row < std::min(start + kScannedRows, last); ++row) {
+      changed[n] = row;
+      n += p.before == nullptr || p.before[row] != p.after[row] ? 1 : 0;
     }
-    if (before(row) != p.after[row]) visit(row, before(row), p.after[row]);
+    for (int64_t i = 0; i < std::min(n, kRowsAhead); ++i) fetch(changed[i]);
+    for (int64_t i = 0; i < n; ++i) {
+      if (i + kRowsAhead < n) fetch(changed[i + kRowsAhead]);
+      const int64_t row = changed[i];
+      visit(row, p.before == nullptr ? -1 : p.before[row], p.after[row]);
+    }
   }
 }
 
 // Adds a share of the rows to sums of one limb.
-template <class T>
 void move_in_order(const KmeansMoveParams& p, int64_t first, int64_t last, int64_t* sums,
                    int64_t* counts) {
+  const SumKernels kernels = sum_kernels();
   const int64_t d = p.n_features;
-  const double* scale = p.scale;
   each_change(p, first, last, [&](int64_t row, int32_t from, int32_t to) {
-    const T* values = static_cast<const T*>(p.x) + row * d;
-    int64_t* __restrict__ joined = sums + to * d;
+    kernels.move(place(p.x, p.x_type, d, row, 0), p.x_type, p.scale, d, sums + to * d,
+                 from < 0 ? nullptr : sums + from * d);
     ++counts[to];
-    if (from < 0) {
-      for (int64_t f = 0; f < d; ++f) joined[f] += fixed_point(to_double(values[f]), scale[f]);
-      return;
-    }
-    int64_t* __restrict__ left = sums + from * d;
-    --counts[from];
-    for (int64_t f = 0; f < d; ++f) {
-      const int64_t value = fixed_point(to_double(values[f]), scale[f]);
-      joined[f] += value;
-      left[f] -= value;
-    }
+    if (from >= 0) --counts[from];
   });
 }
 
@@ -130,9 +130,14 @@ void move_limbs_in_order(const KmeansMoveParams& p, int64_t first, int64_t last,
 }
 
 void check_labels(const KmeansMoveParams& p) {
-  const auto valid = [&](int32_t label) { return label >= 0 && label < p.n_clusters; };
-  for (int64_t row = 0; row < p.n_rows; ++row) {
-    KTFAST_CHECK(valid(p.after[row]) && (p.before == nullptr || valid(p.before[row])),
+  for (const int32_t* labels : {p.before, p.after}) {
+    if (labels == nullptr) continue;
+    int32_t least = 0, greatest = 0;
+    for (int64_t row = 0; row < p.n_rows; ++row) {
+      least = std::min(least, labels[row]);
+      greatest = std::max(greatest, labels[row]);
+    }
+    KTFAST_CHECK(least >= 0 && greatest < p.n_clusters,
                  "labels must lie between 0 and n_clusters - 1");
   }
 }
@@ -149,10 +154,7 @@ void move_in_shares(const KmeansMoveParams& p, const Shares& shares) {
     const int64_t first = std::min(part * share, p.n_rows);
     const int64_t last = std::min((part + 1) * share, p.n_rows);
     if (p.low != nullptr) return move_limbs_in_order(p, first, last, sums, sums + n_sums, counts);
-    with_element(p.x_type, [&](auto* type) {
-      using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-      move_in_order<T>(p, first, last, sums, counts);
-    });
+    move_in_order(p, first, last, sums, counts);
   });
   for (int64_t part = 0; part < shares.threads; ++part) {
     const int64_t* sums = p.workspace + part * shares.stride;
@@ -221,23 +223,23 @@ void kmeans_move(const KmeansMoveParams& p) {
 
 void kmeans_ranges(const KmeansRangeParams& p) {
   KTFAST_CHECK(p.n_threads > 0, "n_threads must be at least 1");
-  const int64_t slices = (p.n_features + kTaskFeatures - 1) / kTaskFeatures;
-  const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows * slices;
+  const int64_t n_tasks = (p.n_rows + kTaskRows - 1) / kTaskRows;
   const SumKernels kernels = sum_kernels();
   std::mutex writing;
   for_ranges(p.n_threads, n_tasks, [&](int64_t first_task, int64_t last_task, int) {
     const DefaultFloatEnvironment environment;
+    std::vector<double> largest(p.n_features);
     for (int64_t task = first_task; task < last_task; ++task) {
-      const int64_t start = task % slices * kTaskFeatures;
-      const int64_t length = std::min(kTaskFeatures, p.n_features - start);
-      const int64_t first = task / slices * kTaskRows;
-      double largest[kTaskFeatures] = {};
-      kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
-                    std::min(kTaskRows, p.n_rows - first), p.n_features, length, largest);
-      const std::lock_guard<std::mutex> lock(writing);
-      for (int64_t f = 0; f < length; ++f) {
-        p.largest[start + f] = std::max(p.largest[start + f], largest[f]);
+      const int64_t first = task * kTaskRows;
+      for (int64_t start = 0; start < p.n_features; start += kTaskFeatures) {
+        kernels.range(place(p.x, p.x_type, p.n_features, first, start), p.x_type,
+                      std::min(kTaskRows, p.n_rows - first), p.n_features,
+                      std::min(kTaskFeatures, p.n_features - start), &largest[start]);
       }
+    }
+    const std::lock_guard<std::mutex> lock(writing);
+    for (int64_t f = 0; f < p.n_features; ++f) {
+      p.largest[f] = std::max(p.largest[f], largest[f]);
     }
   });
 }
@@ -263,10 +265,21 @@ void kmeans_totals(const KmeansTotalsParams& p) {
     double lanes[kTotalLanes] = {};
     int64_t moved = 0;
     const int64_t first = part * kTotalRows;
-    for (int64_t row = first; row < std::min(first + kTotalRows, p.n_rows); ++row) {
-      const double weight = p.sample_weight == nullptr ? 1.0 : p.sample_weight[row];
-      lanes[row % kTotalLanes] += weight * p.distances[row];
-      if (p.before != nullptr) moved += p.before[row] != p.after[row];
+    const int64_t last = std::min(first + kTotalRows, p.n_rows);
+    for (int64_t row = first; row < last; row += kTotalLanes) {
+      const int64_t width = std::min<int64_t>(kTotalLanes, last - row);
+      const double* distances = p.distances + row;
+      if (p.sample_weight == nullptr) {
+        for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += distances[lane];
+      } else {
+        const double* weights = p.sample_weight + row;
+        for (int64_t lane = 0; lane < width; ++lane) {
+          lanes[lane] += weights[lane] * distances[lane];
+        }
+      }
+    }
+    for (int64_t row = first; p.before != nullptr && row < last; ++row) {
+      moved += p.before[row] != p.after[row];
     }
     p.workspace[part] = tree_sum<kTotalLanes>(lanes);
     p.workspace[n_parts + part] = static_cast<double>(moved);

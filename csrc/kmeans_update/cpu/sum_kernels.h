@@ -10,10 +10,17 @@
 
 namespace ktfast::cpu {
 
+// A task sums at most this many features, and range() takes no more.
+constexpr int64_t kTaskFeatures = 256;
+
 struct SumKernels {
   // Adds values[f] * scale[f] to sums[f], or subtracts it, in fixed point.
   void (*add)(const void* values, ElementType type, const double* scale, int64_t length,
               bool leaves, int64_t* sums);
+  // Moves values[f] * scale[f], in fixed point, from left[f] to joined[f]; only adds if left is
+  // null.
+  void (*move)(const void* values, ElementType type, const double* scale, int64_t length,
+               int64_t* joined, int64_t* left);
   // Adds weight * values[f] * scale[f] to the sum of two limbs high[f], low[f], without a carry.
   void (*add_limbs)(const void* values, ElementType type, double weight, const double* scale,
                     int64_t length, int64_t* high, int64_t* low);
@@ -22,7 +29,7 @@ struct SumKernels {
   // Adds weight * values[f] to sums[f].
   void (*add_weighted)(const void* values, ElementType type, double weight, int64_t length,
                        double* sums);
-  // Raises largest[f] to the largest magnitude of values[r, f].
+  // Raises largest[f] to the largest magnitude of values[r, f], for at most kTaskFeatures features.
   void (*range)(const void* values, ElementType type, int64_t rows, int64_t stride, int64_t length,
                 double* largest);
   // Computes the centre of a cluster and returns its squared movement.

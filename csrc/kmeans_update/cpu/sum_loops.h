@@ -21,6 +21,19 @@ void add(const void* values, ElementType type, const double* __restrict__ scale,
   });
 }
 
+void move(const void* values, ElementType type, const double* __restrict__ scale, int64_t length,
+          int64_t* __restrict__ joined, int64_t* __restrict__ left) {
+  if (left == nullptr) return add(values, type, scale, length, false, joined);
+  with_element(type, [&](auto* element) {
+    const auto* x = static_cast<decltype(element)>(values);
+    for (int64_t f = 0; f < length; ++f) {
+      const int64_t value = fixed_point(to_double(x[f]), scale[f]);
+      joined[f] += value;
+      left[f] -= value;
+    }
+  });
+}
+
 void add_limbs(const void* values, ElementType type, double weight,
                const double* __restrict__ scale, int64_t length, int64_t* __restrict__ high,
                int64_t* __restrict__ low) {
@@ -50,11 +63,20 @@ void range(const void* values, ElementType type, int64_t rows, int64_t stride, i
            double* __restrict__ largest) {
   with_element(type, [&](auto* element) {
     const auto* x = static_cast<decltype(element)>(values);
+    // Narrow types are compared as float: every number of them is a float, and twice as many fit a
+    // register.
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
+    using Compared = std::conditional_t<std::is_same_v<T, double>, double, float>;
+    Compared found[kTaskFeatures] = {};
     for (int64_t row = 0; row < rows; ++row, x += stride) {
       for (int64_t f = 0; f < length; ++f) {
-        const double size = magnitude(to_double(x[f]));
-        largest[f] = size > largest[f] ? size : largest[f];
+        const auto size = magnitude(static_cast<Compared>(to_double(x[f])));
+        found[f] = size > found[f] ? size : found[f];
       }
+    }
+    for (int64_t f = 0; f < length; ++f) {
+      const auto size = static_cast<double>(found[f]);
+      largest[f] = size > largest[f] ? size : largest[f];
     }
   });
 }
@@ -89,7 +111,7 @@ double mean(const KmeansMeansParams& p, int64_t cluster) {
   return p.narrow ? mean_of_sums<true>(p, cluster, two) : mean_of_sums<false>(p, cluster, two);
 }
 
-constexpr SumKernels kSumKernels{add, add_limbs, carry_limbs, add_weighted, range, mean};
+constexpr SumKernels kSumKernels{add, move, add_limbs, carry_limbs, add_weighted, range, mean};
 
 }  // namespace
 }  // namespace ktfast::cpu

@@ -6,13 +6,15 @@ namespace ktfast::cpu {
 namespace {
 
 constexpr int kLanes = 8;
-// load_of() reads eight rows at a time. The hardware prefetcher does not fetch the next eight rows
-// if a row has at most this many bytes, so load_of() fetches them.
+// exact() reads row after row, and load_of() eight rows at a time. The hardware prefetcher does not
+// fetch the next block if a row has at most this many bytes, so exact() fetches the next block: its
+// computation overlaps with the memory's work.
 constexpr int64_t kShortRow = 4096;
+constexpr int64_t kLine = 64;  // bytes
 constexpr int kVectors = kFewRows / kLanes;
 
-// Transposes eight registers of eight numbers.
-void transpose_8(__m256 v[8]) {
+// Transposes eight registers of eight numbers. Inlined, so that the numbers stay in registers.
+[[gnu::always_inline]] inline void transpose_8(__m256 v[8]) {
   __m256 t[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
@@ -35,30 +37,56 @@ void transpose_8(__m256 v[8]) {
   for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
+// Loads eight features of eight rows, less the mean, and writes the rows side by side into a column
+// of the panel. Adds the squares of the features to the sums of the rows.
+template <class T>
+[[gnu::always_inline]] inline void load_square(const T* x, int64_t stride, const float* mean,
+                                               float* column, __m256& squares) {
+  const __m256 shift = load_8(mean);
+  __m256 v[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = shifted_8(x + i * stride, shift);
+  transpose_8(v);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    squares = _mm256_fmadd_ps(v[i], v[i], squares);
+    _mm256_storeu_ps(column + i * kColumnWidth, v[i]);
+  }
+}
+
+// The same for fewer than eight features, or fewer than eight rows.
+template <class T>
+[[gnu::noinline]] void load_part(const T* x, int64_t stride, int64_t rows, const float* mean,
+                                 int64_t left, float* column, __m256& squares) {
+  __m256 v[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    v[i] = i < rows ? shifted_8(x + i * stride, mean, left) : _mm256_setzero_ps();
+  }
+  transpose_8(v);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    if (i >= left) break;
+    squares = _mm256_fmadd_ps(v[i], v[i], squares);
+    _mm256_storeu_ps(column + i * kColumnWidth, v[i]);
+  }
+}
+
 template <class T>
 float load_of(const T* x, int64_t stride, int64_t rows, const float* mean, int64_t length,
               float* panel) {
-  const bool is_short = stride * static_cast<int64_t>(sizeof(T)) <= kShortRow;
   __m256 longest = _mm256_setzero_ps();
   for (int r = 0; r < kFewRows; r += kLanes) {
     float* column = panel + r / kColumnWidth * length * kColumnWidth + r % kColumnWidth;
+    const T* start = x + r * stride;
+    const int64_t whole = r + kLanes <= rows ? length / kLanes * kLanes : 0;
     __m256 squares = _mm256_setzero_ps();
-    for (int64_t p = 0; p < length; p += kLanes) {
-      const int64_t left = length - p;
-      __m256 v[8];
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        if (is_short) __builtin_prefetch(x + (r + i + kFewRows) * stride + p);
-        v[i] = r + i < rows ? shifted_8(x + (r + i) * stride + p, mean + p, left)
-                            : _mm256_setzero_ps();
-      }
-      transpose_8(v);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        if (i >= left) break;
-        squares = _mm256_fmadd_ps(v[i], v[i], squares);
-        _mm256_storeu_ps(column + (p + i) * kColumnWidth, v[i]);
-      }
+    for (int64_t p = 0; p < whole; p += kLanes) {
+      load_square(start + p, stride, mean + p, column + p * kColumnWidth, squares);
+    }
+    for (int64_t p = whole; p < length; p += kLanes) {
+      load_part(start + p, stride, rows - r, mean + p, length - p, column + p * kColumnWidth,
+                squares);
     }
     longest = _mm256_max_ps(squares, longest);
   }
@@ -99,10 +127,14 @@ void exact(const void* x, ElementType type, const double* centers, const int32_t
            int64_t rows, int64_t length, double* out) {
   by_type(type, [&](auto* element) {
     const auto* values = static_cast<decltype(element)>(x);
+    const int64_t row_bytes = length * static_cast<int64_t>(sizeof *values);
+    const int64_t fetched = row_bytes <= kShortRow ? row_bytes : 0;
     for (int64_t r = 0; r < rows; ++r, values += length) {
       const double* center = centers + labels[r] * length;
-      out[r] = length <= 4 ? exact_short_distance(values, center, length)
-                           : exact_distance(values, center, length);
+      const char* next = reinterpret_cast<const char*>(values + kFewRows * length);
+      for (int64_t p = 0; p < fetched; p += kLine) __builtin_prefetch(next + p);
+      out[r] = length <= 16 ? exact_short_distance(values, center, length)
+                            : exact_distance(values, center, length);
     }
   });
 }

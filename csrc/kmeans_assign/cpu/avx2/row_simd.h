@@ -105,6 +105,18 @@ inline __m256d load_first_4(const double* x, int64_t count) {
   return _mm256_maskload_pd(x, first_of_4(count));
 }
 
+// x - mean for eight features. float64 rows subtract in float64 and then round.
+template <class T>
+__m256 shifted_8(const T* x, __m256 mean) {
+  return _mm256_sub_ps(load_8(x), mean);
+}
+inline __m256 shifted_8(const double* x, __m256 mean) {
+  const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(mean));
+  const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(mean, 1));
+  return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_sub_pd(load_4(x + 4), high)),
+                         _mm256_cvtpd_ps(_mm256_sub_pd(load_4(x), low)));
+}
+
 // x - mean for the first `count` of eight features, followed by zeros.
 template <class T>
 __m256 shifted_8(const T* x, const float* mean, int64_t count) {
@@ -122,6 +134,15 @@ inline __m256 shifted_8(const double* x, const float* mean, int64_t count) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
 }
 
+// Squares of four differences, or of the first `left` of them, followed by zeros.
+template <class T>
+__m256d squares_4(const T* x, const double* c, int64_t left) {
+  const __m256d x_4 = left >= 4 ? load_4(x) : load_first_4(x, left);
+  const __m256d c_4 = left >= 4 ? load_4(c) : load_first_4(c, left);
+  const __m256d rest = _mm256_sub_pd(x_4, c_4);
+  return _mm256_mul_pd(rest, rest);
+}
+
 // The exact distance of certificate.h: lane l of register i is partial sum 4 i + l. Fused
 // multiply-adds are never used.
 template <class T>
@@ -130,6 +151,14 @@ double exact_distance(const T* x, const double* c, int64_t length) {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_pd();
   int64_t p = 0;
+  if (length >= 32) {  // 0 + square has the bits of the square
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m256d rest = _mm256_sub_pd(load_4(x + 4 * i), _mm256_loadu_pd(c + 4 * i));
+      sums[i] = _mm256_mul_pd(rest, rest);
+    }
+    p = 32;
+  }
   for (; p + 32 <= length; p += 32) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
@@ -142,10 +171,7 @@ double exact_distance(const T* x, const double* c, int64_t length) {
     for (int i = 0; i < 8; ++i) {
       const int64_t left = length - p - 4 * i;
       if (left <= 0) break;
-      const __m256d x_4 = left >= 4 ? load_4(x + p + 4 * i) : load_first_4(x + p + 4 * i, left);
-      const __m256d c_4 = left >= 4 ? load_4(c + p + 4 * i) : load_first_4(c + p + 4 * i, left);
-      const __m256d rest = _mm256_sub_pd(x_4, c_4);
-      sums[i] = _mm256_add_pd(sums[i], _mm256_mul_pd(rest, rest));
+      sums[i] = _mm256_add_pd(sums[i], squares_4(x + p + 4 * i, c + p + 4 * i, left));
     }
   }
   const __m256d four_0 = _mm256_add_pd(sums[0], sums[4]), four_1 = _mm256_add_pd(sums[1], sums[5]);
@@ -155,12 +181,17 @@ double exact_distance(const T* x, const double* c, int64_t length) {
   return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
-// The exact distance for at most four features, where all other partial sums are zero.
+// The exact distance for at most 16 features, where the partial sums from the 16th on are zero.
 template <class T>
 double exact_short_distance(const T* x, const double* c, int64_t length) {
-  const __m256d rest = _mm256_sub_pd(load_first_4(x, length), load_first_4(c, length));
-  const __m256d square = _mm256_mul_pd(rest, rest);
-  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(square), _mm256_extractf128_pd(square, 1));
+  __m256d lanes = squares_4(x, c, length);
+  if (length > 8) lanes = _mm256_add_pd(lanes, squares_4(x + 8, c + 8, length - 8));
+  if (length > 4) {
+    __m256d odd = squares_4(x + 4, c + 4, length - 4);
+    if (length > 12) odd = _mm256_add_pd(odd, squares_4(x + 12, c + 12, length - 12));
+    lanes = _mm256_add_pd(lanes, odd);
+  }
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(lanes), _mm256_extractf128_pd(lanes, 1));
   return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
