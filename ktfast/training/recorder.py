@@ -10,9 +10,9 @@ from typing import Any
 
 from ktfast.errors import InputError
 from ktfast.training.checkpoint import CheckpointFolder
-from ktfast.training.guessing import PATIENCE, AtChanceError, Guessing
+from ktfast.training.guessing import PATIENCE, AtChanceError, Course, Guessing
 from ktfast.training.live_line import LiveLine
-from ktfast.training.progress import Meter, MetricsLog, row_parts
+from ktfast.training.progress import Meter, MetricsLog, logged, row_parts
 from ktfast.training.speed import Ceilings
 from ktfast.training.state import TrainingState
 from ktfast.training.watch import Watch
@@ -87,6 +87,8 @@ class Recorder:
         self.circumstances = circumstances
         self.guessing = guessing
         self.watch = watch
+        earlier = [] if log.path is None else logged(log.path, name, "accuracy")
+        self._course = Course(total, [row for row in earlier if row[0] <= state.step])
         self._warned = False
         self._saved = time.monotonic()
 
@@ -119,6 +121,8 @@ class Recorder:
             "loader_wait": waited,
         }
         self.log.append(row)
+        if "accuracy" in state.metrics:
+            self._course.add(state.step, state.metrics["accuracy"])
         at_chance = self._at_chance()
         warning = ["NEAR CHANCE"] if at_chance else []
         self.line.advance(state.step, [*warning, *row_parts(row, bounds)])
@@ -140,6 +144,7 @@ class Recorder:
             self.guessing is not None
             and self.state.step >= PATIENCE * self.total
             and self.guessing.at_chance(self.state.metrics)
+            and not self.guessing.still_learns(self._course.tenths())
         )
 
     def _warn_of_chance(self) -> None:
