@@ -57,7 +57,8 @@ class Guessing:
         return (
             f"{name} is hardly better than guessing: after {step} of {total} steps it is right in"
             f" {metrics['accuracy']:.1%} of the cases, and guessing in {self.accuracy:.1%}."
-            f" Its features are little better than those of random weights. {self.remedy}"
+            " Features of such a network are often little better than those of random weights."
+            f" {self.remedy}"
         )
 
 
