@@ -6,7 +6,7 @@ Batch size, order and device do not change the choices.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -132,6 +132,36 @@ def normalize_images(images: Tensor, how: Normalizer) -> Tensor:
     else:
         raise InputError(f"how must be 'imagenet', 'image' or 'range', got {how!r}")
     return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def normalize_padded(
+    images: Tensor, sizes: Sequence[tuple[int, int]] | None, how: Normalizer
+) -> Tensor:
+    """Convert padded uint8 images to normalised float32 images.
+
+    Parameters
+    ----------
+    images : Tensor, uint8 [B, H, W, C]
+        RGB images, or arrays of C channels.
+    sizes : sequence of pairs of int, or None
+        Height and width of each image; the rest is padding. None: no padding.
+    how : {"imagenet", "image", "range"} or callable
+        As in `normalize_images`. With "image", the padding is left out of mean and standard
+        deviation, and becomes 0.
+
+    Returns
+    -------
+    Tensor, float32 [B, C, H, W]
+        Normalised images in channels-last memory order.
+    """
+    whole = tuple(images.shape[1:3])
+    if how != "image" or sizes is None or all(size == whole for size in sizes):
+        return normalize_images(images, how)
+    found = torch.zeros(images.shape, device=images.device).permute(0, 3, 1, 2)
+    for number, (height, width) in enumerate(sizes):
+        image = images[number : number + 1, :height, :width]
+        found[number, :, :height, :width] = normalize_images(image, how)[0]
+    return found
 
 
 def normalize_channels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import AveragePrecisions, curve_area, eleven_points
-from ktfast.images.augment import Normalizer, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images, normalize_padded
 from ktfast.images.feeds.base import Batch
 from ktfast.training.loop import StepOutput
 from ktfast.voc.annotations import Objects
@@ -125,7 +125,7 @@ class DetectionTask:
         views = [self.view.geometry(row, epoch) for row in rows]
         boxes = [view.into_view(r.boxes) for view, r in zip(views, drawn, strict=True)]
         objects = [view.into_view(r.objects) for view, r in zip(views, drawn, strict=True)]
-        images = normalize_images(batch.images, self.normalization)
+        images = normalize_padded(batch.images, batch.sizes, self.normalization)
 
         def moved(array: npt.NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(array).to(images.device, non_blocking=True)
@@ -223,8 +223,8 @@ def detect(
         boxes = proposals.boxes(row)
         geometries = [view.geometry(row, 0) for view in scaled]
         areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        sides = [np.sqrt(areas * view.scale_y * view.scale_x) for view in geometries]
-        level = np.abs(np.stack(sides) - REGION_SIDE).argmin(0)
+        resized = np.stack([areas * view.scale_y * view.scale_x for view in geometries])
+        level = np.abs(resized - REGION_SIDE**2).argmin(0)
         parts = []
         for i, (batch, view) in enumerate(zip(batches, geometries, strict=True)):
             mine = boxes[level == i]

@@ -85,7 +85,8 @@ class ViewFeed(TorchFeed):
             h, w = view.shape[:2]
             image[:h, :w] = view
             image[h:] = image[:h, w:] = FILL[:channels]
-        return self._batch(pool.to(device, non_blocking=True), decoding.rows)
+        sizes = [view.shape[:2] for view in views]
+        return self._batch(pool.to(device, non_blocking=True), decoding.rows, sizes)
 
 
 class _Views:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ktfast.errors import InputError
 from ktfast.evaluation.average_precision import mean_of_defined
-from ktfast.images.augment import Normalizer, normalize_images
+from ktfast.images.augment import Normalizer, normalize_images, normalize_padded
 from ktfast.images.feeds.base import Batch, Feed
 from ktfast.training.loop import StepOutput
 from ktfast.voc.data import IGNORED
@@ -40,7 +40,7 @@ class SegmentationTask:
     def step(self, batch: Batch, epoch: int) -> StepOutput:
         """Loss of a batch of photographs with masks, and the fraction of pixels that are right."""
         images, masks = _split(batch.images)
-        logits = self.model(normalize_images(images, self.normalization))
+        logits = self.model(normalize_padded(images, batch.sizes, self.normalization))
         losses = functional.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="none")
         counted = masks != IGNORED
         pixels = counted.sum((1, 2)).clamp_min(1)

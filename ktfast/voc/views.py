@@ -18,7 +18,8 @@ from ktfast.images.decode_memory import DECODING
 from ktfast.images.resize import square
 from ktfast.voc.data import IGNORED, VocSet
 
-# Padding: colours that normalisation turns into about zero, and for a mask the ignored class.
+# Padding: colours that the normalisation "imagenet" turns into about zero, and for a mask the
+# ignored class.
 FILL = (124, 116, 104, IGNORED)
 _TOP, _LEFT, _MIRROR, _AREA, _SCALE = range(5)
 _FINE = 1 << 24  # a random fraction is a drawn integer below this number, divided by it

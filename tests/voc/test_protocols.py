@@ -1,6 +1,7 @@
 """Fine-tuning on PASCAL VOC: networks on whole photographs, tasks, and the stage."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ktfast.config import load_config
 from ktfast.config.voc import VocDetectionConfig
 from ktfast.errors import ConfigError, InputError
 from ktfast.evaluation.average_precision import classification_precisions
+from ktfast.images.augment import normalize_images, normalize_padded
 from ktfast.images.feeds.base import Batch
 from ktfast.models import build_trunk, initialize
 from ktfast.models.data_init import fit_to_data, rescale_to_data
@@ -231,6 +233,46 @@ def test_micro_batches_sum_to_the_batch(folder, photographs, kind):
     whole = float(task.step(batch, 0).loss.detach())
     parts = [float(task.step(batch.part(i, i + 1), 0).loss.detach()) for i in range(4)]
     assert np.mean(parts) == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_padding_does_not_change_how_a_photograph_is_normalised(photographs, kind):
+    """Photographs are normalised by their own mean and deviation, alone and in a padded batch."""
+    if kind == "detection":
+        view = Rescaled(photographs, short_sides=(60, 110), longest=200, seed=0, mirror=True)
+    else:
+        view = Masked(photographs, seed=0, mirror=True)
+    batches = {}
+    for size in (1, 5):
+        with ViewFeed(view, batch_size=size, shuffle=False) as feed:
+            batches[size] = list(feed.epoch(0))
+    assert len({tuple(size) for size in batches[5][0].sizes}) > 1
+    padded = normalize_padded(batches[5][0].images[..., :3], batches[5][0].sizes, "image")
+    for row, (height, width) in enumerate(batches[5][0].sizes):
+        alone = normalize_images(batches[1][row].images[..., :3], "image")[0]
+        assert alone.shape[1:] == (height, width)
+        assert torch.equal(padded[row, :, :height, :width], alone)
+        assert padded[row, :, height:].abs().sum() == padded[row, :, :, width:].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "n", "steps"),
+    [
+        ("classification", {}, 5011, 80_000),
+        ("detection", {}, 5011, 150_000),
+        ("segmentation", {}, 1464, 100_000),
+        ("segmentation", {"voc.segmentation.sbd": "sbd"}, 10_582, 100_000),
+    ],
+)
+def test_the_published_sets_get_the_published_steps(protocol, options, n, steps):
+    training = getattr(load_config("paper", options).voc, protocol).training
+    batches = math.ceil(n / training.batch_size)
+    assert math.ceil(training.epochs * batches - 1e-9) == steps
+
+
+def test_epochs_that_were_given_stay_with_more_masks():
+    options = {"voc.segmentation.sbd": "sbd", "voc.segmentation.training.epochs": 3}
+    assert load_config("paper", options).voc.segmentation.training.epochs == 3
 
 
 def test_corrections_are_undone(rng):

@@ -38,12 +38,15 @@ class Batch:
     indices : Tensor, int64 [B], optional
         Place of each image in the pool. None: the pool is the batch. Ops with an argument `indices`
         read the pool without a copy.
+    sizes : list of pairs of int, optional
+        Height and width of each image; the rest of an image is padding. None: no padding.
     """
 
     pool: torch.Tensor
     sample_ids: torch.Tensor
     rows: torch.Tensor
     indices: torch.Tensor | None = None
+    sizes: list[tuple[int, int]] | None = None
 
     @functools.cached_property
     def images(self) -> torch.Tensor:
@@ -60,6 +63,7 @@ class Batch:
             sample_ids=self.sample_ids[start:stop],
             rows=self.rows[start:stop],
             indices=None if self.indices is None else self.indices[start:stop],
+            sizes=None if self.sizes is None else self.sizes[start:stop],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -71,6 +75,7 @@ class Batch:
             sample_ids=self.sample_ids.to(device, non_blocking=True),
             rows=self.rows.to(device, non_blocking=True),
             indices=indices,
+            sizes=self.sizes,
         )
 
 
@@ -257,11 +262,17 @@ class Feed(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _batch(self, images: torch.Tensor, rows: npt.NDArray[np.int64]) -> Batch:
+    def _batch(
+        self,
+        images: torch.Tensor,
+        rows: npt.NDArray[np.int64],
+        sizes: list[tuple[int, int]] | None = None,
+    ) -> Batch:
         """Make a batch of images that are already on the plan's device."""
         device = self.plan.device
         return Batch(
             pool=images,
             sample_ids=torch.from_numpy(self.source.sample_ids[rows]).to(device),
             rows=torch.from_numpy(rows.copy()).to(device),
+            sizes=sizes,
         )
