@@ -111,7 +111,7 @@ class EvaluateConfig(Section):
     )
     protocols: tuple[Literal["goyal", "deepcluster"], ...] = Field(
         (),
-        description="variants of the linear probe that are made too, on random crops; goyal: as in "
+        description="variants of the linear probe that are made too; goyal: as in "
         "Goyal et al. (2019), with batch-norm, weight decay 5e-4 and 1 crop; deepcluster: as in "
         "Caron et al. (2018), with weight decay 1e-4 and 10 crops; the probe on features of "
         "centre crops (frozen-center) is always made",

@@ -1,7 +1,7 @@
 """Named variants of the linear probe: what each of them fixes.
 
 The variant frozen-center is `ktfast.evaluation.linear`: the features of centre crops are computed
-once. The variants of this file train classifiers on features of random crops:
+once. The variants of this file train classifiers on features of random views:
 
 - goyal: Goyal et al. ("Scaling and Benchmarking Self-Supervised Visual Representation Learning",
   ICCV 2019), the code "fair_self_supervision_benchmark".
@@ -39,6 +39,8 @@ class Variant:
         Number of crops of a test image whose probabilities are averaged: 1 or 10.
     drops : bool
         Whether the learning rate drops by a factor of 10 at 2/7, 4/7 and 6/7 of the steps.
+    random_crops : bool
+        Whether the training sees random crops; else centre crops. Both are mirrored at random.
     deviations : str
         In what this implementation differs from the source.
     """
@@ -49,6 +51,7 @@ class Variant:
     batch_norm: bool
     crops: int
     drops: bool
+    random_crops: bool
     deviations: str
 
     def details(self, epochs: int) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class Variant:
             "epochs": epochs,
             "epoch_reported": "last",
             "batch_size": BATCH_SIZE,
-            "views": "random crops, mirrored",
+            "views": f"{'random' if self.random_crops else 'centre'} crops, mirrored",
             "windows": "overlapping" if self.overlapping else "side by side",
             "crops": self.crops,
             "differs_from_the_source": self.deviations,
@@ -79,7 +82,10 @@ VARIANTS = {
         batch_norm=True,
         crops=1,
         drops=True,
-        deviations="epochs (28 in the source), bias without weight decay, windows of conv5",
+        random_crops=False,
+        deviations="epochs (28 in the source), no random change of the colours (PCA lighting in "
+        "the source), running statistics of batch-norm with momentum 0.1 (0.001 in the source), "
+        "bias without weight decay, windows of conv5",
     ),
     "deepcluster": Variant(
         "deepcluster",
@@ -88,6 +94,7 @@ VARIANTS = {
         batch_norm=False,
         crops=10,
         drops=False,
+        random_crops=True,
         deviations="epochs (90 in the source), constant learning rate (falls by 17 % in the "
         "source), bias without weight decay, last epoch (best on the test images in the source)",
     ),

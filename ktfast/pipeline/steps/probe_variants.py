@@ -79,16 +79,26 @@ class FrozenLayersTask:
     """Training task: the classifiers of all layers learn the classes from random views."""
 
     def __init__(
-        self, model: FrozenLayers, network: ProbedNetwork, labels: Tensor, seed: int
+        self,
+        model: FrozenLayers,
+        network: ProbedNetwork,
+        labels: Tensor,
+        seed: int,
+        *,
+        random_crops: bool,
     ) -> None:
         self.model = model
         self.network = network
         self.labels = labels
+        self.random_crops = random_crops
         self.views = RandomViews(network.crop, True, seed)
 
     def step(self, batch: Batch, epoch: int) -> StepOutput:
         """Sum over the layers of the cross-entropy, and the accuracy of the last layer."""
-        images = self.views(batch.images, batch.sample_ids, epoch)
+        images = batch.images
+        if not self.random_crops:
+            images = center_crop(images, self.network.crop)
+        images = self.views(images, batch.sample_ids, epoch)
         self.labels = self.labels.to(images.device)
         labels = self.labels[batch.rows.to(images.device, non_blocking=True)]
         logits = self.model(self.network.normalize(images))
@@ -124,6 +134,7 @@ def stored_variant(
     title = f"{variant}-{images.file_of(name)}"
     path = folder / f"protocol-{title}.json"
     asked: dict[str, Any] = as_json(probe_question(run, name, images))
+    asked["variant"] = VARIANTS[variant].details(run.config.evaluate.probe_epochs)
     stored = stored_row(path)
     known = VariantRow({}, {}, {})
     if stored is not None and stored.get("asked") == asked:
@@ -164,7 +175,7 @@ def _train(
     }
     model = FrozenLayers(network.build(), heads)
     labels = torch.from_numpy(labels_of(run, images.train, images))
-    task = FrozenLayersTask(model, network, labels, seed)
+    task = FrozenLayersTask(model, network, labels, seed, random_crops=variant.random_crops)
     training = TrainingConfig(
         epochs=epochs,
         batch_size=min(BATCH_SIZE, source.n),
