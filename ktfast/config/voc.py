@@ -44,7 +44,7 @@ class VocClassificationConfig(VocSection):
         10, ge=1, description="random crops per test photograph; their scores are averaged"
     )
     training: TrainingConfig = TrainingConfig(
-        epochs=255.4,
+        epochs=254.777,  # 80,000 steps for the 5,011 photographs of VOC2007
         batch_size=16,
         learning_rate=0.001,
         weight_decay=1e-6,
@@ -124,7 +124,7 @@ class VocDetectionConfig(WholeImageConfig):
         0.25, gt=0, le=1, description="largest share of a photograph's regions that show an object"
     )
     training: TrainingConfig = TrainingConfig(
-        epochs=59.9,
+        epochs=59.8563,  # 150,000 steps for the 5,011 photographs of VOC2007
         batch_size=2,
         learning_rate=0.001,
         drop_at=(1 / 3, 2 / 3),
@@ -138,6 +138,12 @@ class VocDetectionConfig(WholeImageConfig):
         return {name: scales[name] for name in self.tests}
 
 
+_MASKED_EPOCHS = 1351.351
+"""100,000 steps for the 1,464 photographs with masks in the training set of VOC2012."""
+_SBD_EPOCHS = 188.679
+"""100,000 steps for the 10,582 photographs with masks in SBD and VOC2012."""
+
+
 class VocSegmentationConfig(WholeImageConfig):
     """Fine-tuning for segmentation with FCN-32s, 100,000 steps of 20 photographs."""
 
@@ -149,17 +155,26 @@ class VocSegmentationConfig(WholeImageConfig):
         None,
         description="folder `dataset` of the Semantic Boundaries Dataset; its photographs that are "
         "in neither image set are trained on too; voc.segmentation.folder must hold them, as "
-        "VOC2012 does; not set: only the masks of PASCAL VOC",
+        "VOC2012 does; training.epochs is then 188.679 unless it is given, again 100,000 steps; "
+        "not set: only the masks of PASCAL VOC",
     )
     mirror: bool = Field(True, description="mirror each training photograph with probability 1/2")
     training: TrainingConfig = TrainingConfig(
-        epochs=1366.0,
+        epochs=_MASKED_EPOCHS,
         batch_size=20,
         accumulate=20,
         learning_rate=1e-4,
         schedule="constant",
         **_WHOLE_IMAGES,
     )
+
+    @model_validator(mode="after")
+    def _steps_stay(self) -> "VocSegmentationConfig":
+        """More photographs in an epoch do not make the published training longer."""
+        if self.sbd is not None and self.training.epochs == _MASKED_EPOCHS:
+            shorter = self.training.model_copy(update={"epochs": _SBD_EPOCHS})
+            object.__setattr__(self, "training", shorter)
+        return self
 
 
 class VocSvmConfig(VocSection):
