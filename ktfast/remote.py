@@ -4,16 +4,17 @@ Object storage is read through the package fsspec, which has an implementation f
 such as s3fs for `s3://`.
 """
 
+import fnmatch
 import glob
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ktfast import durable
-from ktfast.errors import DataError, reading, shown
+from ktfast.errors import ConfigError, DataError, reading, shown
 
 REMEDY = "check the address, the credentials and the network"
 # A Path holds one slash of the two that follow the protocol. One letter would be a drive.
@@ -43,6 +44,46 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 def is_pattern(path: str | os.PathLike[str]) -> bool:
     """Whether a path that names no file here may stand for several files."""
     return any(mark in os.fspath(path) for mark in "*?[{")
+
+
+def check_apart(
+    out: str | os.PathLike[str],
+    inputs: Iterable[str | os.PathLike[str]],
+    suffixes: tuple[str, ...] = (),
+) -> None:
+    """Refuse an output file that would replace an input, or would be read with the inputs later.
+
+    Parameters
+    ----------
+    out : path
+        The output file or its URL.
+    inputs : iterable of path
+        Files, folders, patterns and URLs that a command reads.
+    suffixes : tuple of str
+        Suffixes of the files that the command reads from a folder.
+
+    Raises
+    ------
+    ConfigError
+        `out` is an input, fits a pattern, or lies in a folder of inputs with one of the suffixes.
+    """
+    target = url_of(out) or os.path.realpath(local_path(out))
+    for given in inputs:
+        whole = url_of(given) or os.path.realpath(local_path(given))
+        inside = target.startswith(whole.rstrip("/") + "/") and target.lower().endswith(suffixes)
+        fits = is_pattern(given) and any(
+            fnmatch.fnmatchcase(target, each) for each in _expanded(whole)
+        )
+        if target == whole:
+            raise ConfigError(
+                f"{shown(out)} is read by this command, and cannot be the result as well; give "
+                "another file for the result"
+            )
+        if fits or (suffixes and inside):
+            raise ConfigError(
+                f"{shown(out)} would be one of the files of {shown(given)}, which this command "
+                "reads; give another place for the result"
+            )
 
 
 class StoredFile(ABC):

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from ktfast.cli.printing import print_line
 from ktfast.durable import check_place, replacing
 from ktfast.errors import ConfigError, shown
-from ktfast.features.datasets import is_dataset
+from ktfast.features.datasets import PARQUET, is_dataset
+from ktfast.features.files import LIST_SUFFIXES
 from ktfast.features.row_labels import check_label_file, write_labels
 from ktfast.features.store import FeatureStore
-from ktfast.remote import url_of
+from ktfast.native.gpu_memory import open_device
+from ktfast.remote import check_apart, local_path, url_of
 from ktfast.tables import write_assignments
 
 
@@ -77,7 +79,13 @@ def kmeans(options: argparse.Namespace) -> int:
     """Run `ktfast kmeans`; return the exit status."""
     from ktfast.kmeans import KMeans
 
+    if options.device is not None and options.device.startswith("cuda"):
+        try:
+            open_device(int(options.device.partition(":")[2] or 0))
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"--device {options.device}: {error}") from error
     write = _writer(options.out)
+    _check_out(options.out, options.files)
     # A .npy file of labels holds no paths, so a list of paths beside the features is not read.
     paths: Literal["ignored", "optional"] = (
         "ignored" if options.out.suffix == ".npy" else "optional"
@@ -106,6 +114,15 @@ def kmeans(options: argparse.Namespace) -> int:
         f"inertia {model.inertia_:.7g} after {model.n_iter_} iterations"
     )
     return 0
+
+
+def _check_out(out: Path, files: Sequence[Path]) -> None:
+    """Refuse a result in the place of a file of rows or of a list of paths."""
+    for file in files:
+        place = local_path(file)
+        is_ours = (place / "manifest.json").is_file()  # a folder that `ktfast features` wrote
+        lists = [path for end in LIST_SUFFIXES if (path := place.with_suffix(end)).exists()]
+        check_apart(out, [file, *lists], (".npy",) if is_ours else PARQUET)
 
 
 def _check_alike(stores: list[FeatureStore]) -> None:

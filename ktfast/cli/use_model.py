@@ -7,6 +7,7 @@ from typing import Any
 from ktfast.cli.printing import print_line
 from ktfast.durable import check_place
 from ktfast.errors import ConfigError, shown
+from ktfast.remote import check_apart
 
 _PHOTOGRAPHS = "folder of photographs, at any depth; or tar or Parquet files, or a URL of them"
 
@@ -63,6 +64,7 @@ def embed(options: argparse.Namespace) -> int:
     from ktfast.pipeline.embed_folder import embed_folder
     from ktfast.pipeline.image_model import load
 
+    check_apart(options.out, [options.photographs], (".parquet", ".npz"))
     model = load(options.model, options.stage, layer=options.layer, device=options.device)
     n = embed_folder(model, options.photographs, options.out, batch_size=options.batch_size)
     print_line(f"{options.out}: {n} vectors of {model.dim} values from layer {model.layer}")
@@ -87,6 +89,8 @@ def export(options: argparse.Namespace) -> int:
     from ktfast.pipeline.export_model import export_model
     from ktfast.pipeline.image_model import load
 
+    stored = options.model / options.stage / "weights.safetensors"
+    check_apart(options.out, [options.model, stored])
     model = load(options.model, options.stage, layer=options.layer)
     difference = export_model(model, options.out)
     print_line(f"{options.out}: vectors differ by at most {difference:.1g} of the largest value")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ktfast import durable
 from ktfast.errors import DataError, InputError, opens, shown
-from ktfast.features.datasets import RowIds, is_dataset, open_dataset
+from ktfast.features.datasets import PARQUET, RowIds, ids_of_file, is_dataset, open_dataset
 from ktfast.features.files import READERS, checked, list_beside, read_list
 from ktfast.features.manifest import REMEDY, files_of, load_ids, read_manifest
 from ktfast.manifest import problems
@@ -205,6 +205,8 @@ class FeatureStore:
             with contextlib.suppress(pyarrow.ArrowInvalid):  # a path that is not UTF-8
                 ids = ids.cast(pyarrow.string())
             return [RowIds("path", str(self.path), self.n, lambda: ids)]
+        if self.path.suffix.lower() in PARQUET and self.path.is_file():
+            return ids_of_file(self.path)
         pairs = zip(self._starts.tolist(), self.shards, strict=False)
         return [RowIds(None, str(self.path), len(shard), first=first) for first, shard in pairs]
 

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -13,6 +14,7 @@ from pyarrow import parquet
 from ktfast import KMeans
 from ktfast.cli.main import main
 from ktfast.features.writer import FeatureWriter
+from ktfast.native.modules import has_cuda
 
 
 @pytest.fixture
@@ -181,3 +183,51 @@ def test_a_damaged_feature_folder_is_refused(tmp_path, rows, capsys):
     arguments = [str(tmp_path / "features"), "-k", "5", "-o", str(tmp_path / "y.npy")]
     assert main(["kmeans", *arguments]) == 2
     assert "features-00000.npy is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        ("x.npy", "x.npy"),
+        ("x.npy", "link.npy"),
+        ("named.npz", "named.npz"),
+        ("folder", "folder/a.parquet"),
+        ("folder", "folder/new.parquet"),
+        ("fold*/*.parquet", "folder/new.parquet"),
+        ("listed.npy", "listed.csv"),
+    ],
+)
+def test_a_result_never_replaces_what_is_read(tmp_path, rows, given, out, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", rows)
+    np.save("listed.npy", rows[:3])
+    Path("link.npy").symlink_to("x.npy")
+    Path("listed.csv").write_text("path,caption\na,x\nb,y\nc,z\n")
+    np.savez("named.npz", features=rows, paths=np.arange(600).astype(str))
+    Path("folder").mkdir()
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+    parquet.write_table(pyarrow.table({"x": lists}), "folder/a.parquet")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert main(["kmeans", given, "-k", "3", "-o", out]) == 2
+    assert "give another" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_one_parquet_file_keeps_its_ids(tmp_path, rows):
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
+    ids = pyarrow.array(np.arange(600)[::-1])
+    parquet.write_table(pyarrow.table({"id": ids, "x": lists}), tmp_path / "x.parquet")
+    out = tmp_path / "labels.parquet"
+    assert main(["kmeans", str(tmp_path / "x.parquet"), "-k", "3", "-o", str(out)]) == 0
+    found = parquet.read_table(out)
+    assert found.column_names == ["id", "cluster", "distance"]
+    assert found["id"].to_pylist() == ids.to_pylist()
+
+
+@pytest.mark.skipif(has_cuda(), reason="a GPU can be used")
+def test_a_device_that_cannot_be_used_is_one_sentence(tmp_path, rows, capsys):
+    np.save(tmp_path / "x.npy", rows)
+    out = str(tmp_path / "labels.npy")
+    arguments = ["kmeans", str(tmp_path / "x.npy"), "-k", "3", "-o", out, "--device", "cuda"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("ktfast: --device cuda: ")
