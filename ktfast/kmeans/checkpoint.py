@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ktfast.durable import replacing
+from ktfast.durable import check_place, replacing
 from ktfast.errors import DataError, InputError, reading, shown
 from ktfast.kmeans.array_types import Float64
 from ktfast.kmeans.lloyd import LloydResult
@@ -90,6 +90,7 @@ class Checkpoints:
     def __init__(
         self, path: str | os.PathLike[str], seconds: float, question: dict[str, Any]
     ) -> None:
+        check_place(path)
         self._path = Path(path)
         self._seconds = seconds
         self._question = question

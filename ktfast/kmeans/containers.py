@@ -60,6 +60,34 @@ def matrices_of(
     return [_matrix(part, f"{name}[{i}]", reads, converts_to) for i, part in enumerate(parts)]
 
 
+def named_part(given: Any) -> Any:
+    """Give the part of `given` that names the columns of all parts.
+
+    Returns
+    -------
+    part : object
+        `given` itself, unless `given` is a sequence of matrices of which one or more name their
+        columns, such as data frames: then the first of them.
+
+    Raises
+    ------
+    InputError
+        Two parts name other columns, or the same columns in another order.
+    """
+    parts = _parts(given, "X")
+    named = [(i, part) for i, part in enumerate(parts or ()) if hasattr(part, "columns")]
+    if not named:
+        return given
+    first = list(named[0][1].columns)
+    for i, part in named[1:]:
+        if list(part.columns) != first:
+            raise InputError(
+                f"X[{i}] has the columns {list(part.columns)}, and X[{named[0][0]}] has {first}; "
+                "give parts with the same columns in the same order"
+            )
+    return named[0][1]
+
+
 def read_as(dtype: np.dtype[Any]) -> str:
     """Name the dtype as which K-means reads numbers of NumPy of a dtype."""
     return dtype.name if dtype.isnative and dtype.name in READ else "float64"

@@ -154,7 +154,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     Lloyd, "Least squares quantization in PCM" (1982). Labels are those of exact float64 distances.
     A cluster that loses all its rows takes the row with the largest weighted squared distance to
     its nearest centre, so the inertia never rises. The initial centres do not depend on the order
-    of the rows. A row of weight two counts as the row given twice.
+    of the rows, except that sums of fractional weights are rounded in this order. With ``tol=0``, a
+    row of weight two counts as the row given twice. Otherwise the weights do not enter the variance
+    that `tol` is relative to, as in scikit-learn.
 
     X may be float16, bfloat16, float32, float64, uint8 or int8, and is read where it lies. Other
     dtypes are copied to float64. Every method takes arrays of NumPy, torch and CuPy, memory maps,
@@ -341,7 +343,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             self.inertia_ = unscaled(inertia_of(rows, distances, weight), -2 * rows.exponent)
             self.counts_ = state.counts.copy()
             self.n_steps_ = state.steps
-            self._n_features_out = self.n_clusters
         except BaseException:
             restore(self, before)
             raise
@@ -508,6 +509,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             check_any_weight(ranks, weight)
         return rows, weight
 
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns of `transform`, for scikit-learn; also with centres without a fit."""
+        return len(self.cluster_centers_)
+
     def _has_bounds(self) -> bool:
         return self.size_min is not None or self.size_max is not None
 
@@ -543,7 +549,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         )
         self.n_iter_ = len(result.history)
         self.history_ = unscaled_history(result.history, -2 * rows.exponent)
-        self._n_features_out = self.n_clusters
         for name in {"_batches", "n_steps_"} & vars(self).keys():
             delattr(self, name)
 

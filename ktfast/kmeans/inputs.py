@@ -7,7 +7,7 @@ from sklearn.utils.validation import _check_feature_names, _check_sample_weight
 
 from ktfast.errors import InputError
 from ktfast.kmeans.array_types import Float64
-from ktfast.kmeans.containers import host_matrix, is_array, matrices_of
+from ktfast.kmeans.containers import host_matrix, is_array, matrices_of, named_part
 from ktfast.kmeans.data.memory_plan import GpuTarget
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.spherical import SphericalRows
@@ -54,7 +54,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool, is_part: bool = False) -> Ro
         `device` cannot be used.
     """
     shards = matrices_of(X)
-    _check_feature_names(estimator, X, reset=reset)
+    _check_feature_names(estimator, named_part(X), reset=reset)
     n, d = sum(len(shard) for shard in shards), int(shards[0].shape[1])
     for count, what in ((n, "sample"), (d, "feature")):
         if count == 0 and not (is_part and what == "sample"):
@@ -95,7 +95,8 @@ def wrapped(estimator: Any, shards: list[Any], like: Any = None) -> Rows:
     Results belong to the library and device of `like` (None: of the matrices).
     """
     kind = SphericalRows if estimator.spherical else Rows
-    like, device, target = shards[0] if like is None else like, estimator.device, None
+    like, target = shards[0] if like is None else like, None
+    device = None if estimator.device is None else str(estimator.device)
     lies, index = device_of(shards[0])
     if device == "cpu" and lies == "cuda":
         shards = [shard.cpu() if library_of(shard) == "torch" else shard.get() for shard in shards]
@@ -137,15 +138,20 @@ def weights_of(sample_weight: Any, n: int, *, is_part: bool = False) -> Float64 
     """
     if sample_weight is None:
         return None
+    expected = f"sample_weight must be None, one number or numbers [{n}]"
     if not (is_array(sample_weight) or isinstance(sample_weight, int | float)):
-        sample_weight = np.asarray(sample_weight)
-    if isinstance(sample_weight, np.ndarray) and sample_weight.dtype.kind in "USMmV":
+        try:
+            sample_weight = np.asarray(sample_weight)
+        except ValueError as error:
+            raise InputError(f"{expected}: {error}; join the weights of all rows") from error
+    if isinstance(sample_weight, np.ndarray) and sample_weight.dtype.kind in "USMmVc":
         raise InputError(
-            f"sample_weight must be None, one number or numbers [{n}], got dtype "
-            f"{sample_weight.dtype}; convert the weights to float64"
+            f"{expected}, got dtype {sample_weight.dtype}; convert the weights to float64"
         )
     if is_array(sample_weight):
         sample_weight = float64_on_host(sample_weight)
+        if sample_weight.ndim == 0:
+            sample_weight = float(sample_weight)
     if is_part and np.shape(sample_weight) in ((), (n,)) and not np.any(sample_weight):
         return np.zeros(n)
     return np.asarray(

@@ -52,7 +52,8 @@ def start_state(
     """Return the state that `KMeans.partial_fit` continues from.
 
     This is the state after the last batch. Before the first batch, the state is made from the
-    centres of `fit`, or from initial centres if the estimator is not fitted.
+    centres of `fit`, or from initial centres if the estimator is not fitted. Centres that the user
+    has set since then have no weight yet.
 
     Raises
     ------
@@ -65,10 +66,13 @@ def start_state(
             f"to go on from; set n_clusters to {len(estimator.counts_)}, or start with a clone of "
             "the estimator"
         )
+    random_state = check_random_state(estimator.random_state)
     if hasattr(estimator, "_batches"):
         state: MiniBatchState = estimator._batches
-        return state.scaled(rows.exponent)
-    random_state = check_random_state(estimator.random_state)
+        if np.array_equal(host_matrix(estimator.cluster_centers_, "init"), state.centers):
+            return state.scaled(rows.exponent)
+        centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
+        return MiniBatchState(centers, centers * 0, np.zeros(len(centers)), state.random_state)
     if hasattr(estimator, "cluster_centers_"):
         centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
         # Centres that the user stored without a fit have no weight yet.

@@ -217,3 +217,14 @@ def test_a_killed_process_ends_the_others_and_any_number_goes_on(victim, tmp_pat
     shutil.copy(file, kept)
     model = fit_part("float64", None, slice(None), checkpoint=kept, **RUNS)
     assert digest([model]) == expected("float64", **RUNS)
+
+
+@pytest.mark.parametrize("place", ["nowhere/checkpoint", "."])
+def test_a_place_that_cannot_be_written_is_refused_before_the_fit(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+
+    def init(x, k, random_state):
+        raise AssertionError("the fit has begun")
+
+    with pytest.raises(InputError, match=r"make this folder first|give the name of a file"):
+        KMeans(2, init=init, checkpoint=place).fit(np.eye(4))

@@ -87,3 +87,19 @@ def test_a_pipeline_gives_a_frame(x):
 def test_frames_that_hold_no_dense_numbers_are_refused(make, kind, message, x):
     with pytest.raises(kind, match=message):
         KMeans(4).fit(make(x))
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_the_parts_of_a_sequence_have_the_same_columns(make, recwarn):
+    x = mixture(60, 3, 4)
+    whole, frame = KMeans(4, random_state=0).fit(make(x)), make(x)
+    parts = [frame[:20], frame[20:]]
+    fitted = KMeans(4, random_state=0).fit(parts)
+    assert fitted.feature_names_in_.tolist() == NAMES
+    assert fitted.predict(parts).tolist() == whole.labels_.tolist()
+    assert len(recwarn) == 0
+    turned = frame[NAMES[::-1]]
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict([turned])
+    with pytest.raises(ValueError, match=r"X\[1\] has the columns \['c', 'b', 'a'\], and X\[0\]"):
+        KMeans(4).fit([frame, turned])

@@ -291,3 +291,13 @@ def test_fits_in_threads_leave_the_threads_of_blas_as_they_were(x):
         warnings.simplefilter("error")
         fit(x, n_threads=4)
     assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+def test_centres_that_were_set_are_one_level():
+    x = mixture(300)
+    fitted = HierarchicalKMeans((20, 4), random_state=0).fit(x)
+    given = HierarchicalKMeans((20, 4))
+    given.cluster_centers_ = fitted.cluster_centers_
+    assert given.predict(x).tolist() == fitted.predict(x).tolist()
+    with pytest.raises(InputError, match="from 0 to 0"):
+        given.predict(x, level=1)

@@ -154,3 +154,20 @@ def test_spherical_batches_stay_on_the_sphere(device):
         for batch in batches(x):
             model.partial_fit(batch)
     np.testing.assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=1e-6)
+
+
+def test_centres_that_were_set_between_batches_are_gone_on_from():
+    x = mixture(300, dtype="float32")
+    kmeans = KMeans(5, random_state=0).partial_fit(x)
+    kmeans.cluster_centers_ = x[:5] + 100
+    kmeans.partial_fit(x[:20] + 100)
+    assert kmeans.counts_.sum() == 20
+    assert (kmeans.cluster_centers_ > 50).all()
+    steps = kmeans.n_steps_
+    assert kmeans.partial_fit(x).n_steps_ == steps + 1
+
+
+def test_centres_that_were_set_have_named_columns():
+    kmeans = KMeans(3)
+    kmeans.cluster_centers_ = mixture(3)
+    assert kmeans.get_feature_names_out().tolist() == ["kmeans0", "kmeans1", "kmeans2"]

@@ -131,3 +131,25 @@ def test_namespaces_show_public_names_only():
     for module in (ktfast.ops, ktfast.faiss_compat, ktfast.kmeans.faiss):
         assert dir(module) == sorted(module.__all__)
         assert all(getattr(module, name) is not None for name in module.__all__)
+
+
+@pytest.mark.parametrize("weight", [np.float32(2), np.int64(2), np.array(2.0)])
+def test_one_weight_of_numpy_counts_for_all_rows(weight):
+    x = mixture(100)
+    fits = [KMeans(4, random_state=0).fit(x, sample_weight=w) for w in (weight, 2.0)]
+    assert fits[0].inertia_ == fits[1].inertia_
+
+
+@pytest.mark.parametrize(
+    "weight", [np.ones(100, complex), [np.ones(40), np.ones(60)]], ids=["complex", "parts"]
+)
+def test_weights_of_another_kind_are_named(weight):
+    with pytest.raises(InputError, match=r"sample_weight must be None, one number or numbers"):
+        KMeans(4).fit(mixture(100), sample_weight=weight)
+
+
+@pytest.mark.skipif(torch is None, reason="torch is not installed")
+def test_a_device_of_torch_is_a_device():
+    x = mixture(100)
+    fits = [KMeans(4, random_state=0, device=d).fit(x) for d in (torch.device("cpu"), "cpu")]
+    assert fits[0].inertia_ == fits[1].inertia_

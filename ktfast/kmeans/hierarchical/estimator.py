@@ -399,10 +399,9 @@ class HierarchicalKMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def _at_level(self, labels: Any, level: int) -> Any:
         """Replace labels of the finest level by those of another level."""
-        if not (isinstance(level, int | np.integer) and 0 <= level < len(self.levels_)):
-            raise InputError(
-                f"level must be an integer from 0 to {len(self.levels_) - 1}, got {level!r}"
-            )
-        for above in self.levels_[1 : level + 1]:
+        levels = getattr(self, "levels_", [None])  # centres that the user set are one level
+        if not (isinstance(level, int | np.integer) and 0 <= level < len(levels)):
+            raise InputError(f"level must be an integer from 0 to {len(levels) - 1}, got {level!r}")
+        for above in levels[1 : level + 1]:
             labels = above.labels[labels]
         return labels
