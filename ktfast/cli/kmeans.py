@@ -121,8 +121,14 @@ def _check_out(out: Path, files: Sequence[Path]) -> None:
     for file in files:
         place = local_path(file)
         is_ours = (place / "manifest.json").is_file()  # a folder that `ktfast features` wrote
-        lists = [path for end in LIST_SUFFIXES if (path := place.with_suffix(end)).exists()]
-        check_apart(out, [file, *lists], (".npy",) if is_ours else PARQUET)
+        check_apart(out, [file], (".npy",) if is_ours else PARQUET)
+        if place.suffix == ".npy" and out.resolve() in [
+            place.with_suffix(end).resolve() for end in LIST_SUFFIXES
+        ]:
+            raise ConfigError(
+                f"{shown(out)} is, or would be read as, the list of paths of {shown(file)}; give "
+                "another name for the result"
+            )
 
 
 def _check_alike(stores: list[FeatureStore]) -> None:
