@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ktfast.cli.printing import print_line
 from ktfast.durable import check_place, replacing
-from ktfast.errors import ConfigError, shown
+from ktfast.errors import ConfigError, InputError, shown
 from ktfast.features.datasets import PARQUET, is_dataset
 from ktfast.features.files import LIST_SUFFIXES
 from ktfast.features.row_labels import check_label_file, write_labels
@@ -80,9 +80,10 @@ def kmeans(options: argparse.Namespace) -> int:
     from ktfast.kmeans import KMeans
 
     if options.device is not None and options.device.startswith("cuda"):
+        number = options.device.partition(":")[2]
         try:
-            open_device(int(options.device.partition(":")[2] or 0))
-        except (RuntimeError, ValueError) as error:
+            open_device(int(number) if number.isdecimal() else 0)
+        except (RuntimeError, InputError) as error:
             raise ConfigError(f"--device {options.device}: {error}") from error
     write = _writer(options.out)
     _check_out(options.out, options.files)

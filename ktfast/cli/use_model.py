@@ -64,7 +64,7 @@ def embed(options: argparse.Namespace) -> int:
     from ktfast.pipeline.embed_folder import embed_folder
     from ktfast.pipeline.image_model import load
 
-    check_apart(options.out, [options.photographs], (".parquet", ".npz"))
+    check_apart(options.out, [options.photographs], (".parquet",))
     model = load(options.model, options.stage, layer=options.layer, device=options.device)
     n = embed_folder(model, options.photographs, options.out, batch_size=options.batch_size)
     print_line(f"{options.out}: {n} vectors of {model.dim} values from layer {model.layer}")

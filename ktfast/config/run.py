@@ -136,7 +136,7 @@ def load_config(
     """
     values = {} if path is None else _read_toml(path)
     kinds = options()
-    for name, value in _dotted(overrides or {}):
+    for name, value in dotted(overrides or {}):
         *sections, leaf = name.split(".")
         table = values
         for section in sections:
@@ -149,7 +149,7 @@ def load_config(
     try:
         return parse_config(values)
     except ConfigError:
-        left_out = _leave_out(values, {name for name, _ in _dotted(overrides or {})})
+        left_out = _leave_out(values, {name for name, _ in dotted(overrides or {})})
         if not left_out:
             raise
     config = parse_config(values)
@@ -182,11 +182,11 @@ def _leave_out(values: dict[str, Any], given: Collection[str]) -> list[str]:
     return names
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of every option, also in nested mappings."""
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every entry of nested mappings."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -173,12 +173,12 @@ def _lance(place: str, needs_paths: bool) -> Dataset:
     return Dataset([rows], [ids], lambda: [str(source.version), *files])
 
 
+# --- Parquet --------------------------------------------------------------------------------------
 def ids_of_file(path: str | os.PathLike[str]) -> list[RowIds]:
     """Names of the rows of one Parquet file."""
     return _parquet(stored_files(path, PARQUET), needs_paths=False).ids
 
 
-# --- Parquet --------------------------------------------------------------------------------------
 def _parquet(files: list[StoredFile], needs_paths: bool) -> Dataset:
     """Open Parquet files with the same columns."""
     if problem_of("pyarrow.parquet") is not None:

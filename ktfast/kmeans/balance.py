@@ -73,8 +73,8 @@ def bounded_labels(
     Notes
     -----
     The prices maximise the dual problem, one price after the other. For 300 to 1,000 handwritten
-    digits and 10 to 100 clusters, the total was at most 1.4 % above the least one. For groups of
-    very unequal sizes and equal clusters, it was up to 2.8 times the least one.
+    digits and 10 to 100 clusters, the total was at most 1.4 % above the least one. For equal
+    clusters of groups of very unequal sizes, the total can be more than twice the least one.
     """
     labels, _ = nearest_centers(rows, centers)
     counts = np.bincount(labels, minlength=len(centers))

@@ -74,8 +74,9 @@ def named_part(given: Any) -> Any:
     InputError
         Two parts name other columns, or the same columns in another order.
     """
-    parts = _parts(given, "X")
-    named = [(i, part) for i, part in enumerate(parts or ()) if hasattr(part, "columns")]
+    if not isinstance(given, Sequence) or isinstance(given, _NO_SEQUENCES):
+        return given
+    named = [(i, part) for i, part in enumerate(given) if hasattr(part, "columns")]
     if not named:
         return given
     first = list(named[0][1].columns)

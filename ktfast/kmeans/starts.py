@@ -67,18 +67,20 @@ def start_state(
             "the estimator"
         )
     random_state = check_random_state(estimator.random_state)
-    if hasattr(estimator, "_batches"):
-        state: MiniBatchState = estimator._batches
-        if np.array_equal(host_matrix(estimator.cluster_centers_, "init"), state.centers):
-            return state.scaled(rows.exponent)
-        centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
-        return MiniBatchState(centers, centers * 0, np.zeros(len(centers)), state.random_state)
-    if hasattr(estimator, "cluster_centers_"):
-        centers = given_centers(rows, estimator.cluster_centers_, estimator.n_clusters)
-        # Centres that the user stored without a fit have no weight yet.
-        counts = np.array(getattr(estimator, "counts_", np.zeros(estimator.n_clusters)))
-    else:
+    stored = getattr(estimator, "cluster_centers_", None)
+    if stored is None:
         progress = Progress(estimator.max_iter, estimator.verbose)
         centers = start_centers(estimator, X, rows, weight, moments, random_state, progress)
         counts = np.zeros(estimator.n_clusters)
+    elif hasattr(estimator, "_batches"):
+        state: MiniBatchState = estimator._batches
+        if np.array_equal(host_matrix(stored, "cluster_centers_"), state.centers):
+            return state.scaled(rows.exponent)
+        random_state = state.random_state
+        centers = given_centers(rows, stored, estimator.n_clusters)
+        counts = np.zeros(estimator.n_clusters)
+    else:
+        centers = given_centers(rows, stored, estimator.n_clusters)
+        # Centres that the user stored without a fit have no weight yet.
+        counts = np.array(getattr(estimator, "counts_", np.zeros(estimator.n_clusters)))
     return MiniBatchState(centers, centers * counts[:, None], counts, random_state)

@@ -222,9 +222,9 @@ def detect(
         row = int(batches[0].rows[0])
         boxes = proposals.boxes(row)
         geometries = [view.geometry(row, 0) for view in scaled]
-        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        resized = np.stack([areas * view.scale_y * view.scale_x for view in geometries])
-        level = np.abs(resized - REGION_SIDE**2).argmin(0)
+        area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        areas = np.stack([area * view.scale_y * view.scale_x for view in geometries])
+        level = np.abs(areas - REGION_SIDE**2).argmin(0)
         parts = []
         for i, (batch, view) in enumerate(zip(batches, geometries, strict=True)):
             mine = boxes[level == i]

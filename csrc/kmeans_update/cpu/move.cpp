@@ -15,6 +15,8 @@
 namespace ktfast::cpu {
 namespace {
 
+// kmeans_ranges() reads all features of this many rows before it goes on, so that it reads the rows
+// in the order of the memory.
 constexpr int64_t kTaskRows = 64;
 // If there are at most kFewSums sums, every thread adds to sums of its own, which fit its
 // second-level cache. If there are several such threads, each gets at least kThreadRows rows.

@@ -10,7 +10,8 @@
 
 namespace ktfast::cpu {
 
-// A task sums at most this many features, and range() takes no more.
+// A task adds at most this many features of one cluster's rows, so that the sums stay in the
+// first-level cache. range() takes no more.
 constexpr int64_t kTaskFeatures = 256;
 
 struct SumKernels {

@@ -11,8 +11,6 @@
 namespace ktfast::cpu {
 namespace {
 
-// A task adds this many features of one cluster's rows. The sums stay in the first-level cache.
-
 // A stable counting sort: the rows of cluster k are order[starts[k]] .. order[starts[k + 1] - 1].
 void sort_by_label(const KmeansUpdateParams& p, int64_t* starts, int64_t* order) {
   std::fill_n(starts, p.n_clusters + 2, 0);

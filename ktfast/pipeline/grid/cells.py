@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ktfast.config import Config, FeaturesConfig, TransferConfig, load_config, options
-from ktfast.config.run import RECIPES
+from ktfast.config.run import RECIPES, dotted
 from ktfast.config.transfer import unused_by_objective
 from ktfast.errors import ConfigError, reading, shown
 from ktfast.readers import read_text
@@ -118,10 +118,10 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
         the run.
     """
     grid = _read(path)
-    base, given = grid.get("config"), _dotted(grid.get("options", {}))
+    base, given = grid.get("config"), dict(dotted(grid.get("options", {})))
     first = _objective_options(grid["objectives"][0]) if "objectives" in grid else {}
     start = _config(base, {**given, **first}, f"{shown(path)}: options")
-    teachers = {name: (_dotted(own), False) for name, own in _tables(grid, "teachers").items()}
+    teachers = {name: (dict(dotted(own)), False) for name, own in _tables(grid, "teachers").items()}
     if grid.get("controls", True):
         sources = {
             own.get("features.source", start.features.source) for own, _ in teachers.values()
@@ -140,7 +140,7 @@ def read_grid(path: Path, folder: Path) -> list[Cell]:
     for seed, (teacher, (own, control)), (student, target), (learnt, what, names) in products:
         names = {"teacher": teacher, "student": student, **names}
         name = f"{teacher}-{student}-{what}-seed{seed}"
-        values = {**given, **own, **_dotted(target), **learnt, "seed": seed}
+        values = {**given, **own, **dict(dotted(target)), **learnt, "seed": seed}
         untrained = control and teacher == "untrained"
         if untrained:
             values["features.weights"] = folder / "untrained" / _untrained_name(start, seed)
@@ -301,16 +301,6 @@ def _config(base: Any, values: Mapping[str, Any], place: str) -> Config:
         return load_config(base, values)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _dotted(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _file_name(name: str) -> str:

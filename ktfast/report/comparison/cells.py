@@ -5,18 +5,19 @@ table.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ktfast.config.run import dotted
 from ktfast.durable import sha256_json
 from ktfast.errors import DataError
 from ktfast.evaluation.json_values import mapping
 from ktfast.evaluation.results import Layers, by_model
 from ktfast.evaluation.voc_results import VocRow, VocSummary
-from ktfast.report.comparison.networks import Network, flat, network_of
+from ktfast.report.comparison.networks import Network, network_of
 from ktfast.report.reading import RunReader
 from ktfast.report.summaries import StageResult
 from ktfast.report.voc import PROTOCOLS, TESTS
@@ -171,8 +172,8 @@ def _probe_cells(run: RunReader, result: StageResult) -> Iterator[Cell]:
         "test images": result.inputs["test"],
         "labelled training images": result.inputs.get("train", ""),
         "measure": evaluation.metric,
-        **{f"evaluate.{name}": value for name, value in flat(fixed)},
-        **{f"probe {name}": value for name, value in flat(evaluation.protocol)},
+        **{f"evaluate.{name}": value for name, value in dotted(fixed)},
+        **{f"probe {name}": value for name, value in dotted(evaluation.protocol)},
     }
     place = result.made_from.get("test", "").removeprefix("prepare/") or "test"
     prepared = run.prepared().get(place)
@@ -184,9 +185,10 @@ def _probe_cells(run: RunReader, result: StageResult) -> Iterator[Cell]:
             measure: by_model(summary.get(f"{measure.partition('_')[0]}_held_out")).get(model, {})
             for measure in PROBES
         }
-        cell = _cell(run, "evaluate", model, result)
-        yield replace(
-            cell,
+        yield _cell(
+            run,
+            "evaluate",
+            model,
             protocol=protocol,
             images=images,
             scores={measure: layers for measure, layers in scores.items() if layers},
@@ -202,16 +204,18 @@ def _voc_cells(run: RunReader) -> Iterator[Cell]:
         if summary is None or result is None:
             continue
         for model, row in summary.models.items():
-            cell = _cell(run, stage, model, result)
             for test in (row, *row.tests.values()):
                 if test.score is None:
                     continue
                 layer = str(test.protocol.get("layer", ALL_LAYERS))
-                yield replace(
-                    cell,
+                yield _cell(
+                    run,
+                    stage,
+                    model,
                     protocol=_voc_protocol(protocol, summary, test, result),
                     images=summary.images.get("test"),
                     scores={protocol: {layer: test.score}},
+                    held_out={},
                 )
 
 
@@ -228,12 +232,23 @@ def _voc_protocol(
         "task": f"{protocol}{scales}",
         **{text: result.inputs[role] for role, text in names.items() if role in result.inputs},
         "measure": summary.measure,
-        **{f"voc.{protocol}.{name}": value for name, value in flat(fixed)},
+        **{f"voc.{protocol}.{name}": value for name, value in dotted(fixed)},
     }
 
 
-def _cell(run: RunReader, stage: str, model: str, result: StageResult) -> Cell:
-    """Describe a network that a stage has measured, without its scores."""
+def _cell(
+    run: RunReader,
+    stage: str,
+    model: str,
+    *,
+    protocol: dict[str, Any],
+    images: int | None,
+    scores: dict[str, Layers],
+    held_out: dict[str, Layers],
+) -> Cell:
+    """Describe what a finished stage has measured on a network."""
+    result = run.result(stage)
+    assert result is not None
     seed = result.settings.get("seed")
     return Cell(
         run=run,
@@ -241,9 +256,9 @@ def _cell(run: RunReader, stage: str, model: str, result: StageResult) -> Cell:
         model=model,
         seed=seed if isinstance(seed, int) else None,
         network=network_of(run, model, result),
-        protocol={},
-        images=None,
-        scores={},
-        held_out={},
+        protocol=protocol,
+        images=images,
+        scores=scores,
+        held_out=held_out,
         stale=run.stale().get(stage, ""),
     )

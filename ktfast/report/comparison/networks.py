@@ -5,13 +5,14 @@ names from a trained network gives every option and every input on which the net
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ktfast.config.run import dotted
 from ktfast.durable import read_sealed
 from ktfast.errors import DataError, reading, shown
 from ktfast.evaluation.json_values import mapping
@@ -112,7 +113,7 @@ class _Chain:
         self.seconds[stage] = result.seconds
         if stage == "transfer":
             self.settings["transfer.objective"] = "clusters"  # the only one of earlier versions
-        for name, value in flat(result.settings):
+        for name, value in dotted(result.settings):
             if name != "seed":
                 self.settings[_option(stage, name)] = value
         for name, fingerprint in result.inputs.items():
@@ -181,15 +182,6 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and the value of every entry of nested mappings."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _option(stage: str, name: str) -> str:

@@ -85,7 +85,7 @@ def separate(cells: Sequence[Cell], notes: list[str]) -> list[Part]:
     for cell in cells:
         found.setdefault(sha256_json(cell.protocol), []).append(cell)
     tasks = list(dict.fromkeys(cell.protocol["task"] for cell in cells))
-    tasks.sort(key=bool)
+    tasks.sort(key=bool)  # the probes, whose task is empty, first
     ordered = sorted(
         found.values(),
         key=lambda part: (

@@ -68,11 +68,9 @@ class Row:
     @property
     def role(self) -> str:
         """What the row is: "student", "control", "ceiling" or "trained on the true labels"."""
-        return (
-            "control"
-            if self.group.cells[0].network.control
-            else _ROLES.get(self.group.model, "student")
-        )
+        if self.group.cells[0].network.control:
+            return "control"
+        return _ROLES.get(self.group.model, "student")
 
 
 @dataclass(frozen=True)

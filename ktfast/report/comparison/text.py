@@ -10,8 +10,10 @@ from ktfast.report.comparison.table import Row, Table, short_count, short_time
 from ktfast.report.formats import duration
 
 WIDTH = 80
+# Widths of the columns rank, row, layer, score, difference, time and size. The first _LEFT columns
+# are aligned to the left.
 _WIDTHS = (4, 23, 9, 11, 19, 4, 4)
-_LEFT = 3  # columns that are aligned to the left
+_LEFT = 3
 
 
 def heading(part: Part, number: int, total: int) -> str:

@@ -37,8 +37,20 @@ constexpr int kVectors = kFewRows / kLanes;
   for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
-// Loads eight features of eight rows, less the mean, and writes the rows side by side into a column
-// of the panel. Adds the squares of the features to the sums of the rows.
+// Transposes eight features of eight rows, and writes the first `length` features as columns of the
+// panel. Adds the squares of the features to the sums of the rows.
+[[gnu::always_inline]] inline void store_square(__m256 v[8], int64_t length, float* column,
+                                                __m256& squares) {
+  transpose_8(v);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    if (i >= length) break;
+    squares = _mm256_fmadd_ps(v[i], v[i], squares);
+    _mm256_storeu_ps(column + i * kColumnWidth, v[i]);
+  }
+}
+
+// Loads eight features of eight rows, less the mean, and stores them.
 template <class T>
 [[gnu::always_inline]] inline void load_square(const T* x, int64_t stride, const float* mean,
                                                float* column, __m256& squares) {
@@ -46,12 +58,7 @@ template <class T>
   __m256 v[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) v[i] = shifted_8(x + i * stride, shift);
-  transpose_8(v);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    squares = _mm256_fmadd_ps(v[i], v[i], squares);
-    _mm256_storeu_ps(column + i * kColumnWidth, v[i]);
-  }
+  store_square(v, 8, column, squares);
 }
 
 // The same for fewer than eight features, or fewer than eight rows.
@@ -63,13 +70,7 @@ template <class T>
   for (int i = 0; i < 8; ++i) {
     v[i] = i < rows ? shifted_8(x + i * stride, mean, left) : _mm256_setzero_ps();
   }
-  transpose_8(v);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    if (i >= left) break;
-    squares = _mm256_fmadd_ps(v[i], v[i], squares);
-    _mm256_storeu_ps(column + i * kColumnWidth, v[i]);
-  }
+  store_square(v, left, column, squares);
 }
 
 template <class T>
