@@ -30,8 +30,9 @@ REMEDIES = (
 def match_rows(store: FeatureStore, images: ImageSource, folder: Path) -> FeatureStore:
     """Give the features of the images, in the order of the images.
 
-    Rows with paths are matched by path. The rows of a bare array have no paths. They are taken in
-    the order of the images if all common ways to list the folder give that order.
+    Rows with paths are matched by path. The rows of a feature folder that ktfast wrote are matched
+    by sample id, which is a hash of the path. The rows of a bare array have no paths. They are
+    taken in the order of the images if all common ways to list the folder give that order.
 
     Parameters
     ----------
@@ -45,8 +46,7 @@ def match_rows(store: FeatureStore, images: ImageSource, folder: Path) -> Featur
     Returns
     -------
     store : FeatureStore
-        One row per image, in the order of the images. A feature folder that ktfast wrote is
-        returned unchanged: its sample ids name the images, and `align` puts results in order.
+        One row per image, in the order of the images.
 
     Raises
     ------
@@ -59,8 +59,10 @@ def match_rows(store: FeatureStore, images: ImageSource, folder: Path) -> Featur
     elif np.array_equal(store.sample_ids, np.arange(store.n)):
         _check_order(store, images, folder)
         rows = np.arange(store.n)
-    else:
+    elif np.array_equal(store.sample_ids, images.sample_ids):
         return store
+    else:
+        rows = _rows_of_ids(store, images)
     return SelectedRows(store, rows, images.sample_ids)
 
 
@@ -88,19 +90,7 @@ def align(values: Array, store: FeatureStore, images: ImageSource) -> Array:
     """
     if np.array_equal(store.sample_ids, images.sample_ids):
         return values
-    order = np.argsort(store.sample_ids)
-    place = np.searchsorted(store.sample_ids[order], images.sample_ids)
-    found = order[np.minimum(place, store.n - 1)]
-    missing = np.flatnonzero(store.sample_ids[found] != images.sample_ids)
-    if len(missing):
-        raise DataError(
-            f"the features in {shown(store.path)} ({store.n} rows) lack {len(missing)} of the "
-            f"{images.n} images: {_examples([images.paths[row] for row in missing[:4]])}; extract "
-            "the features of these images"
-        )
-    if store.n > images.n:
-        logger.info("%s: %d rows belong to no image", shown(store.path), store.n - images.n)
-    return values[found]
+    return values[_rows_of_ids(store, images)]
 
 
 class SelectedRows(FeatureStore):
@@ -136,6 +126,23 @@ class SelectedRows(FeatureStore):
         if not isinstance(rows, slice):
             rows = np.asarray(rows, np.int64)
         return self._store.read(self._rows[rows])
+
+
+def _rows_of_ids(store: FeatureStore, images: ImageSource) -> npt.NDArray[np.int64]:
+    """Row of each image in a store whose sample ids name the images, int64 [images.n]."""
+    order = np.argsort(store.sample_ids)
+    place = np.searchsorted(store.sample_ids[order], images.sample_ids)
+    found = order[np.minimum(place, store.n - 1)]
+    missing = np.flatnonzero(store.sample_ids[found] != images.sample_ids)
+    if len(missing):
+        raise DataError(
+            f"the features in {shown(store.path)} ({store.n} rows) lack {len(missing)} of the "
+            f"{images.n} images: {_examples([images.paths[row] for row in missing[:4]])}; extract "
+            "the features of these images"
+        )
+    if store.n > images.n:
+        logger.info("%s: %d rows belong to no image", shown(store.path), store.n - images.n)
+    return found
 
 
 def _rows_of_images(

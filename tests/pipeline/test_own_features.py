@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ktfast.cli.main import main
+from ktfast.features.store import FeatureStore
 from ktfast.images.source import PreparedSet
 from ktfast.kmeans.progress import Progress
 from support.tiny_recipe import TINY
@@ -110,3 +111,61 @@ def test_features_may_be_made_from_prepared_images(command, tmp_path):
         file, features=embed([(path.split("/")[0], 0) for path in images.paths]), paths=images.paths
     )
     assert main(["cluster", "--run", str(tmp_path / "run"), *options]) == 0
+
+
+@pytest.fixture
+def other_run(command, tmp_path):
+    """HOG features that another run has extracted from more photographs than `command` clusters."""
+    for folder, numbers in (("more", range(9)), ("images", range(6))):
+        for name in CLASSES:
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            for k in numbers:
+                pixels = np.random.default_rng([CLASSES.index(name), k]).integers(
+                    0, 256, (90, 90, 3)
+                )
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / name / f"{k}.png")
+    options = ["--features.source", "hog", "--config", str(tmp_path / "tiny.toml")]
+    options += ["--run", str(tmp_path / "other"), "--data.pretext", str(tmp_path / "more")]
+    assert main(["prepare", *options]) == 0
+    assert main(["features", *options]) == 0
+    return tmp_path / "other/features/pretext"
+
+
+@pytest.mark.parametrize("option", ["none", "l2", "pca-l2"])
+def test_a_feature_folder_of_more_images_gives_the_clusters_of_the_runs_images(
+    option, command, other_run, tmp_path
+):
+    store = FeatureStore.open(other_run)
+    paths = (other_run / "paths.csv").read_text().splitlines()[1:]
+    np.savez(tmp_path / "x.npz", features=store.read(slice(None)), paths=paths)
+    command += ["--cluster.normalize", option, "--redo", "cluster", "--cluster.pca", "4"]
+    stored = []
+    for features in (tmp_path / "x.npz", other_run):
+        assert main([*command, "--features", str(features)]) == 0
+        files = ("labels.npz", "centers.npy", "transform.npz")
+        stored.append([(tmp_path / "run/cluster" / name).read_bytes() for name in files])
+    assert stored[0] == stored[1]
+
+
+def test_a_normalised_feature_folder_of_more_images_is_cut_to_the_runs_images(
+    command, other_run, tmp_path
+):
+    options = [*("--run", str(tmp_path / "other")), *("--data.pretext", str(tmp_path / "more"))]
+    options += ["--features.normalized", "true", "--cluster.normalize", "l2", "--redo", "features"]
+    options += ["--config", str(tmp_path / "other/config.toml")]
+    assert main(["features", *options]) == 0
+    command += ["--cluster.normalize", "l2", "--cluster.n_clusters", "18"]
+    assert main([*command, "--features", str(other_run)]) == 0
+    result = json.loads((tmp_path / "run/cluster/result.json").read_text())
+    assert result["summary"]["used"] == 18  # each image is a cluster of its own
+
+
+def test_features_of_other_photographs_with_equal_paths_are_refused(
+    command, other_run, tmp_path, capsys
+):
+    Image.new("RGB", (90, 90)).save(tmp_path / "images/cat/0.png")
+    assert main([*command, "--features", str(other_run)]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"cat/0.png of {tmp_path / 'more'} is another file than cat/0.png of" in message
+    assert "1 of 18 photographs differ" in message
+    assert not (tmp_path / "run/cluster").exists()

@@ -244,14 +244,14 @@ def _rows(
     process.
     """
     ranks = run.team.ranks
-    if ranks.size == 1 and "normalize" in store.meta:
-        return store.shards
     blocks = -(-store.n // BLOCK_ROWS)
     first, end = (
         min(store.n, blocks * i // ranks.size * BLOCK_ROWS) for i in (ranks.rank, ranks.rank + 1)
     )
     if "normalize" in store.meta:
-        return store.between(first, end)
+        if not isinstance(store, SelectedRows):
+            return store.between(first, end)
+        transform = FeatureTransform("none")
     budget = int(run.config.data.memory_budget_gb * 1e9)
     if ranks.size > 1:
         store = SelectedRows(store, np.arange(first, end), store.sample_ids[first:end])

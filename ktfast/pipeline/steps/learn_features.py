@@ -16,7 +16,7 @@ from torch import nn
 
 from ktfast.errors import ConfigError, DataError, shown
 from ktfast.features.covariance import MOST_FEATURES
-from ktfast.features.matching import SelectedRows, align, match_rows
+from ktfast.features.matching import match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import BLOCK_ROWS, FeatureTransform
 from ktfast.images.source import PreparedSet
@@ -155,8 +155,6 @@ def _features(run: RunFolder, role: str, images: PreparedSet) -> FeatureStore:
         path = feature_folders(run)[1]
     store = FeatureStore.open(path, verify=True)
     store = match_rows(store, images, run.config.data.folders()[role])
-    rows = align(np.arange(store.n), store, images)
-    store = SelectedRows(store, rows, images.sample_ids)
     for start in range(0, store.n, BLOCK_ROWS):
         finite = np.isfinite(store.read(slice(start, start + BLOCK_ROWS))).all(1)
         if not finite.all():

@@ -25,7 +25,7 @@ from ktfast.evaluation.unlabelled import (
     shared_neighbours,
 )
 from ktfast.evaluation.unlabelled_result import Pair, UnlabelledMeasures
-from ktfast.features.matching import align, match_rows
+from ktfast.features.matching import match_rows
 from ktfast.features.store import FeatureStore
 from ktfast.features.transform import FeatureTransform
 from ktfast.images.augment import center_crop, normalize_images
@@ -170,7 +170,7 @@ def _teacher_features(
     """Features of some images as K-means saw them, float32 [m, d]."""
     store = FeatureStore.open(feature_folders(run)[1], verify=True)
     store = match_rows(store, images, run.config.data.folders()["transfer"])
-    features = store.read(align(np.arange(store.n), store, images)[rows])
+    features = store.read(rows)
     if "normalize" in store.meta:
         return features.astype(np.float32)
     return FeatureTransform.load(run.artifact("cluster", "transform.npz")).apply(features)
