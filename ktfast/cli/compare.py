@@ -7,6 +7,8 @@ from typing import Any
 
 from ktfast.cli.printing import print_line
 from ktfast.errors import ConfigError
+from ktfast.pipeline.stage_names import PARTS, STAGES
+from ktfast.remote import argument_path
 
 OUT = Path("comparison")
 """Folder for the tables if the command line names no folder."""
@@ -30,11 +32,12 @@ def add_commands(
     text = "set runs side by side, with spread over seeds and paired differences"
     compare = commands.add_parser("compare", help=text, description=text, allow_abbrev=False)
     compare.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN",
+        "runs", nargs="+", type=argument_path, metavar="RUN",
         help="run folders; or one grid, whose runs are made first: a TOML file, or the name of a "
         "grid that ktfast ships, such as rows_tiny",
     )  # fmt: skip
     _add_table_options(compare, f"{OUT}, or runs/NAME for the grid NAME.toml")
+    add_redo(compare, "remove the results of this stage in every run of a grid, and run it again")
     compare.add_argument(
         "--trust-source",
         action="store_true",
@@ -49,6 +52,8 @@ def add_commands(
         "[--OPTION VALUE ...]",
         help=text,
         description=f"{text}; what the runs have in common is made once",
+        epilog="Every option of the configuration may be given, too, for all runs: see "
+        "`ktfast run --help`.",
         allow_abbrev=False,
     )
     sweep.add_argument(
@@ -56,18 +61,32 @@ def add_commands(
         help="an option and its values, such as cluster.n_clusters=500,1000,2000; repeat the "
         "argument to vary several options",
     )  # fmt: skip
-    sweep.add_argument("--config", type=Path, help="TOML file, or the name of a recipe")
+    sweep.add_argument("--config", type=argument_path, help="TOML file, or the name of a recipe")
     sweep.add_argument("--trust-source", action="store_true", help="as for ktfast run")
+    add_redo(sweep, "remove the results of this stage in every run, and run it again")
     _add_table_options(sweep, None)
     if chosen == "sweep":
         add_options(sweep, "sweep")
     sweep.set_defaults(command="sweep")
 
 
+def add_redo(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the flag ``--redo STAGE``, which may be given several times."""
+    stages = [*STAGES, *PARTS]
+    parser.add_argument(
+        "--redo",
+        choices=stages,
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help=f"{text}; may be given several times; one of {', '.join(stages)}",
+    )
+
+
 def _add_table_options(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
         "--out",
-        type=Path,
+        type=argument_path,
         required=default is None,
         help="folder of the tables and of new runs" + (f" (default: {default})" if default else ""),
     )
@@ -91,6 +110,11 @@ def compare(options: argparse.Namespace) -> int:
     runs = [shipped_grid(path) for path in options.runs]
     grids = [path for path in runs if path.suffix == ".toml"]
     if not grids:
+        if options.redo:
+            raise ConfigError(
+                "--redo is for the runs of a grid; for a run folder: ktfast run --run RUN --redo "
+                f"{options.redo[0]}"
+            )
         return show(runs, options.out or OUT, options.layer, options.measure)
     if len(runs) > 1:
         raise ConfigError(
@@ -123,6 +147,13 @@ def sweep(options: argparse.Namespace, given: Mapping[str, str]) -> int:
         name, sign, values = text.partition("=")
         if not sign or not all(values.split(",")):
             raise ConfigError(f"--vary {text}: expected NAME=VALUE,VALUE,...")
+        if name in varied:
+            together = ",".join([*varied[name], values])
+            raise ConfigError(f"--vary names {name} twice; give --vary {name}={together}")
+        if name in given:
+            raise ConfigError(
+                f"{name} is given as --{name} and as --vary {name}; give one of the two"
+            )
         varied[name] = values.split(",")
     cells = sweep_cells(options.config, given, varied)
     named = {*given, *varied}
@@ -133,7 +164,7 @@ def sweep(options: argparse.Namespace, given: Mapping[str, str]) -> int:
 def _run_and_show(cells: Sequence[Any], out: Path, options: argparse.Namespace) -> int:
     from ktfast.pipeline.grid.run_cells import run_cells
 
-    made = run_cells(cells, out, trust_source=options.trust_source)
+    made = run_cells(cells, out, trust_source=options.trust_source, redo=options.redo)
     if not made.folders:
         raise ConfigError(f"no run could be made. {made.failures[0]}")
     show(made.folders, out, options.layer, options.measure, made.failures)

@@ -21,6 +21,7 @@ from ktfast.pipeline.environment import resolve_device
 from ktfast.pipeline.halves import check_halves, check_voc_halves
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.steps.fine_tune_voc import check_protocol, open_proposals, open_sets
+from ktfast.pipeline.steps.foreign_features import check_photographs
 from ktfast.pipeline.steps.image_sets import open_set, set_name
 from ktfast.pipeline.steps.inspect_voc import inspect_voc
 from ktfast.pipeline.steps.labelled_sets import LabelledSet, labelled_sets
@@ -95,7 +96,7 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             computing_dtype(section.training.precision, device)
     with torch.device("meta"):
         if all_of_it or {"pretext", "features", "cluster"} & set(stages):
-            _check_teacher(run, sets)
+            _check_teacher(run)
         if all_of_it or {"transfer", "evaluate"} & set(stages):
             _check_target(run, stages)
     if all_of_it or "pretext" in stages:
@@ -108,6 +109,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             check_probe_memory(run, stages)
     if all_of_it or "voc" in stages:
         _check_voc(run, device)
+    if prepared and "transfer" in sets and {"cluster", "transfer"} & set(stages):
+        check_photographs(run)
     if prepared and "transfer" in sets and (all_of_it or "transfer" in stages):
         check_learnt_features(run)
     if prepared and "pretext" in sets and (all_of_it or "pretext" in stages):
@@ -155,6 +158,11 @@ def _check_images(run: RunFolder, sets: Sets) -> None:
             f"{sets['cluster'].n} images of {config.data.folders()['cluster']}; give fewer "
             "clusters or more images"
         )
+    if _uses_pca(config) and "cluster" in sets and sets["cluster"].n < config.cluster.pca:
+        raise ConfigError(
+            f"cluster.pca {config.cluster.pca} is more than the {sets['cluster'].n} images of "
+            f"{config.data.folders()['cluster']}; give fewer dimensions or more images"
+        )
 
 
 def _check_measures(config: Config, images: ImageIndex | PreparedSet) -> None:
@@ -201,8 +209,13 @@ def check_networks(run: RunFolder) -> None:
         An option of a network is impossible.
     """
     check_source(run.config)
+    weights = run.config.features.weights
     with torch.device("meta"):
-        _check_task(run)
+        # A grid makes the file of an untrained network's weights when its run begins.
+        if weights is None or weights.is_file():
+            _check_teacher(run)
+        else:
+            _check_task(run)
         _check_target(run, ("transfer",))
 
 
@@ -213,7 +226,7 @@ def _check_task(run: RunFolder) -> None:
         build_pretext(pretext_trunk(config.pretext), config.pretext, seed=config.seed)
 
 
-def _check_teacher(run: RunFolder, sets: Sets) -> None:
+def _check_teacher(run: RunFolder) -> None:
     """Check the network of the pretext task, and its layers whose features are clustered."""
     config = run.config
     parts = [part for part in config.features.teachers if part.kind == "pretext"]
@@ -224,10 +237,10 @@ def _check_teacher(run: RunFolder, sets: Sets) -> None:
     _check_task(run)
     for part, crop in zip(config.features.teachers, teacher_crops(config), strict=True):
         if part in parts:
-            _check_trunk(config, sets, teacher_trunk(config, part.layer), part.layer, crop)
+            _check_trunk(config, teacher_trunk(config, part.layer), part.layer, crop)
 
 
-def _check_trunk(config: Config, sets: Sets, trunk: Trunk, layer: str, crop: int) -> None:
+def _check_trunk(config: Config, trunk: Trunk, layer: str, crop: int) -> None:
     """Check that a layer of a trunk has a map for the crop, and as many numbers as PCA keeps."""
     layer = layer or config.features.layer or trunk.layers[-1]
     if trunk.features.side(crop, layer) < 1:
@@ -237,14 +250,18 @@ def _check_trunk(config: Config, sets: Sets, trunk: Trunk, layer: str, crop: int
         )
     if len(config.features.teachers) > 1:
         return
-    limit = trunk.channels[layer] * config.features.pool**2
-    limit = min(limit, sets["cluster"].n) if "cluster" in sets else limit
-    asked = needs_clusters(config) or config.features.normalized
-    if asked and config.cluster.normalize.startswith("pca") and config.cluster.pca > limit:
+    dim = trunk.channels[layer] * config.features.pool**2
+    if _uses_pca(config) and config.cluster.pca > dim:
         raise ConfigError(
-            f"cluster.pca {config.cluster.pca} is more than {limit}, the smaller of the features' "
-            f"dimensions and the number of images; give at most {limit}"
+            f"cluster.pca {config.cluster.pca} is more than the {dim} features of layer {layer}; "
+            f"give at most {dim}"
         )
+
+
+def _uses_pca(config: Config) -> bool:
+    """Say whether the run fits a PCA."""
+    asked = needs_clusters(config) or config.features.normalized
+    return asked and config.cluster.normalize.startswith("pca")
 
 
 def _check_target(run: RunFolder, stages: Collection[str]) -> None:

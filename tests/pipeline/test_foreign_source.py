@@ -63,6 +63,7 @@ def test_a_sweep_runs_no_code_that_a_file_names(place, capsys):
     )
     (place / "tiny.toml").write_text(recipe)
     command = ["sweep", "--vary", "features.source=pretext,hog", "--out", "sweep"]
+    command += ["--data.test", "photos"]
     assert main([*command, "--config", "tiny.toml"]) == 2
     assert "would run code of" in capsys.readouterr().err
     assert not (place / "ran").exists()

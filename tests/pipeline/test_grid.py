@@ -378,6 +378,11 @@ def test_a_sweep_prepares_and_extracts_once(tmp_path, photographs):
             "tile_size 24 is too small for",
         ),
         ('evaluate.layers = ["conv9"]', r"evaluate\.layers: 'conv9' is unknown"),
+        ('features.layer = "conv9"', r"features\.layer 'conv9' is unknown"),
+        (
+            'features.pool = 1\ncluster.normalize = "pca-l2"\ncluster.pca = 999',
+            r"cluster\.pca 999 is more than the",
+        ),
     ],
 )
 def test_an_impossible_run_is_refused_before_the_first_run(tmp_path, options, problem):
@@ -399,3 +404,40 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(tmp_path, photographs, 
     shown = " ".join(capsys.readouterr().out.split())
     assert "n_clusters-500 could not be run" in shown
     assert "random weights" in shown
+
+
+def test_runs_that_could_not_be_compared_are_refused_before_the_first_run(tmp_path, photographs):
+    command = ["sweep", "--vary", "cluster.n_clusters=2,3", "--out", str(tmp_path / "out")]
+    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
+    command += ["--data.pretext", str(photographs / "train")]
+    assert main(command) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--vary", "seed=0,1", "--vary", "seed=2"], "give --vary seed=0,1,2"),
+        (["--vary", "seed=0,1", "--seed", "2"], "seed is given as --seed and as --vary seed"),
+    ],
+)
+def test_an_option_that_a_sweep_is_given_twice_is_refused(words, message, tmp_path, capsys):
+    assert main(["sweep", *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_redoes_a_stage_in_every_run(tmp_path, photographs, capsys):
+    out = tmp_path / "out"
+    command = ["sweep", "--vary", "cluster.n_clusters=2,3", "--out", str(out)]
+    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
+    command += ["--data.pretext", str(photographs / "train")]
+    command += ["--data.test", str(photographs / "test"), "--evaluate.baselines", "random"]
+    assert main(command) == 0
+    command += ["--cluster.max_iter", "1"]
+    assert main(command) == 2
+    assert "(--redo cluster on the command line)" in capsys.readouterr().err
+    assert main([*command, "--redo", "cluster", "--redo", "transfer", "--redo", "evaluate"]) == 0
+    recorded = [json.loads(p.read_text()) for p in out.glob("runs/*/cluster/result.json")]
+    assert [result["config"]["max_iter"] for result in recorded] == [1, 1]
+    assert main(["compare", str(out / "runs/n_clusters-2"), "--redo", "cluster"]) == 2

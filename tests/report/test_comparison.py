@@ -374,3 +374,52 @@ def test_a_damaged_weight_file_is_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"weights\.safetensors"):
             tensor_shapes(path)
+
+
+def test_rows_that_lack_the_layer_are_named(tmp_path):
+    folders = runs(tmp_path, {}, {"source": "hog"})
+    path = folders[1] / "evaluate/result.json"
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    for name in ("linear", "linear_top1", "knn"):
+        for layers in result["summary"].get(name, {}).values():
+            layers.pop("conv1", None)
+    write_sealed(path, result)
+    text = " ".join(" ".join(compare_runs(folders, layer="conv1").lines()).split())
+    assert "Left out, because a run lacks the measure or the layer: hog." in text
+
+
+def test_a_folder_that_is_no_run_is_left_out_with_a_note(tmp_path):
+    (tmp_path / "failed").mkdir()
+    comparison = compare_runs([*runs(tmp_path, {}), tmp_path / "failed"])
+    assert any("failed is no run folder" in note for note in comparison.notes)
+    assert len(comparison.parts) == 1
+    with pytest.raises(DataError, match="there is no run folder"):
+        compare_runs([*runs(tmp_path / "more", {}), tmp_path / "absent"])
+
+
+def test_equal_runs_that_were_probed_at_other_layers_are_told_apart(tmp_path):
+    folders = runs(tmp_path, {}, {})
+    path = folders[1] / "evaluate/result.json"
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    for layers in result["summary"]["linear"].values():
+        layers.pop("conv1", None)
+    write_sealed(path, result)
+    notes = " ".join(compare_runs(folders).notes)
+    assert "the same seed 0, and was probed at other layers." in notes
+
+
+@pytest.mark.parametrize("change", [{"shots": [1]}, {"samples": 3}, {"train": "photographs"}])
+def test_choices_and_names_do_not_part_runs_on_pascal_voc(tmp_path, change):
+    folders = runs(
+        tmp_path,
+        {"detection": {"training": 0.4}},
+        {"source": "hog", "detection": {"training": 0.2}},
+    )
+    path = folders[1] / "voc/detection/result.json"
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    result["config"] |= change
+    write_sealed(path, result)
+    assert [len(c.part.groups) for c in compare_runs(folders).parts if c.part.task] == [2]

@@ -1,19 +1,20 @@
 """Do the runs of a grid in run folders below one folder. The runs share their common results."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ktfast.durable import write_sealed
-from ktfast.errors import InputError, shown
+from ktfast.errors import ConfigError, InputError, shown
 from ktfast.models import initialize
 from ktfast.pipeline.feasibility import check_networks
 from ktfast.pipeline.grid.cells import Cell
 from ktfast.pipeline.run_folder import RunFolder
 from ktfast.pipeline.runner import run
+from ktfast.pipeline.steps.labelled_sets import labelled_sets
 from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
 from ktfast.report.comparison.networks import ROW
 
@@ -32,14 +33,16 @@ class GridResult:
     folders : list of Path
         Run folders of the finished cells.
     failures : list of str
-        One sentence for each cell that could not be run.
+        One sentence for the cells that could not be run for one reason.
     """
 
     folders: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> GridResult:
+def run_cells(
+    cells: Sequence[Cell], folder: Path, *, trust_source: bool, redo: Collection[str] = ()
+) -> GridResult:
     """Run every cell that is not finished yet.
 
     If the options or inputs of a cell are wrong, the other cells still run.
@@ -53,6 +56,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> Gri
     trust_source : bool
         Whether the functions and classes that `features.source` and `pretext.task` name may be
         imported and called.
+    redo : collection of str
+        Stages whose results are removed in every run and made again.
 
     Returns
     -------
@@ -62,14 +67,21 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> Gri
     Raises
     ------
     InputError
-        `folder` is a file, or the teacher or a network of a cell is impossible.
+        `folder` is a file, the teacher or a network of a cell is impossible, or no run would have a
+        score to compare.
     """
     for cell in cells:
         try:
             check_networks(RunFolder(folder / RUNS / cell.name, cell.config, trust_source))
         except InputError as error:
             raise type(error)(f"{cell.name}: {error}") from error
+    if not any(labelled_sets(cell.config) or cell.config.voc.protocols() for cell in cells):
+        raise ConfigError(
+            "the runs could not be compared, because none has labelled test images or a folder of "
+            "PASCAL VOC; give data.test"
+        )
     result = GridResult()
+    failed: dict[str, list[str]] = {}  # names of the cells by the problem
     for number, cell in enumerate(cells, 1):
         place = folder / RUNS / cell.name
         logger.info("run %d of %d: %s", number, len(cells), shown(place))
@@ -82,12 +94,15 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, trust_source: bool) -> Gri
         try:
             if cell.untrained:
                 _make_untrained(cell)
-            run(cell.config, place, trust_source=trust_source, shared=folder / SHARED)
+            run(cell.config, place, trust_source=trust_source, shared=folder / SHARED, redo=redo)
         except InputError as error:
             logger.error("%s: %s", cell.name, error)
-            result.failures.append(f"{cell.name} could not be run: {error}.")
+            failed.setdefault(str(error), []).append(cell.name)
         else:
             result.folders.append(place)
+    for problem, names in failed.items():
+        more = f" and {len(names) - 1} other runs" if len(names) > 1 else ""
+        result.failures.append(f"{names[0]}{more} could not be run: {problem}.")
     return result
 
 

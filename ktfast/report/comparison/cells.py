@@ -45,8 +45,9 @@ _CHOICES = {"seed", "layers", "baselines", "random_clusters", "label_fractions",
 _CHOICES |= {"label_counts", "label_draws", "protocols", "teacher"}
 _CHOICES |= {"fine_tune", "fine_tune_epochs", "fine_tune_rate"}
 _CHOICES |= {"retrain_epochs", "headline", "unlabelled", "pretext", "features", "cluster"}
-# Options of the stage voc that do not change how a network is trained and tested.
-_VOC_CHOICES = {"seed", "models", "target", "tests"}
+# Options of the stage voc that do not change how a network is trained and tested. The photographs
+# of an image set are compared, and not the name of the set.
+_VOC_CHOICES = {"seed", "models", "target", "tests", "train", "test", "shots", "samples"}
 
 
 @dataclass(frozen=True)

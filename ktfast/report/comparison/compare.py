@@ -86,8 +86,8 @@ def compare_runs(
     Parameters
     ----------
     folders : sequence of path
-        Run folders with a finished stage evaluate or voc. A folder that lacks both stages is left
-        out, with a note.
+        Run folders with a finished stage evaluate or voc. A folder that lacks both stages, or is no
+        run folder, is left out, with a note.
     layer : str, optional
         Layer whose accuracy is shown. None: for each row the layer with the highest accuracy on
         held-out training images.
@@ -102,15 +102,18 @@ def compare_runs(
     Raises
     ------
     InputError
-        No folder holds a finished stage evaluate or voc, a folder is no run folder, or no network
-        was probed at the layer.
+        No folder holds a finished stage evaluate or voc, a folder does not exist, or no network was
+        probed at the layer.
     """
     found: list[str] = list(notes)
     cells: list[Cell] = []
-    readers = [RunReader(Path(folder)) for folder in dict.fromkeys(map(_absolute, folders))]
-    for reader in readers:
+    readers: list[RunReader] = []
+    for folder in dict.fromkeys(map(_absolute, folders)):
+        if not Path(folder).is_dir():
+            raise DataError(f"there is no run folder {shown(folder)}; give the folder of a run")
         try:
-            cells += read_cells(reader)
+            readers.append(RunReader(Path(folder)))
+            cells += read_cells(readers[-1])
         except DataError as error:
             found.append(f"{error}.")
     if not cells:

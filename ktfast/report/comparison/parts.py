@@ -126,16 +126,28 @@ def _groups(cells: Sequence[Cell], everything: Sequence[Cell], notes: list[str])
         if (other := seeds.setdefault(token, cell)) is cell:
             continue
         if cell.model == "transfer" or other.scores != cell.scores:
+            task = f" on PASCAL VOC {cell.protocol['task']}" if cell.protocol["task"] else ""
             notes.append(
-                f"{_model_name(cell.model)} of {cell.run.folder} is left out: {other.run.folder} "
-                f"has the same options and the same seed {cell.seed}"
-                + (", and other accuracies." if other.scores != cell.scores else ".")
+                f"{_model_name(cell.model)} of {cell.run.folder}{task} is left out: "
+                f"{other.run.folder} has the same options and the same seed "
+                f"{cell.seed}{_contrast(cell, other)}."
             )
     found = [list(seeds.values()) for seeds in rows.values()]
     return [
         Group(name, row[0].model, sorted(row, key=lambda cell: cell.seed or 0))
         for name, row in zip(_row_names(found, everything), found, strict=True)
     ]
+
+
+def _contrast(cell: Cell, other: Cell) -> str:
+    """Say how the scores of two networks with equal options and seeds differ."""
+    if cell.scores == other.scores:
+        return ""
+    for measure in cell.scores.keys() & other.scores.keys():
+        ours, theirs = cell.scores[measure], other.scores[measure]
+        if any(ours[layer] != theirs[layer] for layer in ours.keys() & theirs.keys()):
+            return ", and other accuracies"
+    return ", and was probed at other layers"
 
 
 def _row_names(rows: Sequence[list[Cell]], everything: Sequence[Cell]) -> list[str]:

@@ -89,6 +89,8 @@ class Table:
         The rows by descending mean; stale rows at the end.
     differences : list of tuple
         Names of two rows and their difference, for all rows whose seeds or images can be paired.
+    left_out : list of str
+        Names of the rows of the part that lack the measure, or the layer that was asked for.
     """
 
     measure: str
@@ -96,6 +98,7 @@ class Table:
     layers: str
     rows: list[Row]
     differences: list[tuple[str, str, Interval]]
+    left_out: list[str]
 
     @property
     def unit(self) -> str:
@@ -123,11 +126,13 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
         None if no row has the measure.
     """
     choose, rule = _layer_rule(part, measure, layer)
-    rows = []
+    rows, left_out = [], []
     for group in part.groups:
         chosen = choose(group)
         if chosen and all(chosen in cell.scores.get(measure, {}) for cell in group.cells):
             rows.append(_row(group, measure, chosen))
+        else:
+            left_out.append(group.name)
     if not rows:
         return None
     rows.sort(key=lambda row: (bool(row.group.stale), -row.mean))
@@ -147,6 +152,7 @@ def table_of(part: Part, measure: str, layer: str | None = None) -> Table | None
             for b in fresh[number + 1 :]
             if (found := pairs.of(a, b)) is not None
         ],
+        left_out=left_out,
     )
 
 

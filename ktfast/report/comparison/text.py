@@ -98,6 +98,9 @@ def remarks(table: Table) -> list[str]:
         f"Measure: {table.title}." + (f" Layer: {table.layers}." if table.layers else ""),
         "±: standard deviation over n seeds.",
     ]
+    if table.left_out:
+        names = "; ".join(table.left_out)
+        lines.append(f"Left out, because a run lacks the measure or the layer: {names}.")
     if "seeds" in found:
         lines.append("Intervals of 95 % pair the accuracies of equal seeds (Student's t).")
     if "images" in found:
