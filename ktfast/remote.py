@@ -4,6 +4,7 @@ Object storage is read through the package fsspec, which has an implementation f
 such as s3fs for `s3://`.
 """
 
+import argparse
 import fnmatch
 import glob
 import os
@@ -22,6 +23,22 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 _FILE_URL = re.compile(r"^(file|local):/+")
 _RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+
+
+def argument_path(text: str) -> Path:
+    """Convert an argument of a command line to a path; for the parameter `type` of argparse.
+
+    A leading ~ is replaced by the home folder, as shells do not in `--run=~/runs`.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        The text is empty, as after a shell variable that is not set. Python would read it as the
+        current folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; give a file or folder")
+    return Path(os.path.expanduser(text))
 
 
 def url_of(path: str | os.PathLike[str]) -> str | None:

@@ -17,7 +17,17 @@ CSRC = ROOT / "csrc"
 # The eight levels of the package, from the bottom up. A unit is a folder or a file directly in
 # ktfast/. A unit imports itself and units of the levels below its own.
 LEVELS = [
-    {"errors", "durable", "manifest", "optional", "readers", "remote", "tables", "reference"},
+    {
+        "errors",
+        "durable",
+        "manifest",
+        "optional",
+        "readers",
+        "remote",
+        "tables",
+        "reference",
+        "sample_ids",
+    },
     {"native"},
     {"ops"},
     {"kmeans", "images", "models", "config"},
@@ -32,6 +42,7 @@ SIBLINGS = {
     ("durable", "errors"),  # a damaged file is a DataError
     ("optional", "errors"),  # messages spell names that are not UTF-8
     ("readers", "errors"),  # a file that cannot be read is a DataError
+    ("sample_ids", "errors"),  # two paths with one sample id are a DataError
     ("tables", "durable"),  # a table is complete or absent, as every file
     ("manifest", "errors"),  # so is a file that differs from its manifest
     ("manifest", "durable"),  # which hashes files

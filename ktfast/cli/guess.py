@@ -37,7 +37,8 @@ def guess(given: str, names: Iterable[str], own: str = "") -> list[str]:
     names : iterable of str
         Names of the options without dashes in front, such as "cluster.n_clusters".
     own : str, default ""
-        Section that is preferred if options of several sections are equally likely.
+        Section that is preferred if options of several sections are equally likely, as is the
+        section of the flag itself.
 
     Returns
     -------
@@ -51,7 +52,8 @@ def guess(given: str, names: Iterable[str], own: str = "") -> list[str]:
     likeness = {}
     for name in names:
         spelled = name.replace("-", "_")
-        bonus = _OWN if own and spelled.startswith(f"{own}.") else 0.0
+        in_section = [s for s in (own, section) if s and spelled.startswith(f"{s}.")]
+        bonus = _OWN * len(in_section)
         if (alike := _likeness(wanted, spelled)) >= _LEAST:
             likeness[name] = alike + bonus
     best = max(likeness.values(), default=0.0)

@@ -17,7 +17,7 @@ from ktfast.features.files import LIST_SUFFIXES
 from ktfast.features.row_labels import check_label_file, write_labels
 from ktfast.features.store import FeatureStore
 from ktfast.native.gpu_memory import open_device
-from ktfast.remote import check_apart, local_path, url_of
+from ktfast.remote import argument_path, check_apart, local_path, url_of
 from ktfast.tables import write_assignments
 
 
@@ -28,7 +28,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "files",
-        type=Path,
+        type=argument_path,
         nargs="+",
         metavar="FILE",
         help=".npy, .npz or Parquet file of rows [n, d], or a folder that `ktfast features` wrote; "
@@ -39,7 +39,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=argument_path,
         required=True,
         help=".npy: labels; .npz: labels, squared distances and centres; .csv: cluster and "
         "distance of each path, or of each row number if a file names no paths; .parquet: cluster "
@@ -122,7 +122,7 @@ def _check_out(out: Path, files: Sequence[Path]) -> None:
     for file in files:
         place = local_path(file)
         is_ours = (place / "manifest.json").is_file()  # a folder that `ktfast features` wrote
-        check_apart(out, [file], (".npy",) if is_ours else PARQUET)
+        check_apart(out, [file], ("",) if is_ours else PARQUET)
         if place.suffix == ".npy" and out.resolve() in [
             place.with_suffix(end).resolve() for end in LIST_SUFFIXES
         ]:
@@ -174,9 +174,9 @@ class Clustering:
     @property
     def paths(self) -> list[str] | None:
         """Path of the image of each row, if every file names the paths."""
-        if any(store.paths is None for store in self.stores):
+        if any(store.names is None for store in self.stores):
             return None
-        return [path for store in self.stores for path in store.paths or ()]
+        return [name for store in self.stores for name in store.names or ()]
 
 
 def _writer(path: Path) -> Callable[[Path, Clustering], None]:

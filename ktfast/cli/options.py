@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import importlib
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,7 +12,8 @@ from ktfast.cli import compare, kmeans, use_model
 from ktfast.cli.guess import guess, spelled_guess
 from ktfast.cli.stage_help import FullHelpAction, HelpAction, section_of
 from ktfast.errors import ConfigError
-from ktfast.pipeline.stage_names import PARTS, STAGES
+from ktfast.pipeline.stage_names import STAGES
+from ktfast.remote import argument_path
 
 # `ktfast bench SUBJECT` calls add_options(parser) and run(options) of ktfast.bench.SUBJECT.command.
 BENCHMARKS = {
@@ -60,15 +60,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "demo", help="run every stage on photographs that installed packages contain"
     )
     demo.add_argument(
-        "--run", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
+        "--run",
+        type=argument_path,
+        default=Path("runs/demo"),
+        help="run folder (default: runs/demo)",
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     demo.set_defaults(command="demo")
     report = commands.add_parser(
         "report", help="write the HTML report of a run, or compare several runs"
     )
-    report.add_argument("folders", nargs="*", type=_path, metavar="RUN", help="run folder")
-    report.add_argument("--run", type=_path, help="run folder, instead of the argument RUN")
+    report.add_argument("folders", nargs="*", type=argument_path, metavar="RUN", help="run folder")
+    report.add_argument("--run", type=argument_path, help="run folder, instead of the argument RUN")
     report.set_defaults(command="report")
     compare.add_commands(commands, arguments[0] if arguments else "", _add_configuration_flags)
     use_model.add_commands(commands)
@@ -103,11 +106,6 @@ def _check_command(arguments: Sequence[str], commands: Collection[str]) -> None:
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"; did you mean {close[0]}?" if close else "."
     raise ConfigError(f"there is no command {name!r}{hint} The commands are {', '.join(commands)}")
-
-
-def _path(text: str) -> Path:
-    """Convert an argument to a path. Expand a leading ~, as shells do not in --run=~/runs."""
-    return Path(os.path.expanduser(text))
 
 
 def _add_stages(commands: Any, chosen: str) -> None:
@@ -146,28 +144,18 @@ def _add_run_flags(parser: argparse.ArgumentParser, stage: str) -> None:
     ):
         parser.add_argument(*flags, action=action, nargs=0, const=stage, help=text)
     parser.add_argument(
-        "--run", type=_path, required=True, help="run folder; created if it does not exist"
+        "--run", type=argument_path, required=True, help="run folder; created if it does not exist"
     )
     parser.add_argument(
         "--config",
-        type=_path,
+        type=argument_path,
         help="TOML file, or the name of a recipe that ktfast ships, such as tiny_cpu (default: the "
         "config.toml of the run folder if there is one, else the paper's values)",
     )
-    redoable = [*STAGES, *PARTS]
-    parser.add_argument(
-        "--redo",
-        choices=redoable,
-        action="append",
-        default=[],
-        metavar="STAGE",
-        help="remove the results of this stage and run it again; may be given several times; one "
-        f"of {', '.join(redoable)}",
-    )
-
+    compare.add_redo(parser, "remove the results of this stage and run it again")
     parser.add_argument(
         "--shared",
-        type=_path,
+        type=argument_path,
         help="folder of results that several runs share, also at a time: what another run has made "
         "from the same options and inputs is taken from it",
     )
@@ -199,7 +187,9 @@ def _add_configuration_flags(parser: argparse.ArgumentParser, stage: str) -> Non
             dest=f"{_OPTION}{name}",
             metavar=_metavar(name, kind),
             default=argparse.SUPPRESS,
-            help=f"{text} (default: {shown})".replace("%", "%%"),
+            help=argparse.SUPPRESS
+            if stage == "sweep"  # its own arguments fit one screen; its help names the rest
+            else f"{text} (default: {shown})".replace("%", "%%"),
         )
 
 

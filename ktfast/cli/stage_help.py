@@ -106,6 +106,8 @@ def _arguments(stage: str, width: int) -> Iterator[str]:
         "--trust-source": "allow features.source of a file to run a function",
         "--help-all": "describe every option of every stage",
     }
+    if stage == "run":
+        given["--shared FOLDER"] = "folder of results that several runs share, also at a time"
     for flag, text in given.items():
         yield from _row(flag, text, width)
 

@@ -1,13 +1,12 @@
 """The commands that use a finished run: `ktfast embed`, `ktfast assign` and `ktfast export`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ktfast.cli.printing import print_line
 from ktfast.durable import check_place
 from ktfast.errors import ConfigError, shown
-from ktfast.remote import check_apart
+from ktfast.remote import argument_path, check_apart
 
 _PHOTOGRAPHS = "folder of photographs, at any depth; or tar or Parquet files, or a URL of them"
 
@@ -16,9 +15,13 @@ def add_commands(commands: Any) -> None:
     """Add the sub-commands to the parser of the command line."""
     embed = commands.add_parser("embed", help="turn photographs into vectors, by a trained network")
     _add_model(embed)
-    embed.add_argument("photographs", type=Path, help=_PHOTOGRAPHS)
+    embed.add_argument("photographs", type=argument_path, help=_PHOTOGRAPHS)
     embed.add_argument(
-        "-o", "--out", type=Path, required=True, help="file of vectors: .npz, .csv or .parquet"
+        "-o",
+        "--out",
+        type=argument_path,
+        required=True,
+        help="file of vectors: .npz, .csv or .parquet",
     )
     embed.add_argument(
         "--batch-size", type=int, default=64, help="photographs at a time (default: 64)"
@@ -27,10 +30,14 @@ def add_commands(commands: Any) -> None:
     embed.set_defaults(command="embed")
 
     assign = commands.add_parser("assign", help="give new photographs the clusters of a run")
-    assign.add_argument("run", type=Path, help="run folder with a finished stage cluster")
-    assign.add_argument("photographs", type=Path, help=_PHOTOGRAPHS)
+    assign.add_argument("run", type=argument_path, help="run folder with a finished stage cluster")
+    assign.add_argument("photographs", type=argument_path, help=_PHOTOGRAPHS)
     assign.add_argument(
-        "-o", "--out", type=Path, required=True, help="CSV file of path, cluster and distance"
+        "-o",
+        "--out",
+        type=argument_path,
+        required=True,
+        help="CSV file of path, cluster and distance",
     )
     assign.add_argument(
         "--trust-source",
@@ -42,13 +49,15 @@ def add_commands(commands: Any) -> None:
     export = commands.add_parser("export", help="write a trained network for use without ktfast")
     _add_model(export)
     export.add_argument(
-        "-o", "--out", type=Path, required=True, help="file: .safetensors, .pt2 or .onnx"
+        "-o", "--out", type=argument_path, required=True, help="file: .safetensors, .pt2 or .onnx"
     )
     export.set_defaults(command="export")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="run folder, or a weights.safetensors of a run")
+    parser.add_argument(
+        "model", type=argument_path, help="run folder, or a weights.safetensors of a run"
+    )
     parser.add_argument(
         "--stage",
         default="transfer",
@@ -91,7 +100,17 @@ def export(options: argparse.Namespace) -> int:
 
     stored = options.model / options.stage / "weights.safetensors"
     check_apart(options.out, [options.model, stored])
+    weights_only = options.out.suffix == ".safetensors"
+    if weights_only and options.layer is not None:
+        raise ConfigError(
+            f"--layer {options.layer} has no effect on {shown(options.out)}, which holds the "
+            "weights of all layers; leave --layer out, or write a .pt2 or .onnx file"
+        )
     model = load(options.model, options.stage, layer=options.layer)
     difference = export_model(model, options.out)
-    print_line(f"{options.out}: vectors differ by at most {difference:.1g} of the largest value")
+    print_line(
+        f"{options.out}: the weights of all layers, under torchvision's names"
+        if weights_only
+        else f"{options.out}: vectors differ by at most {difference:.1g} of the largest value"
+    )
     return 0

@@ -56,6 +56,16 @@ class Section(BaseModel):
             raise ValueError("the path is empty, but this option needs one; give a path")
         return None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` where a number is meant. Python would read it as 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError(f"expected a number, got {str(value).lower()}")
+        return value
+
     def unused(self) -> Collection[str]:
         """Name the options of this section that other options of the section leave without effect.
 

@@ -27,8 +27,12 @@ from ktfast.manifest import problems
 from ktfast.ops.mapped import is_mapped, take_mapped
 from ktfast.readers import map_npy
 from ktfast.remote import local_path
+from ktfast.sample_ids import sample_ids_of
 
 Array = npt.NDArray[Any]
+
+LIST = "paths.csv"
+"""The list of the images' paths that the stage features writes into its folder."""
 
 
 class FeatureStore:
@@ -54,6 +58,8 @@ class FeatureStore:
     paths : tuple of str or None
         Path of the image of each row, if a single file or a dataset names the paths; see
         `ktfast.features.matching.match_rows`.
+    names : tuple of str or None
+        Path of the image of each row, as results name the row.
     row_ids : list of RowIds
         Names of the rows of each shard, to write results beside them.
     """
@@ -195,13 +201,26 @@ class FeatureStore:
         return [durable.sha256_file(path) for path in self._files]
 
     @functools.cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """Path of the image of each row, as results name the row; None if the paths are unknown.
+
+        The names are `paths`, or the list that the stage features wrote into its folder.
+        """
+        listed = self.path / LIST
+        if self.paths is not None or self._hashes is None or not listed.is_file():
+            return self.paths
+        names = read_list(listed)
+        if not np.array_equal(sample_ids_of(names), self.sample_ids):
+            raise DataError(f"{shown(listed)} does not list the rows of its folder; {REMEDY}")
+        return names
+
+    @functools.cached_property
     def row_ids(self) -> list[RowIds]:
         """Names of the rows of each shard."""
-        if self.paths is not None:
+        if (names := self.names) is not None:
             import pyarrow
 
-            names = [os.fsencode(name) for name in self.paths]
-            ids = pyarrow.array(names, pyarrow.binary())
+            ids = pyarrow.array([os.fsencode(name) for name in names], pyarrow.binary())
             with contextlib.suppress(pyarrow.ArrowInvalid):  # a path that is not UTF-8
                 ids = ids.cast(pyarrow.string())
             return [RowIds("path", str(self.path), self.n, lambda: ids)]

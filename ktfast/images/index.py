@@ -28,6 +28,7 @@ from ktfast.images.kinds import (
     never_an_image,
     why_unread,
 )
+from ktfast.sample_ids import sample_ids_of
 
 logger = logging.getLogger(__name__)
 
@@ -298,25 +299,6 @@ class ImageIndex:
             others=self.others,
             file_ids=self.file_ids[rows] if len(self.file_ids) else self.file_ids,
         )
-
-
-def sample_ids_of(paths: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The sample id of each relative path: 63 bits of its BLAKE2b hash, int64 [n].
-
-    Raises
-    ------
-    DataError
-        Two paths have the same sample id. The message names them.
-    """
-    digests = b"".join(hashlib.blake2b(os.fsencode(path), digest_size=8).digest() for path in paths)
-    ids = (np.frombuffer(digests, "<u8") >> np.uint64(1)).astype(np.int64)
-    order = np.argsort(ids, kind="stable")
-    equal = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
-    if equal.size:
-        first, second = paths[order[equal[0]]], paths[order[equal[0] + 1]]
-        problem = "is listed twice" if first == second else f"and {second} have the same sample id"
-        raise DataError(f"image {first} {problem}; list each file once, or rename one of them")
-    return ids
 
 
 def by_number(name: str) -> tuple[int, str]:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from ktfast.errors import DataError, reading, shown
 from ktfast.images.file_records import ContentHashes, FileHashes, FileRecord
-from ktfast.images.index import ImageIndex, SkippedImage, by_number, sample_ids_of
+from ktfast.images.index import ImageIndex, SkippedImage, by_number
 from ktfast.images.opening import DecodeError
 from ktfast.images.tar_members import time_of
 from ktfast.native.lazy_rows import RowGroups
 from ktfast.optional import problem_of
 from ktfast.remote import StoredFile, stored_files
+from ktfast.sample_ids import sample_ids_of
 
 SUFFIXES = (".parquet", ".pq")
 _ITEM_COLUMNS = ("array", "image", "img")

@@ -7,7 +7,7 @@ of every image in its tar file, so that a reader fetches the bytes of one image 
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from ktfast.errors import DataError, reading, shown
 from ktfast.images.file_records import ContentHashes, FileHashes, FileRecord
-from ktfast.images.index import ImageIndex, SkippedImage, by_number, sample_ids_of
+from ktfast.images.index import ImageIndex, SkippedImage, by_number
 from ktfast.images.kinds import NOT_AN_IMAGE, OtherFiles, never_an_image
 from ktfast.images.tables import SUFFIXES as TABLES
 from ktfast.images.tables import TableIndex
 from ktfast.images.tar_members import TarMembers, load_members, members_of, save_members, time_of
 from ktfast.native.threads import usable_cores
 from ktfast.remote import StoredFile, is_pattern, local_path, stored_files, url_of
+from ktfast.sample_ids import sample_ids_of
 
 SUFFIXES = (".tar",)
 
@@ -151,6 +152,7 @@ class TarIndex(ImageIndex):
                 "files only; unpack the tar files into a folder"
             )
         tars = stored_files(folder, SUFFIXES)
+        _check_names(folder, tars)
         lists = _listed(tars, store)
         prefixes = _below_common_folder([tar.name for tar in tars])
         pairs = list(zip(prefixes, lists, strict=True))
@@ -233,6 +235,16 @@ class TarIndex(ImageIndex):
             tars=self.tars,
             tar_of=self.tar_of[rows],
             offsets=self.offsets[rows],
+        )
+
+
+def _check_names(place: str | os.PathLike[str], tars: Sequence[StoredFile]) -> None:
+    """Refuse files of a pattern that are no tar files, such as images. A URL may have any name."""
+    others = [tar.name for tar in tars if not tar.name.endswith(SUFFIXES)]
+    if url_of(place) is None and others:
+        raise DataError(
+            f"{shown(place)} is read as a pattern of tar files, but {shown(others[0])} does not "
+            f"end in {SUFFIXES[0]}; give the folder of the images, or tar files"
         )
 
 

@@ -1,4 +1,4 @@
-"""Refuse a run folder that would mix with the user's photographs.
+"""Refuse a run folder, or a folder of shared results, that would mix with the user's photographs.
 
 A run writes files into its folder, and `--redo` removes folders of stages in it. Photographs and
 the files of a run therefore lie in different places.
@@ -13,7 +13,7 @@ from ktfast.errors import ConfigError, shown
 from ktfast.pipeline.stage_names import PARTS, STAGES
 
 
-def check_places(folder: Path, config: Config) -> None:
+def check_places(folder: Path, config: Config, shared: Path | None = None) -> None:
     """Refuse a run folder that is, or lies in, a folder of photographs, or the reverse.
 
     Photographs may lie below the run folder, but not in the folder of a stage.
@@ -24,6 +24,9 @@ def check_places(folder: Path, config: Config) -> None:
         The run folder, which need not exist.
     config : Config
         Every option.
+    shared : Path, optional
+        Folder of results that several runs share. It may lie below the run folder, but not in the
+        folder of a stage.
 
     Raises
     ------
@@ -31,6 +34,8 @@ def check_places(folder: Path, config: Config) -> None:
         The places mix. The message names the option and both folders.
     """
     run = Path(os.path.realpath(folder))
+    if shared is not None:
+        _check_shared(shared, folder, config)
     for option, given in _folders(config):
         photographs = Path(os.path.realpath(given))
         if run == photographs:
@@ -52,6 +57,24 @@ def check_places(folder: Path, config: Config) -> None:
                     f"{stage} writes and removes; give another folder for the run, or move the "
                     "images"
                 )
+
+
+def _check_shared(shared: Path, folder: Path, config: Config) -> None:
+    """Refuse a folder of shared results that mixes with the run or with photographs."""
+    place, run = (Path(os.path.realpath(each)) for each in (shared, folder))
+    for stage in (*STAGES, *PARTS):
+        if run == place or run / stage in (place, *place.parents):
+            raise ConfigError(
+                f"the folder of shared results {shown(shared)} mixes with the run folder "
+                f"{shown(folder)}; give another folder as shared"
+            )
+    for option, given in _folders(config):
+        photographs = Path(os.path.realpath(given))
+        if not option.startswith("voc.") and photographs in (place, *place.parents):
+            raise ConfigError(
+                f"the folder of shared results {shown(shared)} lies in {option} ({shown(given)}), "
+                "so its files would count as files of the image folder; give a folder outside"
+            )
 
 
 def _folders(config: Config) -> Iterator[tuple[str, Path]]:

@@ -186,15 +186,17 @@ def open_run(
     Raises
     ------
     InputError
-        Another process works on the folder, `folder` is a file, or `folder` would mix with a
-        folder of photographs.
+        Another process works on the folder, `folder` or `shared` is a file, or would mix with a
+        folder of photographs or with each other.
     """
     folder = Path(folder)
-    check_places(folder, config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} is a file; give a folder for the run") from error
+    check_places(folder, config, shared)
+    for place, what in ((shared, "the shared results"), (folder, "the run")):
+        if place is not None:
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InputError(f"{shown(place)} is a file; give a folder for {what}") from error
     with _locked(folder), _logged(folder):
         remove_leftovers(folder, deep=True)
         append_all_rows(folder)

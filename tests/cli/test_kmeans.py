@@ -15,6 +15,7 @@ from ktfast import KMeans
 from ktfast.cli.main import main
 from ktfast.features.writer import FeatureWriter
 from ktfast.native.modules import has_cuda
+from ktfast.sample_ids import sample_ids_of
 
 
 @pytest.fixture
@@ -231,3 +232,20 @@ def test_a_device_that_cannot_be_used_is_one_sentence(tmp_path, rows, capsys):
     arguments = ["kmeans", str(tmp_path / "x.npy"), "-k", "3", "-o", out, "--device", "cuda"]
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("ktfast: --device cuda: ")
+
+
+def test_a_folder_of_the_stage_features_gives_the_paths_of_its_rows(tmp_path, rows, capsys):
+    paths = [f"a/{number}.jpg" for number in range(len(rows))]
+    folder = tmp_path / "features"
+    writer = FeatureWriter(folder, dim=rows.shape[1])
+    writer.append(rows, sample_ids_of(paths))
+    writer.close()
+    (folder / "paths.csv").write_text("\n".join(["path", *paths]) + "\n")
+    out = tmp_path / "found.csv"
+    assert main(["kmeans", str(folder), "-k", "20", "-o", str(out)]) == 0
+    with open(out, newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == paths
+    assert main(["kmeans", str(folder), "-k", "20", "-o", str(folder / "paths.csv")]) == 2
+    (folder / "paths.csv").write_text("\n".join(["path", *paths[::-1]]) + "\n")
+    assert main(["kmeans", str(folder), "-k", "20", "-o", str(out)]) == 2
+    assert "paths.csv does not list the rows of its folder" in capsys.readouterr().err

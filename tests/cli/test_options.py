@@ -1,8 +1,10 @@
 """The command line: help, flags, and sentences for mistakes; nothing is run."""
 
+import argparse
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -18,6 +20,7 @@ from ktfast.config import load_config, options
 from ktfast.errors import ConfigError
 from ktfast.pipeline.run_folder import to_toml
 from ktfast.pipeline.stage_names import STAGES
+from ktfast.remote import argument_path
 
 
 def test_a_stage_takes_its_own_options_without_their_section():
@@ -37,6 +40,7 @@ def test_a_stage_takes_its_own_options_without_their_section():
         ("run", "--n-clusters", ["cluster.n_clusters"]),
         ("run", "-k", ["cluster.n_clusters"]),
         ("run", "--cluster.k", ["cluster.n_clusters"]),
+        ("run", "--cluster.n_cluster", ["cluster.n_clusters"]),
         ("transfer", "--epochs", ["transfer.training.epochs"]),
         ("pretext", "--lr", ["pretext.training.learning_rate"]),
         ("run", "--images", ["data.pretext"]),
@@ -178,3 +182,66 @@ def test_a_configuration_that_replaces_the_runs_own_options_is_reported(tmp_path
     assert replaced(own, load_config("tiny_cpu", options), {}) == ""
     own.write_text("[damaged")
     assert replaced(own, config, {}) == ""
+
+
+def types_of(parser):
+    """The type of every argument of a parser and of its sub-commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action.choices.values():
+                yield from types_of(choice)
+        else:
+            yield action.type
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "bench kmeans", "bench feed", "bench train"])
+def test_every_path_is_read_by_one_function(command, monkeypatch):
+    parsers = []
+    parser = argparse.ArgumentParser
+    monkeypatch.setattr(parser, "parse_known_args", lambda self, _: (parsers.append(self), []))
+    parse(command.split())
+    found = list(types_of(parsers[0]))
+    assert argument_path in found
+    assert Path not in found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "--run", ""],
+        ["demo", "--run", ""],
+        ["compare", "a", "--out", ""],
+        ["sweep", "--vary", "seed=0", "--out="],
+        ["kmeans", "a.npy", "-k", "2", "-o", ""],
+        ["embed", "", "photos", "-o", "a.npz"],
+    ],
+)
+def test_an_empty_path_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(words)
+    assert "the path is empty; give a file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "a", "--out=~/x"],
+        ["sweep", "--vary", "seed=0", "--out=~/x"],
+        ["kmeans", "a.npy", "-k", "2", "--out=~/x"],
+        ["export", "a", "--out=~/x"],
+        ["demo", "--run=~/x"],
+    ],
+)
+def test_a_tilde_in_a_path_is_the_home_folder(words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    parsed = vars(parse(words))
+    assert Path("/home/me/x") in (parsed.get("out"), parsed.get("run"))
+
+
+def test_the_help_of_a_sweep_fits_one_screen(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["sweep", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 80
+    assert "`ktfast run --help`" in " ".join(" ".join(lines).split())
+    assert overrides(parse(["sweep", "--vary", "seed=0", "--out", "a", "--threads", "1"]))

@@ -9,8 +9,9 @@ import pytest
 
 from ktfast.errors import DataError
 from ktfast.images import kinds
-from ktfast.images.index import ImageIndex, SkippedImage, sample_ids_of
+from ktfast.images.index import ImageIndex, SkippedImage
 from ktfast.images.source import FolderSource
+from ktfast.sample_ids import sample_ids_of
 from support.pictures import encoded, picture
 
 

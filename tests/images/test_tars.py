@@ -284,3 +284,9 @@ def test_the_command_prepare_reads_tar_files(
 def test_a_run_folder_beside_tar_files_is_accepted(shards: Path, tmp_path: Path) -> None:
     config = Config.model_validate({"data": {"pretext": f"{shards}/*.tar"}})
     check_places(tmp_path / "run", config)
+
+
+def test_a_pattern_of_images_is_no_damaged_tar_file(tmp_path: Path, photos: list[bytes]) -> None:
+    (tmp_path / "a.jpg").write_bytes(photos[0])
+    with pytest.raises(DataError, match=r"a\.jpg does not end in \.tar; give the folder of the im"):
+        scan_images(tmp_path / "*.jpg")

@@ -54,3 +54,19 @@ def test_photographs_below_or_beside_the_run_folder_are_fine(photos, tmp_path):
     config = load_config(None, {"data.pretext": str(photos)})
     for run in (tmp_path, tmp_path / "run", tmp_path / "photos-run", tmp_path / "cats"):
         check_places(run, config)
+
+
+@pytest.mark.parametrize("place", ["run", "run/cluster", "run/prepare/a", "photos", "link/cats"])
+def test_shared_results_among_other_files_are_refused(photos, tmp_path, place):
+    config = load_config(None, {"data.pretext": str(photos)})
+    with pytest.raises(ConfigError, match=r"^the folder of shared results .*give "):
+        check_places(tmp_path / "run", config, tmp_path / place)
+    check_places(tmp_path / "run", config, tmp_path / "run/shared")
+
+
+def test_a_file_is_no_folder_of_shared_results(photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    command = ["prepare", "--run", str(tmp_path / "run"), "--data.pretext", str(photos)]
+    assert main([*command, "--shared", str(tmp_path / "file")]) == 2
+    assert "file is a file; give a folder for the shared results" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -204,13 +204,16 @@ def test_impossible_devices_and_batches_are_refused(run):
         ktfast.load(run / "run").embed([], batch_size=0)
 
 
-def test_export_writes_the_weights_under_torchvisions_names(run, tmp_path):
+def test_export_writes_the_weights_under_torchvisions_names(run, tmp_path, capsys):
     out = tmp_path / "student.safetensors"
     assert main(["export", str(run / "run"), "-o", str(out)]) == 0
     names = set(torchvision.models.alexnet(num_classes=10).state_dict())
     written = set(safetensors.torch.load_file(out))
     assert {"features.0.weight", "classifier.6.weight"} <= written | names
     assert "features.0.weight" in written
+    assert "the weights of all layers" in capsys.readouterr().out
+    assert main(["export", str(run / "run"), "--layer", "conv2", "-o", str(out)]) == 2
+    assert "--layer conv2 has no effect on" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ktfast.remote import argument_path
+
 
 def add_numbers(
     parser: argparse.ArgumentParser,
@@ -30,7 +32,7 @@ def add_out(parser: argparse.ArgumentParser, folder: str) -> None:
     """Declare ``--out``, the folder that receives the results."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=argument_path,
         default=Path(folder),
         help="folder that receives the results (default: %(default)s)",
     )

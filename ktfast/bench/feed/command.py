@@ -24,6 +24,7 @@ from ktfast.bench.feed.report import METHOD, report
 from ktfast.bench.feed.rows import FILES, RAW, SHARDS, Contestant, Pixels, Task, contestants
 from ktfast.errors import DataError, InputError
 from ktfast.images.source import FolderSource
+from ktfast.remote import argument_path
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
-    parser.add_argument("folder", type=Path, help="photographs, at any depth")
+    parser.add_argument("folder", type=argument_path, help="photographs, at any depth")
     numbers = (
         ("size", 225, "side of the delivered squares, pixels"),
         ("short-side", 256, "shorter side of the resized images that the squares are cut from"),

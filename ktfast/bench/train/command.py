@@ -22,6 +22,7 @@ from ktfast.bench.train.rows import rows_of
 from ktfast.errors import InputError
 from ktfast.images.index import ImageIndex
 from ktfast.native.threads import n_threads
+from ktfast.remote import argument_path
 
 SIDES = {"plain": "ktfast.bench.train.plain:run", "ktfast": "ktfast.bench.train.ours:run"}
 PACKAGES = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130")
@@ -36,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-command."""
     parser.add_argument(
         "folder",
-        type=Path,
+        type=argument_path,
         nargs="?",
         help="photographs, at any depth (default: generate JPEG files)",
     )

@@ -17,7 +17,7 @@ from ktfast.errors import DataError
 from ktfast.features.ensemble import fit_part, join
 from ktfast.features.foreign import Teacher
 from ktfast.features.manifest import MANIFEST
-from ktfast.features.store import FeatureStore
+from ktfast.features.store import LIST, FeatureStore
 from ktfast.features.stream import FeatureStream
 from ktfast.features.transform import FIT_ROWS, FeatureTransform
 from ktfast.features.writer import FeatureWriter
@@ -91,10 +91,10 @@ def extract(
             ranks=run.team.ranks if is_shared else ALONE,
         )
     store = FeatureStore.open(folder)
-    write_csv(folder / "paths.csv", ("path",), ([path] for path in feed.source.paths))
+    write_csv(folder / LIST, ("path",), ([path] for path in feed.source.paths))
     return Outcome(
         fingerprint=store.fingerprint,
-        outputs={"manifest": "manifest.json", "paths": "paths.csv"},
+        outputs={"manifest": "manifest.json", "paths": LIST},
         summary={"rows": store.n, "dim": store.dim, "dtype": config.dtype, "source": config.source},
         throughput=("images/s", done / max(time.monotonic() - clock, 1e-9)),
     )
