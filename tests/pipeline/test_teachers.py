@@ -103,7 +103,7 @@ def test_a_deep_layer_of_vgg_from_a_complete_file(tmp_path):
     with pytest.raises(ConfigError, match=r"'conv5_3' is unknown.*conv4_3, at which the pretext"):
         teacher_trunk(load_config(None, {**options, "features.layer": "conv5_3"}))
     options |= {"features.weights": tmp_path / "vgg.safetensors", "features.layer": "conv5_3"}
-    config = load_config(None, {**options, "features.pool": 2})
+    config = load_config(None, {**options, "features.pool": 2, "features.precision": "float32"})
     assert teacher_normalization(config) == "imagenet"
     teacher = build_teachers(RunFolder(tmp_path / "run", config))[0]
     images = torch.randint(0, 256, (2, 64, 64, 3)).byte()
