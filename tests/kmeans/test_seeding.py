@@ -169,6 +169,17 @@ def test_byte_rows_are_near_and_exact_in_any_order(d):
     np.testing.assert_array_equal(
         rows.distances(ByteRows(x[:7], x.mean(axis=0), 1e30)), table[:, :7]
     )
+    np.testing.assert_array_equal(rows.take([3, 50, 3]).distances(rows), table[[3, 50, 3]])
+
+
+def test_few_clusters_compute_only_the_distances_that_they_need(monkeypatch):
+    x = mixture(3000, k=8)
+    expected = KMeans(8, init="k-means++", random_state=0, max_iter=1).fit(x).cluster_centers_
+    sizes, distances = [], ByteRows.distances
+    monkeypatch.setattr(ByteRows, "distances", lambda a, b: sizes.append(len(a)) or distances(a, b))
+    found = KMeans(8, init="k-means++", random_state=0, max_iter=1).fit(x).cluster_centers_
+    assert max(sizes) < 100
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_batches_choose_about_as_well_as_one_by_one(monkeypatch, backend):
@@ -190,7 +201,7 @@ def test_batches_choose_about_as_well_as_one_by_one(monkeypatch, backend):
         return np.mean(found)
 
     one_by_one = mean_potential()
-    monkeypatch.setattr("ktfast.kmeans.seeding.plus_plus._ALL_PAIRS", 0)
+    monkeypatch.setattr("ktfast.kmeans.seeding.plus_plus._ONE_BY_ONE", 0)
     assert mean_potential() == pytest.approx(one_by_one, rel=0.03)
     monkeypatch.setattr("ktfast.kmeans.seeding.plus_plus._TABLE_BYTES", 1)
     assert mean_potential() == pytest.approx(one_by_one, rel=0.03)

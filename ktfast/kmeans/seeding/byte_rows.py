@@ -4,9 +4,12 @@ The rows are rounded to 8 bits. Products of such rows are integers that float32 
 every BLAS computes the same sums, in any order and with any number of threads.
 """
 
+import copy
+import functools
+
 import numpy as np
 
-from ktfast.kmeans.array_types import Float32, Float64
+from ktfast.kmeans.array_types import Float32, Float64, Int64
 
 _LEVELS = 127
 # 127 * 127 * 1024 < 2^24, so float32 adds up the products of 1,024 features exactly.
@@ -50,14 +53,29 @@ class ByteRows:
     def __len__(self) -> int:
         return len(self.digits)
 
+    def take(self, places: Int64 | list[int]) -> "ByteRows":
+        """Copy some rows, which keep their digits, scales and norms."""
+        part = copy.copy(self)
+        part.__dict__.pop("_floats", None)
+        part.digits = self.digits[places]
+        part.scale, part.norms = self.scale[places], self.norms[places]
+        return part
+
+    @functools.cached_property
+    def _floats(self) -> Float32:
+        """The digits as float32 [n, d]."""
+        return self.digits.astype(np.float32)
+
     def distances(self, others: "ByteRows") -> Float32:
         """Squared distances float32 [len(self), len(others)] between the rounded rows."""
         table = np.empty((len(self), len(others)), dtype=np.float32)
         own = self.digits.astype(np.float32)
         step = max(1, _BLOCK_BYTES // (4 * max(1, own.shape[1], 2 * len(self))))
+        is_small = 4 * others.digits.size <= _BLOCK_BYTES
         for start in range(0, len(others), step):
             block = slice(start, start + step)
-            part = _products(own, others.digits[block].astype(np.float32))
+            floats = others._floats[block] if is_small else others.digits[block].astype(np.float32)
+            part = _products(own, floats)
             part *= self.scale[:, None]
             part *= others.scale[block]
             part *= -2

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ktfast.kmeans.array_types import Float32, Float64
+from ktfast.kmeans.array_types import Float32, Float64, Int64
 from ktfast.kmeans.data.passes import nearest_centers
 from ktfast.kmeans.data.rows import Rows
 from ktfast.kmeans.data.workspace import to_host
@@ -13,8 +13,9 @@ from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, draw
 
-# Up to this many distinct rows, all distances between rows are kept: at most 151 MB of float32.
-_ALL_PAIRS = 6144
+# Up to this many distinct rows, centres are drawn one by one. If at least half of the rows may
+# become candidates, all distances between rows are kept: at most 151 MB of float32.
+_ONE_BY_ONE = 6144
 # With more rows, candidates are compared on a sample of the rows, the reference. The reference has
 # at least 4,096 rows and at least 16 rows per cluster.
 _LEAST_REFERENCE = 4096
@@ -82,10 +83,9 @@ def kmeans_plus_plus(
     unit = math.sqrt(nearest.max())
     if unit == 0:
         places = [first]
-    elif len(distinct.first) <= _ALL_PAIRS:
+    elif len(distinct.first) <= _ONE_BY_ONE:
         every = ByteRows(rows.take(distinct.first), origin, unit)
-        table = every.distances(every)
-        places = _one_by_one(table, distinct.weight, first, n_clusters, size, random_state)
+        places = _one_by_one(every, distinct.weight, first, n_clusters, size, random_state)
     else:
         seeding = _Batches(
             rows, distinct, n_clusters, first, nearest, (origin, unit), size, random_state
@@ -98,16 +98,21 @@ def kmeans_plus_plus(
 
 
 def _one_by_one(
-    table: Float32, weight: Float64, first: int, n_clusters: int, size: int, random_state: Any
+    every: ByteRows, weight: Float64, first: int, n_clusters: int, size: int, random_state: Any
 ) -> list[int]:
-    """Choose centres among rows, given the table of all squared distances between them."""
-    places, nearest = [first], table[first]
+    """Choose centres among rows, each from the distribution that the centres before leave."""
+    table = every.distances(every) if 2 * n_clusters * size >= len(every) else None
+
+    def distances(places: Int64 | list[int]) -> Float32:
+        return every.take(places).distances(every) if table is None else table[places]
+
+    places, nearest = [first], distances([first])[0]
     while len(places) < n_clusters:
         cumulative = np.cumsum(nearest * weight)
         if not cumulative[-1] > 0:  # every row lies on a centre
             break
         candidates = draw(random_state, cumulative, size)
-        left = np.minimum(table[candidates], nearest)
+        left = np.minimum(distances(candidates), nearest)
         best = int((left * weight).sum(axis=1).argmin())
         nearest = left[best]
         places.append(int(candidates[best]))
