@@ -172,6 +172,17 @@ def test_byte_rows_are_near_and_exact_in_any_order(d):
     np.testing.assert_array_equal(rows.take([3, 50, 3]).distances(rows), table[[3, 50, 3]])
 
 
+def test_weights_of_equal_rows_add_up_the_same_in_any_order(rng):
+    x = np.repeat(rng.normal(size=(50, 3)), 20, axis=0)
+    weight = rng.random(len(x))
+    found = []
+    for order in (np.arange(len(x)), *(rng.permutation(len(x)) for _ in range(5))):
+        rows = Rows([x[order]])
+        random_state = np.random.RandomState(0)
+        found.append(distinct_rows(rows, weight[order], moments_of(rows), random_state).weight)
+    assert len({weights.tobytes() for weights in found}) == 1
+
+
 def test_few_clusters_compute_only_the_distances_that_they_need(monkeypatch):
     x = mixture(3000, k=8)
     expected = KMeans(8, init="k-means++", random_state=0, max_iter=1).fit(x).cluster_centers_

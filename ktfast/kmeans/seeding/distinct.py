@@ -25,7 +25,7 @@ class DistinctRows(NamedTuple):
     Attributes
     ----------
     first : array, int64 [m]
-        Number of the first row that has each value.
+        Number of one row that has each value.
     weight : array, float64 [m]
         Total weight of the rows that have the value.
     """
@@ -96,8 +96,10 @@ def distinct_rows(
     spread = math.sqrt(moments.variance)
     point = moments.mean + spread * random_state.standard_normal(rows.d)
     keys = to_host(nearest_centers(rows, point[None])[1])
-    order = np.argsort(keys, kind="stable")
-    if weight is not None:
+    if weight is None:
+        order = np.argsort(keys, kind="stable")
+    else:  # equal rows in the order of their weights, so that rounding does not depend on the rows
+        order = np.lexsort((weight, keys))
         order = order[weight[order] > 0]
     ordered = keys[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
