@@ -34,6 +34,7 @@ from ktfast.pretext import task as puzzle_task
 from ktfast.pretext.jigsaw import TilePretext
 from ktfast.pretext.registry import build_pretext
 from ktfast.training.loop import StepOutput, train
+from ktfast.training.precision import computing_dtype
 
 GROUPS = {
     "aten.convolution": "convolutions, forward",
@@ -49,6 +50,8 @@ GROUPS = {
     "aten.max_pool2d_with_indices_backward": "ReLU and max-pooling",
     "aten._fused_sgd_": "optimiser",
 }
+PEAKS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+"""Names of the peak rates by the type in which the network computes."""
 TILES, LOSS, REST = "tiles (ktfast's kernel)", "loss and other operators", "feed and the rest"
 
 
@@ -141,11 +144,12 @@ def main() -> None:
                 Path(folder), name="step", seed=config.seed,
                 metrics_path=Path(folder) / "metrics.jsonl", progress=False,
             )  # fmt: skip
-    print_table(clock.rows[len(clock.rows) // 4 :], flops)
+    dtype = computing_dtype(pretext.training.precision, torch.device("cpu"))
+    print_table(clock.rows[len(clock.rows) // 4 :], flops, PEAKS[dtype])
 
 
-def print_table(rows: list[dict[str, float]], flops: dict[str, int]) -> None:
-    """Print the median time of each group, and the rate of the convolutions."""
+def print_table(rows: list[dict[str, float]], flops: dict[str, int], kind: str) -> None:
+    """Print the median time of each group, and the rate of the convolutions beside the peak."""
     names = {name for row in rows for name in row}
     times = {name: statistics.median(row.get(name, 0.0) for row in rows) for name in names}
     total = sum(times.values())
@@ -153,10 +157,10 @@ def print_table(rows: list[dict[str, float]], flops: dict[str, int]) -> None:
     print("| operators | ms per step | share, % |\n|---|---|---|")
     for name, seconds in sorted(times.items(), key=lambda item: -item[1]):
         print(f"| {name} | {1e3 * seconds:.1f} | {100 * seconds / total:.1f} |")
-    peak = peaks(1, ("fp32",), seconds=0.004, repeats=150)["fp32"]
+    peak = peaks(1, (kind,), seconds=0.004, repeats=150)[kind]
     for name in ("aten.convolution", "aten.convolution_backward"):
         rate = flops[name] / times[GROUPS[name]]
-        print(f"{GROUPS[name]}: {rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the fp32 peak")
+        print(f"{GROUPS[name]}: {rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the {kind} peak")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,13 @@ def check_photographs(run: RunFolder) -> None:
     if stage is None:
         return
     name = set_name(run, "transfer")
-    hashes, theirs = recorded_hashes(run, name), _recorded(features.parent.parent / stage)
-    differing = [path for path in hashes if path in theirs and hashes[path] != theirs[path]]
+    theirs = _recorded(features.resolve().parent.parent / stage)
+    hashes = recorded_hashes(run, name) if theirs else {}
+    differing = [
+        path
+        for path, own in hashes.items()
+        if UNREAD not in (own, other := theirs.get(path, own)) and own != other
+    ]
     if differing:
         raise DataError(
             f"the features in {shown(features)} were made from other photographs: "
@@ -56,5 +61,4 @@ def _recorded(prepared: Path) -> dict[str, str]:
         path: record.sha256
         for file in sorted(prepared.glob("sources-*.json"))
         for path, record in read_records(file).items()
-        if record.sha256 != UNREAD
     }
