@@ -82,7 +82,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
         `path` is a folder, or its folder does not exist or does not let this process write.
     """
     place = Path(path).absolute().parent
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # False in a folder that this process may not read
         raise ConfigError(f"{shown(path)} is a folder; give the name of a file")
     if not place.is_dir():
         raise ConfigError(f"the folder of {shown(path)} does not exist; make this folder first")

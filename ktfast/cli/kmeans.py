@@ -15,7 +15,7 @@ from ktfast.errors import ConfigError, InputError, shown
 from ktfast.features.datasets import PARQUET, is_dataset
 from ktfast.features.files import LIST_SUFFIXES
 from ktfast.features.row_labels import check_label_file, write_labels
-from ktfast.features.store import FeatureStore
+from ktfast.features.store import LIST, FeatureStore
 from ktfast.native.gpu_memory import open_device
 from ktfast.remote import argument_path, check_apart, local_path, url_of
 from ktfast.tables import write_assignments
@@ -95,6 +95,9 @@ def kmeans(options: argparse.Namespace) -> int:
         paths = "ignored"  # the paths are read file by file when the labels are written
     stores = [FeatureStore.open(path, verify=True, paths=paths) for path in options.files]
     _check_alike(stores)
+    if options.out.suffix != ".npy":
+        for store in stores:
+            _ = store.names  # a wrong list of paths is found before the fit
     model = KMeans(
         options.clusters,
         init=options.init,
@@ -122,7 +125,7 @@ def _check_out(out: Path, files: Sequence[Path]) -> None:
     for file in files:
         place = local_path(file)
         is_ours = (place / "manifest.json").is_file()  # a folder that `ktfast features` wrote
-        check_apart(out, [file], ("",) if is_ours else PARQUET)
+        check_apart(out, [file], (".npy", LIST) if is_ours else PARQUET)
         if place.suffix == ".npy" and out.resolve() in [
             place.with_suffix(end).resolve() for end in LIST_SUFFIXES
         ]:

@@ -60,10 +60,10 @@ class Section(BaseModel):
     @classmethod
     def _numbers_are_no_flags(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `true` where a number is meant. Python would read it as 1."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        kinds = {kind, *get_args(kind)}
-        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
-            raise ValueError(f"expected a number, got {str(value).lower()}")
+        kinds = set(_parts_of(cls.model_fields[info.field_name or ""].annotation))
+        flags = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, bool)]
+        if flags and bool not in kinds and kinds & {int, float}:
+            raise ValueError(f"expected a number, got {str(flags[0]).lower()}")
         return value
 
     def unused(self) -> Collection[str]:
@@ -72,6 +72,15 @@ class Section(BaseModel):
         A section whose options depend on each other overrides this function.
         """
         return ()
+
+
+def _parts_of(annotation: Any) -> Iterator[Any]:
+    """Yield the types of which an annotation consists, such as int of `tuple[int, ...]`."""
+    parts = get_args(annotation)
+    if not parts:
+        yield annotation
+    for part in parts:
+        yield from _parts_of(part)
 
 
 def spell_path(path: Path) -> str:

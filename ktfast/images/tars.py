@@ -19,7 +19,12 @@ import numpy.typing as npt
 from ktfast.errors import DataError, reading, shown
 from ktfast.images.file_records import ContentHashes, FileHashes, FileRecord
 from ktfast.images.index import ImageIndex, SkippedImage, by_number
-from ktfast.images.kinds import NOT_AN_IMAGE, OtherFiles, never_an_image
+from ktfast.images.kinds import (
+    NOT_AN_IMAGE,
+    OtherFiles,
+    claims_to_be_an_image,
+    never_an_image,
+)
 from ktfast.images.tables import SUFFIXES as TABLES
 from ktfast.images.tables import TableIndex
 from ktfast.images.tar_members import TarMembers, load_members, members_of, save_members, time_of
@@ -239,12 +244,12 @@ class TarIndex(ImageIndex):
 
 
 def _check_names(place: str | os.PathLike[str], tars: Sequence[StoredFile]) -> None:
-    """Refuse files of a pattern that are no tar files, such as images. A URL may have any name."""
-    others = [tar.name for tar in tars if not tar.name.endswith(SUFFIXES)]
-    if url_of(place) is None and others:
+    """Refuse a pattern of images, which is no pattern of tar files."""
+    images = [tar.name for tar in tars if claims_to_be_an_image(tar.name)]
+    if images:
         raise DataError(
-            f"{shown(place)} is read as a pattern of tar files, but {shown(others[0])} does not "
-            f"end in {SUFFIXES[0]}; give the folder of the images, or tar files"
+            f"{shown(place)} is read as a pattern of tar files, but {shown(images[0])} is an "
+            "image; give the folder of the images, or tar files"
         )
 
 

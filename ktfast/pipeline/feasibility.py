@@ -84,6 +84,8 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
     device = torch.device(resolve_device(config.device))
     if all_of_it or {"pretext", "cluster"} & set(stages):
         _check_images(run, sets)
+    if all_of_it or {"pretext", "features", "cluster"} & set(stages):
+        _check_pca(config, sets)
     if all_of_it or "features" in stages:
         check_source(config)
         check_models(run)
@@ -109,7 +111,7 @@ def check_feasible(run: RunFolder, stages: Collection[str], *, prepared: bool) -
             check_probe_memory(run, stages)
     if all_of_it or "voc" in stages:
         _check_voc(run, device)
-    if prepared and "transfer" in sets and {"cluster", "transfer"} & set(stages):
+    if prepared and "transfer" in sets and {"cluster", "transfer"} & _unfinished(run, stages):
         check_photographs(run)
     if prepared and "transfer" in sets and (all_of_it or "transfer" in stages):
         check_learnt_features(run)
@@ -127,9 +129,13 @@ def _check_weights(config: Config) -> None:
 
 def _check_features(run: RunFolder) -> None:
     """Refuse a missing file of features, unless the stages that read the file are finished."""
-    done = [(run.stage(stage) / "result.json").is_file() for stage in ("cluster", "transfer")]
-    if run.config.cluster.features is not None and not any(done):
+    both = {"cluster", "transfer"}
+    if run.config.cluster.features is not None and _unfinished(run, both) == both:
         feature_folders(run)
+
+
+def _unfinished(run: RunFolder, stages: Collection[str]) -> set[str]:
+    return {stage for stage in stages if not (run.stage(stage) / "result.json").is_file()}
 
 
 def _check_images(run: RunFolder, sets: Sets) -> None:
@@ -158,11 +164,17 @@ def _check_images(run: RunFolder, sets: Sets) -> None:
             f"{sets['cluster'].n} images of {config.data.folders()['cluster']}; give fewer "
             "clusters or more images"
         )
-    if _uses_pca(config) and "cluster" in sets and sets["cluster"].n < config.cluster.pca:
-        raise ConfigError(
-            f"cluster.pca {config.cluster.pca} is more than the {sets['cluster'].n} images of "
-            f"{config.data.folders()['cluster']}; give fewer dimensions or more images"
-        )
+
+
+def _check_pca(config: Config, sets: Sets) -> None:
+    """Refuse a PCA of more dimensions than images."""
+    if config.cluster.features is None and _uses_pca(config) and "cluster" in sets:
+        n = sets["cluster"].n
+        if n < config.cluster.pca:
+            raise ConfigError(
+                f"cluster.pca {config.cluster.pca} is more than the {n} images of "
+                f"{config.data.folders()['cluster']}; give fewer dimensions or more images"
+            )
 
 
 def _check_measures(config: Config, images: ImageIndex | PreparedSet) -> None:

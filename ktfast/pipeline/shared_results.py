@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SHARED_STAGES = ("prepare", "pretext", "features", "cluster", "baseline_pretext", "baseline_labels")
 """The stages whose results runs share."""
+PROBES = "probe"
+"""The kind of the probes of a network, which runs share as well."""
 _RESULT = "result.json"
 
 
@@ -140,6 +142,19 @@ def shared_entry(
         yield SharedEntry(place, anew)
     finally:
         lock.release()
+
+
+def forget(kind: Path) -> None:
+    """Remove the entries of one kind, each while no run holds its lock.
+
+    Parameters
+    ----------
+    kind : Path
+        The folder of the kind in the folder of shared results; it need not exist.
+    """
+    for place in [path for path in kind.glob("*") if path.is_dir()]:
+        with FileLock(place.with_name(f"{place.name}.lock")):
+            shutil.rmtree(place)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """How the report prints numbers, times and the names of models."""
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from ktfast.evaluation.json_values import number
@@ -10,6 +11,12 @@ MODEL_NAMES = {
     "labels": "true labels",
     "random": "random weights",
 }
+
+
+def with_others(names: Sequence[str], noun: str = "run") -> str:
+    """The first of several names, and how many others there are: "a", "a and 1 other run"."""
+    others = len(names) - 1
+    return f"{names[0]} and {others} other {noun}{'s' * (others > 1)}" if others else names[0]
 
 
 def duration(seconds: object) -> str:

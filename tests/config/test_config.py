@@ -174,6 +174,7 @@ def test_a_section_that_is_no_table_is_named(tmp_path):
         ({"device": "auto:1"}, "got 'auto:1'"),
         ({"seed": 2**32}, "seed: .* less than 4294967296"),
         ({"seed": True}, "seed: expected a number, got true"),
+        ({"evaluate": {"label_counts": [True]}}, "label_counts: expected a number, got true"),
         ({"cluster": {"tol": False}}, r"cluster\.tol: expected a number, got false"),
         ({"pretext": {"training": {"epochs": float("inf")}}}, "epochs: .* finite"),
         ({"transfer": {"target": "resnet"}}, "transfer.target"),

@@ -440,4 +440,6 @@ def test_a_sweep_redoes_a_stage_in_every_run(tmp_path, photographs, capsys):
     assert main([*command, "--redo", "cluster", "--redo", "transfer", "--redo", "evaluate"]) == 0
     recorded = [json.loads(p.read_text()) for p in out.glob("runs/*/cluster/result.json")]
     assert [result["config"]["max_iter"] for result in recorded] == [1, 1]
+    assert main([*command, *(f"--redo={s}" for s in ("features", "cluster", "evaluate"))]) == 0
+    assert started(out).count("features/pretext") == 2  # once for both runs, and once again
     assert main(["compare", str(out / "runs/n_clusters-2"), "--redo", "cluster"]) == 2

@@ -160,12 +160,32 @@ def test_a_normalised_feature_folder_of_more_images_is_cut_to_the_runs_images(
     assert result["summary"]["used"] == 18  # each image is a cluster of its own
 
 
-def test_features_of_other_photographs_with_equal_paths_are_refused(
-    command, other_run, tmp_path, capsys
+def test_ktfast_warns_of_features_of_other_files_with_equal_paths(
+    command, other_run, tmp_path, caplog
 ):
+    def warnings():
+        caplog.clear()
+        assert main([*command, "--features", str(other_run), "--redo", "cluster"]) == 0
+        return [r.getMessage() for r in caplog.records if "another file" in r.getMessage()]
+
+    assert not warnings()
     Image.new("RGB", (90, 90)).save(tmp_path / "images/cat/0.png")
-    assert main([*command, "--features", str(other_run)]) == 2
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"cat/0.png of {tmp_path / 'more'} is another file than cat/0.png of" in message
-    assert "1 of 18 photographs differ" in message
-    assert not (tmp_path / "run/cluster").exists()
+    command[command.index("--run") + 1] = str(tmp_path / "second")
+    (message,) = warnings()
+    assert f"from the images in {tmp_path / 'more'}, whose cat/0.png is another file" in message
+    assert "(1 of 18 photographs differ)" in message
+    # The features were not made from the images that the other run prepares now.
+    Image.new("RGB", (90, 90)).save(tmp_path / "more/cat/0.png")
+    options = ["--run", str(tmp_path / "other"), "--redo", "prepare"]
+    assert main(["prepare", *options]) == 0
+    command[command.index("--run") + 1] = str(tmp_path / "third")
+    assert not warnings()
+
+
+def test_a_pca_of_more_dimensions_than_images_is_refused_before_the_features(
+    command, tmp_path, capsys
+):
+    options = ["--cluster.normalize", "pca-l2", "--cluster.pca", "19", "--features.source", "hog"]
+    assert main(["prepare", *command[1:]]) == 0
+    assert main(["features", *command[1:], *options, "--features.normalized"]) == 2
+    assert "cluster.pca 19 is more than the 18 images of" in capsys.readouterr().err

@@ -408,6 +408,9 @@ def test_equal_runs_that_were_probed_at_other_layers_are_told_apart(tmp_path):
     write_sealed(path, result)
     notes = " ".join(compare_runs(folders).notes)
     assert "the same seed 0, and was probed at other layers." in notes
+    del result["summary"]["knn"]
+    write_sealed(path, result)
+    assert "the same seed 0, and other measures." in " ".join(compare_runs(folders).notes)
 
 
 @pytest.mark.parametrize("change", [{"shots": [1]}, {"samples": 3}, {"train": "photographs"}])

@@ -96,13 +96,15 @@ def distinct_rows(
     spread = math.sqrt(moments.variance)
     point = moments.mean + spread * random_state.standard_normal(rows.d)
     keys = to_host(nearest_centers(rows, point[None])[1])
-    if weight is None:
-        order = np.argsort(keys, kind="stable")
-    else:  # equal rows in the order of their weights, so that rounding does not depend on the rows
-        order = np.lexsort((weight, keys))
+    order = np.argsort(keys, kind="stable")
+    if weight is not None:
         order = order[weight[order] > 0]
     ordered = keys[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    if weight is not None and len(starts) < len(order):
+        # Equal rows in the order of their weights: the sum of the weights rounds the same way
+        # wherever the rows lie.
+        order = order[np.lexsort((weight[order], ordered))]
     if weight is None:
         total = np.diff(np.append(starts, len(order))).astype(np.float64)
     else:

@@ -13,9 +13,11 @@ from ktfast.kmeans.progress import Progress
 from ktfast.kmeans.seeding.byte_rows import ByteRows
 from ktfast.kmeans.seeding.distinct import DistinctRows, draw
 
-# Up to this many distinct rows, centres are drawn one by one. If at least half of the rows may
-# become candidates, all distances between rows are kept: at most 151 MB of float32.
+# Up to this many distinct rows, centres are drawn one by one. All distances between rows are then
+# computed at once and kept, at most 151 MB of float32, unless less than an eighth of the rows can
+# become candidates.
 _ONE_BY_ONE = 6144
+_FEW = 1 / 8
 # With more rows, candidates are compared on a sample of the rows, the reference. The reference has
 # at least 4,096 rows and at least 16 rows per cluster.
 _LEAST_REFERENCE = 4096
@@ -101,7 +103,8 @@ def _one_by_one(
     every: ByteRows, weight: Float64, first: int, n_clusters: int, size: int, random_state: Any
 ) -> list[int]:
     """Choose centres among rows, each from the distribution that the centres before leave."""
-    table = every.distances(every) if 2 * n_clusters * size >= len(every) else None
+    few = n_clusters * size < _FEW * len(every)
+    table = None if few else every.distances(every)
 
     def distances(places: Int64 | list[int]) -> Float32:
         return every.take(places).distances(every) if table is None else table[places]

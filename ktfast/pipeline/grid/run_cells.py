@@ -12,11 +12,14 @@ from ktfast.errors import ConfigError, InputError, shown
 from ktfast.models import initialize
 from ktfast.pipeline.feasibility import check_networks
 from ktfast.pipeline.grid.cells import Cell
-from ktfast.pipeline.run_folder import RunFolder
+from ktfast.pipeline.run_folder import RunFolder, open_run
 from ktfast.pipeline.runner import run
+from ktfast.pipeline.shared_results import PROBES, SHARED_STAGES, forget
+from ktfast.pipeline.stage_result import discard
 from ktfast.pipeline.steps.labelled_sets import labelled_sets
 from ktfast.pipeline.steps.networks import pretext_preprocessing, pretext_trunk, save_network
 from ktfast.report.comparison.networks import ROW
+from ktfast.report.formats import with_others
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ def run_cells(
             "the runs could not be compared, because none has labelled test images or a folder of "
             "PASCAL VOC; give data.test"
         )
+    _discard(cells, folder, redo)
     result = GridResult()
     failed: dict[str, list[str]] = {}  # names of the cells by the problem
     for number, cell in enumerate(cells, 1):
@@ -94,16 +98,32 @@ def run_cells(
         try:
             if cell.untrained:
                 _make_untrained(cell)
-            run(cell.config, place, trust_source=trust_source, shared=folder / SHARED, redo=redo)
+            run(cell.config, place, trust_source=trust_source, shared=folder / SHARED)
         except InputError as error:
             logger.error("%s: %s", cell.name, error)
             failed.setdefault(str(error), []).append(cell.name)
         else:
             result.folders.append(place)
     for problem, names in failed.items():
-        more = f" and {len(names) - 1} other runs" if len(names) > 1 else ""
-        result.failures.append(f"{names[0]}{more} could not be run: {problem}.")
+        result.failures.append(f"{with_others(names)} could not be run: {problem}.")
     return result
+
+
+def _discard(cells: Sequence[Cell], folder: Path, stages: Collection[str]) -> None:
+    """Remove the results of stages from all runs, and from the results that the runs share.
+
+    The runs then make these results as if for the first time, and what they share only once.
+    """
+    if not stages:
+        return
+    for kind in {stage for stage in stages if stage in SHARED_STAGES} | {PROBES}:
+        forget(folder / SHARED / kind)
+    for cell in cells:
+        place = folder / RUNS / cell.name
+        if place.is_dir():
+            with open_run(place, cell.config):
+                for stage in stages:
+                    discard(place / stage)
 
 
 def _make_untrained(cell: Cell) -> None:

@@ -17,7 +17,7 @@ from ktfast.errors import DataError, shown
 from ktfast.evaluation.results import ProbeRow
 from ktfast.pipeline.question import as_json
 from ktfast.pipeline.run_folder import RunFolder
-from ktfast.pipeline.shared_results import SharedEntry, shared_entry
+from ktfast.pipeline.shared_results import PROBES, SharedEntry, shared_entry
 from ktfast.pipeline.stage_result import stored_row
 from ktfast.pipeline.steps.labelled_sets import LabelledSet
 from ktfast.pipeline.steps.probe_layers import ProbedModel, missing_probes, probe_model, shares_of
@@ -58,7 +58,7 @@ def stored_probes(run: RunFolder, folder: Path, name: str, images: LabelledSet) 
         # The student of a run is its own. Baselines and files are the same in several runs.
         alone = name == "transfer" or known is not None
         anew = not run.redone.isdisjoint({"evaluate", f"baseline_{name}"})
-        shared = shared_entry(run, "probe", parts, anew=anew)
+        shared = shared_entry(run, PROBES, parts, anew=anew)
         with nullcontext() if alone else shared as entry:
             probed = _take(folder, images.file_of(name), asked, entry)
             if probed is None:
@@ -92,7 +92,7 @@ def stored_teacher(run: RunFolder, folder: Path) -> ProbeRow | None:
     known = _read(folder, TEACHER, asked)
     if known is None:
         anew = "evaluate" in run.redone
-        with shared_entry(run, "probe", as_json([TEACHER, asked]), anew=anew) as entry:
+        with shared_entry(run, PROBES, as_json([TEACHER, asked]), anew=anew) as entry:
             known = _take(folder, TEACHER, asked, entry)
             if known is None and (known := probe_teacher(run)) is not None:
                 _write(folder, TEACHER, asked, known, entry)

@@ -11,6 +11,7 @@ from ktfast.report.comparison import text
 from ktfast.report.comparison.cells import MEASURES, PROBES, Cell, read_cells
 from ktfast.report.comparison.parts import Part, separate
 from ktfast.report.comparison.table import Table, table_of
+from ktfast.report.formats import with_others
 from ktfast.report.reading import RunReader
 from ktfast.report.voc import PROTOCOLS
 
@@ -162,10 +163,7 @@ def _copies_notes(readers: Sequence[RunReader]) -> list[str]:
         for copies in [c for summary in summaries if summary is not None for c in summary.copies]:
             if copies.labelled:
                 notes.setdefault(copies.sentence(), []).append(shown(reader.folder))
-    return [
-        f"{folders[0]}{'' if len(folders) == 1 else f' and {len(folders) - 1} other runs'}: {note}"
-        for note, folders in notes.items()
-    ]
+    return [f"{with_others(folders)}: {note}" for note, folders in notes.items()]
 
 
 def _machine_note(readers: Sequence[RunReader]) -> list[str]:

@@ -147,6 +147,8 @@ def _contrast(cell: Cell, other: Cell) -> str:
         ours, theirs = cell.scores[measure], other.scores[measure]
         if any(ours[layer] != theirs[layer] for layer in ours.keys() & theirs.keys()):
             return ", and other accuracies"
+    if cell.scores.keys() != other.scores.keys():
+        return ", and other measures"
     return ", and was probed at other layers"
 
 

@@ -87,7 +87,8 @@ def conclusion(table: Table) -> str:
     if not others:
         return f"{text}, and the difference to every other row is more than noise."
     names = [row.group.name for row in others]
-    shown = "; ".join(names[:4]) + (f"; and {len(names) - 4} others" if len(names) > 4 else "")
+    more = len(names) - 4
+    shown = "; ".join(names[:4]) + (f"; and {more} other{'s' * (more > 1)}" if more > 0 else "")
     return f"{text}. These rows cannot be told apart from it: {shown}."
 
 
