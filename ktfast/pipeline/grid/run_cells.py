@@ -116,7 +116,10 @@ def _discard(cells: Sequence[Cell], folder: Path, stages: Collection[str]) -> No
     """
     if not stages:
         return
-    for kind in {stage for stage in stages if stage in SHARED_STAGES} | {PROBES}:
+    kinds = set(stages).intersection(SHARED_STAGES)
+    if any(stage == "evaluate" or stage.startswith("baseline") for stage in stages):
+        kinds.add(PROBES)
+    for kind in kinds:
         forget(folder / SHARED / kind)
     for cell in cells:
         place = folder / RUNS / cell.name
