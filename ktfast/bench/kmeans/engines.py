@@ -80,7 +80,7 @@ def _faiss(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
     )
     model.train(x, init_centroids=start)
     model.index.search(x, 1)
-    return Fit(model.centroids, iterations)
+    return Fit(model.centroids, len(model.obj))  # faiss ends if the objective stays the same
 
 
 def _sklearn(x: Float32, start: Float32, iterations: int, threads: int) -> Fit:
