@@ -128,7 +128,10 @@ def _run(order: dict, rank: int) -> int:
         _fail(order["fault"])
     if order["kill"] and rank == order["kill"]["rank"]:
         _kill(**order["kill"])
-    return main(order["arguments"])
+    try:
+        return main(order["arguments"])
+    finally:
+        sys.stdout.flush()  # os._exit() does not
 
 
 def _train(trainings: list[dict]) -> int:
