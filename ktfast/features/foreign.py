@@ -5,8 +5,10 @@ import importlib
 import logging
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,19 @@ from torch import Tensor
 
 from ktfast.config.sources import read_source
 from ktfast.errors import ConfigError, InputError, shown
-from ktfast.features.source_code import module_file
+from ktfast.features.source_code import module_file, source_code
 
 logger = logging.getLogger(__name__)
+
+_imported: dict[str, tuple[Any, str]] = {}
+"""What MODULE:NAME named when this process first imported it, and the fingerprint of its code."""
+
+_NOT_THE_USERS = (
+    "<",
+    *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")},
+    str(Path(__file__).parents[1]),
+)
+"""Where the files lie that are not the user's: Python, installed packages, and ktfast."""
 
 Teacher = Callable[[Tensor], Tensor]
 """Features, float32 [B, d], of images, uint8 [B, S, S, 3]."""
@@ -77,20 +89,31 @@ def import_object(name: str, option: str, form: str) -> Any:
     Raises
     ------
     ConfigError
-        The object cannot be imported. The message gives the place and the reason.
+        The object cannot be imported, or its module's file has changed since it was imported. The
+        message gives the place and the reason.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # an installed command does not search the working directory
     module, _, attribute = name.partition(":")
     try:
         _announce(option, name, file_of(name))
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{option} {name!r} cannot be imported ({error}); give {form}") from error
     except Exception as error:  # the user's module raises anything
         raise ConfigError(
             f"{option} {name!r} cannot be imported ({described(error)}); correct the module"
         ) from error
+    content = source_code(name).fingerprint
+    known, before = _imported.setdefault(name, (found, content))
+    if known is not found:  # the user has reloaded the module
+        _imported[name] = found, content
+    elif before != content:
+        raise ConfigError(
+            f"{option} {name!r}: {shown(file_of(name))} has changed since Python imported it, so "
+            "the old code would run; start Python anew, or call importlib.reload on the module"
+        )
+    return found
 
 
 def file_of(source: str) -> str:
@@ -161,8 +184,10 @@ def _features(found: Any, images: Tensor, name: str) -> Tensor:
 
 
 def described(error: Exception) -> str:
-    """Give an exception in one line, with the place in the code that raised it."""
+    """Give an exception in one line, with the last place in the user's code, if there is one."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f", {shown(frames[-1].filename)} line {frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    last = (own or [*frames])[-1:]
+    place = f", {shown(last[0].filename)} line {last[0].lineno}" if last else ""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason[:300]}{place}"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktfast.errors import DataError, shown
-from ktfast.features.store import Array, FeatureStore
+from ktfast.features.store import Array, FeatureStore, row_numbers
 from ktfast.images.source import ImageSource
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ class SelectedRows(FeatureStore):
 
     def read(self, rows: slice | npt.ArrayLike) -> Array:
         """Copy rows into memory; see `FeatureStore.read`."""
-        if not isinstance(rows, slice):
-            rows = np.asarray(rows, np.int64)
-        return self._store.read(self._rows[rows])
+        return self._store.read(self._rows[row_numbers(rows, self.n)])
 
 
 def _rows_of_ids(store: FeatureStore, images: ImageSource) -> npt.NDArray[np.int64]:

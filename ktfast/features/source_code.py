@@ -4,10 +4,12 @@ The file of its module and the version of its package identify the code.
 """
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib.machinery
 import importlib.metadata
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -44,15 +46,19 @@ def source_code(source: str) -> SourceCode:
     Returns
     -------
     code : SourceCode
-        Hash and description. If the module is not found, only its name is hashed.
+        Hash and description. A module without a file, such as that of a notebook, is identified by
+        the text of the callable. If there is none, only the name of the module is hashed.
     """
-    module = source.partition(":")[0]
+    module, _, attribute = source.partition(":")
     version = _version(module.partition(".")[0])
     path = module_file(module)
     content = b""
     if path is not None:
         with reading(path, "a Python module"):
             content = path.read_bytes()
+    elif (found := getattr(sys.modules.get(module), attribute, None)) is not None:
+        with contextlib.suppress(OSError, TypeError):  # no text is known
+            content = inspect.getsource(found).encode("utf-8", "surrogateescape")
     place = f"the code in {shown(path)}" if path is not None else f"the module {module}"
     text = f"{place}, version {version}" if version else place
     return SourceCode(_sha256(module, version, content), text)

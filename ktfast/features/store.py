@@ -254,11 +254,9 @@ class FeatureStore:
         Raises
         ------
         InputError
-            A row lies outside 0 .. n - 1.
+            A row lies outside 0 .. n - 1, or the rows are no integers.
         """
-        if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(self.n))
-        wanted = np.asarray(rows, np.int64)
+        wanted = row_numbers(rows, self.n)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.n):
             raise InputError(
                 f"rows must lie in 0 .. {self.n - 1}, got {wanted.min()} .. {wanted.max()}"
@@ -270,6 +268,19 @@ class FeatureStore:
             shard, local = self.shards[number], wanted[here] - self._starts[number]
             out[here] = take_mapped(shard, local) if is_mapped(shard) else shard[local]
         return out
+
+
+def row_numbers(rows: slice | npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """Convert an index of rows to row numbers, int64 [m]; masks and fractions are refused."""
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(n))
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise InputError(
+            f"rows must be row numbers [m], got {numbers.dtype} {list(numbers.shape)}; for a mask, "
+            "give np.flatnonzero(mask)"
+        )
+    return numbers.astype(np.int64)
 
 
 def _map(path: Path) -> Array:

@@ -119,7 +119,10 @@ class FeatureWriter:
         """
         if self._closed:
             raise InputError(f"the feature writer of {self.folder} is closed; make a new writer")
-        block, ids = np.asarray(features), np.asarray(sample_ids, np.int64)
+        block, ids = np.asarray(features), np.asarray(sample_ids)
+        if ids.size and ids.dtype.kind not in "iu":
+            raise InputError(f"sample_ids must be integers, got {ids.dtype}")
+        ids = ids.astype(np.int64)
         if block.ndim != 2 or block.shape[1] != self.dim or ids.shape != block.shape[:1]:
             raise InputError(
                 f"features must be [b, {self.dim}] with sample_ids [b],"

@@ -3,9 +3,10 @@
 `ktfast.load` is the function `load` of this file.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ _SOURCES = "give a run folder, or a weights.safetensors that ktfast wrote"
 
 
 class ImageModel(nn.Module):
-    """A frozen trunk that turns photographs into vectors.
+    """A trunk that turns photographs into vectors.
+
+    The trunk sees the pixels of a photograph itself. A run sees its prepared copy, a JPEG image of
+    quality `data.quality`, so the vectors of a run's stage features differ a little.
 
     Parameters
     ----------
@@ -129,14 +133,14 @@ class ImageModel(nn.Module):
 
     @torch.inference_mode()
     def embed(
-        self, pictures: Sequence[Picture], *, batch_size: int = 64, n_threads: int | None = None
+        self, pictures: Iterable[Picture], *, batch_size: int = 64, n_threads: int | None = None
     ) -> npt.NDArray[np.float32]:
-        """Vectors of photographs, on the device of the network.
+        """Vectors of photographs, on the device of the network and in evaluation mode.
 
         Parameters
         ----------
-        pictures : sequence of path, PIL image, or array, uint8 [H, W, 3]
-            The photographs.
+        pictures : iterable of path, PIL image, or array, uint8 [H, W, 3]
+            The photographs, such as a list or a column of a data frame.
         batch_size : int
             Number of photographs that the network sees at a time.
         n_threads : int, optional
@@ -152,23 +156,39 @@ class ImageModel(nn.Module):
         DataError
             A file cannot be read or decoded. The message names the file.
         InputError
-            `pictures` is no list, or `batch_size` is less than 1.
+            `pictures` is a single photograph, or `batch_size` is less than 1.
         """
         if isinstance(pictures, str | os.PathLike | Image.Image):
             raise InputError("embed takes a list of photographs; put a single one into a list")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        device = next(self.parameters()).device
-        rows = np.empty((len(pictures), self.dim), np.float32)
+        listed = list(pictures)  # a column of a data frame would look up index labels
+        like = next(self.parameters())
+        rows = np.empty((len(listed), self.dim), np.float32)
         batch: list[Tensor] = []
-        with in_order(lambda row: self.preprocess(pictures[row]), len(pictures), n_threads) as read:
+        with (
+            _evaluating(self),
+            in_order(lambda row: self.preprocess(listed[row]), len(listed), n_threads) as read,
+        ):
             for row, pixels in read(0):
                 batch.append(pixels)
-                if len(batch) == batch_size or row == len(pictures) - 1:
-                    vectors = self(torch.stack(batch).to(device)).float().cpu().numpy()
+                if len(batch) == batch_size or row == len(listed) - 1:
+                    vectors = self(torch.stack(batch).to(like)).float().cpu().numpy()
                     rows[row + 1 - len(batch) : row + 1] = vectors
                     batch = []
         return rows
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for the length of a block."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def load(
@@ -218,6 +238,11 @@ def load(
         device = resolve_device(device)
     if path.is_dir():
         path = _weights_of_run(path, which)
+    elif which not in ("transfer", path.parent.name):
+        raise DataError(
+            f"{shown(path)} is a weight file, which holds one network, but the stage {which!r} is "
+            "asked for; give the run folder"
+        )
     facts = _facts_in(path)
     with reading(path, "the weights of a ktfast network", "give the run folder"):
         trunk = build_target(facts["trunk"], **facts["options"])

@@ -224,3 +224,16 @@ def test_a_killed_writer_leaves_whole_shards(tmp_path: Path) -> None:
     writer.close()
     store = FeatureStore.open(tmp_path, verify=True)
     np.testing.assert_array_equal(store.read(slice(None))[:, 5], np.arange(done + 1))
+
+
+def test_masks_and_fractions_are_no_row_numbers(tmp_path: Path) -> None:
+    writer = FeatureWriter(tmp_path / "f", dim=2)
+    writer.append(np.zeros((3, 2), np.float32), np.arange(3))
+    with pytest.raises(InputError, match="sample_ids must be integers, got float64"):
+        writer.append(np.zeros((1, 2), np.float32), [1.5])
+    writer.close()
+    store = FeatureStore.open(tmp_path / "f")
+    for rows in (np.array([True, False, True]), [1.9], 1):
+        with pytest.raises(InputError, match=r"row numbers \[m\].*np\.flatnonzero\(mask\)"):
+            store.read(rows)
+    assert store.read([]).shape == (0, 2)

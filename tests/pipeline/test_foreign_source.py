@@ -1,9 +1,12 @@
 """A function that a configuration file names runs only if the user trusts the file."""
 
+import importlib
+import linecache
 import logging
 import os
 import shutil
 import sys
+import types
 
 import pytest
 
@@ -11,6 +14,8 @@ import ktfast
 from ktfast.cli.main import main
 from ktfast.config import load_config
 from ktfast.errors import ConfigError
+from ktfast.features.source_code import source_code
+from ktfast.features.store import FeatureStore
 from support.pictures import photo_folder
 from support.tiny_recipe import TINY
 
@@ -105,3 +110,30 @@ def test_a_model_that_takes_one_size_is_given_it_or_says_so(place, capsys):
     source = ["--features.source", "torchvision:vit_b_32", "--features.weights", "vit.pth"]
     assert main(["features", "--run", "run", *source]) == 2
     assert "takes images of 224 px only, but data.short_side is 90 px" in capsys.readouterr().err
+
+
+def test_code_that_changed_after_its_import_does_not_run_as_the_new_code(place):
+    config = load_config("tiny.toml")
+    ktfast.run(config, "own", stages=["prepare"])
+    ktfast.run(config, "own", stages=["features"])
+    changed = PAYLOAD.replace("::30, ::30", "::20, ::20")
+    (place / "payload.py").write_text(changed)
+    with pytest.raises(ConfigError, match=r"payload\.py has changed since Python imported it"):
+        ktfast.run(config, "own", stages=["features"], redo=["features"])
+    importlib.invalidate_caches()
+    importlib.reload(sys.modules["payload"])
+    ktfast.run(config, "own", stages=["features"], redo=["features"])
+    dims = FeatureStore.open("own/features/pretext").dim
+    assert dims > 3 * 16
+
+
+def test_a_function_of_a_notebook_is_known_by_its_text(monkeypatch):
+    notebook = types.ModuleType("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", notebook)
+    found = set()
+    for text in ("def f(x):\n    return x\n", "def f(x):\n    return 2 * x\n"):
+        name = f"<cell {text}>"
+        linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+        exec(compile(text, name, "exec"), notebook.__dict__)
+        found.add(source_code("notebook:f").fingerprint)
+    assert len(found) == 2

@@ -225,6 +225,7 @@ def test_a_class_of_the_user_runs_if_the_user_trusts_it(own, place, capsys):
     assert "the right answer is &lt;upside&gt; down" in page
     # Other code gives another network.
     (own / "my_task.py").write_text(TASK + "\n# edited\n")
+    del sys.modules["my_task"]  # as in another process
     assert main(["pretext", "--run", "run", "--trust-source"]) == 2
     assert f"the code in {own / 'my_task.py'} changed since" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 
 import numpy as np
+import pandas
 import pytest
 import safetensors.torch
 import torch
@@ -228,3 +229,39 @@ def test_an_exported_program_computes_the_same_vectors(run, tmp_path, suffix, ca
         assert export_model(ktfast.load(run / "run", stage), out) < 1e-5
         assert out.stat().st_size > 10_000
     assert capsys.readouterr().out == ""  # torch's exporter reports its steps unless told not to
+
+
+def _files(run):
+    return sorted((run / "photographs").glob("[0-9]*.jpg"))[:5]
+
+
+def test_any_iterable_of_photographs_is_embedded_in_its_order(run):
+    model = ktfast.load(run / "run")
+    files = _files(run)
+    expected = model.embed(files)
+    shuffled = pandas.Series(files).sample(frac=1, random_state=0)
+    order = [files.index(file) for file in shuffled]
+    assert order != sorted(order)
+    np.testing.assert_array_equal(model.embed(shuffled), expected[order])
+    np.testing.assert_array_equal(model.embed(file for file in files), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_embed_works_in_any_type_and_leaves_a_model_in_training_as_it_is(run, dtype):
+    model = ktfast.load(run / "run")
+    files = _files(run)
+    expected = model.embed(files)
+    model.train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    np.testing.assert_array_equal(model.embed(files), expected)
+    assert model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    found = model.to(dtype).embed(files)
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_weight_file_has_no_other_stage(run):
+    weights = run / "run/transfer/weights.safetensors"
+    assert ktfast.load(weights, "transfer").dim == ktfast.load(weights).dim
+    with pytest.raises(DataError, match="holds one network, but the stage 'pretext' is asked for"):
+        ktfast.load(weights, "pretext")
