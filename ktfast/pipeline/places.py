@@ -62,12 +62,12 @@ def check_places(folder: Path, config: Config, shared: Path | None = None) -> No
 def _check_shared(shared: Path, folder: Path, config: Config) -> None:
     """Refuse a folder of shared results that mixes with the run or with photographs."""
     place, run = (Path(os.path.realpath(each)) for each in (shared, folder))
-    for stage in (*STAGES, *PARTS):
-        if run == place or run / stage in (place, *place.parents):
-            raise ConfigError(
-                f"the folder of shared results {shown(shared)} mixes with the run folder "
-                f"{shown(folder)}; give another folder as shared"
-            )
+    stages = {run / stage for stage in (*STAGES, *PARTS)}
+    if run == place or not stages.isdisjoint((place, *place.parents)):
+        raise ConfigError(
+            f"the folder of shared results {shown(shared)} mixes with the run folder "
+            f"{shown(folder)}; give another folder as shared"
+        )
     for option, given in _folders(config):
         photographs = Path(os.path.realpath(given))
         if not option.startswith("voc.") and photographs in (place, *place.parents):

@@ -305,6 +305,18 @@ def started(out):
                   if line.endswith(": started"))  # fmt: skip
 
 
+def sweep_of(numbers, photographs, out):
+    """A sweep over numbers of clusters of HOG features."""
+    command = ["sweep", "--vary", f"cluster.n_clusters={numbers}", "--out", str(out)]
+    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
+    return [*command, "--data.pretext", str(photographs / "train")]
+
+
+def labelled(photographs):
+    """Options of labelled test images, and of random weights as the only baseline."""
+    return ["--data.test", str(photographs / "test"), "--evaluate.baselines", "random"]
+
+
 def contents(out):
     return {p: p.stat().st_mtime_ns for p in out.glob("runs/*/*/*") if p.suffix != ".csv"}
 
@@ -355,10 +367,8 @@ def test_a_grid_shares_resumes_and_adds_a_row(tmp_path, photographs, capsys):
 @pytest.mark.timeout(600)
 def test_a_sweep_prepares_and_extracts_once(tmp_path, photographs):
     out = tmp_path / "out"
-    command = ["sweep", "--vary", "cluster.n_clusters=2,3,4", "--out", str(out)]
-    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
-    command += ["--data.pretext", str(photographs / "train")]
-    command += ["--data.test", str(photographs / "test"), "--evaluate.baselines", "random"]
+    command = sweep_of("2,3,4", photographs, out)
+    command += labelled(photographs)
     assert main(command) == 0
     computed = started(out)
     assert [computed.count(s) for s in ("prepare/test", "features/pretext")] == [1, 1]
@@ -395,11 +405,8 @@ def test_an_impossible_run_is_refused_before_the_first_run(tmp_path, options, pr
 
 @pytest.mark.slow
 def test_a_cell_that_cannot_run_does_not_stop_the_others(tmp_path, photographs, capsys):
-    out = tmp_path / "out"
-    command = ["sweep", "--vary", "cluster.n_clusters=500,3", "--out", str(out)]
-    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
-    command += ["--data.pretext", str(photographs / "train")]
-    command += ["--data.test", str(photographs / "test"), "--evaluate.baselines", "random"]
+    command = sweep_of("500,3", photographs, tmp_path / "out")
+    command += labelled(photographs)
     assert main(command) == 2
     shown = " ".join(capsys.readouterr().out.split())
     assert "n_clusters-500 could not be run" in shown
@@ -407,9 +414,7 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(tmp_path, photographs, 
 
 
 def test_runs_that_could_not_be_compared_are_refused_before_the_first_run(tmp_path, photographs):
-    command = ["sweep", "--vary", "cluster.n_clusters=2,3", "--out", str(tmp_path / "out")]
-    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
-    command += ["--data.pretext", str(photographs / "train")]
+    command = sweep_of("2,3", photographs, tmp_path / "out")
     assert main(command) == 2
     assert not (tmp_path / "out").exists()
 
@@ -429,10 +434,8 @@ def test_an_option_that_a_sweep_is_given_twice_is_refused(words, message, tmp_pa
 @pytest.mark.slow
 def test_a_sweep_redoes_a_stage_in_every_run(tmp_path, photographs, capsys):
     out = tmp_path / "out"
-    command = ["sweep", "--vary", "cluster.n_clusters=2,3", "--out", str(out)]
-    command += ["--config", str(photographs / "small.toml"), "--features.source", "hog"]
-    command += ["--data.pretext", str(photographs / "train")]
-    command += ["--data.test", str(photographs / "test"), "--evaluate.baselines", "random"]
+    command = sweep_of("2,3", photographs, tmp_path / "out")
+    command += labelled(photographs)
     assert main(command) == 0
     command += ["--cluster.max_iter", "1"]
     assert main(command) == 2

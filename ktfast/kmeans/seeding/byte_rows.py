@@ -4,7 +4,6 @@ The rows are rounded to 8 bits. Products of such rows are integers that float32 
 every BLAS computes the same sums, in any order and with any number of threads.
 """
 
-import copy
 import functools
 
 import numpy as np
@@ -55,8 +54,7 @@ class ByteRows:
 
     def take(self, places: Int64 | list[int]) -> "ByteRows":
         """Copy some rows, which keep their digits, scales and norms."""
-        part = copy.copy(self)
-        part.__dict__.pop("_floats", None)
+        part = ByteRows.__new__(ByteRows)
         part.digits = self.digits[places]
         part.scale, part.norms = self.scale[places], self.norms[places]
         return part
